@@ -1,0 +1,34 @@
+"""MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
+
+Public surface: `load_pair`, `generate`, `stream`, `KVPolicy`, `Speculation`, `Sampling`, `Link`,
+the event records, and `documents`.
+"""
+
+from mspeckv import documents
+from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.decoding.engine import generate, stream
+from mspeckv.events import Event, Memory, Pass, Prefill, Round, RunSummary, TierCount, Transfer
+from mspeckv.models import Pair, load_pair
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "KVPolicy",
+    "Link",
+    "Memory",
+    "Pair",
+    "Pass",
+    "Prefill",
+    "Round",
+    "RunConfig",
+    "RunSummary",
+    "Sampling",
+    "Speculation",
+    "TierCount",
+    "Transfer",
+    "documents",
+    "generate",
+    "load_pair",
+    "stream",
+]

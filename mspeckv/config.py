@@ -1,0 +1,288 @@
+"""Settings of a run, as frozen dataclasses that check themselves.
+
+Every rule about a setting stands in this file, so that Python, the command line and the widgets
+refuse the same things with the same words: a ``ValueError`` naming the field, the value and what
+is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
+
+Width = int | Literal["full"]
+Placement = Literal["on-chip", "resident", "offloaded"]
+
+METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
+WIDTHS: tuple[Width, ...] = (8, 4, 2, "full")
+LINK_PRESETS = ("off", "live", "origin")
+
+
+def refuse(field: str, value: object, allowed: str) -> ValueError:
+    """The one form of a complaint about a setting."""
+    return ValueError(f"{field}: {value!r} is not allowed; {allowed}")
+
+
+def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse ``value`` unless it is a whole number in ``[least, most]``."""
+    allowed = f"use a whole number of at least {least}"
+    if most is not None:
+        allowed = f"use a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(field, value, allowed)
+    if value < least or (most is not None and value > most):
+        raise refuse(field, value, allowed)
+
+
+def check_number(
+    field: str, value: object, least: float, most: float, open_low: bool = False
+) -> None:
+    """Refuse ``value`` unless it is a number in ``[least, most]`` (``(least, most]``)."""
+    allowed = f"use a number {'above' if open_low else 'from'} {least:g} to {most:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refuse(field, value, allowed)
+    if not (least < value <= most if open_low else least <= value <= most):
+        raise refuse(field, value, allowed)
+
+
+@dataclass(frozen=True)
+class KVPolicy:
+    """How tier 2 keeps the target's full KV cache.
+
+    Attributes:
+        bits: width of stored KV: 8, 4, 2 or ``"full"`` (compute dtype, unquantized).
+        on_chip: layers kept unquantized on the device.
+        resident: layers kept *quantized* on the device. At width ``"full"`` there is nothing
+            quantized to keep, so these layers are offloaded like the rest: see `placement`.
+        block: tokens per quantization block, at fixed absolute positions. One K scale per channel
+            and block (KIVI, arXiv 2402.02750).
+        group: channels that share one V scale within a token; head dims under it use one group.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    bits: Width = 8
+    on_chip: int = 0
+    resident: int = 0
+    block: int = 64
+    group: int = 64
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or self.bits not in WIDTHS:
+            raise refuse("bits", self.bits, "use 8, 4, 2 or 'full'")
+        check_count("on_chip", self.on_chip, 0)
+        check_count("resident", self.resident, 0)
+        check_count("block", self.block, 8, 4096)
+        check_count("group", self.group, 8, 1024)
+        for field in ("block", "group"):
+            if getattr(self, field) % 8:
+                raise refuse(field, getattr(self, field), "use a multiple of 8")
+
+    def check_layers(self, layers: int) -> None:
+        """Refuse a policy that places more layers than the target has.
+
+        Raises:
+            ValueError: ``on_chip + resident`` is more than ``layers``.
+        """
+        if self.on_chip + self.resident > layers:
+            raise refuse(
+                "on_chip + resident",
+                self.on_chip + self.resident,
+                f"the target has {layers} layers, so their sum is at most {layers}",
+            )
+
+    def placement(self, layers: int) -> tuple[Placement, ...]:
+        """Where each layer's KV lives: on-chip first, then resident, the rest offloaded."""
+        self.check_layers(layers)
+        resident = 0 if self.bits == "full" else self.resident
+        offloaded = layers - self.on_chip - resident
+        return (
+            ("on-chip",) * self.on_chip + ("resident",) * resident + ("offloaded",) * offloaded
+        )
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """How the tiers guess for one another.
+
+    Attributes:
+        gamma: tokens proposed to tier 2 per round.
+        draft_gamma: tokens tier 0 proposes to tier 1 per inner round.
+        budget: prompt tokens in tier 1's retrieval cache.
+        chunk: tokens per retrieval chunk.
+        refresh: generated tokens between two rebuilds of the retrieval cache; 0 keeps the
+            first choice.
+        recent: prompt tokens at its end that tier 1 always keeps (part of ``budget``).
+        sinks: first tokens that tier 0 always sees (StreamingLLM, arXiv 2309.17453).
+        window: recent tokens that tier 0 sees.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    gamma: int = 8
+    draft_gamma: int = 3
+    budget: int = 256
+    chunk: int = 8
+    refresh: int = 32
+    recent: int = 32
+    sinks: int = 4
+    window: int = 252
+
+    def __post_init__(self) -> None:
+        check_count("gamma", self.gamma, 1, 64)
+        check_count("draft_gamma", self.draft_gamma, 1, 64)
+        check_count("chunk", self.chunk, 1, 1024)
+        check_count("recent", self.recent, 0)
+        check_count("budget", self.budget, 1)
+        check_count("refresh", self.refresh, 0)
+        check_count("sinks", self.sinks, 0, 1024)
+        check_count("window", self.window, 8)
+        if self.budget < self.recent + 2 * self.chunk:
+            raise refuse(
+                "budget",
+                self.budget,
+                f"use at least recent + 2 * chunk = {self.recent + 2 * self.chunk} tokens",
+            )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; applied alike at every tier.
+
+    Attributes:
+        temperature: 0 for greedy, else the softmax temperature.
+        top_p: smallest set of tokens with at least this mass is kept (nucleus sampling).
+        seed: seed of the run's one random generator.
+        stop_at_eos: end after the tokenizer's end-of-sequence token.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.9
+    seed: int = 1
+    stop_at_eos: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0.0, 100.0)
+        check_number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        check_count("seed", self.seed, 0, 2**63 - 1)
+        if not isinstance(self.stop_at_eos, bool):
+            raise refuse("stop_at_eos", self.stop_at_eos, "use True or False")
+
+
+@dataclass(frozen=True)
+class Link:
+    """The path between host and device.
+
+    On CPU both ends are RAM: a copy thread really copies, then holds the buffer until
+    ``bytes / bandwidth`` have passed, so copies overlap compute as they do on a GPU. Such a link
+    is labelled *emulated*. On CUDA the link is the real PCIe bus and the setting is ignored.
+
+    Attributes:
+        preset: ``"off"`` (copies at RAM speed), ``"live"`` (a naive 32-token run stays under 20 s
+            on two cores), ``"origin"`` (bandwidth scaled to this machine's measured step so that
+            transfer : compute per layer equals the published machine's) or ``"custom"``.
+        gbps: bandwidth in 1e9 bytes/s; only for ``"custom"``, required there.
+
+    Raises:
+        ValueError: an unknown preset, or a bandwidth where none belongs.
+    """
+
+    preset: str = "off"
+    gbps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in (*LINK_PRESETS, "custom"):
+            raise refuse(
+                "link", self.preset, "use off, live, origin or a bandwidth in GB/s such as 0.05"
+            )
+        if self.preset == "custom":
+            check_number("gbps", self.gbps, 0.0, 1e5, open_low=True)
+        elif self.gbps is not None:
+            raise refuse("gbps", self.gbps, f"preset {self.preset!r} sets its own bandwidth")
+
+    @classmethod
+    def parse(cls, text: str | float | Link) -> Link:
+        """A link from ``"live"``, ``"0.05"``, ``0.05`` or another `Link`."""
+        if isinstance(text, Link):
+            return text
+        if isinstance(text, str) and text in LINK_PRESETS:
+            return cls(text)
+        try:
+            return cls("custom", float(text))
+        except (TypeError, ValueError):
+            raise refuse(
+                "link", text, "use off, live, origin or a bandwidth in GB/s such as 0.05"
+            ) from None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run's settings, checked together.
+
+    Raises:
+        ValueError: an unknown method, or settings that do not go together.
+    """
+
+    method: str = "mspeckv"
+    new_tokens: int = 32
+    policy: KVPolicy = KVPolicy()
+    speculation: Speculation = Speculation()
+    sampling: Sampling = Sampling()
+    link: Link = Link()
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise refuse("method", self.method, f"use one of {', '.join(METHODS)}")
+        check_count("new_tokens", self.new_tokens, 1)
+        if self.method == "triforce" and self.policy.bits != "full":
+            raise refuse(
+                "bits",
+                self.policy.bits,
+                "triforce keeps KV unquantized: use bits='full', or method='mspeckv'",
+            )
+
+    @classmethod
+    def build(
+        cls,
+        method: str = "mspeckv",
+        new_tokens: int = 32,
+        policy: KVPolicy | None = None,
+        speculation: Speculation | None = None,
+        sampling: Sampling | None = None,
+        link: Link | str | float | None = None,
+    ) -> Self:
+        """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
+        return cls(
+            method=method,
+            new_tokens=new_tokens,
+            policy=policy or KVPolicy(bits=default_width(method)),
+            speculation=speculation or Speculation(),
+            sampling=sampling or Sampling(),
+            link=Link() if link is None else Link.parse(link),
+        )
+
+    def with_method(self, method: str) -> Self:
+        """The same run by another method, with that method's default width."""
+        policy = replace(self.policy, bits=default_width(method))
+        return replace(self, method=method, policy=policy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, for JSON."""
+        out: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_part = field.name in ("policy", "speculation", "sampling", "link")
+            out[field.name] = (
+                {f.name: getattr(value, f.name) for f in fields(value)} if is_part else value
+            )
+        return out
+
+
+def default_width(method: str) -> Width:
+    """8 for ``mspeckv``; ``"full"`` for the methods that do not quantize."""
+    return 8 if method == "mspeckv" else "full"

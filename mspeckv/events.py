@@ -1,0 +1,206 @@
+"""What a run reports: immutable records, the one stream that charts, experiments and files read.
+
+`mspeckv.stream` yields one `Prefill`, then a `Round` per tier-2 pass, then one `RunSummary`.
+Times are seconds since the run began (``start``) and durations in milliseconds (``ms``), both
+measured with the host's monotonic clock; a link's ``kind`` says whether its times are emulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Purpose = Literal["prefill", "verify", "flush", "retrieval"]
+Direction = Literal["to_device", "to_host"]
+Step = Literal["prefill", "draft", "verify", "decode"]
+
+PURPOSES: tuple[Purpose, ...] = ("prefill", "verify", "flush", "retrieval")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One copy over the link, counted where the bytes were copied.
+
+    Attributes:
+        bytes: sum of the sizes of the tensors copied.
+        ms: time from the copy's start to its arrival (emulated on CPU with a throttled link).
+        wait_ms: time that compute stood still for it.
+    """
+
+    direction: Direction
+    purpose: Purpose
+    layer: int
+    tier: int
+    bytes: int
+    start: float
+    ms: float
+    wait_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of a tier's model.
+
+    Attributes:
+        tier: 0 draft, 1 target over its retrieval cache, 2 target over its full cache.
+        step: ``prefill``, ``draft`` (tier 0 guesses one token), ``verify`` or ``decode``.
+        tokens: input tokens of the pass.
+        kv_bytes: bytes of keys and values that attention read.
+    """
+
+    tier: int
+    step: Step
+    tokens: int
+    kv_bytes: int
+    start: float
+    ms: float
+
+
+@dataclass(frozen=True)
+class TierCount:
+    """Tokens a tier handed up (``proposed``) and how many the next tier kept (``accepted``).
+
+    The top tier proposes to nobody: both are 0.
+    """
+
+    tier: int
+    passes: int
+    proposed: int
+    accepted: int
+    ms: float
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """``accepted / proposed``, or None where nothing was proposed."""
+        return self.accepted / self.proposed if self.proposed else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of KV and of the tiers' buffers, by place.
+
+    Attributes:
+        on_chip_bytes: unquantized KV of on-chip layers.
+        resident_bytes: quantized KV of resident layers.
+        offloaded_bytes: KV held in host memory.
+        peak_device_bytes: everything a device would hold at most: weights, on-chip and resident
+            KV, tail, scratch and double buffers, retrieval and streaming caches.
+    """
+
+    on_chip_bytes: int
+    resident_bytes: int
+    offloaded_bytes: int
+    peak_device_bytes: int
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """The prompt has been read by every tier."""
+
+    tokens: int
+    seconds: float
+    passes: tuple[Pass, ...]
+    transfers: tuple[Transfer, ...]
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Round:
+    """One tier-2 pass and the drafting before it.
+
+    Attributes:
+        index: 0, 1, ...
+        tokens: token ids settled by this round, at least one.
+        text: what they add to the text (whole characters only).
+        settled_by: for each token, the tier whose guess it was: 0 and 1 were accepted by every
+            tier above; 2 is the target's own correction or bonus.
+        proposed: tokens put to tier 2.
+        accepted: how many of them tier 2 kept.
+        tiers: counts of this round alone, one per tier in use.
+    """
+
+    index: int
+    start: float
+    ms: float
+    tokens: tuple[int, ...]
+    text: str
+    settled_by: tuple[int, ...]
+    proposed: int
+    accepted: int
+    tiers: tuple[TierCount, ...]
+    passes: tuple[Pass, ...]
+    transfers: tuple[Transfer, ...]
+
+    def link_bytes(self, purpose: Purpose | None = None) -> int:
+        """Bytes over the link in this round, both directions, optionally of one purpose."""
+        return sum(t.bytes for t in self.transfers if purpose in (None, t.purpose))
+
+
+@dataclass(frozen=True)
+class LinkSummary:
+    """Traffic of a whole run.
+
+    Attributes:
+        kind: ``emulated`` (throttled RAM copy), ``memory`` (unthrottled RAM copy) or ``pcie``.
+        gbps: the emulated bandwidth in 1e9 bytes/s; None where the link is not throttled.
+        ms: time the link was busy during decode.
+    """
+
+    kind: str
+    gbps: float | None
+    to_device_bytes: int
+    to_host_bytes: int
+    ms: float
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A finished (or cancelled) run: the figures of the JSON contract.
+
+    ``tokens_per_second`` and ``ms_per_token`` are measured over decode alone.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    settled_by: tuple[int, ...]
+    tokens_per_second: float
+    ms_per_token: float
+    prefill_seconds: float
+    rounds: int
+    accepted_per_round: float
+    tiers: tuple[TierCount, ...]
+    link: LinkSummary
+    memory: Memory
+    cancelled: bool
+    config: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries with the keys of the command line's ``--json``."""
+        return asdict(self)
+
+
+Event = Prefill | Round | RunSummary
+
+
+def total_bytes(transfers: Iterable[Transfer], direction: Direction) -> int:
+    """Bytes that crossed the link in one direction."""
+    return sum(t.bytes for t in transfers if t.direction == direction)
+
+
+def count_tiers(parts: Iterable[TierCount]) -> tuple[TierCount, ...]:
+    """Counts of several rounds added up, one record per tier, in tier order."""
+    by_tier: dict[int, list[TierCount]] = {}
+    for part in parts:
+        by_tier.setdefault(part.tier, []).append(part)
+    return tuple(
+        TierCount(
+            tier,
+            sum(p.passes for p in group),
+            sum(p.proposed for p in group),
+            sum(p.accepted for p in group),
+            sum(p.ms for p in group),
+        )
+        for tier, group in sorted(by_tier.items())
+    )
