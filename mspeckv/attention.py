@@ -1,0 +1,147 @@
+"""One attention function for every decoder: fold the query groups, call the stock kernel.
+
+transformers lets a model's attention be swapped by name (`AttentionInterface`). Ours differs from
+the stock ``sdpa`` entry in two ways, and touches no kernel:
+
+* Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
+  so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
+  a mask is needed, that is in every verification).
+* It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
+  (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
+
+The function is switched on only inside `reading`, so a model used elsewhere stays as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "mspeckv"
+
+Watcher = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""Called once per layer with (layer index, query [B,H,Q,D], key [B,Hkv,K,D], value)."""
+
+_UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
+
+
+class _Reading(threading.local):
+    """What the current thread's forward pass carries to the attention function."""
+
+    watcher: Watcher | None = None
+    mask: torch.Tensor | None = None
+    mask_key: tuple[int, ...] = ()
+
+
+_reading = _Reading()
+
+
+def install(model: PreTrainedModel) -> None:
+    """Check that ``model`` lets its attention be swapped.
+
+    Raises:
+        ValueError: the model class does not support transformers' attention interface.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise ValueError(
+            f"target: {type(model).__name__} is not allowed; use a decoder that supports "
+            "transformers' attention interface"
+        )
+
+
+@contextmanager
+def reading(model: PreTrainedModel, watcher: Watcher | None = None) -> Iterator[None]:
+    """Run the forward passes inside with this module's attention; restore the model's own after."""
+    config = model.config.get_text_config()
+    own = config._attn_implementation
+    config._attn_implementation = NAME
+    _reading.watcher, _reading.mask, _reading.mask_key = watcher, None, ()
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+        _reading.watcher = _reading.mask = None
+
+
+def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``: the heads that share a KV head become rows."""
+    batch, heads, length, dim = query.shape
+    return query.reshape(batch, kv_heads, heads // kv_heads * length, dim)
+
+
+def causal_mask(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+    """Additive mask ``[G*Q, past+Q]``: query i of a group sees keys up to ``past + i``."""
+    rows = torch.arange(length, device=like.device).repeat(groups)[:, None]
+    columns = torch.arange(past + length, device=like.device)[None, :]
+    mask = torch.zeros(groups * length, past + length, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(columns > past + rows, float("-inf"))
+
+
+def _mask_of_pass(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+    """The causal mask, built once per pass: every layer of a pass has the same shape."""
+    key = (length, past, groups)
+    if _reading.mask is None or _reading.mask_key != key:
+        _reading.mask, _reading.mask_key = causal_mask(length, past, groups, like), key
+    return _reading.mask
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of the newest ``Q`` tokens over ``K`` keys, the last ``Q`` being their own.
+
+    Args:
+        query: ``[B, Hkv*G, Q, D]``.
+        key: ``[B, Hkv, K, D]``.
+        value: ``[B, Hkv, K, D]``.
+        attention_mask: must be None: the engine never pads.
+
+    Returns:
+        ``[B, Q, Hkv*G, D]`` and None (no attention weights).
+
+    Raises:
+        ValueError: the layer asks for something the stock kernel would not do exactly.
+    """
+    asked = [name for name in _UNSUPPORTED if options.get(name) is not None]
+    if asked or attention_mask is not None:
+        raise ValueError(
+            f"attention: {asked or 'a padding mask'} is not allowed; use a decoder with plain "
+            "causal attention and an unpadded prompt"
+        )
+    if _reading.watcher is not None:
+        _reading.watcher(_layer_index(module), query, key, value)
+    batch, heads, length, _ = query.shape
+    kv_heads, past = key.shape[1], key.shape[2] - length
+    if length > 1 and past == 0:
+        # A fresh prompt: the kernel's own causal path needs no mask in memory.
+        out = scaled_dot_product_attention(
+            query, key, value, scale=scaling, is_causal=True, enable_gqa=heads != kv_heads
+        )
+    else:
+        mask = _mask_of_pass(length, past, heads // kv_heads, query) if length > 1 else None
+        folded = fold_groups(query, kv_heads)
+        out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+        out = out.reshape(batch, heads, length, out.shape[-1])
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _layer_index(module: torch.nn.Module) -> int:
+    index = module.layer_idx
+    assert isinstance(index, int)
+    return index
+
+
+AttentionInterface.register(NAME, attend)

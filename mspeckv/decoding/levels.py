@@ -1,0 +1,126 @@
+"""Recursive speculation: two classes, nested to any depth.
+
+A level turns a prefix into the next tokens together with the distributions they were drawn from.
+`Autoregress` is a model with a cache; `Speculate` is a level that guesses plus a model with a
+cache that verifies. Since a verifier's tokens are distributed exactly as the verifier (see
+`Sampler.verify`), a `Speculate` can itself guess for another: the q that the outer test needs is
+the inner verifier's p. So MSpecKV is ``Speculate(Speculate(Autoregress(draft), target over
+retrieval), target over full)``, and every other method is another nesting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from mspeckv.decoding.reader import Reader
+from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.sampling import Sampler
+
+
+@dataclass
+class Emission:
+    """Tokens in order, and where they came from.
+
+    Attributes:
+        tokens: token ids.
+        distributions: for each token, the distribution ``[V]`` it is a draw from.
+        settled_by: for each token, the tier whose guess it was.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    distributions: list[torch.Tensor] = field(default_factory=list)
+    settled_by: list[int] = field(default_factory=list)
+
+    def extend(self, other: Emission) -> None:
+        """Append another emission."""
+        self.tokens += other.tokens
+        self.distributions += other.distributions
+        self.settled_by += other.settled_by
+
+
+class Level(Protocol):
+    """Something that emits tokens after a prefix."""
+
+    @property
+    def tier(self) -> int:
+        """0, 1 or 2."""
+
+    def round(self, prefix: list[int], limit: int) -> Emission:
+        """Emit 1 to ``limit`` tokens after ``prefix``, whose last token no cache has read yet."""
+
+    def settle(self, length: int) -> None:
+        """The first ``length`` tokens stand; forget what was read after them."""
+
+
+class Autoregress:
+    """One token per pass of one model."""
+
+    def __init__(self, reader: Reader, sampler: Sampler) -> None:
+        self.reader, self.sampler = reader, sampler
+
+    @property
+    def tier(self) -> int:
+        """The reader's tier."""
+        return self.reader.tier
+
+    def round(self, prefix: list[int], limit: int) -> Emission:
+        """Emit one token; what was read for it stands."""
+        probs = self.sampler.distribution(self.reader.read(prefix, rows=1))[0]
+        self.reader.settle(len(prefix))
+        return Emission([self.sampler.draw(probs)], [probs], [self.tier])
+
+    def settle(self, length: int) -> None:
+        """Forget what was read after ``length`` tokens."""
+        self.reader.settle(length)
+
+
+class Speculate:
+    """A level guesses up to ``gamma`` tokens; one pass of the verifier settles them."""
+
+    def __init__(
+        self,
+        proposer: Level,
+        verifier: Reader,
+        gamma: int,
+        sampler: Sampler,
+        recorder: Recorder,
+    ) -> None:
+        self.proposer, self.verifier, self.gamma = proposer, verifier, gamma
+        self.sampler, self.recorder = sampler, recorder
+
+    @property
+    def tier(self) -> int:
+        """The verifier's tier."""
+        return self.verifier.tier
+
+    def round(self, prefix: list[int], limit: int) -> Emission:
+        """Guess, verify, keep what stands and add the verifier's own next token."""
+        count = min(self.gamma, limit - 1, self.verifier.room(len(prefix)))
+        guess = self._guess(prefix, count)
+        logits = self.verifier.read(prefix + guess.tokens, rows=len(guess.tokens) + 1)
+        target = self.sampler.distribution(logits)
+        proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
+        accepted, token = self.sampler.verify(target, proposal, guess.tokens)
+        self.recorder.count(self.proposer.tier, len(guess.tokens), accepted)
+        self.settle(len(prefix) + accepted)
+        return Emission(
+            [*guess.tokens[:accepted], token],
+            list(target[: accepted + 1].unbind(0)),
+            [*guess.settled_by[:accepted], self.tier],
+        )
+
+    def settle(self, length: int) -> None:
+        """Forget, at this level and below, what was read after ``length`` tokens."""
+        self.verifier.settle(length)
+        self.proposer.settle(length)
+
+    def _guess(self, prefix: list[int], count: int) -> Emission:
+        """Rounds of the proposer until it has ``count`` tokens."""
+        guess = Emission()
+        while len(guess.tokens) < count:
+            left = count - len(guess.tokens)
+            guess.extend(self.proposer.round(prefix + guess.tokens, left))
+        return guess

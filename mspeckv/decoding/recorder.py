@@ -1,0 +1,65 @@
+"""What happens during a run, noted where it happens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from mspeckv.events import Pass, Step, TierCount, Transfer, count_tiers
+from mspeckv.kv.ledger import Ledger
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``(stage, done, total)``."""
+
+
+class Cancelled(Exception):
+    """The run was asked to stop."""
+
+
+class Recorder:
+    """Collects passes, acceptance counts and transfers between two calls of `take`.
+
+    Args:
+        ledger: the run's ledger; its clock is the run's clock.
+        cancel: when set, the next `check` ends the run.
+        on_progress: told of prefill's layers.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cancel: threading.Event | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        self.ledger, self.on_progress = ledger, on_progress
+        self._cancel = cancel
+        self._passes: list[Pass] = []
+        self._counts: list[TierCount] = []
+        self._mark = 0
+
+    def check(self) -> None:
+        """End the run if that was asked for.
+
+        Raises:
+            Cancelled: it was.
+        """
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled
+
+    def passed(self, tier: int, step: Step, tokens: int, kv_bytes: int, start: float) -> None:
+        """Note a finished forward pass that began at ``start``."""
+        ms = (self.ledger.now() - start) * 1e3
+        self._passes.append(Pass(tier, step, tokens, kv_bytes, start, ms))
+        self._counts.append(TierCount(tier, 1, 0, 0, ms))
+
+    def count(self, tier: int, proposed: int, accepted: int) -> None:
+        """Note how much of what ``tier`` handed up was kept."""
+        self._counts.append(TierCount(tier, 0, proposed, accepted, 0.0))
+
+    def take(self) -> tuple[tuple[Pass, ...], tuple[TierCount, ...], tuple[Transfer, ...]]:
+        """What was noted since the last call."""
+        transfers = self.ledger.since(self._mark)
+        out = tuple(self._passes), count_tiers(self._counts), transfers
+        self._mark += len(transfers)
+        self._passes, self._counts = [], []
+        return out

@@ -1,0 +1,97 @@
+"""Distributions, draws, and the accept/reject test, all from one random generator."""
+
+from __future__ import annotations
+
+import torch
+
+from mspeckv.config import Sampling
+
+_TOP_P_FIRST_LOOK = 512
+"""Most likely tokens examined before the whole vocabulary is sorted for top-p."""
+
+
+class Sampler:
+    """Warps logits into the distribution tokens are drawn from; the same at every tier.
+
+    Args:
+        sampling: temperature, top-p and seed.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._generator = torch.Generator().manual_seed(sampling.seed)
+
+    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities ``[n, V]`` of logits ``[n, V]``; one-hot rows when greedy."""
+        if self.sampling.temperature == 0:
+            best = logits.argmax(-1, keepdim=True)
+            return torch.zeros_like(logits).scatter_(-1, best, 1.0)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        probs = (wide / self.sampling.temperature).softmax(-1)
+        return keep_nucleus(probs, self.sampling.top_p) if self.sampling.top_p < 1 else probs
+
+    def draw(self, probs: torch.Tensor) -> int:
+        """One token from a distribution ``[V]``, not necessarily normalised."""
+        if self.sampling.temperature == 0:
+            return int(probs.argmax())
+        mass = probs.double().cumsum(0)
+        # right=True steps over tokens of no mass, whose running sum equals the one before
+        token = int(torch.searchsorted(mass, self._uniform() * mass[-1], right=True))
+        return min(token, int(probs.nonzero()[-1])) if token >= len(mass) else token
+
+    def verify(
+        self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
+    ) -> tuple[int, int]:
+        """Accept a prefix of ``tokens`` and draw the token after it.
+
+        Token i is kept with probability ``min(1, p_i / q_i)``. At the first rejection the next
+        token comes from ``norm(max(0, p - q))``, and after none from the bonus row, which makes
+        every emitted token distributed exactly as ``target`` (Leviathan et al., arXiv 2211.17192,
+        appendix A.1; Chen et al., arXiv 2302.01318, theorem 1).
+
+        Args:
+            target: ``[k + 1, V]``, rows p_0 .. p_k.
+            proposal: ``[k, V]``, rows q_0 .. q_{k-1}, that ``tokens`` were really drawn from.
+            tokens: k proposed tokens.
+
+        Returns:
+            How many were accepted, and the token that follows them.
+        """
+        if tokens:
+            index = torch.tensor(tokens, device=target.device)[:, None]
+            kept = target[:-1].gather(1, index)[:, 0].tolist()
+            guessed = proposal.gather(1, index)[:, 0].tolist()
+            for place, (p, q) in enumerate(zip(kept, guessed, strict=True)):
+                if self._uniform() * q >= p:
+                    return place, self.draw(residual(target[place], proposal[place]))
+        return len(tokens), self.draw(target[-1])
+
+    def _uniform(self) -> float:
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+
+def residual(target: torch.Tensor, proposal: torch.Tensor) -> torch.Tensor:
+    """``max(0, p - q)``, up to normalisation; p itself where rounding left nothing of it."""
+    left = (target - proposal).clamp_min_(0)
+    return left if float(left.sum()) > 0 else target
+
+
+def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep each row's most likely tokens up to a mass of ``top_p``, and renormalise.
+
+    Tokens as likely as the last one kept are kept too, so the result depends on the probabilities
+    alone and not on how ties were sorted.
+
+    Args:
+        probs: ``[n, V]``.
+        top_p: mass in (0, 1).
+    """
+    count = min(_TOP_P_FIRST_LOOK, probs.shape[-1])
+    ranked = probs.topk(count, dim=-1).values
+    mass = ranked.cumsum(-1)
+    if bool((mass[:, -1] < top_p).any()):
+        ranked = probs.sort(-1, descending=True).values
+        mass = ranked.cumsum(-1)
+    last = (mass < top_p).sum(-1, keepdim=True).clamp_max_(ranked.shape[-1] - 1)
+    kept = probs * (probs >= ranked.gather(-1, last))
+    return kept / kept.sum(-1, keepdim=True)

@@ -1,0 +1,161 @@
+"""The link between host and device memory, emulated on CPU by a copy thread.
+
+A fetch really copies its bytes on its own thread, then keeps the buffer until
+``bytes / bandwidth`` have passed since the link was free, so that copies queue behind one another
+and overlap compute as DMA copies do on a GPU.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from mspeckv.config import Link
+from mspeckv.events import Direction, Purpose
+from mspeckv.kv.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
+LIVE_GBPS = 0.15
+# Fit of the published autoregressive column: one layer's transfer takes 26.5 times one layer's
+# compute at a 16 k context; the classroom stands at a sixteenth of that, 1 k.
+ORIGIN_TRANSFER_TO_COMPUTE = 26.5
+ORIGIN_CONTEXT = 1024
+
+
+def origin_gbps(step_seconds: float, layers: int, layer_bytes_per_token: int) -> float:
+    """Bandwidth at which one layer's KV at 1 k takes 26.5 times this machine's layer compute.
+
+    Args:
+        step_seconds: measured time of one target step with nothing to stream.
+        layers: the target's layers.
+        layer_bytes_per_token: unquantized K and V bytes of one layer and token.
+
+    Returns:
+        Bandwidth in 1e9 bytes/s.
+    """
+    transfer_seconds = ORIGIN_TRANSFER_TO_COMPUTE * step_seconds / layers
+    return ORIGIN_CONTEXT * layer_bytes_per_token / transfer_seconds / 1e9
+
+
+def bandwidth(link: Link, measure_origin: Callable[[], float]) -> float | None:
+    """The link's bandwidth in 1e9 bytes/s, or None where it is not throttled."""
+    if link.preset == "live":
+        return LIVE_GBPS
+    if link.preset == "origin":
+        return measure_origin()
+    return link.gbps
+
+
+@dataclass
+class Ticket:
+    """A copy under way. `CopyEngine.wait` blocks until it has arrived."""
+
+    source: torch.Tensor
+    target: torch.Tensor
+    direction: Direction
+    purpose: Purpose
+    layer: int
+    tier: int
+    arrived: threading.Event = field(default_factory=threading.Event)
+    place: int = -1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the tensor copied."""
+        return self.source.numel() * self.source.element_size()
+
+
+class CopyEngine:
+    """One direction-agnostic copy queue over RAM, throttled to ``gbps`` where that is set.
+
+    Use as a context manager: leaving it drops queued copies and ends the thread.
+    """
+
+    def __init__(self, ledger: Ledger, gbps: float | None) -> None:
+        self.ledger, self.gbps = ledger, gbps
+        self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._free_at = 0.0
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._serve, name="mspeckv-link", daemon=True)
+        self._thread.start()
+
+    @property
+    def kind(self) -> str:
+        """``emulated`` when throttled, else ``memory``: a plain RAM copy."""
+        return "memory" if self.gbps is None else "emulated"
+
+    def __enter__(self) -> CopyEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join()
+
+    def copy(
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        direction: Direction,
+        purpose: Purpose,
+        layer: int,
+        tier: int = 2,
+    ) -> Ticket:
+        """Queue a copy of ``source`` (contiguous uint8) into ``target`` of the same shape."""
+        ticket = Ticket(source, target, direction, purpose, layer, tier)
+        self._queue.put(ticket)
+        return ticket
+
+    def wait(self, ticket: Ticket) -> None:
+        """Block until the copy has arrived, and note in the ledger for how long.
+
+        Raises:
+            RuntimeError: the copy thread failed.
+        """
+        start = time.perf_counter()
+        ticket.arrived.wait()
+        if self._failure is not None:
+            raise RuntimeError("the link's copy thread failed") from self._failure
+        if ticket.place >= 0:
+            self.ledger.set_wait(ticket.place, (time.perf_counter() - start) * 1e3)
+
+    def drain(self) -> None:
+        """Block until every queued copy has arrived.
+
+        Raises:
+            RuntimeError: the copy thread failed.
+        """
+        nothing = torch.empty(0, dtype=torch.uint8)
+        self.wait(self.copy(nothing, nothing, "to_host", "flush", -1))
+
+    def _serve(self) -> None:
+        while (ticket := self._queue.get()) is not None:
+            if not self._closing.is_set():
+                try:
+                    self._carry(ticket)
+                except BaseException as failure:  # shown to the waiting run, not lost on a thread
+                    self._failure = failure
+            ticket.arrived.set()
+
+    def _carry(self, ticket: Ticket) -> None:
+        if not ticket.bytes:
+            return
+        start = self.ledger.now()
+        # NumPy copies on one core and without the interpreter lock, so compute keeps its threads.
+        ticket.target.numpy()[...] = ticket.source.numpy()
+        if self.gbps is not None:
+            self._free_at = max(self._free_at, start) + ticket.bytes / (self.gbps * 1e9)
+            self._closing.wait(max(0.0, self._free_at - self.ledger.now()))
+        ms = (self.ledger.now() - start) * 1e3
+        ticket.place = self.ledger.add(
+            ticket.direction, ticket.purpose, ticket.layer, ticket.tier, ticket.bytes, start, ms
+        )

@@ -1,0 +1,94 @@
+"""Tier 0's cache: attention sinks and a recent window (StreamingLLM, arXiv 2309.17453).
+
+Window keys keep their absolute positions. The sinks are moved instead: whenever the window slides
+they are read again at the positions just before it. That equals rotating their keys, since rotary
+embeddings compose and sinks attend to sinks only, and it needs no knowledge of the model's rotary
+layout. Sliding happens once per `slack` tokens, not per token.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache
+
+from mspeckv.kv.layers import Buffer, FloatLayer
+from mspeckv.kv.plan import KVShape
+
+
+def streaming_slots(sinks: int, window: int, slack: int) -> int:
+    """Slots per layer of a `StreamingCache`."""
+    return sinks + window + slack
+
+
+class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed here
+    """Sinks in slots ``[0, sinks)``, then the window.
+
+    Args:
+        shape: the draft's KV shape.
+        sinks: first tokens always seen.
+        window: recent tokens seen at least, as far as there are any.
+        slack: tokens that may be appended before the window must slide.
+        device: where compute runs.
+    """
+
+    def __init__(
+        self, shape: KVShape, sinks: int, window: int, slack: int, device: torch.device
+    ) -> None:
+        self.sinks, self.window, self.slack = sinks, window, slack
+        size = (shape.heads, streaming_slots(sinks, window, slack), shape.dim, shape.dtype, device)
+        super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
+        self._token_bytes = shape.token_bytes
+        self._dropped = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence that the cache stands for, dropped ones included."""
+        return int(self.layers[0].length) + self._dropped
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated."""
+        return sum(int(layer.buffer.bytes) for layer in self.layers)
+
+    def read_bytes(self) -> int:
+        """Bytes of KV that one pass reads."""
+        return len(self.layers) * int(self.layers[0].length) * self._token_bytes
+
+    def settle(self, length: int) -> None:
+        """Forget tokens from ``length`` on."""
+        for layer in self.layers:
+            layer.settle(min(int(layer.length), length - self._dropped))
+
+    def visible(self, tokens: list[int]) -> list[int]:
+        """What is read of a prompt: sinks and window only. Call once, on an empty cache."""
+        if len(tokens) > self.sinks + self.window:
+            self._dropped = len(tokens) - self.sinks - self.window
+            return tokens[: self.sinks] + tokens[-self.window :]
+        return tokens
+
+    @property
+    def first_position(self) -> int:
+        """Position of slot 0: the sinks stand just before the window."""
+        return self._dropped
+
+    def must_slide(self, coming: int) -> bool:
+        """Whether ``coming`` more tokens do not fit."""
+        slots = streaming_slots(self.sinks, self.window, self.slack)
+        return int(self.layers[0].length) + coming > slots
+
+    def slide(self) -> None:
+        """Drop the oldest window tokens; afterwards the sinks must be read again.
+
+        Leaves the cache with slots ``[0, sinks)`` open; `reopen` closes it once they are filled.
+        """
+        excess = int(self.layers[0].length) - self.sinks - self.window
+        for layer in self.layers:
+            kept = layer.buffer.read(int(layer.length), self.sinks + excess)
+            layer.buffer.write(self.sinks, *(part.clone() for part in kept))
+            layer.length = 0
+        self._dropped += excess
+
+    def reopen(self) -> None:
+        """The sinks are filled: show the window again."""
+        for layer in self.layers:
+            layer.length = self.sinks + self.window
