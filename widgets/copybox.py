@@ -1,0 +1,50 @@
+"""A box of code with a button that puts it on the clipboard, which ipywidgets has not."""
+
+from __future__ import annotations
+
+import anywidget
+import traitlets
+
+_ESM = """
+function render({ model, el }) {
+  const button = document.createElement("button");
+  button.className = "jupyter-widgets jupyter-button widget-button";
+  button.textContent = "Copy";
+  button.title = "Copy this code to the clipboard";
+  const said = document.createElement("span");
+  said.setAttribute("role", "status");
+  said.style.marginLeft = "8px";
+  const code = document.createElement("pre");
+  code.tabIndex = 0;
+  code.setAttribute("aria-label", "Code of this setting");
+  code.style.cssText = "overflow-x:auto;margin:6px 0;padding:8px;line-height:1.4;" +
+    "font-size:13px;background:#f6f8fa;color:#1f2328;border-radius:4px";
+  const show = () => { code.textContent = model.get("text"); said.textContent = ""; };
+  const select = () => {
+    const range = document.createRange();
+    range.selectNodeContents(code);
+    const selection = window.getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    said.textContent = "Selected: press Ctrl+C or Cmd+C.";
+  };
+  button.onclick = async () => {
+    try {
+      await navigator.clipboard.writeText(model.get("text"));
+      said.textContent = "Copied.";
+    } catch { select(); }
+  };
+  model.on("change:text", show);
+  show();
+  el.append(button, said, code);
+  return () => model.off("change:text", show);
+}
+export default { render };
+"""
+
+
+class CopyBox(anywidget.AnyWidget):
+    """Shows `text` with a copy button; selects it where the browser forbids the clipboard."""
+
+    _esm = _ESM
+    text = traitlets.Unicode("").tag(sync=True)

@@ -1,0 +1,181 @@
+"""Runs `mspeckv.stream` on a worker thread and keeps what it says, ready to be looked at.
+
+No widget in here: the panel asks for a `View` as often as it wants to draw.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mspeckv import Pair, RunSummary, documents, load_pair, stream
+from mspeckv_widgets.record import RunRecord, Setting
+
+State = Literal["idle", "loading", "prefill", "decoding", "done", "stopped", "failed"]
+KEPT = 6
+
+# Two panels of one kernel take turns: runs at once would spoil each other's clocks.
+_turn = threading.Lock()
+
+
+@dataclass(frozen=True)
+class View:
+    """What there is to draw, at one moment.
+
+    Attributes:
+        version: grows with every change.
+        busy: a worker is still at work, perhaps for a run that was already forgotten.
+        progress: stage, steps done and steps in all of the prefill.
+        past: finished runs before ``current``, newest first.
+    """
+
+    version: int
+    state: State
+    busy: bool
+    error: str
+    progress: tuple[str, int, int] | None
+    current: RunRecord | None
+    past: tuple[RunRecord, ...]
+
+
+class Runner:
+    """One run at a time, on a thread; `stop` takes effect within a pass of the model."""
+
+    def __init__(self, pair: Pair | None, on_pair: Callable[[Pair], None]) -> None:
+        self.pair = pair
+        self._on_pair = on_pair
+        self._lock = threading.Lock()
+        self._version = 0
+        self._state: State = "idle"
+        self._error = ""
+        self._progress: tuple[str, int, int] | None = None
+        self._current: RunRecord | None = None
+        self._past: tuple[RunRecord, ...] = ()
+        self._started = 0
+        self._cancel = threading.Event()
+        self._worker: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker is at work."""
+        return self._worker is not None and self._worker.is_alive()
+
+    def view(self) -> View:
+        """The state of things now; later events do not change it."""
+        busy = self.busy
+        with self._lock:
+            return View(
+                self._version,
+                self._state,
+                busy,
+                self._error,
+                self._progress,
+                self._current.snapshot() if self._current else None,
+                self._past,
+            )
+
+    def start(self, setting: Setting) -> bool:
+        """Begin a run; False, and nothing happens, while one is at work."""
+        with self._lock:
+            if self.busy:
+                return False
+            self._keep_current()
+            self._started += 1
+            self._current = RunRecord(self._started, setting)
+            self._set("loading" if self.pair is None else "prefill")
+            self._cancel = threading.Event()
+            self._worker = threading.Thread(
+                target=self._work, args=(self._current, self._cancel), daemon=True, name="mspeckv"
+            )
+            self._worker.start()
+            return True
+
+    def stop(self) -> None:
+        """Ask the run to end; it keeps what it has produced."""
+        self._cancel.set()
+
+    def forget(self) -> None:
+        """Stop, and drop this run and all before it."""
+        self._cancel.set()
+        with self._lock:
+            self._current, self._past, self._started = None, (), 0
+            self._set("idle")
+
+    def refuse(self, error: str) -> None:
+        """Show an error that kept a run from starting."""
+        with self._lock:
+            self._set("failed", error)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the worker's end; False when ``timeout`` seconds passed first."""
+        if self._worker is not None:
+            self._worker.join(timeout)
+        return not self.busy
+
+    def _set(self, state: State, error: str = "") -> None:
+        self._state, self._error, self._progress = state, error, None
+        self._version += 1
+
+    def _keep_current(self) -> None:
+        if self._current is not None and self._current.summary and self._current.rounds:
+            self._past = (self._current, *self._past)[:KEPT]
+
+    def _work(self, record: RunRecord, cancel: threading.Event) -> None:
+        try:
+            while not _turn.acquire(timeout=0.1):
+                if cancel.is_set():
+                    self._finish(record, "stopped")
+                    return
+            try:
+                self._run(record, cancel)
+            finally:
+                _turn.release()
+        except Exception as error:  # whatever it is, the panel must say it and stay usable
+            text = str(error) if isinstance(error, ValueError) else ""
+            self._finish(record, "failed", text or f"{type(error).__name__}: {error}")
+
+    def _run(self, record: RunRecord, cancel: threading.Event) -> None:
+        if self.pair is None:
+            self.pair = load_pair()
+            self._on_pair(self.pair)
+        if cancel.is_set():
+            self._finish(record, "stopped")
+            return
+        setting, config = record.setting, record.setting.config
+        prompt = documents.load_document(setting.document, self.pair.tokenizer, setting.prefill)
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            with self._lock:
+                if record is self._current:
+                    self._progress = (stage, done, total)
+                    self._version += 1
+
+        events = stream(
+            self.pair,
+            prompt,
+            method=config.method,
+            new_tokens=config.new_tokens,
+            policy=config.policy,
+            speculation=config.speculation,
+            sampling=config.sampling,
+            link=config.link,
+            cancel=cancel,
+            on_progress=on_progress,
+        )
+        for event in events:
+            with self._lock:
+                if record is not self._current:
+                    continue
+                record.add(event)
+                if isinstance(event, RunSummary):
+                    self._set("stopped" if event.cancelled else "done")
+                else:
+                    self._state = "decoding"
+                    self._version += 1
+
+    def _finish(self, record: RunRecord, state: State, error: str = "") -> None:
+        with self._lock:
+            if record is self._current:
+                self._set(state, error)
