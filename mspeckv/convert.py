@@ -1,0 +1,157 @@
+"""From a llama-architecture GGUF file to a folder that `transformers` loads by itself.
+
+The file is read with the `gguf` package alone rather than through transformers' ``gguf_file``,
+whose needs and results change between releases; the folder holds plain formats that all of them
+read: float32 safetensors, ``config.json`` and a fast tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+_CONTROL_TOKEN = 3
+_BLOCK_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OUTER_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+
+
+def convert_gguf(
+    gguf: Path, folder: Path, on_progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write ``gguf`` to ``folder`` as float32 safetensors, configuration and tokenizer.
+
+    Args:
+        gguf: a llama-architecture model with a byte-level BPE tokenizer.
+        folder: an existing folder; files in it are overwritten.
+        on_progress: told ``(tensors done, tensors)``.
+
+    Raises:
+        ValueError: another architecture or tokenizer.
+    """
+    reader = GGUFReader(gguf)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    for field, known in (("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2")):
+        if fields.get(field) != known:
+            raise ValueError(f"{field}: {fields.get(field)!r} is not allowed; use {known!r}")
+    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    weights: dict[str, torch.Tensor] = {}
+    for done, tensor in enumerate(reader.tensors):
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if ".attn_q." in tensor.name:
+            values = _split_rotary(values, int(fields["llama.attention.head_count"]))
+        elif ".attn_k." in tensor.name:
+            values = _split_rotary(values, int(fields["llama.attention.head_count_kv"]))
+        weights[_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(values))
+        if on_progress is not None:
+            on_progress(done + 1, len(reader.tensors))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", _config(fields, tied))
+    _tokenizer(fields).save(str(folder / "tokenizer.json"))
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+
+
+def _name(gguf_name: str) -> str:
+    if gguf_name in _OUTER_NAMES:
+        return _OUTER_NAMES[gguf_name]
+    _, block, part, suffix = gguf_name.split(".")
+    return f"model.layers.{block}.{_BLOCK_NAMES[part]}.{suffix}"
+
+
+def _split_rotary(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """GGUF interleaves each head's rotary pairs; transformers wants them as two halves."""
+    rows, columns = values.shape
+    pairs = values.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.swapaxes(1, 2).reshape(rows, columns)
+
+
+def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
+    heads = fields["llama.attention.head_count"]
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": fields["llama.vocab_size"],
+        "hidden_size": fields["llama.embedding_length"],
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields["llama.attention.head_count_kv"],
+        "head_dim": fields["llama.embedding_length"] // heads,
+        "max_position_embeddings": fields["llama.context_length"],
+        # Stored as float32: six digits give back the number its authors wrote.
+        "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.6g}"),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": fields["llama.rope.freq_base"],
+        },
+        "hidden_act": "silu",
+        "tie_word_embeddings": tied,
+        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": fields["tokenizer.ggml.padding_token_id"],
+        "dtype": "float32",
+    }
+
+
+def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    kinds: list[int] = fields["tokenizer.ggml.token_type"]
+    left_right = (merge.split(" ") for merge in fields["tokenizer.ggml.merges"])
+    merges = [(left, right) for left, right in left_right]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    splits: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    if fields.get("tokenizer.ggml.pre") == "smollm":
+        splits.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == _CONTROL_TOKEN
+        ]
+    )
+    return tokenizer
+
+
+def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
+    tokens = fields["tokenizer.ggml.tokens"]
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    special = {
+        f"{short}_token": tokens[fields[f"tokenizer.ggml.{long}_token_id"]]
+        for short, long in names.items()
+    }
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": fields["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": fields["tokenizer.chat_template"],
+        **special,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,128 @@
+"""Long prompts, as token ids: a built-in document, a text file, pasted text, a hidden needle."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from mspeckv.config import check_count, check_number, refuse
+
+DOCUMENTS = ("python-reference",)
+"""Names that `load_document` knows; anything else is a path."""
+
+_CHARACTERS_PER_TOKEN = 6
+_MARGIN = 64
+"""Tokens beyond the wanted ones: cutting text may change how its last tokens come out."""
+
+
+def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[int]:
+    """The first ``tokens`` token ids of a document.
+
+    Args:
+        source: ``"python-reference"`` (the topics of Python's own language reference, as
+            shipped with this interpreter) or the path of a UTF-8 text file.
+        tokenizer: the target's tokenizer.
+        tokens: how many ids to return.
+
+    Raises:
+        ValueError: no such file, not UTF-8, or a text with fewer tokens.
+    """
+    check_count("prefill", tokens, 1)
+    text = _text(source)
+    characters = tokens * _CHARACTERS_PER_TOKEN + 1024
+    while True:
+        ids = text_tokens(text[:characters], tokenizer)
+        whole = characters >= len(text)
+        if len(ids) >= tokens + (0 if whole else _MARGIN):
+            return ids[:tokens]
+        if whole:
+            raise refuse("prefill", tokens, f"{source} has {len(ids)} tokens; use at most that")
+        characters *= 2
+
+
+def text_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of pasted text, with whatever the tokenizer puts before a text.
+
+    Raises:
+        ValueError: empty text.
+    """
+    if not text:
+        raise refuse("text", text, "use text of at least one character")
+    # verbose=False: a text longer than the model's positions is the engine's to refuse.
+    return [int(token) for token in tokenizer(text, verbose=False)["input_ids"]]
+
+
+def needle_in_haystack(
+    needle: str,
+    depth: float,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: int,
+    *,
+    question: str = "",
+    source: str = "python-reference",
+) -> list[int]:
+    """A document of exactly ``tokens`` ids with a sentence hidden in it and a question at its end.
+
+    Args:
+        needle: the sentence to hide.
+        depth: where it goes: 0 is the document's beginning, 1 just before the question.
+        tokenizer: the target's tokenizer.
+        tokens: length of the result, needle and question included.
+        question: text that ends the prompt.
+        source: the haystack, as in `load_document`.
+
+    Raises:
+        ValueError: a depth outside 0 to 1, or no room for needle and question.
+    """
+    check_number("depth", depth, 0.0, 1.0)
+    hidden = _inner_tokens(f"\n\n{needle.strip()}\n\n", tokenizer)
+    asked = _inner_tokens(f"\n\n{question.strip()}", tokenizer) if question.strip() else []
+    room = tokens - len(hidden) - len(asked)
+    if room < 1:
+        least = len(hidden) + len(asked) + 1
+        raise refuse("prefill", tokens, f"needle and question need at least {least} tokens")
+    hay = load_document(source, tokenizer, room)
+    # What the tokenizer puts before a text stays first.
+    start = len(_prefix(tokenizer))
+    place = max(start, round(depth * room))
+    return hay[:place] + hidden + hay[place:] + asked
+
+
+def _inner_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return [int(token) for token in ids]
+
+
+def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text, such as a beginning-of-sequence token."""
+    whole = [int(token) for token in tokenizer("a", verbose=False)["input_ids"]]
+    return whole[: whole.index(_inner_tokens("a", tokenizer)[0])]
+
+
+def _text(source: str) -> str:
+    return _python_reference() if source == "python-reference" else _file_text(Path(source))
+
+
+def _file_text(path: Path) -> str:
+    names = ", ".join(DOCUMENTS)
+    try:
+        return path.expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise refuse(
+            "document", str(path), f"it is not UTF-8 text (byte {error.start}); use a text file"
+        ) from error
+    except OSError as error:
+        raise refuse(
+            "document",
+            str(path),
+            f"use {names} or a readable text file ({error.strerror or 'cannot be read'})",
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _python_reference() -> str:
+    from pydoc_data.topics import topics
+
+    return "\n\n\n".join(topics[name].strip() for name in sorted(topics))

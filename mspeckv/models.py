@@ -1,0 +1,296 @@
+"""A target and its draft, checked against each other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+
+import torch
+from safetensors.torch import load as load_tensors
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from mspeckv.compatibility import check_decoder, check_match, check_stateless, check_tokenizers
+from mspeckv.config import refuse
+from mspeckv.fetch import fetch
+
+DEFAULT = "default"
+DEFAULT_TARGET = "SmolLM2-135M-Instruct"
+DEFAULT_DRAFT = "draft-smollm2-2layer"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(eq=False)
+class Pair:
+    """A target, the draft that guesses for it, and their tokenizer; ready to run.
+
+    Build one with `load_pair`, or with `Pair.of` from models already in memory.
+
+    Attributes:
+        target: the model whose distribution every method reproduces.
+        draft: tier 0, or None.
+        tokenizer: None for models without text, such as random ones.
+        target_id: where the target came from.
+        draft_id: where the draft came from; ``"none"`` without one.
+        step_seconds: the engine's measurement of one target step, once it has been made.
+    """
+
+    target: PreTrainedModel
+    draft: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+    target_id: str
+    draft_id: str
+    step_seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        target: PreTrainedModel,
+        draft: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        draft_tokenizer: PreTrainedTokenizerBase | None = None,
+        target_id: str | None = None,
+        draft_id: str | None = None,
+    ) -> Pair:
+        """Wrap models that are already built; they are frozen and set to evaluation.
+
+        Args:
+            draft_tokenizer: the draft's own, to be compared with ``tokenizer``.
+
+        Raises:
+            ValueError: an architecture without standard causal attention in every layer, or a
+                draft whose vocabulary, device or dtype is not the target's.
+        """
+        from mspeckv.attention import install
+
+        target_id = target_id or _name_of(target)
+        draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
+        check_decoder(target.config, "target", target_id)
+        models = [target]
+        if draft is not None:
+            check_decoder(draft.config, "draft", draft_id)
+            check_match(target, draft, target_id, draft_id)
+            if tokenizer is not None and draft_tokenizer is not None:
+                check_tokenizers(tokenizer, draft_tokenizer, target_id, draft_id)
+            models.append(draft)
+        for model in models:
+            check_stateless(model, "target" if model is target else "draft")
+            install(model)
+            model.eval()
+            model.requires_grad_(False)
+        return cls(target, draft, tokenizer, target_id, draft_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where both models compute."""
+        device: torch.device = self.target.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype of both models."""
+        dtype: torch.dtype = self.target.dtype
+        return dtype
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers of the target."""
+        return int(self._config.num_hidden_layers)
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads per layer of the target."""
+        return int(getattr(self._config, "num_key_value_heads", None) or self._heads)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head of the target."""
+        own = getattr(self._config, "head_dim", None)
+        return int(own or self._config.hidden_size // self._heads)
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that the target was made for, prompt and output together."""
+        return int(self._config.max_position_embeddings)
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return int(self._config.vocab_size)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a text; empty where neither model nor tokenizer names one."""
+        found: set[int] = set()
+        for holder in (self.target.generation_config, self._config, self.tokenizer):
+            ids = getattr(holder, "eos_token_id", None)
+            found.update([ids] if isinstance(ids, int) else ids or [])
+        return frozenset(found)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of both models' weights; a tensor that they share counts once."""
+        models = [self.target] + ([self.draft] if self.draft is not None else [])
+        storages = {
+            weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
+            for model in models
+            for weight in model.parameters()
+        }
+        return sum(storages.values())
+
+    @property
+    def _config(self) -> PretrainedConfig:
+        return self.target.config.get_text_config()
+
+    @property
+    def _heads(self) -> int:
+        return int(self._config.num_attention_heads)
+
+
+def load_pair(
+    target: str = DEFAULT,
+    draft: str = DEFAULT,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+) -> Pair:
+    """Load a target and a draft.
+
+    Args:
+        target: ``"default"`` (SmolLM2-135M-Instruct, fetched when absent), or a Hugging Face id
+            or a local folder of any decoder with standard attention.
+        draft: ``"default"`` (two layers distilled for the default target, sharing its embedding
+            and head), ``"none"``, or an id or folder with the target's vocabulary.
+        device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
+        dtype: compute dtype: float32, bfloat16 or float16.
+
+    Raises:
+        ValueError: a model that cannot be loaded or does not fit; a device that is not there.
+        ModelMissing: the default target is absent and cannot be fetched.
+    """
+    where, kind = parse_device(device), parse_dtype(dtype)
+    source = str(fetch()) if target == DEFAULT else target
+    model = _load("target", source, where, kind)
+    tokenizer = _load_tokenizer("target", source)
+    target_id = DEFAULT_TARGET if target == DEFAULT else target
+    if draft == "none":
+        return Pair.of(model, None, tokenizer, target_id=target_id)
+    if draft == DEFAULT:
+        own = default_draft(model, target_id)
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=DEFAULT_DRAFT)
+    # The tokenizer first: it is small, and a mismatch is the likely mistake.
+    draft_tokenizer = _load_tokenizer("draft", draft)
+    check_tokenizers(tokenizer, draft_tokenizer, target_id, draft)
+    guess = _load("draft", draft, where, kind)
+    return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft)
+
+
+def default_draft(target: PreTrainedModel, target_id: str = DEFAULT_TARGET) -> PreTrainedModel:
+    """The shipped draft: two layers of the target's shape, over the target's own embedding.
+
+    The embedding and head *are* the target's tensors, so the draft adds 7.08 M weights.
+
+    Raises:
+        ValueError: the target has another shape than the one the draft was distilled for.
+    """
+    path = resources.files("mspeckv") / "data" / f"{DEFAULT_DRAFT}.safetensors"
+    weights = load_tensors(path.read_bytes())
+    config = copy.deepcopy(target.config)
+    config.num_hidden_layers = 2
+    # Built without memory, so that the embedding never exists twice.
+    with torch.device("meta"):
+        draft = type(target)(config)
+    shapes = {name: tuple(w.shape) for name, w in draft.named_parameters()}
+    embedding, head = target.get_input_embeddings(), target.get_output_embeddings()
+    shared = {"model.embed_tokens.weight": embedding.weight, "lm_head.weight": head.weight}
+    fits = {name: tuple(w.shape) for name, w in weights.items()}
+    if shapes.keys() - shared.keys() != fits.keys() or any(
+        shapes[name] != shape for name, shape in fits.items()
+    ):
+        raise refuse(
+            "draft",
+            DEFAULT,
+            f"it was made for {DEFAULT_TARGET} and does not fit {target_id}: "
+            "use draft='none' or a model with the target's vocabulary",
+        )
+    own = {name: w.to(target.device, target.dtype) for name, w in weights.items()}
+    draft.load_state_dict({**own, **shared}, strict=False, assign=True)
+    draft.set_input_embeddings(embedding)
+    draft.set_output_embeddings(head)
+    # Rotary frequencies are buffers that no file holds; the target's are the same.
+    draft.model.rotary_emb = copy.deepcopy(target.model.rotary_emb)
+    return draft
+
+
+def parse_device(device: str) -> torch.device:
+    """A torch device that this machine has.
+
+    Raises:
+        ValueError: unknown, or CUDA where there is none.
+    """
+    allowed = "use cpu" + (" or cuda" if torch.cuda.is_available() else " (no CUDA here)")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise refuse("device", device, allowed) from error
+    absent = found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()
+    if found.type not in ("cpu", "cuda") or absent:
+        raise refuse("device", device, allowed)
+    return found
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A compute dtype from its name.
+
+    Raises:
+        ValueError: not float32, bfloat16 or float16.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise refuse("dtype", dtype, f"use one of {', '.join(DTYPES)}")
+    return found
+
+
+def _load(field: str, source: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    with _one_line_errors(field, source):
+        config = AutoConfig.from_pretrained(source)
+    # Before the weights, which may be many gigabytes.
+    check_decoder(config, field, source)
+    with _one_line_errors(field, source):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model.to(device)
+    return model
+
+
+def _load_tokenizer(field: str, source: str) -> PreTrainedTokenizerBase:
+    with _one_line_errors(field, source):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    return tokenizer
+
+
+@contextmanager
+def _one_line_errors(field: str, source: str) -> Iterator[None]:
+    """Turn a loader's many kinds of complaint into the one that settings have."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise refuse(
+            field,
+            source,
+            f"use a Hugging Face id or a folder that transformers can load ({reason.strip()})",
+        ) from error
+
+
+def _name_of(model: PreTrainedModel) -> str:
+    return str(model.name_or_path or type(model).__name__)

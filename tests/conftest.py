@@ -1,0 +1,120 @@
+"""Models that tests share: the real default pair, and tiny random ones made from configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from mspeckv.models import Pair, load_pair
+
+Build = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> Iterator[None]:
+    """Two cores are what every figure of the project is about."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pair() -> Pair:
+    """The default pair, loaded once; a test must leave it as it found it."""
+    return load_pair()
+
+
+def build_llama(
+    vocab: int = 64,
+    layers: int = 4,
+    heads: int = 4,
+    kv_heads: int = 2,
+    hidden: int = 64,
+    positions: int = 1024,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A random Llama in float32, the same for the same arguments."""
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=positions,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return _frozen(LlamaForCausalLM, config, seed)
+
+
+def build_qwen2(
+    vocab: int = 64,
+    layers: int = 4,
+    heads: int = 4,
+    kv_heads: int = 2,
+    hidden: int = 64,
+    positions: int = 1024,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A random Qwen2 (biases on queries, keys and values) in float32."""
+    config = Qwen2Config(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=positions,
+        use_sliding_window=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return _frozen(Qwen2ForCausalLM, config, seed)
+
+
+def _frozen(kind: Callable[..., PreTrainedModel], config: object, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind(config)
+        # At transformers' own 0.02 a tiny model says nearly the same of every token.
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                torch.nn.init.normal_(weight, std=0.3)
+    model.eval()
+    model.requires_grad_(False)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> Build:
+    """Builds a tiny random Llama; see `build_llama` for its arguments."""
+    return build_llama
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2() -> Build:
+    """Builds a tiny random Qwen2; see `build_qwen2` for its arguments."""
+    return build_qwen2
+
+
+@pytest.fixture(scope="session")
+def tiny_pair() -> Callable[..., Pair]:
+    """Builds a pair of tiny random models, ``kind`` being ``"llama"`` or ``"qwen2"``."""
+
+    def build(kind: str = "llama", *, draft: bool = True, **shape: int) -> Pair:
+        make = {"llama": build_llama, "qwen2": build_qwen2}[kind]
+        small = {**shape, "layers": 1, "seed": shape.get("seed", 0) + 1}
+        return Pair.of(make(**shape), make(**small) if draft else None)
+
+    return build
