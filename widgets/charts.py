@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
-
 from mspeckv_widgets import record as series
 from mspeckv_widgets.record import RunRecord, Series
 from mspeckv_widgets.theme import FAINT, GRID, INK, PAST, PURPOSES, TIERS
+from plotly.subplots import make_subplots
 
 LINK, ACCEPTANCE, LATENCY = 1, 2, 3
 _EMPTY: Series = np.empty(0)
@@ -81,7 +80,11 @@ class Charts:
             lines[f"{LATENCY} past {age}"] = (rounds, series.total_latency_series(old))
             for row in _UNITS:
                 labels[f"{row} past {age}"] = old.label
+        title = _TITLES[LATENCY]
+        if current is not None and current.waits_are_emulated:
+            title += " (waits for the emulated link included)"
         with self.figure.batch_update():
+            self.figure.layout.annotations[LATENCY - 1].text = title
             for name, trace in self._traces.items():
                 x, y = lines.get(name, (_EMPTY, _EMPTY))
                 trace.x, trace.y = x, y

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+from mspeckv_widgets.record import Setting
+from mspeckv_widgets.theme import PLACES
 
 from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv_widgets.record import Setting
 
 # The default target's; `Controls.set_model` puts the loaded model's in its place.
 DEFAULT_LAYERS = 30
@@ -52,7 +53,7 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
         "B1, what on-chip layers buy: run with on-chip 4, then 8, 12 and 15, and compare.",
     ),
 }
-_STYLE = {"description_width": "96px"}
+_STYLE = {"description_width": "112px"}
 _LAYOUT = {"width": "330px"}
 
 
@@ -170,7 +171,8 @@ class Controls:
             "method": dropdown("method", "Method", METHODS, "Which tiers guess, which check"),
             "bits": dropdown("bits", "KV width", WIDTHS, "Width of stored KV of tier 2"),
             "on_chip": slider(
-                "on_chip", "On-chip layers", 0, most, 1, "Layers whose KV stays as floats on the device"
+                "on_chip", "On-chip layers", 0, most, 1,
+                "Layers whose KV stays as floats on the device",
             ),
             "resident": slider(
                 "resident", "Resident layers", 0, most, 1,
@@ -224,8 +226,7 @@ class Controls:
     def _bound_layers(self, moved: str) -> None:
         other = self.inputs["resident" if moved == "on_chip" else "on_chip"]
         rest = self.layers - int(self.inputs[moved].value)
-        if other.value > rest:
-            other.value = rest
+        other.value = min(other.value, rest)
 
     def _follow_method(self) -> None:
         """Triforce keeps floats by definition: show that, and give the width back afterwards."""
@@ -246,19 +247,14 @@ class Controls:
             resident=self.inputs["resident"].value,
         )
         places = policy.placement(self.layers)
-        parts = (
-            ("on-chip", "#009E73", ""),
-            ("resident", "#56B4E9", "repeating-linear-gradient(45deg,#0002 0 3px,#0000 3px 8px)"),
-            ("offloaded", "#E69F00", "repeating-linear-gradient(90deg,#0002 0 2px,#0000 2px 6px)"),
-        )
-        counts = {name: places.count(name) for name, _, _ in parts}  # type: ignore[arg-type]
+        counts = {name: places.count(name) for name in PLACES}
         bars = "".join(
-            f'<span style="flex:{counts[name]};background-color:{colour};'
-            f'background-image:{pattern or "none"}"></span>'
-            for name, colour, pattern in parts
+            f'<span style="flex:{counts[name]};background-color:{style.colour};'
+            f'background-image:{style.pattern}"></span>'
+            for name, style in PLACES.items()
             if counts[name]
         )
-        words = ", ".join(f"<b>{counts[name]}</b> {name}" for name, _, _ in parts)
+        words = ", ".join(f"<b>{count}</b> {name}" for name, count in counts.items())
         self.placement.value = (
             f'<div class="mskv-placement mskv-small" role="status">{words} of {self.layers} layers'
             f'<div class="mskv-bar" aria-hidden="true">{bars}</div></div>'

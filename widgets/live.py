@@ -7,8 +7,7 @@ import threading
 from typing import Any
 
 import ipywidgets as widgets
-
-from mspeckv import Pair
+from IPython.core import display
 from mspeckv_widgets.charts import Charts
 from mspeckv_widgets.controls import Controls
 from mspeckv_widgets.copybox import CopyBox
@@ -18,6 +17,8 @@ from mspeckv_widgets.scorecard import card_html, comparison_html, rounds_html
 from mspeckv_widgets.snippet import code_text
 from mspeckv_widgets.story import legend_html, story_html
 from mspeckv_widgets.theme import STYLE_SHEET
+
+from mspeckv import Pair
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
@@ -100,6 +101,12 @@ class LiveLab:
         self.runner.forget()
         self.controls.reset()
         self._draw()
+
+    def compare(self) -> Any:
+        """A table of the finished runs, to show under a cell."""
+        return display.HTML(  # type: ignore[no-untyped-call]  # IPython leaves it untyped
+            f"{STYLE_SHEET}{comparison_html([r for r in self.records if r.summary])}"
+        )
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has ended and is drawn; False when ``timeout`` seconds passed."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from mspeckv_widgets.theme import PURPOSES, TIERS
 from numpy.typing import NDArray
 
 from mspeckv import Event, Prefill, Round, RunConfig, RunSummary, Transfer
-from mspeckv_widgets.theme import PURPOSES, TIERS
 
 Series = NDArray[np.float64]
 MEGA = 1e6
@@ -53,6 +53,11 @@ class RunRecord:
     def snapshot(self) -> RunRecord:
         """A copy that later events do not change."""
         return RunRecord(self.number, self.setting, self.prefill, list(self.rounds), self.summary)
+
+    @property
+    def waits_are_emulated(self) -> bool:
+        """Whether a throttled copy stood in for the link; known at the run's end."""
+        return self.summary is not None and self.summary.link.kind == "emulated"
 
     @property
     def tokens(self) -> list[int]:

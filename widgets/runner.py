@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mspeckv import Pair, RunSummary, documents, load_pair, stream
 from mspeckv_widgets.record import RunRecord, Setting
+
+from mspeckv import Pair, RunSummary, documents, load_pair, stream
 
 State = Literal["idle", "loading", "prefill", "decoding", "done", "stopped", "failed"]
 KEPT = 6
@@ -143,6 +144,8 @@ class Runner:
         if cancel.is_set():
             self._finish(record, "stopped")
             return
+        if self.pair.tokenizer is None:
+            raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
         setting, config = record.setting, record.setting.config
         prompt = documents.load_document(setting.document, self.pair.tokenizer, setting.prefill)
 

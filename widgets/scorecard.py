@@ -6,9 +6,10 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mspeckv import TierCount
 from mspeckv_widgets.record import RunRecord
 from mspeckv_widgets.theme import PURPOSES, TIERS
+
+from mspeckv import TierCount
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,6 @@ def link_per_token(record: RunRecord) -> float:
     return sum(t.bytes for t in record.decode_transfers) / max(1, len(record.tokens))
 
 
-def clock_of(record: RunRecord) -> str:
-    """Whether times of this run were slowed by an emulated link."""
-    summary = record.summary
-    return "emulated" if summary and summary.link.kind == "emulated" else "measured"
-
-
 def _bytes_score(name: str, count: float, per: str, source: str, better: str) -> Score:
     value, unit = readable_bytes(count)
     return Score(name, value, unit + per, source, better)
@@ -73,7 +68,7 @@ def scores(record: RunRecord) -> list[Score]:
     summary = record.summary
     if summary is None:
         return []
-    clock = clock_of(record)
+    clock = "emulated" if record.waits_are_emulated else "measured"
     lines = [
         Score("Time per token", f"{summary.ms_per_token:.1f}", "ms", clock, "lower"),
         Score("Speed", f"{summary.tokens_per_second:.2f}", "tokens/s", clock, "higher"),

@@ -40,7 +40,8 @@ def _decode(tokenizer: Any, tokens: Sequence[int]) -> str:
 def tier_style(tier: int) -> str:
     """Inline CSS of a token settled by ``tier``."""
     style = TIERS[tier]
-    return f"background:{style.tint};border-bottom-style:{style.underline};" + (
+    return (
+        f"background:{style.tint};border-bottom-style:{style.underline};"
         f"border-bottom-color:{style.colour}"
     )
 

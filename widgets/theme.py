@@ -7,6 +7,9 @@ apart; every colour comes with a second sign (dash, marker, pattern or underline
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Placement = Literal["on-chip", "resident", "offloaded"]
 
 INK = "#1f2328"
 FAINT = "#6b7280"
@@ -79,6 +82,23 @@ PURPOSES: dict[str, PurposeStyle] = {
     "verify": PurposeStyle("verify: KV fetched for tier 2", "#0072B2", ""),
     "flush": PurposeStyle("flush: finished blocks sent away", "#E69F00", "/"),
     "retrieval": PurposeStyle("retrieval: chunks for tier 1", "#56B4E9", "."),
+}
+
+
+@dataclass(frozen=True)
+class PlaceStyle:
+    """A placement's colour and CSS pattern in the bar of layers."""
+
+    colour: str
+    pattern: str
+
+
+PLACES: dict[Placement, PlaceStyle] = {
+    "on-chip": PlaceStyle("#009E73", "none"),
+    "resident": PlaceStyle("#56B4E9", "repeating-linear-gradient(45deg,#0003 0 3px,#0000 3px 8px)"),
+    "offloaded": PlaceStyle(
+        "#E69F00", "repeating-linear-gradient(90deg,#0003 0 2px,#0000 2px 6px)"
+    ),
 }
 
 

@@ -1,0 +1,188 @@
+"""The live lab in JupyterLab in a headless Chromium: Run draws, Stop stops, Reset restores.
+
+One browser session for all tests of this file, in order: a start of JupyterLab costs seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+
+from .lab_server import serve
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+TESTS = Path(__file__).resolve().parents[1]
+SCREENSHOT = TESTS / "output" / "live_lab.png"
+PUBLISHED = TESTS.parent / "docs" / "live_lab.png"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+READ_CHARTS = """() => {
+  const plot = document.querySelector('.mskv-panel .js-plotly-plot');
+  if (!plot || !plot._fullData) return null;
+  return plot._fullData.map(t => ({
+    name: t.name, axis: t.yaxis, kind: t.type, y: Array.from(t.y || []),
+  }));
+}"""
+
+
+def chromium() -> str | None:
+    """A Chromium of the system; None for the one that Playwright installs."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [os.environ.get("MSPECKV_CHROMIUM"), *(shutil.which(name) for name in names)]
+    return next((path for path in found if path), None)
+
+
+def settle(page: Page, probe: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Ask ``probe`` until it answers something; the browser goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = probe()
+        if answer:
+            return answer
+        page.wait_for_timeout(100)
+    state = page.locator(".mskv-status").all_inner_texts()
+    raise AssertionError(f"{what}: not within {seconds:g} s; the status says {state}")
+
+
+def state(page: Page) -> str:
+    """The panel's state."""
+    return str(page.locator(".mskv-panel .mskv-status").get_attribute("data-state"))
+
+
+def points(page: Page, axis: str) -> int:
+    """Points drawn in the current run's traces of one chart."""
+    traces = page.evaluate(READ_CHARTS) or []
+    return sum(len(t["y"]) for t in traces if t["axis"] == axis and t["name"])
+
+
+def set_slider(page: Page, label: str, value: int) -> None:
+    """Type a value into a slider's readout."""
+    row = page.locator(".mskv-panel .widget-hslider", has=page.get_by_text(label, exact=True))
+    readout = row.locator(".widget-readout")
+    readout.click()
+    readout.fill(str(value))
+    readout.press("Enter")
+
+
+def slider_value(page: Page, label: str) -> str:
+    """A slider's readout."""
+    row = page.locator(".mskv-panel .widget-hslider", has=page.get_by_text(label, exact=True))
+    return row.locator(".widget-readout").inner_text()
+
+
+@pytest.fixture(scope="module")
+def problems() -> list[str]:
+    """Errors of the browser's console and uncaught exceptions, as they come."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, problems: list[str]) -> Iterator[Page]:
+    """The notebook of the live lab, open, all cells run, its panel there."""
+    home = tmp_path_factory.mktemp("jupyter")
+    with serve(home) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1500})
+
+        def hear(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                problems.append(f"{message.text} ({message.location.get('url', '')})")
+
+        page.on("console", hear)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(address.format(name="01_live_lab.ipynb"), wait_until="domcontentloaded")
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=90_000)
+        # Running cells before the kernel is there opens a dialog instead.
+        page.get_by_text("| Idle").wait_for(timeout=90_000)
+        page.keyboard.press("Control+b")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.locator(".mskv-panel .js-plotly-plot").wait_for(timeout=180_000)
+        page.locator(".mskv-panel").scroll_into_view_if_needed()
+        yield page
+        browser.close()
+
+
+def test_run_moves_charts_and_text(page: Page) -> None:
+    assert state(page) == "idle"
+    set_slider(page, "Prompt tokens", 512)
+    page.locator(".mskv-run").click()
+    settle(page, lambda: state(page) in ("decoding", "done"), 120, "decoding begins")
+    before = settle(page, lambda: points(page, "y"), 60, "the link's chart moves")
+    settle(page, lambda: points(page, "y") > before, 60, "the link's chart moves on")
+    settle(page, lambda: state(page) == "done", 120, "the run ends")
+    for axis in ("y", "y2", "y3"):
+        assert points(page, axis) > 0, axis
+    spans = page.locator(".mskv-story .mskv-token")
+    assert spans.count() == 32
+    tiers = set(spans.evaluate_all("all => all.map(one => one.dataset.tier)"))
+    assert tiers <= {"0", "1", "2"}
+    assert len(tiers) > 1
+    assert "ms" in page.locator(".mskv-card").inner_text()
+
+
+def test_last_run_stays_for_comparison(page: Page) -> None:
+    first = page.evaluate(READ_CHARTS)
+    set_slider(page, "Resident layers", 8)
+    page.locator(".mskv-run").click()
+    settle(page, lambda: state(page) == "decoding", 120, "decoding begins")
+    settle(page, lambda: state(page) == "done", 120, "the run ends")
+    second = page.evaluate(READ_CHARTS)
+    faded = [t for t in second if t["name"].startswith("#1 ") and t["y"]]
+    assert {t["axis"] for t in faded} == {"y", "y2", "y3"}
+    fetched = [sum(sum(t["y"]) for t in traces if t["kind"] == "bar") for traces in (first, second)]
+    assert 0 < fetched[1] < fetched[0], "fewer offloaded layers, fewer bytes"
+    assert page.locator(".mskv-panel tbody tr", has_text="#2 mspeckv").count() >= 1
+
+
+def test_screenshot_shows_everything(page: Page) -> None:
+    page.locator(".mskv-panel").evaluate("panel => panel.scrollIntoView({block: 'start'})")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(800)
+    SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
+    page.locator(".mskv-panel").screenshot(path=SCREENSHOT)
+    assert 20_000 < SCREENSHOT.stat().st_size < 400_000
+    if os.environ.get("MSPECKV_UPDATE_DOCS") == "1":
+        PUBLISHED.parent.mkdir(exist_ok=True)
+        shutil.copyfile(SCREENSHOT, PUBLISHED)
+    assert PUBLISHED.exists(), "make it with MSPECKV_UPDATE_DOCS=1"
+
+
+def test_stop_stops_within_a_pass(page: Page) -> None:
+    set_slider(page, "New tokens", 256)
+    page.locator(".mskv-run").click()
+    settle(page, lambda: state(page) == "decoding", 120, "decoding begins")
+    settle(page, lambda: page.locator(".mskv-token").count() >= 2, 60, "text appears")
+    page.locator(".mskv-stop").click()
+    settle(page, lambda: state(page) == "stopped", 15, "the run stops")
+    count, drawn = page.locator(".mskv-token").count(), points(page, "y")
+    assert 0 < count < 256
+    page.wait_for_timeout(1500)
+    assert page.locator(".mskv-token").count() == count
+    assert points(page, "y") == drawn
+
+
+def test_reset_restores_controls(page: Page) -> None:
+    set_slider(page, "On-chip layers", 30)
+    settle(page, lambda: slider_value(page, "Resident layers") == "0", 10, "layers are bounded")
+    page.locator(".mskv-reset").click()
+    settle(page, lambda: state(page) == "idle", 15, "the panel is idle again")
+    settle(page, lambda: slider_value(page, "On-chip layers") == "15", 10, "on-chip is back")
+    assert slider_value(page, "Prompt tokens") == "1024"
+    assert slider_value(page, "New tokens") == "32"
+    settle(page, lambda: points(page, "y") == 0, 10, "the charts are empty")
+    assert page.locator(".mskv-token").count() == 0
+
+
+def test_the_console_stayed_clean(page: Page, problems: list[str]) -> None:
+    assert problems == []

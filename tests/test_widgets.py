@@ -1,0 +1,290 @@
+"""The live lab without a browser, on the real pair: what the buttons do, what the panel says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from mspeckv_widgets import LiveLab, theme
+from mspeckv_widgets.controls import DEFAULTS, METHODS, PRESETS
+from mspeckv_widgets.record import Setting, link_series
+from mspeckv_widgets.scorecard import comparison_html, readable_bytes, rounds_html, scores
+from mspeckv_widgets.snippet import command_line, python_code
+from mspeckv_widgets.story import split_text, story_html
+
+from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
+from mspeckv.events import Purpose
+
+SECONDS = 300.0
+SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
+
+
+@pytest.fixture
+def lab(pair: Pair) -> LiveLab:
+    """A panel on the session's pair, set to a small run."""
+    made = LiveLab(pair)
+    made.controls.set(**SMALL)
+    return made
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def drawn(lab: LiveLab, axis: str) -> list[Any]:
+    """The traces of one chart that have points."""
+    return [t for t in lab.charts.figure.data if t.yaxis == axis and len(t.y)]
+
+
+def exercise(lab: LiveLab) -> None:
+    """Run to the end."""
+    lab.run()
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+
+
+def test_run_draws_everything(lab: LiveLab) -> None:
+    exercise(lab)
+    record = lab.records[0]
+    assert record.summary is not None
+    assert len(record.tokens) == 8
+    assert all(drawn(lab, axis) for axis in ("y", "y2", "y3"))
+    assert lab._story.value.count("data-tier=") == len(
+        split_text(lab.runner.pair.tokenizer if lab.runner.pair else None, record.tokens)
+    )
+    assert "Time per token" in lab._card.value
+    assert "#1 mspeckv, int8, 15+0" in lab._comparison.value
+    assert "Done: 8 of 8 tokens" in lab._status.value
+    assert not lab._run.disabled
+    assert lab._stop.disabled
+
+
+def test_chart_shows_every_byte_of_the_ledger(lab: LiveLab) -> None:
+    exercise(lab)
+    summary = lab.records[0].summary
+    assert summary is not None
+    total = summary.link.to_device_bytes + summary.link.to_host_bytes
+    bars = sum(float(np.sum(t.y)) for t in drawn(lab, "y") if t.type == "bar")
+    assert total > 0
+    assert bars * 1e6 == pytest.approx(total)
+
+
+def test_run_returns_at_once_and_a_second_is_ignored(lab: LiveLab) -> None:
+    lab.controls.set(new_tokens=64)
+    start = time.monotonic()
+    lab.run()
+    assert time.monotonic() - start < 2.0
+    lab.run()
+    lab.stop()
+    assert lab.wait(SECONDS)
+    assert [record.number for record in lab.records] == [1]
+
+
+def test_stop_keeps_what_it_has_and_the_pair(lab: LiveLab) -> None:
+    lab.controls.set(new_tokens=256, method="autoregressive")
+    lab.run()
+    until(lambda: bool(lab.records[0].rounds), "a round")
+    lab.stop()
+    rounds = len(lab.records[0].rounds)
+    assert lab.wait(SECONDS)
+    assert lab.state == "stopped"
+    assert len(lab.records[0].rounds) <= rounds + 2
+    assert 0 < len(lab.records[0].tokens) < 256
+    assert "stopped early" in lab._card.value
+    lab.controls.set(new_tokens=8)
+    exercise(lab)
+
+
+def test_stop_during_prefill(lab: LiveLab) -> None:
+    lab.controls.set(prefill=1024)
+    lab.run()
+    lab.stop()
+    assert lab.wait(SECONDS)
+    assert lab.state == "stopped"
+    assert lab.records[0].tokens == []
+
+
+def test_reset_clears_and_restores(lab: LiveLab) -> None:
+    exercise(lab)
+    lab.controls.set(method="triforce", gamma=3)
+    lab.reset()
+    assert lab.controls.values == DEFAULTS
+    assert lab.state == "idle"
+    assert lab.records == []
+    assert not any(drawn(lab, axis) for axis in ("y", "y2", "y3"))
+    assert "data-tier" not in lab._story.value
+    assert not lab.controls.inputs["bits"].disabled
+
+
+def test_reset_during_a_run(lab: LiveLab) -> None:
+    lab.controls.set(new_tokens=256)
+    lab.run()
+    until(lambda: bool(lab.records[0].rounds), "a round")
+    lab.reset()
+    assert lab.wait(SECONDS)
+    assert lab.state == "idle"
+    assert lab.records == []
+    assert not lab._run.disabled
+
+
+def test_last_runs_stay_for_comparison(lab: LiveLab) -> None:
+    exercise(lab)
+    lab.controls.set(method="autoregressive", bits=8)
+    exercise(lab)
+    old = [t for t in lab.charts.figure.data if t.name.startswith("#1 mspeckv") and len(t.y)]
+    assert {t.yaxis for t in old} == {"y", "y2", "y3"}
+    assert lab.records[0].tokens == lab.records[1].tokens
+    assert comparison_html(lab.records).count("<tr>") == 3
+    assert "#2 autoregressive" in lab.compare().data
+
+
+def test_error_is_one_line_and_the_panel_still_works(lab: LiveLab, pair: Pair) -> None:
+    lab.controls.document = "no such file"
+    lab.run()
+    assert lab.wait(SECONDS)
+    assert lab.state == "failed"
+    assert "no such file" in lab.error
+    assert "\n" not in lab.error
+    assert "no such file" in lab._status.value
+    assert "Traceback" not in lab._status.value
+    lab.controls.document = "python-reference"
+    lab.controls.inputs["prefill"].max = pair.max_positions
+    lab.controls.set(prefill=pair.max_positions)
+    lab.run()
+    assert lab.wait(SECONDS)
+    assert "positions" in lab.error
+    lab.controls.set(prefill=128)
+    exercise(lab)
+
+
+def test_two_panels_take_turns(lab: LiveLab, pair: Pair) -> None:
+    other = LiveLab(pair)
+    other.controls.set(**SMALL)
+    lab.run()
+    other.run()
+    assert lab.wait(SECONDS)
+    assert other.wait(SECONDS)
+    assert lab.records[0].tokens == other.records[0].tokens
+
+
+def test_layers_are_bounded_by_their_sum(lab: LiveLab, pair: Pair) -> None:
+    on_chip, resident = lab.controls.inputs["on_chip"], lab.controls.inputs["resident"]
+    on_chip.value, resident.value = 20, 10
+    assert (on_chip.value, resident.value) == (20, 10)
+    resident.value = 25
+    assert (on_chip.value, resident.value) == (5, 25)
+    on_chip.value = pair.layers
+    assert (on_chip.value, resident.value) == (pair.layers, 0)
+    assert "<b>0</b> offloaded of 30 layers" in lab.controls.placement.value
+
+
+def test_offloaded_counts_resident_layers_without_a_width(lab: LiveLab) -> None:
+    lab.controls.set(on_chip=10, resident=5, bits="full")
+    assert "<b>0</b> resident, <b>20</b> offloaded" in lab.controls.placement.value
+
+
+def test_triforce_shows_its_width_and_gives_it_back(lab: LiveLab) -> None:
+    bits = lab.controls.inputs["bits"]
+    lab.controls.set(bits=4)
+    lab.controls.set(method="triforce")
+    assert (bits.value, bits.disabled) == ("full", True)
+    lab.controls.set(method="mspeckv")
+    assert (bits.value, bits.disabled) == (4, False)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(lab: LiveLab, name: str) -> None:
+    lab.controls.set(on_chip=30)
+    lab.controls.presets[name].click()
+    values = lab.controls.values
+    assert {key: values[key] for key in PRESETS[name][0]} == PRESETS[name][0]
+    assert name in lab.controls.hint.value
+
+
+def test_every_method_of_the_panel_is_a_method() -> None:
+    assert [RunConfig.build(method).method for _, method in METHODS] == [m for _, m in METHODS]
+
+
+def test_every_control_says_what_it_is(lab: LiveLab) -> None:
+    for control in lab.controls.inputs.values():
+        assert control.description
+        assert len(control.tooltip) > 10
+
+
+def test_every_purpose_has_a_style(lab: LiveLab) -> None:
+    assert set(theme.PURPOSES) == set(get_args(Purpose))
+
+
+def test_axes_have_units(lab: LiveLab) -> None:
+    layout = lab.charts.figure.layout
+    units = [layout.yaxis.title.text, layout.yaxis2.title.text, layout.yaxis3.title.text]
+    assert all(unit.startswith(sign) for unit, sign in zip(units, ("MB", "%", "ms"), strict=True))
+
+
+def test_copied_code_repeats_the_run(lab: LiveLab) -> None:
+    lab.controls.set(method="vanilla", bits=4, on_chip=12, resident=3, gamma=5, temperature=0.7)
+    exercise(lab)
+    names: dict[str, Any] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(lab._code.text, names)  # the text under test is code
+    seen = lab.records[0].summary
+    assert seen is not None
+    assert names["summary"].config == seen.config
+    assert names["summary"].tokens == seen.tokens
+
+
+def test_command_line_names_every_setting() -> None:
+    config = RunConfig(
+        method="mspeckv",
+        new_tokens=40,
+        policy=KVPolicy(4, 3, 2),
+        speculation=Speculation(gamma=6, draft_gamma=2, budget=128),
+        sampling=Sampling(0.3, 0.8, 7),
+        link=Link("origin"),
+    )
+    setting = Setting("my file.txt", 640, config)
+    assert command_line(setting) == (
+        "mspeckv generate --method mspeckv --document 'my file.txt' --prefill 640 "
+        "--new-tokens 40 --kv-bits 4 --on-chip 3 --resident 2 --gamma 6 --draft-gamma 2 "
+        "--budget 128 --link origin --temperature 0.3 --top-p 0.8 --seed 7"
+    )
+    assert 'Link("origin")' in python_code(setting)
+
+
+def test_scores_are_labelled(lab: LiveLab) -> None:
+    lab.controls.set(link="live")
+    exercise(lab)
+    lines = scores(lab.records[0])
+    assert {line.source for line in lines} == {"measured", "emulated", "computed"}
+    clock = next(line for line in lines if line.name == "Time per token")
+    assert (clock.source, clock.better) == ("emulated", "lower")
+    assert rounds_html(lab.records[0]).count("<tr>") == 1 + len(lab.records[0].rounds)
+    assert sum(map(np.sum, link_series(lab.records[0]).values())) > 0
+
+
+@pytest.mark.parametrize("text", ["plain words", "naïve 日本語 🙂 text", "<b>&amp;</b>\n\tx"])
+def test_pieces_join_to_the_text(pair: Pair, text: str) -> None:
+    assert pair.tokenizer is not None
+    tokens = pair.tokenizer(text)["input_ids"]
+    pieces = split_text(pair.tokenizer, tokens)
+    assert "".join(piece for _, piece in pieces) == text
+    assert pieces[-1][0] == len(tokens) - 1
+    page = story_html(pair.tokenizer, tokens, [2] * len(tokens))
+    assert "<b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, ("0", "B")), (999, ("999", "B")), (46_080, ("46.08", "KB")), (1.5e9, ("1.50", "GB"))],
+)
+def test_readable_bytes(count: float, words: tuple[str, str]) -> None:
+    assert readable_bytes(count) == words
