@@ -42,6 +42,15 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
         characters *= 2
 
 
+def check_source(source: str) -> None:
+    """Refuse a document that cannot be read, without a tokenizer at hand.
+
+    Raises:
+        ValueError: no such file, or not UTF-8.
+    """
+    _text(source)
+
+
 def text_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of pasted text, with whatever the tokenizer puts before a text.
 

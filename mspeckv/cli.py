@@ -1,0 +1,169 @@
+"""The ``mspeckv`` command: arguments in, one library call, text or JSON out.
+
+Exit codes: 0 done, 1 failed, 2 refused (bad input, before any model is loaded where possible),
+130 interrupted. What goes wrong is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import NoReturn
+
+from mspeckv.config import (
+    METHODS,
+    KVPolicy,
+    Link,
+    RunConfig,
+    Sampling,
+    Speculation,
+    Width,
+    default_width,
+    refuse,
+)
+from mspeckv.fetch import ModelMissing, fetch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ValueError as error:
+        print(f"mspeckv: {error}", file=sys.stderr)
+        return 2
+    except ModelMissing as error:
+        print(f"mspeckv: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mspeckv: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like the rest of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mspeckv: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments; defaults are those of the settings' dataclasses."""
+    parser = _Parser(
+        prog="mspeckv", description="Multilevel speculative decoding over a placed KV cache."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("fetch", help="download, check and convert the default model")
+    one.add_argument("--quiet", action="store_true", help="no progress")
+    one.set_defaults(command=_fetch)
+
+    one = commands.add_parser("doctor", help="what this machine has, and a 16-token self-test")
+    _add_models(one)
+    one.add_argument("--json", action="store_true", help="print JSON")
+    one.set_defaults(command=_doctor)
+
+    one = commands.add_parser("generate", help="continue a document, and count what moved")
+    _add_models(one)
+    _add_generate(one)
+    one.set_defaults(command=_generate)
+
+    one = commands.add_parser("lab", help="open JupyterLab on the first lab")
+    one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
+    one.add_argument("--labs", default="labs", metavar="DIR", help="folder of the notebooks")
+    one.add_argument("--no-browser", action="store_true", help="print the address only")
+    one.set_defaults(command=_lab)
+    return parser
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", default="default", metavar="ID", help="model id or folder")
+    parser.add_argument("--draft", default="default", metavar="ID|none", help="model id, folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    policy, guess, draw = KVPolicy(), Speculation(), Sampling()
+    add = parser.add_argument
+    add("--method", default="mspeckv", help=", ".join(METHODS))
+    add("--document", default="python-reference", metavar="NAME|FILE", help="what to continue")
+    add("--prompt", metavar="TEXT", help="this text instead of a document")
+    add("--prefill", type=int, default=1024, help="prompt tokens of the document")
+    add("--new-tokens", type=int, default=32, help="tokens to produce")
+    add("--kv-bits", type=_width, metavar="8|4|2|full", help="default: 8 for mspeckv, else full")
+    add("--on-chip", type=int, default=policy.on_chip, help="layers unquantized on the device")
+    add("--resident", type=int, default=policy.resident, help="layers quantized on the device")
+    add("--block", type=int, default=policy.block, help="tokens per quantization block")
+    add("--group", type=int, default=policy.group, help="channels that share a V scale")
+    add("--gamma", type=int, default=guess.gamma, help="tokens proposed to tier 2 per round")
+    add("--draft-gamma", type=int, default=guess.draft_gamma, help="tokens tier 0 proposes")
+    add("--budget", type=int, default=guess.budget, help="prompt tokens tier 1 reads")
+    add("--chunk", type=int, default=guess.chunk, help="tokens per retrieval chunk")
+    add("--refresh", type=int, default=guess.refresh, help="tokens between retrievals; 0 never")
+    add("--recent", type=int, default=guess.recent, help="last prompt tokens tier 1 keeps")
+    add("--sinks", type=int, default=guess.sinks, help="first tokens tier 0 always sees")
+    add("--window", type=int, default=guess.window, help="recent tokens tier 0 sees")
+    add("--link", default="off", metavar="off|live|origin|GB/S", help="emulated link on CPU")
+    add("--temperature", type=float, default=draw.temperature, help="0 is greedy")
+    add("--top-p", type=float, default=draw.top_p, help="nucleus sampling")
+    add("--seed", type=int, default=draw.seed, help="seed of the run")
+    add("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
+    add("--json", action="store_true", help="print JSON")
+    add("--quiet", action="store_true", help="no progress bars")
+
+
+def _width(text: str) -> Width | str:
+    """``full`` and unknown words stay text, for the settings themselves to judge."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def run_config(options: argparse.Namespace) -> RunConfig:
+    """The run that ``generate``'s arguments describe.
+
+    Raises:
+        ValueError: a setting that is not allowed.
+    """
+    given = vars(options)
+    if options.method not in METHODS:
+        raise refuse("method", options.method, f"use one of {', '.join(METHODS)}")
+    bits = default_width(options.method) if options.kv_bits is None else options.kv_bits
+    policy = {field.name: given[field.name] for field in fields(KVPolicy) if field.name != "bits"}
+    return RunConfig.build(
+        options.method,
+        options.new_tokens,
+        KVPolicy(bits=bits, **policy),
+        Speculation(**{field.name: given[field.name] for field in fields(Speculation)}),
+        Sampling(options.temperature, options.top_p, options.seed, not options.ignore_eos),
+        Link.parse(options.link),
+    )
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    print(fetch(quiet=options.quiet))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mspeckv.doctor import examine, report
+
+    found = examine(options.target, options.draft, options.device, options.dtype)
+    print(json.dumps(found, indent=2) if options.json else report(found))
+    return 0 if found["self_test"].get("passed") else 1
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from mspeckv.console import generate
+
+    config = run_config(options)
+    return generate(config, options)
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from mspeckv.launch import launch_lab
+
+    return launch_lab(options.labs, options.port, not options.no_browser)

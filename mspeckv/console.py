@@ -1,0 +1,148 @@
+"""``mspeckv generate`` on a terminal: progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tqdm import tqdm
+
+from mspeckv.config import RunConfig, check_count, refuse
+from mspeckv.documents import check_source, load_document, text_tokens
+from mspeckv.events import Prefill, Round, RunSummary
+from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+
+
+def generate(config: RunConfig, options: argparse.Namespace) -> int:
+    """Load, run and print; returns the exit code.
+
+    Raises:
+        ValueError: bad input; found before a model is loaded where that is possible.
+    """
+    check_count("prefill", options.prefill, 1)
+    parse_device(options.device)
+    parse_dtype(options.dtype)
+    if options.prompt is None:
+        check_source(options.document)
+    elif not options.prompt:
+        raise refuse("prompt", options.prompt, "use text of at least one character")
+    pair = load_pair(options.target, options.draft, device=options.device, dtype=options.dtype)
+    prompt = _prompt(pair, options)
+    summary = _run(pair, config, prompt, options.quiet)
+    if options.json:
+        print(json.dumps(summary.to_json(), indent=2))
+    else:
+        print(describe(summary))
+    return 130 if summary.cancelled else 0
+
+
+def _prompt(pair: Pair, options: argparse.Namespace) -> list[int]:
+    assert pair.tokenizer is not None
+    if options.prompt is not None:
+        return text_tokens(options.prompt, pair.tokenizer)
+    return load_document(options.document, pair.tokenizer, options.prefill)
+
+
+def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSummary:
+    """Run to the end, or to Ctrl-C: then the summary holds what there is."""
+    from mspeckv.decoding.engine import stream
+
+    cancel = threading.Event()
+    reading: tqdm[None] | None = None
+
+    def progress(stage: str, done: int, total: int) -> None:
+        nonlocal reading
+        if stage == "prefill":
+            if reading is None:
+                reading = tqdm(total=total, desc="prefill", unit="layer", disable=quiet)
+            reading.update(done - reading.n)
+
+    events = stream(
+        pair,
+        prompt,
+        method=config.method,
+        new_tokens=config.new_tokens,
+        policy=config.policy,
+        speculation=config.speculation,
+        sampling=config.sampling,
+        link=config.link,
+        cancel=cancel,
+        on_progress=progress,
+    )
+    writing: tqdm[None] | None = None
+    with _on_interrupt(cancel):
+        try:
+            for event in events:
+                if isinstance(event, Prefill):
+                    if reading is not None:
+                        reading.close()
+                    writing = tqdm(
+                        total=config.new_tokens, desc="decode", unit="token", disable=quiet
+                    )
+                elif isinstance(event, Round):
+                    assert writing is not None
+                    writing.set_postfix(accepted=f"{event.accepted}/{event.proposed}")
+                    writing.update(len(event.tokens))
+                elif isinstance(event, RunSummary):
+                    return event
+        finally:
+            for bar in (reading, writing):
+                if bar is not None:
+                    bar.close()
+    raise AssertionError("a run ends with its summary")
+
+
+@contextmanager
+def _on_interrupt(cancel: threading.Event) -> Iterator[None]:
+    """Ctrl-C asks the run to stop; a second one stops it at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals reach the main thread alone.
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def describe(summary: RunSummary) -> str:
+    """A run's result for people, each figure labelled by what stands behind it."""
+    link, memory = summary.link, summary.memory
+    speed = f" at {link.gbps:g} GB/s" if link.gbps is not None else ""
+    label = "emulated" if link.kind == "emulated" else "measured"
+    lines = [
+        summary.text,
+        "",
+        f"{len(summary.tokens)} tokens in {summary.rounds} rounds"
+        + (", cancelled" if summary.cancelled else ""),
+        f"decode    {summary.ms_per_token:.1f} ms/token, {summary.tokens_per_second:.2f} tokens/s"
+        " (measured)",
+        f"prefill   {summary.prefill_seconds:.2f} s (measured)",
+        f"link      {link.kind}{speed}: {_megabytes(link.to_device_bytes)} to the device, "
+        f"{_megabytes(link.to_host_bytes)} to the host (counted), {link.ms:.0f} ms busy ({label})",
+        f"memory    on-chip {_megabytes(memory.on_chip_bytes)}, "
+        f"resident {_megabytes(memory.resident_bytes)}, "
+        f"offloaded {_megabytes(memory.offloaded_bytes)} of KV (counted)",
+    ]
+    for tier in summary.tiers:
+        rate = tier.acceptance_rate
+        kept = (
+            f", {tier.accepted}/{tier.proposed} accepted ({rate:.0%})" if rate is not None else ""
+        )
+        lines.append(f"tier {tier.tier}    {tier.passes} passes, {tier.ms:.0f} ms (measured){kept}")
+    return "\n".join(lines)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

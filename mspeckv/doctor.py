@@ -1,0 +1,156 @@
+"""What this machine has, and whether the engine works on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+
+from mspeckv.config import KVPolicy, Sampling
+from mspeckv.fetch import ModelMissing, is_fetched, model_folder
+from mspeckv.models import DEFAULT, Pair, load_pair, parse_device, parse_dtype
+
+PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
+SELF_TEST_TOKENS = 16
+_COPY_BYTES = 128 << 20
+_PROMPT = list(range(1000, 1128))
+
+
+def examine(
+    target: str = DEFAULT, draft: str = DEFAULT, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, Any]:
+    """Everything `report` prints, as plain dictionaries.
+
+    Returns:
+        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``model`` ``self_test``; a part with
+        figures says under ``how`` whether they were measured or reported by the system.
+
+    Raises:
+        ValueError: a device or model that is not allowed.
+    """
+    where = parse_device(device)
+    parse_dtype(dtype)
+    memory = psutil.virtual_memory()
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "cores": {
+            "physical": psutil.cpu_count(logical=False),
+            "logical": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "how": "reported",
+        },
+        "memory": {
+            "total_bytes": memory.total,
+            "available_bytes": memory.available,
+            "how": "reported",
+        },
+        "device": _device(where),
+        "link": measure_link(where),
+        "model": {"present": is_fetched(), "folder": str(model_folder())},
+        "self_test": _self_test(target, draft, device, dtype),
+    }
+
+
+def measure_link(device: torch.device) -> dict[str, Any]:
+    """Bandwidth of host-to-device copies: pinned memory on CUDA, RAM to RAM on CPU."""
+    on_gpu = device.type == "cuda"
+    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, pin_memory=on_gpu)
+    sink = torch.empty(_COPY_BYTES, dtype=torch.uint8, device=device)
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        sink.copy_(source, non_blocking=on_gpu)
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    # The first copies also pay for touching the memory.
+    return {
+        "kind": "pcie" if on_gpu else "memory",
+        "gbps": _COPY_BYTES / median(seconds[2:]) / 1e9,
+        "how": "measured",
+    }
+
+
+def self_test(pair: Pair) -> dict[str, Any]:
+    """Decode 16 tokens greedily by two methods with the same KV policy, and compare them."""
+    from mspeckv.decoding.engine import generate
+
+    found: dict[str, Any] = {"tokens": SELF_TEST_TOKENS, "how": "measured"}
+    outputs = []
+    prompt = [token % pair.vocab_size for token in _PROMPT]
+    for method in ("autoregressive", "mspeckv"):
+        run = generate(
+            pair,
+            prompt,
+            method=method,
+            new_tokens=SELF_TEST_TOKENS,
+            policy=KVPolicy(bits=8, on_chip=pair.layers // 2, resident=pair.layers // 4),
+            sampling=Sampling(temperature=0.0, stop_at_eos=False),
+        )
+        outputs.append(run.tokens)
+        found[method] = {
+            "tokens_per_second": run.tokens_per_second,
+            "ms_per_token": run.ms_per_token,
+        }
+    found["passed"] = outputs[0] == outputs[1]
+    found["reason"] = "both methods gave the same tokens" if found["passed"] else "tokens differ"
+    return found
+
+
+def report(found: dict[str, Any]) -> str:
+    """`examine`'s findings for people."""
+    cores, memory, link, test = (found[name] for name in ("cores", "memory", "link", "self_test"))
+    lines = [
+        "versions   " + ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
+        f"cores      {cores['physical']} physical, {cores['logical']} logical, "
+        f"{cores['torch_threads']} torch threads ({cores['how']})",
+        f"memory     {memory['total_bytes'] / 1e9:.1f} GB, "
+        f"{memory['available_bytes'] / 1e9:.1f} GB free ({memory['how']})",
+        f"device     {found['device']['name']}",
+        f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
+        f"model      {'present' if found['model']['present'] else 'absent'}: "
+        f"{found['model']['folder']}",
+    ]
+    verdict = "passed" if test["passed"] else "FAILED"
+    lines.append(f"self-test  {verdict}: {test['reason']}")
+    lines += [
+        f"           {method}: {test[method]['tokens_per_second']:.1f} tokens/s, "
+        f"{test[method]['ms_per_token']:.1f} ms/token over {test['tokens']} tokens ({test['how']})"
+        for method in ("autoregressive", "mspeckv")
+        if method in test
+    ]
+    return "\n".join(lines)
+
+
+def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, Any]:
+    if target == DEFAULT and not is_fetched():
+        # Looking a machine over should not download 93 MB.
+        return {"passed": False, "reason": "the default model is absent; run: mspeckv fetch"}
+    try:
+        pair = load_pair(target, draft, device=device, dtype=dtype)
+    except ModelMissing as error:
+        return {"passed": False, "reason": str(error)}
+    return self_test(pair)
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return {"name": found.name, "memory_bytes": found.total_memory, "how": "reported"}
+    return {"name": platform.processor() or platform.machine(), "how": "reported"}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
