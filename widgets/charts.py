@@ -29,6 +29,7 @@ _UNITS = {
     ACCEPTANCE: "% of proposed<br>tokens kept",
     LATENCY: "ms per round",
 }
+_PAST_WORDS = {LINK: "all", ACCEPTANCE: "kept by tier 2", LATENCY: "all tiers"}
 _TOP = {LINK: 1.0, ACCEPTANCE: 0.625, LATENCY: 0.26}
 
 
@@ -78,8 +79,8 @@ class Charts:
             lines[f"{LINK} past {age}"] = (moves, series.total_link_series(old))
             lines[f"{ACCEPTANCE} past {age}"] = (rounds if len(top) else _EMPTY, top)
             lines[f"{LATENCY} past {age}"] = (rounds, series.total_latency_series(old))
-            for row in _UNITS:
-                labels[f"{row} past {age}"] = old.label
+            for row, what in _PAST_WORDS.items():
+                labels[f"{row} past {age}"] = f"{old.label}: {what}"
         title = _TITLES[LATENCY]
         if current is not None and current.waits_are_emulated:
             title += " (waits for the emulated link included)"
