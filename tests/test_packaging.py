@@ -1,0 +1,90 @@
+"""Both packages install, from this checkout and from a built wheel, with their data."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORT_BOTH = """
+import sys
+from importlib.resources import files
+from pathlib import Path
+import mspeckv, mspeckv_widgets
+home = Path(sys.argv[1])
+for package in (mspeckv, mspeckv_widgets):
+    assert Path(package.__file__).is_relative_to(home), package.__file__
+data = files("mspeckv") / "data"
+assert (data / "draft-smollm2-2layer.safetensors").is_file()
+assert (data / "draft-smollm2-2layer.md").is_file()
+assert sum(name.name.endswith(".csv") for name in (data / "published").iterdir()) == 6
+assert hasattr(mspeckv_widgets, "LiveLab")
+"""
+
+
+def run(*command: str | Path, cwd: Path, path: Path | None = None) -> None:
+    environment = {"PYTHONPATH": str(path)} if path else {}
+    import os
+
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_package_is_listed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(settings["tool"]["setuptools"]["packages"])
+    found = set()
+    for folder, name in (("mspeckv", "mspeckv"), ("widgets", "mspeckv_widgets")):
+        for path in (ROOT / folder).rglob("*.py"):
+            inner = path.parent.relative_to(ROOT / folder).parts
+            found.add(".".join((name, *inner)))
+    assert listed == found
+
+
+def test_checkout_is_installed() -> None:
+    import mspeckv_widgets
+
+    import mspeckv
+
+    assert Path(mspeckv.__file__ or "").parent == ROOT / "mspeckv"
+    assert Path(mspeckv_widgets.__file__ or "").parent == ROOT / "widgets"
+
+
+@pytest.mark.slow
+def test_built_wheel_holds_everything(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    # A copy, so that building leaves nothing in the checkout.
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("mspeckv", "widgets"):
+        shutil.copytree(ROOT / name, source / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("mspeckv-*.whl")
+    run(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=tmp_path)
+    run(sys.executable, "-c", IMPORT_BOTH, target, cwd=tmp_path, path=target)
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = settings["optional-dependencies"]
+    wanted = [*settings["dependencies"], *extras["lab"], *extras["test"]]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    names = {part.split(">")[0].split("<")[0].strip().lower() for part in wanted}
+    assert names <= pinned
+    assert "torch==2.13.0" in lines
