@@ -57,6 +57,8 @@ class KVPolicy:
         block: tokens per quantization block, at fixed absolute positions. One K scale per channel
             and block (KIVI, arXiv 2402.02750).
         group: channels that share one V scale within a token; head dims under it use one group.
+        tail: newest tokens that stay unquantized on the device: a block is packed once this many
+            settled tokens follow it (the residual of KIVI, section 3.2).
 
     Raises:
         ValueError: a field is out of range.
@@ -67,6 +69,7 @@ class KVPolicy:
     resident: int = 0
     block: int = 64
     group: int = 64
+    tail: int = 32
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or self.bits not in WIDTHS:
@@ -75,6 +78,7 @@ class KVPolicy:
         check_count("resident", self.resident, 0)
         check_count("block", self.block, 8, 4096)
         check_count("group", self.group, 8, 1024)
+        check_count("tail", self.tail, 0, 4096)
         for field in ("block", "group"):
             if getattr(self, field) % 8:
                 raise refuse(field, getattr(self, field), "use a multiple of 8")
@@ -97,9 +101,7 @@ class KVPolicy:
         self.check_layers(layers)
         resident = 0 if self.bits == "full" else self.resident
         offloaded = layers - self.on_chip - resident
-        return (
-            ("on-chip",) * self.on_chip + ("resident",) * resident + ("offloaded",) * offloaded
-        )
+        return ("on-chip",) * self.on_chip + ("resident",) * resident + ("offloaded",) * offloaded
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Speculation:
     draft_gamma: int = 3
     budget: int = 256
     chunk: int = 8
-    refresh: int = 32
+    refresh: int = 8
     recent: int = 32
     sinks: int = 4
     window: int = 252

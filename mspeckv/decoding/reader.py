@@ -14,7 +14,6 @@ from mspeckv.kv.cache import FullCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
 
-
 UNBOUNDED = 2**31
 
 

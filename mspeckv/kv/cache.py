@@ -14,9 +14,10 @@ from mspeckv.kv.layers import (
     Pipeline,
     PlacedLayer,
     ResidentLayer,
+    Store,
 )
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.plan import KVShape, blocks_for, tail_tokens
+from mspeckv.kv.plan import KVShape, packed_blocks, tail_tokens
 from mspeckv.kv.quantize import BlockCodec
 
 
@@ -47,24 +48,21 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         codec = BlockCodec(
             shape.heads, shape.dim, policy.block, policy.bits, policy.group, shape.dtype
         )
-        blocks, tail = blocks_for(policy, capacity), tail_tokens(policy)
+        blocks, tail = packed_blocks(policy, capacity), tail_tokens(policy)
         offloaded = self.placement.count("offloaded")
         self.pipeline = Pipeline(link, codec.record_bytes, blocks, device, offloaded)
         packed = any(place != "on-chip" for place in self.placement)
         self.scratch = self._buffer(capacity if packed else 0, device)
+        store = Store(codec, policy, blocks, self.scratch)
         layers: list[PlacedLayer] = []
         for index, place in enumerate(self.placement):
             if place == "on-chip":
                 layers.append(FloatLayer(self._buffer(capacity, device)))
             elif place == "resident":
-                layers.append(
-                    ResidentLayer(codec, blocks, self._buffer(tail, device), self.scratch)
-                )
+                layers.append(ResidentLayer(store, self._buffer(tail, device)))
             else:
                 buffer = self._buffer(tail, device)
-                layers.append(
-                    OffloadedLayer(index, codec, blocks, buffer, self.scratch, self.pipeline)
-                )
+                layers.append(OffloadedLayer(store, buffer, index, self.pipeline))
         super().__init__(layers=layers)
 
     def _buffer(self, tokens: int, device: torch.device) -> Buffer:

@@ -6,13 +6,16 @@ back everything attention should see, ``[1, H, S, D]``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from mspeckv.config import KVPolicy
 from mspeckv.events import Purpose
 from mspeckv.kv.link import CopyEngine, Ticket
+from mspeckv.kv.plan import packed_blocks
 from mspeckv.kv.quantize import BlockCodec
 
 KV = tuple[torch.Tensor, torch.Tensor]
@@ -92,19 +95,37 @@ class FloatLayer(PlacedLayer):
         return self.buffer.read(self.length)
 
 
+@dataclass(frozen=True)
+class Store:
+    """What the packed layers of one cache share.
+
+    Attributes:
+        codec: how a block is packed.
+        policy: block size and float tail.
+        blocks: most blocks a layer can come to hold.
+        scratch: where a layer's KV is unpacked for its pass.
+    """
+
+    codec: BlockCodec
+    policy: KVPolicy
+    blocks: int
+    scratch: Buffer
+
+
 class BlockLayer(PlacedLayer):
     """KV kept as packed blocks at fixed absolute positions, the unfinished block as floats.
 
-    Tokens enter the tail as floats; a block is packed only when all its tokens are settled, with
-    scales from the whole block. So the stored bytes depend on the tokens alone, not on the rounds
-    and rejections by which they came (path independence).
+    Tokens enter the tail as floats; a block is packed only when all its tokens, and the policy's
+    tail after them, are settled, with scales from the whole block. So the stored bytes depend on
+    the tokens alone, not on the rounds and rejections by which they came (path independence).
     """
 
-    def __init__(self, codec: BlockCodec, blocks: int, tail: Buffer, scratch: Buffer) -> None:
+    def __init__(self, store: Store, tail: Buffer) -> None:
         super().__init__()
-        self.codec, self.tail, self.scratch = codec, tail, scratch
+        self.codec, self.policy, self.scratch = store.codec, store.policy, store.scratch
+        self.tail = tail
         self.blocks = 0
-        self.records = self.allocate(blocks)
+        self.records = self.allocate(store.blocks)
 
     def allocate(self, blocks: int) -> torch.Tensor:
         """Room for ``blocks`` records on the device."""
@@ -127,7 +148,7 @@ class BlockLayer(PlacedLayer):
         fresh = self.length == 0
         self.length += key_states.shape[2]
         if fresh:
-            whole = self.length // self.codec.block * self.codec.block
+            whole = packed_blocks(self.policy, self.length) * self.codec.block
             self.pack(key_states[:, :, :whole], value_states[:, :, :whole], "prefill")
             self.tail.write(0, key_states[:, :, whole:], value_states[:, :, whole:])
             return key_states, value_states
@@ -146,7 +167,7 @@ class BlockLayer(PlacedLayer):
             )
         self.length = length
         block = self.codec.block
-        while self.length - self.packed_tokens >= block:
+        while self.blocks < packed_blocks(self.policy, length):
             rest = self.length - self.packed_tokens
             self.pack(*self.tail.read(block), "flush")
             moved = tuple(part.clone() for part in self.tail.read(rest, block))
@@ -170,16 +191,8 @@ class ResidentLayer(BlockLayer):
 class OffloadedLayer(BlockLayer):
     """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
 
-    def __init__(
-        self,
-        index: int,
-        codec: BlockCodec,
-        blocks: int,
-        tail: Buffer,
-        scratch: Buffer,
-        pipeline: Pipeline,
-    ) -> None:
-        super().__init__(codec, blocks, tail, scratch)
+    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+        super().__init__(store, tail)
         self.index, self.pipeline, self.order = index, pipeline, len(pipeline.layers)
         pipeline.layers.append(self)
 

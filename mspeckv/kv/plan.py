@@ -43,18 +43,18 @@ class KVShape:
         return 2 * self.heads * self.dim * self.dtype.itemsize
 
 
-def blocks_for(policy: KVPolicy, capacity: int) -> int:
-    """Whole blocks that ``capacity`` tokens can fill."""
-    return capacity // policy.block
+def packed_blocks(policy: KVPolicy, tokens: int) -> int:
+    """Blocks in packed form once ``tokens`` tokens are settled."""
+    return max(0, tokens - policy.tail) // policy.block
 
 
 def tail_tokens(policy: KVPolicy) -> int:
     """Slots of a packed layer's float tail.
 
-    One block when quantizing, since rounds end at flush boundaries; two when lossless, so that
-    rounds may run across them.
+    One block and the policy's tail when quantizing, since rounds end at flush boundaries; a block
+    more when lossless, so that rounds may run across them.
     """
-    return policy.block * (2 if policy.bits == "full" else 1)
+    return policy.tail + policy.block * (2 if policy.bits == "full" else 1)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
     placement = policy.placement(shape.layers)
     codec = BlockCodec(shape.heads, shape.dim, policy.block, policy.bits, policy.group, shape.dtype)
-    layer_records = blocks_for(policy, capacity) * codec.record_bytes
+    layer_records = packed_blocks(policy, capacity) * codec.record_bytes
     offloaded, on_chip = placement.count("offloaded"), placement.count("on-chip")
     packed = shape.layers - on_chip
     return CacheSizes(
@@ -107,11 +107,43 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     )
 
 
+@dataclass(frozen=True)
+class ChunkPlan:
+    """Which prompt tokens can be chosen, and how many are.
+
+    Attributes:
+        prompt: prompt tokens read by tier 2.
+        chunk: tokens per chunk.
+        chunks: whole chunks before the recent window; chunk c covers ``[c * chunk, ...)``.
+        chosen: chunks kept per head.
+        rest: tokens after the last whole chunk, always kept.
+    """
+
+    prompt: int
+    chunk: int
+    chunks: int
+    chosen: int
+    rest: int
+
+    @classmethod
+    def of(cls, speculation: Speculation, prompt: int) -> ChunkPlan:
+        """Fill the budget: the recent window first, chunks with what is left."""
+        chunks = max(0, prompt - speculation.recent) // speculation.chunk
+        rest = prompt - chunks * speculation.chunk
+        chosen = min(chunks, max(0, speculation.budget - rest) // speculation.chunk)
+        return cls(prompt, speculation.chunk, chunks, chosen, rest)
+
+    @property
+    def kept(self) -> int:
+        """Prompt tokens in the cache."""
+        return self.chosen * self.chunk + self.rest
+
+
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
-    kept = min(speculation.budget, prompt)
-    landmarks = prompt // speculation.chunk * shape.token_bytes // 2
-    return shape.layers * ((kept + grown) * shape.token_bytes + landmarks)
+    plan = ChunkPlan.of(speculation, prompt)
+    # a landmark is a mean key: half of a token's keys and values
+    return shape.layers * (2 * (plan.kept + grown) + plan.chunks) * shape.token_bytes // 2
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:

@@ -18,6 +18,8 @@ import torch
 
 from mspeckv.config import Width, refuse
 
+_SMALLEST_HALF = 2.0**-24
+
 
 @dataclass(frozen=True)
 class Part:
@@ -103,9 +105,7 @@ class BlockCodec:
         self._quantize(records, "v", grouped, dim=4)
         return records
 
-    def decode(
-        self, records: torch.Tensor, key_out: torch.Tensor, value_out: torch.Tensor
-    ) -> None:
+    def decode(self, records: torch.Tensor, key_out: torch.Tensor, value_out: torch.Tensor) -> None:
         """Unpack ``records`` ``[n, record_bytes]`` into ``[1, H, n * block, D]`` outputs."""
         key = self._blocks(key_out).transpose(0, 1)
         value = self._blocks(value_out).transpose(0, 1)
@@ -142,8 +142,8 @@ class BlockCodec:
         wide = x.float()
         low = _half_down(wide.amin(dim, keepdim=True))
         step = _half_up((wide.amax(dim, keepdim=True) - low.float()) / top)
-        codes = (wide - low.float()) / step.float().clamp_min(torch.finfo(torch.float16).tiny)
-        codes = codes.round_().clamp_(0, top).to(torch.uint8)
+        step = step.clamp_min(_SMALLEST_HALF)
+        codes = ((wide - low.float()) / step.float()).round_().clamp_(0, top).to(torch.uint8)
         if dim == 4:
             codes, low, step = codes.flatten(3), low.squeeze(4), step.squeeze(4)
         planes = codes.unflatten(2, (8 // self.bits, -1)).unbind(2)

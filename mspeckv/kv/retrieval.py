@@ -11,50 +11,16 @@ refreshing it during a verification, moves no extra byte over the link.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.attention import fold_groups
 from mspeckv.config import Speculation
 from mspeckv.kv.layers import Buffer, FloatLayer
-from mspeckv.kv.plan import KVShape
+from mspeckv.kv.plan import ChunkPlan, KVShape
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """Which prompt tokens can be chosen, and how many are.
-
-    Attributes:
-        prompt: prompt tokens read by tier 2.
-        chunk: tokens per chunk.
-        chunks: whole chunks before the recent window; chunk c covers ``[c * chunk, ...)``.
-        chosen: chunks kept per head.
-        rest: tokens after the last whole chunk, always kept.
-    """
-
-    prompt: int
-    chunk: int
-    chunks: int
-    chosen: int
-    rest: int
-
-    @classmethod
-    def of(cls, speculation: Speculation, prompt: int) -> ChunkPlan:
-        """Fill the budget: the recent window first, chunks with what is left."""
-        chunks = max(0, prompt - speculation.recent) // speculation.chunk
-        rest = prompt - chunks * speculation.chunk
-        chosen = min(chunks, max(0, speculation.budget - rest) // speculation.chunk)
-        return cls(prompt, speculation.chunk, chunks, chosen, rest)
-
-    @property
-    def kept(self) -> int:
-        """Prompt tokens in the cache."""
-        return self.chosen * self.chunk + self.rest
 
 
 class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed here
