@@ -32,7 +32,9 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
     command += [] if browser else ["--no-browser"]
     # The server refuses to run as root unless told so; containers often have no other user.
     command += ["--allow-root"] if _is_root() else []
-    return [*command, str(first)]
+    # As a default address, not as a file to open, so that the printed address leads there too.
+    command += [f"--ServerApp.root_dir={first.parent.resolve()}"]
+    return [*command, f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
 
 
 def launch_lab(labs: str, port: int | None = None, browser: bool = True) -> int:

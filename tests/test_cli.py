@@ -224,7 +224,8 @@ def test_lab_serves_this_machine_only(tmp_path: Path) -> None:
     assert "--port=9001" in command
     assert "--no-browser" in command
     assert not any("token" in part for part in command)
-    assert command[-1] == str(tmp_path / launch.FIRST_LAB)
+    assert f"--ServerApp.root_dir={tmp_path}" in command
+    assert command[-1].endswith("/lab/tree/00_start_here.ipynb")
 
 
 @pytest.mark.parametrize("arguments", [["--labs", "nowhere"], ["--port", "0"]])
