@@ -100,6 +100,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--resident", type=int, default=policy.resident, help="layers quantized on the device")
     add("--block", type=int, default=policy.block, help="tokens per quantization block")
     add("--group", type=int, default=policy.group, help="channels that share a V scale")
+    add("--tail", type=int, default=policy.tail, help="newest tokens kept unquantized")
     add("--gamma", type=int, default=guess.gamma, help="tokens proposed to tier 2 per round")
     add("--draft-gamma", type=int, default=guess.draft_gamma, help="tokens tier 0 proposes")
     add("--budget", type=int, default=guess.budget, help="prompt tokens tier 1 reads")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from mspeckv import console, doctor, launch
 from mspeckv.cli import build_parser, main, run_config
-from mspeckv.config import RunConfig, Speculation
+from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.models import Pair
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
@@ -104,13 +105,18 @@ def test_defaults_are_those_of_the_settings() -> None:
 def test_every_setting_has_its_flag() -> None:
     text = (
         "generate --method mspeckv --new-tokens 7 --kv-bits 4 --on-chip 3 --resident 4 --block 32 "
-        "--group 32 --gamma 5 --draft-gamma 2 --budget 128 --chunk 16 --refresh 9 --recent 24 "
-        "--sinks 2 --window 100 --link 0.5 --temperature 0.7 --top-p 0.8 --seed 3 --ignore-eos"
+        "--group 32 --tail 48 --gamma 5 --draft-gamma 2 --budget 128 --chunk 16 --refresh 9 "
+        "--recent 24 --sinks 2 --window 100 --link 0.5 --temperature 0.7 --top-p 0.8 --seed 3 --ignore-eos"
     )
-    config = run_config(build_parser().parse_args(text.split()))
+    options = build_parser().parse_args(text.split())
+    flags = vars(options).keys() | {"bits", "preset", "gbps", "stop_at_eos", "policy"}
+    flags |= {"speculation", "sampling"}
+    for settings in (RunConfig, KVPolicy, Speculation, Sampling, Link):
+        assert {field.name for field in fields(settings)} <= flags
+    config = run_config(options)
     assert config.speculation == Speculation(5, 2, 128, 16, 9, 24, 2, 100)
     assert (config.policy.bits, config.policy.on_chip, config.policy.resident) == (4, 3, 4)
-    assert (config.policy.block, config.policy.group) == (32, 32)
+    assert (config.policy.block, config.policy.group, config.policy.tail) == (32, 32, 48)
     assert (config.link.preset, config.link.gbps) == ("custom", 0.5)
     assert not config.sampling.stop_at_eos
 
