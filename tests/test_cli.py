@@ -106,7 +106,8 @@ def test_every_setting_has_its_flag() -> None:
     text = (
         "generate --method mspeckv --new-tokens 7 --kv-bits 4 --on-chip 3 --resident 4 --block 32 "
         "--group 32 --tail 48 --gamma 5 --draft-gamma 2 --budget 128 --chunk 16 --refresh 9 "
-        "--recent 24 --sinks 2 --window 100 --link 0.5 --temperature 0.7 --top-p 0.8 --seed 3 --ignore-eos"
+        "--recent 24 --sinks 2 --window 100 --link 0.5 --temperature 0.7 --top-p 0.8 --seed 3 "
+        "--ignore-eos"
     )
     options = build_parser().parse_args(text.split())
     flags = vars(options).keys() | {"bits", "preset", "gbps", "stop_at_eos", "policy"}
