@@ -12,6 +12,7 @@ from mspeckv.decoding.levels import Autoregress, Level, Speculate
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.events import Step
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.plan import CacheSizes, KVShape, full_sizes, retrieval_bytes, streaming_bytes
@@ -104,7 +105,7 @@ def build_tiers(
     if config.method in USES_RETRIEVAL:
         grown = sizes.capacity - prompt + 1
         retrieval = RetrievalCache(shape, speculation, prompt - 1, grown, device)
-        step = "verify" if root else "draft"
+        step: Step = "verify" if root else "draft"
         middle = ModelReader(1, step, pair.target, retrieval, recorder)
         root = _over(root, middle, speculation.draft_gamma, sampler, recorder)
     watcher = retrieval.watch if retrieval else None

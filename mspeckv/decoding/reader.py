@@ -98,7 +98,7 @@ class ModelReader:
         ids = torch.tensor([tokens], device=device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
         with reading(self.model, self._watch):
-            logits = self.model(
+            logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
                 past_key_values=self.cache,

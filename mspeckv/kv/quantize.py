@@ -124,7 +124,8 @@ class BlockCodec:
 
     def _blocks(self, tensor: torch.Tensor) -> torch.Tensor:
         """``[1, H, n * T, D] -> [n, H, T, D]``, a view."""
-        return tensor[0].unflatten(1, (-1, self.block)).transpose(0, 1)
+        blocks: torch.Tensor = tensor[0].unflatten(1, (-1, self.block)).transpose(0, 1)
+        return blocks
 
     def _scales(self, records: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         low = self._parts[f"{name}_low"].view(records).transpose(0, 1).to(self.dtype)
