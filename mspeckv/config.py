@@ -101,7 +101,12 @@ class KVPolicy:
         self.check_layers(layers)
         resident = 0 if self.bits == "full" else self.resident
         offloaded = layers - self.on_chip - resident
-        return ("on-chip",) * self.on_chip + ("resident",) * resident + ("offloaded",) * offloaded
+        kinds: tuple[tuple[Placement, int], ...] = (
+            ("on-chip", self.on_chip),
+            ("resident", resident),
+            ("offloaded", offloaded),
+        )
+        return tuple(kind for kind, count in kinds for _ in range(count))
 
 
 @dataclass(frozen=True)
