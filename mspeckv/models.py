@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from mspeckv.compatibility import check_decoder, check_match, check_stateless, check_tokenizers
 from mspeckv.config import refuse
@@ -266,7 +267,7 @@ def _load(field: str, source: str, device: torch.device, dtype: torch.dtype) -> 
         config = AutoConfig.from_pretrained(source)
     # Before the weights, which may be many gigabytes.
     check_decoder(config, field, source)
-    with _one_line_errors(field, source):
+    with _one_line_errors(field, source), _no_progress_bar():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         model.to(device)
     return model
@@ -276,6 +277,18 @@ def _load_tokenizer(field: str, source: str) -> PreTrainedTokenizerBase:
     with _one_line_errors(field, source):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     return tokenizer
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading is short, and a notebook would keep the bar."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager

@@ -264,7 +264,7 @@ def test_scores_are_labelled(lab: LiveLab) -> None:
     lab.controls.set(link="live")
     exercise(lab)
     lines = scores(lab.records[0])
-    assert {line.source for line in lines} == {"measured", "emulated", "computed"}
+    assert {line.source for line in lines} == {"measured", "emulated", "modelled"}
     clock = next(line for line in lines if line.name == "Time per token")
     assert (clock.source, clock.better) == ("emulated", "lower")
     assert rounds_html(lab.records[0]).count("<tr>") == 1 + len(lab.records[0].rounds)

@@ -18,7 +18,7 @@ class Score:
 
     Attributes:
         source: ``measured`` (clock or counted bytes), ``emulated`` (a clock that the throttled
-            link slowed) or ``computed`` (sizes known before the run).
+            link slowed) or ``modelled`` (sizes known before the run).
         better: ``lower``, ``higher`` or empty where neither is better in itself.
     """
 
@@ -93,7 +93,7 @@ def scores(record: RunRecord) -> list[Score]:
         ("Device memory, peak", memory.peak_device_bytes),
     ):
         better = "lower" if name.startswith("Device") else ""
-        lines.append(_bytes_score(name, size, "", "computed", better))
+        lines.append(_bytes_score(name, size, "", "modelled", better))
     return lines
 
 
