@@ -16,6 +16,9 @@ Placement = Literal["on-chip", "resident", "offloaded"]
 METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
 WIDTHS: tuple[Width, ...] = (8, 4, 2, "full")
 LINK_PRESETS = ("off", "live", "origin")
+RESIDENT_FORMATS = ("packed", "float")
+RESIDENCIES = ("static", "lru")
+MIDDLES = ("retrieval", "nibble")
 
 
 def refuse(field: str, value: object, allowed: str) -> ValueError:
@@ -45,6 +48,18 @@ def check_number(
         raise refuse(field, value, allowed)
 
 
+def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse ``value`` unless it is one of ``choices``."""
+    if value not in choices:
+        raise refuse(field, value, f"use one of {', '.join(choices)}")
+
+
+def check_flag(field: str, value: object) -> None:
+    """Refuse ``value`` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise refuse(field, value, "use True or False")
+
+
 @dataclass(frozen=True)
 class KVPolicy:
     """How tier 2 keeps the target's full KV cache.
@@ -59,9 +74,17 @@ class KVPolicy:
         group: channels that share one V scale within a token; head dims under it use one group.
         tail: newest tokens that stay unquantized on the device: a block is packed once this many
             settled tokens follow it (the residual of KIVI, section 3.2).
+        k_bits: width of keys alone; None follows ``bits``.
+        v_bits: width of values alone; None follows ``bits``.
+        nibble: store int8 as two int4 planes (idea: QuantSpec, arXiv 2502.10424). The upper plane
+            of offloaded layers stays on the device, only the lower one crosses the link.
+        resident_format: ``"packed"`` unpacks a resident layer in every pass; ``"float"`` keeps
+            the same values unpacked: more memory, less time.
+        residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
+            ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
 
     Raises:
-        ValueError: a field is out of range.
+        ValueError: a field is out of range, or two do not go together.
     """
 
     bits: Width = 8
@@ -70,10 +93,18 @@ class KVPolicy:
     block: int = 64
     group: int = 64
     tail: int = 32
+    k_bits: Width | None = None
+    v_bits: Width | None = None
+    nibble: bool = False
+    resident_format: str = "packed"
+    residency: str = "static"
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or self.bits not in WIDTHS:
-            raise refuse("bits", self.bits, "use 8, 4, 2 or 'full'")
+        for field in ("bits", "k_bits", "v_bits"):
+            width = getattr(self, field)
+            inherits = width is None and field != "bits"
+            if not inherits and (isinstance(width, bool) or width not in WIDTHS):
+                raise refuse(field, width, "use 8, 4, 2 or 'full'")
         check_count("on_chip", self.on_chip, 0)
         check_count("resident", self.resident, 0)
         check_count("block", self.block, 8, 4096)
@@ -82,6 +113,25 @@ class KVPolicy:
         for field in ("block", "group"):
             if getattr(self, field) % 8:
                 raise refuse(field, getattr(self, field), "use a multiple of 8")
+        check_choice("resident_format", self.resident_format, RESIDENT_FORMATS)
+        check_choice("residency", self.residency, RESIDENCIES)
+        check_flag("nibble", self.nibble)
+        if self.nibble and self.widths != (8, 8):
+            raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
+        if self.residency == "lru":
+            for field, usual in (("nibble", False), ("resident_format", "packed")):
+                if getattr(self, field) != usual:
+                    raise refuse(field, getattr(self, field), "use residency='static' with it")
+
+    @property
+    def widths(self) -> tuple[Width, Width]:
+        """Widths of keys and of values."""
+        return self.k_bits or self.bits, self.v_bits or self.bits
+
+    @property
+    def lossless(self) -> bool:
+        """Whether stored KV is what was computed, bit for bit."""
+        return self.widths == ("full", "full")
 
     def check_layers(self, layers: int) -> None:
         """Refuse a policy that places more layers than the target has.
@@ -97,9 +147,14 @@ class KVPolicy:
             )
 
     def placement(self, layers: int) -> tuple[Placement, ...]:
-        """Where each layer's KV lives: on-chip first, then resident, the rest offloaded."""
+        """Where each layer's KV lives: on-chip first, then resident, the rest offloaded.
+
+        Under ``residency="lru"`` no layer has a place of its own on the device, so those that are
+        not on-chip count as offloaded; `cached_layers` of them are also held on the device.
+        """
         self.check_layers(layers)
-        resident = 0 if self.bits == "full" else self.resident
+        fixed = not self.lossless and self.residency == "static"
+        resident = self.resident if fixed else 0
         offloaded = layers - self.on_chip - resident
         kinds: tuple[tuple[Placement, int], ...] = (
             ("on-chip", self.on_chip),
@@ -107,6 +162,11 @@ class KVPolicy:
             ("offloaded", offloaded),
         )
         return tuple(kind for kind, count in kinds for _ in range(count))
+
+    @property
+    def cached_layers(self) -> int:
+        """Layers that an LRU cache on the device can hold."""
+        return self.resident if self.residency == "lru" and not self.lossless else 0
 
 
 @dataclass(frozen=True)
@@ -123,6 +183,8 @@ class Speculation:
         recent: prompt tokens at its end that tier 1 always keeps (part of ``budget``).
         sinks: first tokens that tier 0 always sees (StreamingLLM, arXiv 2309.17453).
         window: recent tokens that tier 0 sees.
+        tier1: what tier 1 reads: ``"retrieval"``, or ``"nibble"``, the whole context from the
+            upper int4 planes of ``KVPolicy(nibble=True)``.
 
     Raises:
         ValueError: a field is out of range.
@@ -136,6 +198,7 @@ class Speculation:
     recent: int = 32
     sinks: int = 4
     window: int = 252
+    tier1: str = "retrieval"
 
     def __post_init__(self) -> None:
         check_count("gamma", self.gamma, 1, 64)
@@ -146,6 +209,7 @@ class Speculation:
         check_count("refresh", self.refresh, 0)
         check_count("sinks", self.sinks, 0, 1024)
         check_count("window", self.window, 8)
+        check_choice("tier1", self.tier1, MIDDLES)
         if self.budget < self.recent + 2 * self.chunk:
             raise refuse(
                 "budget",
@@ -177,8 +241,7 @@ class Sampling:
         check_number("temperature", self.temperature, 0.0, 100.0)
         check_number("top_p", self.top_p, 0.0, 1.0, open_low=True)
         check_count("seed", self.seed, 0, 2**63 - 1)
-        if not isinstance(self.stop_at_eos, bool):
-            raise refuse("stop_at_eos", self.stop_at_eos, "use True or False")
+        check_flag("stop_at_eos", self.stop_at_eos)
 
 
 @dataclass(frozen=True)
@@ -246,7 +309,9 @@ class RunConfig:
         if self.method not in METHODS:
             raise refuse("method", self.method, f"use one of {', '.join(METHODS)}")
         check_count("new_tokens", self.new_tokens, 1)
-        if self.method == "triforce" and self.policy.bits != "full":
+        if self.speculation.tier1 == "nibble" and not self.policy.nibble:
+            raise refuse("tier1", "nibble", "it reads the planes of KVPolicy(nibble=True)")
+        if self.method == "triforce" and not self.policy.lossless:
             raise refuse(
                 "bits",
                 self.policy.bits,

@@ -47,6 +47,8 @@ class Pass:
         step: ``prefill``, ``draft`` (tier 0 guesses one token), ``verify`` or ``decode``.
         tokens: input tokens of the pass.
         kv_bytes: bytes of keys and values that attention read.
+        hits: packed layers that the pass found on the device.
+        misses: packed layers that had to cross the link for it.
     """
 
     tier: int
@@ -55,6 +57,8 @@ class Pass:
     kv_bytes: int
     start: float
     ms: float
+    hits: int = 0
+    misses: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,28 @@ class LinkSummary:
 
 
 @dataclass(frozen=True)
+class Residency:
+    """How often tier 2 found a packed layer on the device, over all decoding passes.
+
+    Attributes:
+        hits: lookups of layers that were there.
+        misses: lookups that had to fetch over the link.
+        hit_rate: ``hits / (hits + misses)``; None where every layer is on-chip.
+    """
+
+    hits: int
+    misses: int
+    hit_rate: float | None
+
+    @classmethod
+    def of(cls, passes: Iterable[Pass]) -> Residency:
+        """Add up what passes saw."""
+        counted = tuple(passes)
+        hits, misses = sum(p.hits for p in counted), sum(p.misses for p in counted)
+        return cls(hits, misses, hits / (hits + misses) if hits + misses else None)
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """A finished (or cancelled) run: the figures of the JSON contract.
 
@@ -171,6 +197,7 @@ class RunSummary:
     accepted_per_round: float
     tiers: tuple[TierCount, ...]
     link: LinkSummary
+    residency: Residency
     memory: Memory
     cancelled: bool
     config: dict[str, Any]

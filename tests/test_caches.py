@@ -11,8 +11,9 @@ from mspeckv.attention import attend, reading
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.plan import ChunkPlan, KVShape
+from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
 from tests.random_models import random_pair, random_prompt
 

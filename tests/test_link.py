@@ -11,8 +11,8 @@ from mspeckv import KVPolicy, Link, Prefill, Round, RunSummary, Sampling, genera
 from mspeckv.events import total_bytes
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine, origin_gbps
-from mspeckv.kv.plan import KVShape
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

@@ -15,8 +15,8 @@ from mspeckv.kv.cache import FullCache
 from mspeckv.kv.layers import BlockLayer
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.plan import KVShape
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
 
 HEADS, DIM = 2, 16
 BITS: list[Width] = [8, 4, 2]

@@ -20,6 +20,7 @@ from mspeckv.events import (
     LinkSummary,
     Memory,
     Prefill,
+    Residency,
     Round,
     RunSummary,
     count_tiers,
@@ -28,7 +29,7 @@ from mspeckv.events import (
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine, bandwidth, origin_gbps
-from mspeckv.kv.plan import KVShape
+from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 
 Prompt = str | Sequence[int]
@@ -284,6 +285,7 @@ class _Run:
                 total_bytes(transfers, "to_host"),
                 sum(t.ms for t in decode_transfers),
             ),
+            residency=Residency.of(p for done in self.rounds for p in done.passes),
             memory=self.memory,
             cancelled=cancelled,
             config={

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.attention import Watcher
 from mspeckv.config import RunConfig, refuse
 from mspeckv.decoding.levels import Autoregress, Level, Speculate
 from mspeckv.decoding.reader import ModelReader
@@ -14,14 +15,16 @@ from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Step
 from mspeckv.kv.cache import FullCache
+from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.plan import CacheSizes, KVShape, full_sizes, retrieval_bytes, streaming_bytes
+from mspeckv.kv.plan import CacheSizes, full_sizes, retrieval_bytes, streaming_bytes
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache, streaming_slots
 from mspeckv.models import Pair
 
 USES_DRAFT = frozenset({"vanilla", "triforce", "mspeckv"})
-USES_RETRIEVAL = frozenset({"triforce", "mspeckv"})
+USES_TIER1 = frozenset({"triforce", "mspeckv"})
 _WINDOW_SLACK = 64
 """Tokens between two slides of the draft's window."""
 
@@ -62,7 +65,7 @@ def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
     sizes, speculation = Sizes.of(config, prompt), config.speculation
     shape = KVShape.of(pair.target.config, pair.dtype)
     out = full_sizes(shape, config.policy, sizes.capacity)
-    if config.method in USES_RETRIEVAL:
+    if config.method in USES_TIER1 and speculation.tier1 == "retrieval":
         grown = sizes.capacity - prompt + 1
         out = replace(out, retrieval=retrieval_bytes(shape, speculation, prompt - 1, grown))
     if config.method in USES_DRAFT and pair.draft is not None:
@@ -101,14 +104,18 @@ def build_tiers(
         draft = _draft_reader(config, sizes, pair.draft, device, recorder)
         prefilled.append(draft)
         root = Autoregress(draft, sampler)
-    retrieval: RetrievalCache | None = None
-    if config.method in USES_RETRIEVAL:
-        grown = sizes.capacity - prompt + 1
-        retrieval = RetrievalCache(shape, speculation, prompt - 1, grown, device)
+    watcher: Watcher | None = None
+    if config.method in USES_TIER1:
+        cache: RetrievalCache | CoarseCache
+        if speculation.tier1 == "nibble":
+            cache = CoarseCache(full)
+        else:
+            grown = sizes.capacity - prompt + 1
+            cache = RetrievalCache(shape, speculation, prompt - 1, grown, device)
+            watcher = cache.watch
         step: Step = "verify" if root else "draft"
-        middle = ModelReader(1, step, pair.target, retrieval, recorder)
+        middle = ModelReader(1, step, pair.target, cache, recorder)
         root = _over(root, middle, speculation.draft_gamma, sampler, recorder)
-    watcher = retrieval.watch if retrieval else None
     top = ModelReader(2, "verify" if root else "decode", pair.target, full, recorder, watcher)
     prefilled.append(top)
     return Tiers(_over(root, top, speculation.gamma, sampler, recorder), full, prefilled)

@@ -11,6 +11,7 @@ from mspeckv.attention import Watcher, reading
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.events import Step
 from mspeckv.kv.cache import FullCache
+from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
 
@@ -49,7 +50,7 @@ class ModelReader:
         tier: int,
         step: Step,
         model: PreTrainedModel,
-        cache: FullCache | RetrievalCache | StreamingCache,
+        cache: FullCache | RetrievalCache | CoarseCache | StreamingCache,
         recorder: Recorder,
         watcher: Watcher | None = None,
     ) -> None:
@@ -105,7 +106,10 @@ class ModelReader:
                 use_cache=True,
                 logits_to_keep=rows,
             ).logits
-        self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start)
+        lookups = (0, 0)
+        if isinstance(self.cache, FullCache) and step != "prefill":
+            lookups = self.cache.lookups()
+        self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups)
         return logits[0]
 
     def _watch(

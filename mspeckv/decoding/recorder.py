@@ -46,10 +46,18 @@ class Recorder:
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled
 
-    def passed(self, tier: int, step: Step, tokens: int, kv_bytes: int, start: float) -> None:
-        """Note a finished forward pass that began at ``start``."""
+    def passed(
+        self,
+        tier: int,
+        step: Step,
+        tokens: int,
+        kv_bytes: int,
+        start: float,
+        lookups: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Note a finished forward pass that began at ``start``; see `Pass`."""
         ms = (self.ledger.now() - start) * 1e3
-        self._passes.append(Pass(tier, step, tokens, kv_bytes, start, ms))
+        self._passes.append(Pass(tier, step, tokens, kv_bytes, start, ms, *lookups))
         self._counts.append(TierCount(tier, 1, 0, 0, ms))
 
     def count(self, tier: int, proposed: int, accepted: int) -> None:

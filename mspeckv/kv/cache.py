@@ -10,15 +10,16 @@ from mspeckv.kv.layers import (
     BlockLayer,
     Buffer,
     FloatLayer,
-    OffloadedLayer,
-    Pipeline,
-    PlacedLayer,
+    FloatResidentLayer,
     ResidentLayer,
     Store,
 )
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.plan import KVShape, packed_blocks, tail_tokens
+from mspeckv.kv.nibble import NibblePlanes
+from mspeckv.kv.offload import NibbleLayer, OffloadedLayer, Pipeline
+from mspeckv.kv.plan import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
 
 
 class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
@@ -45,25 +46,33 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
     ) -> None:
         self.shape, self.policy, self.capacity = shape, policy, capacity
         self.placement = policy.placement(shape.layers)
-        codec = BlockCodec(
-            shape.heads, shape.dim, policy.block, policy.bits, policy.group, shape.dtype
+        planes = NibblePlanes(shape, policy) if policy.nibble else None
+        blocks = packed_blocks(policy, capacity)
+        self.scratch = self._buffer(capacity if needs_scratch(policy, shape.layers) else 0, device)
+        self.store = Store(BlockCodec.of(shape, policy), planes, policy, blocks, self.scratch)
+        self.pipeline = Pipeline(
+            link,
+            streamed_bytes(shape, policy),
+            blocks,
+            device,
+            self.placement.count("offloaded"),
+            policy.cached_layers,
         )
-        blocks, tail = packed_blocks(policy, capacity), tail_tokens(policy)
-        offloaded = self.placement.count("offloaded")
-        self.pipeline = Pipeline(link, codec.record_bytes, blocks, device, offloaded)
-        packed = any(place != "on-chip" for place in self.placement)
-        self.scratch = self._buffer(capacity if packed else 0, device)
-        store = Store(codec, policy, blocks, self.scratch)
-        layers: list[PlacedLayer] = []
-        for index, place in enumerate(self.placement):
-            if place == "on-chip":
-                layers.append(FloatLayer(self._buffer(capacity, device)))
-            elif place == "resident":
-                layers.append(ResidentLayer(store, self._buffer(tail, device)))
-            else:
-                buffer = self._buffer(tail, device)
-                layers.append(OffloadedLayer(store, buffer, index, self.pipeline))
+        layers = [self._layer(index, device) for index in range(shape.layers)]
         super().__init__(layers=layers)
+
+    def _layer(self, index: int, device: torch.device) -> FloatLayer | BlockLayer:
+        """The layer that the placement of ``index`` asks for."""
+        place, policy = self.placement[index], self.policy
+        if place == "on-chip":
+            return FloatLayer(self._buffer(self.capacity, device))
+        if place == "resident" and policy.resident_format == "float":
+            return FloatResidentLayer(self.store, self._buffer(self.capacity, device))
+        tail = self._buffer(tail_tokens(policy), device)
+        if place == "resident":
+            return ResidentLayer(self.store, tail)
+        kind = NibbleLayer if policy.nibble else OffloadedLayer
+        return kind(self.store, tail, index, self.pipeline)
 
     def _buffer(self, tokens: int, device: torch.device) -> Buffer:
         return Buffer(self.shape.heads, tokens, self.shape.dim, self.shape.dtype, device)
@@ -96,26 +105,30 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Start streaming the first offloaded layers of the coming pass."""
         self.pipeline.begin()
 
+    def lookups(self) -> tuple[int, int]:
+        """Packed layers found on the device, and fetched, since the last call (one pass's)."""
+        pipeline = self.pipeline
+        fixed = [layer for layer in self.layers if isinstance(layer, BlockLayer)]
+        hits = sum(not isinstance(layer, OffloadedLayer) and layer.blocks > 0 for layer in fixed)
+        found = hits + pipeline.hits, pipeline.misses
+        pipeline.hits = pipeline.misses = 0
+        return found
+
     def read_bytes(self) -> int:
         """Bytes of stored KV that one pass reads: floats on-chip and in tails, packed blocks."""
-        per_token = self.shape.token_bytes
+        token = self.shape.token_bytes
         total = 0
         for layer in self.layers:
             if isinstance(layer, BlockLayer):
-                total += layer.blocks * layer.codec.record_bytes
-                total += (layer.length - layer.packed_tokens) * per_token
+                total += layer.packed_bytes + (layer.length - layer.packed_tokens) * token
             else:
-                total += layer.length * per_token
+                total += layer.length * token
         return total
 
     def allocated(self) -> dict[str, int]:
         """Bytes really allocated, by place: the measured side of `mspeckv.kv.plan`."""
         sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}
         for layer in self.layers:
-            if isinstance(layer, FloatLayer):
-                sizes["on_chip"] += layer.buffer.bytes
-                continue
-            sizes["tail"] += layer.tail.bytes
-            place = "offloaded" if isinstance(layer, OffloadedLayer) else "resident"
-            sizes[place] += layer.records.numel()
+            for place, count in layer.bytes_by_place().items():
+                sizes[place] += count
         return {**sizes, "slots": self.pipeline.bytes, "scratch": self.scratch.bytes}

@@ -1,7 +1,7 @@
-"""Cache layers by placement: on-chip, resident, offloaded.
+"""Cache layers that stay on the device: on-chip, and resident in either format.
 
 All are `transformers` cache layers: a model calls `update` with the new tokens' K and V and gets
-back everything attention should see, ``[1, H, S, D]``.
+back everything attention should see, ``[1, H, S, D]``. Offloaded layers: `mspeckv.kv.offload`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from mspeckv.config import KVPolicy
 from mspeckv.events import Purpose
-from mspeckv.kv.link import CopyEngine, Ticket
+from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.plan import packed_blocks
 from mspeckv.kv.quantize import BlockCodec
 
@@ -86,13 +86,25 @@ class FloatLayer(PlacedLayer):
         super().__init__()
         self.buffer = buffer
 
+    def bytes_by_place(self) -> dict[str, int]:
+        """Bytes allocated for this layer alone."""
+        return {"on_chip": self.buffer.bytes}
+
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write tokens from position ``start`` on."""
+        self.buffer.write(start, key, value)
+
+    def show(self, length: int, coarse: bool = False) -> KV:
+        """The first ``length`` tokens, as views; floats are never coarse."""
+        return self.buffer.read(length)
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> KV:
         """Append and return views of everything held."""
-        self.buffer.write(self.length, key_states, value_states)
+        self.put(self.length, key_states, value_states)
         self.length += key_states.shape[2]
-        return self.buffer.read(self.length)
+        return self.show(self.length)
 
 
 @dataclass(frozen=True)
@@ -101,62 +113,81 @@ class Store:
 
     Attributes:
         codec: how a block is packed.
+        planes: how it is split, in nibble mode.
         policy: block size and float tail.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
     """
 
     codec: BlockCodec
+    planes: NibblePlanes | None
     policy: KVPolicy
     blocks: int
     scratch: Buffer
 
 
 class BlockLayer(PlacedLayer):
-    """KV kept as packed blocks at fixed absolute positions, the unfinished block as floats.
+    """KV in packed blocks at fixed absolute positions, the unfinished block as floats.
 
     Tokens enter the tail as floats; a block is packed only when all its tokens, and the policy's
     tail after them, are settled, with scales from the whole block. So the stored bytes depend on
     the tokens alone, not on the rounds and rejections by which they came (path independence).
+
+    Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
     """
 
     def __init__(self, store: Store, tail: Buffer) -> None:
         super().__init__()
-        self.codec, self.policy, self.scratch = store.codec, store.policy, store.scratch
+        self.store, self.codec, self.policy = store, store.codec, store.policy
         self.tail = tail
         self.blocks = 0
-        self.records = self.allocate(store.blocks)
-
-    def allocate(self, blocks: int) -> torch.Tensor:
-        """Room for ``blocks`` records on the device."""
-        device = self.tail.key.device
-        return torch.empty(blocks, self.codec.record_bytes, dtype=torch.uint8, device=device)
 
     @property
     def packed_tokens(self) -> int:
         """Tokens in finished blocks."""
         return self.blocks * self.codec.block
 
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of stored blocks that a full pass reads."""
+        return self.blocks * self.codec.record_bytes
+
+    @property
+    def coarse_bytes(self) -> int:
+        """Bytes of stored blocks that a coarse pass reads."""
+        return self.packed_bytes
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> KV:
-        """Append; returns the whole layer, unpacked into the shared scratch buffer.
+        """Append; returns the whole layer.
 
         A prompt read into an empty layer is returned as it came: attention over it is exact, and
         its whole blocks are packed, and sent away, once.
         """
-        fresh = self.length == 0
+        start = self.length
         self.length += key_states.shape[2]
-        if fresh:
+        if start == 0:
             whole = packed_blocks(self.policy, self.length) * self.codec.block
             self.pack(key_states[:, :, :whole], value_states[:, :, :whole], "prefill")
-            self.tail.write(0, key_states[:, :, whole:], value_states[:, :, whole:])
+            self.put(whole, key_states[:, :, whole:], value_states[:, :, whole:])
             return key_states, value_states
-        tail_length = self.length - self.packed_tokens
-        self.tail.write(tail_length - key_states.shape[2], key_states, value_states)
-        self.unpack(self.scratch.read(self.packed_tokens))
-        self.scratch.write(self.packed_tokens, *self.tail.read(tail_length))
-        return self.scratch.read(self.length)
+        self.put(start, key_states, value_states)
+        return self.show(self.length)
+
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write unsettled tokens from position ``start`` on."""
+        self.tail.write(start - self.packed_tokens, key, value)
+
+    def show(self, length: int, coarse: bool = False) -> KV:
+        """The first ``length`` tokens, unpacked into the shared scratch buffer.
+
+        ``coarse`` reads the upper planes only (nibble mode).
+        """
+        scratch = self.store.scratch
+        self.unpack(scratch.read(self.packed_tokens), coarse)
+        scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
+        return scratch.read(length)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on, then pack the blocks that are now complete."""
@@ -166,105 +197,94 @@ class BlockLayer(PlacedLayer):
                 f"{self.packed_tokens} are packed"
             )
         self.length = length
-        block = self.codec.block
         while self.blocks < packed_blocks(self.policy, length):
-            rest = self.length - self.packed_tokens
-            self.pack(*self.tail.read(block), "flush")
-            moved = tuple(part.clone() for part in self.tail.read(rest, block))
-            self.tail.write(0, *moved)
+            self.flush()
+
+    def flush(self) -> None:
+        """Pack the tail's first block and move the rest of the tail to its front."""
+        block, rest = self.codec.block, self.length - self.packed_tokens
+        self.pack(*self.tail.read(block), "flush")
+        moved = tuple(part.clone() for part in self.tail.read(rest, block))
+        self.tail.write(0, *moved)
 
     def pack(self, key: torch.Tensor, value: torch.Tensor, purpose: Purpose) -> None:
-        """Append whole blocks ``[1, H, n * block, D]`` to the records."""
-        records = self.codec.encode(key, value)
-        self.records[self.blocks : self.blocks + len(records)] = records
-        self.blocks += len(records)
+        """Append whole blocks ``[1, H, n * block, D]``."""
+        count = key.shape[2] // self.codec.block
+        if count:
+            self.keep(self.codec.encode(key, value), purpose)
+            self.blocks += count
 
-    def unpack(self, out: KV) -> None:
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Store new records after those held."""
+        raise NotImplementedError
+
+    def unpack(self, out: KV, coarse: bool) -> None:
         """Decode all finished blocks into ``out``."""
-        self.codec.decode(self.records[: self.blocks], *out)
+        raise NotImplementedError
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Bytes allocated for this layer alone."""
+        raise NotImplementedError
 
 
 class ResidentLayer(BlockLayer):
-    """Packed blocks in device memory: nothing crosses the link."""
+    """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
 
-
-class OffloadedLayer(BlockLayer):
-    """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
-
-    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+    def __init__(self, store: Store, tail: Buffer) -> None:
         super().__init__(store, tail)
-        self.index, self.pipeline, self.order = index, pipeline, len(pipeline.layers)
-        pipeline.layers.append(self)
+        self.records = torch.empty(
+            store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
+        )
 
-    def allocate(self, blocks: int) -> torch.Tensor:
-        """Room for ``blocks`` records in host memory."""
-        return torch.empty(blocks, self.codec.record_bytes, dtype=torch.uint8)
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Store new records after those held."""
+        self.records[self.blocks : self.blocks + len(records)] = records
 
-    def pack(self, key: torch.Tensor, value: torch.Tensor, purpose: Purpose) -> None:
-        """Pack on the device, then send the records to the host; each byte crosses once."""
-        records = self.codec.encode(key, value)
-        if len(records):
-            place = self.records[self.blocks : self.blocks + len(records)]
-            self.pipeline.link.copy(records, place, "to_host", purpose, self.index)
-        self.blocks += len(records)
+    def unpack(self, out: KV, coarse: bool) -> None:
+        """Decode all finished blocks into ``out``."""
+        records = self.records[: self.blocks]
+        if coarse:
+            assert self.store.planes is not None
+            self.store.planes.coarse_whole(records, *out)
+        else:
+            self.codec.decode(records, *out)
 
-    def unpack(self, out: KV) -> None:
-        """Wait for this layer's records, decode them, and let the next fetch start."""
-        slot = self.pipeline.take(self)
-        self.codec.decode(slot[: self.blocks], *out)
-        self.pipeline.release(self)
+    def bytes_by_place(self) -> dict[str, int]:
+        """Records on the device, and the tail."""
+        return {"resident": self.records.numel(), "tail": self.tail.bytes}
 
 
-class Pipeline:
-    """Double buffering: while one offloaded layer is computed, the next one crosses the link.
+class FloatResidentLayer(BlockLayer):
+    """The values that packed blocks would give, kept unpacked: bytes spent to save time.
 
-    Slots are handed out in layer order; a slot freed by a layer's decoding takes the fetch of the
-    layer two further on. The first two fetches start with `begin`, before the round's drafting.
+    One buffer holds the whole layer; a finished block is quantized and decoded in place.
     """
 
-    SLOTS = 2
-
-    def __init__(
-        self, link: CopyEngine, record_bytes: int, blocks: int, device: torch.device, layers: int
-    ) -> None:
-        self.link = link
-        self.layers: list[OffloadedLayer] = []
-        count = min(self.SLOTS, layers)
-        self.slots = [
-            torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
-            for _ in range(count)
-        ]
-        self._tickets: dict[int, Ticket] = {}
-        self._next = 0
-
     @property
-    def bytes(self) -> int:
-        """Bytes of the slots."""
-        return sum(slot.numel() for slot in self.slots)
+    def packed_bytes(self) -> int:
+        """Bytes of finished blocks that a pass reads."""
+        key, value = self.tail.read(self.packed_tokens)
+        return (key.numel() + value.numel()) * key.element_size()
 
-    def begin(self) -> None:
-        """Start the first fetches of the next pass."""
-        self._next = 0
-        for _ in self.slots:
-            self._fetch_next()
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write tokens from position ``start`` on."""
+        self.tail.write(start, key, value)
 
-    def take(self, layer: OffloadedLayer) -> torch.Tensor:
-        """The slot holding ``layer``'s records, once they have arrived."""
-        if layer.order not in self._tickets:
-            self.begin()
-        self.link.wait(self._tickets[layer.order])
-        return self.slots[layer.order % len(self.slots)]
+    def show(self, length: int, coarse: bool = False) -> KV:
+        """The first ``length`` tokens, as views."""
+        return self.tail.read(length)
 
-    def release(self, layer: OffloadedLayer) -> None:
-        """``layer``'s slot may be overwritten."""
-        del self._tickets[layer.order]
-        self._fetch_next()
+    def flush(self) -> None:
+        """Quantize the oldest float block in place."""
+        start = self.packed_tokens
+        self.pack(*self.tail.read(start + self.codec.block, start), "flush")
 
-    def _fetch_next(self) -> None:
-        if self._next >= len(self.layers):
-            return
-        order, layer = self._next, self.layers[self._next]
-        self._next += 1
-        slot = self.slots[order % len(self.slots)]
-        source, target = layer.records[: layer.blocks], slot[: layer.blocks]
-        self._tickets[order] = self.link.copy(source, target, "to_device", "verify", layer.index)
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Decode new records to where their tokens stand."""
+        start = self.packed_tokens
+        end = start + len(records) * self.codec.block
+        self.codec.decode(records, *self.tail.read(end, start))
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """The one buffer."""
+        return {"resident": self.tail.bytes}

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from transformers import PretrainedConfig
-
 from mspeckv.config import KVPolicy, Speculation
 from mspeckv.events import Memory
+from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
 
-
-@dataclass(frozen=True)
-class KVShape:
-    """What a model's KV cache is made of.
-
-    Attributes:
-        layers: decoder layers N.
-        heads: KV heads H.
-        dim: head dim D.
-        dtype: compute dtype.
-    """
-
-    layers: int
-    heads: int
-    dim: int
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, config: PretrainedConfig, dtype: torch.dtype) -> KVShape:
-        """The KV shape of a transformers configuration."""
-        text = config.get_text_config()
-        heads = text.num_attention_heads
-        dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-        kv_heads = getattr(text, "num_key_value_heads", None) or heads
-        return cls(text.num_hidden_layers, kv_heads, dim, dtype)
-
-    @property
-    def token_bytes(self) -> int:
-        """Unquantized K and V bytes of one token in one layer."""
-        return 2 * self.heads * self.dim * self.dtype.itemsize
+LOOK_AHEAD = 2
+"""Offloaded layers whose blocks are on the device at once: the one computed, the one coming."""
 
 
 def packed_blocks(policy: KVPolicy, tokens: int) -> int:
@@ -54,7 +25,7 @@ def tail_tokens(policy: KVPolicy) -> int:
     One block and the policy's tail when quantizing, since rounds end at flush boundaries; a block
     more when lossless, so that rounds may run across them.
     """
-    return policy.tail + policy.block * (2 if policy.bits == "full" else 1)
+    return policy.tail + policy.block * (2 if policy.lossless else 1)
 
 
 @dataclass(frozen=True)
@@ -88,20 +59,39 @@ class CacheSizes:
         return Memory(self.on_chip, self.resident, self.offloaded, self.device + weights)
 
 
+def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
+    """Bytes of one block of one offloaded layer that cross the link in a pass."""
+    if policy.nibble:
+        return NibblePlanes(shape, policy).lower_bytes
+    return BlockCodec.of(shape, policy).record_bytes
+
+
+def needs_scratch(policy: KVPolicy, layers: int) -> bool:
+    """Whether any layer has to be unpacked for its pass."""
+    places = set(policy.placement(layers))
+    packed_residents = "resident" in places and policy.resident_format == "packed"
+    return packed_residents or "offloaded" in places
+
+
 def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
-    placement = policy.placement(shape.layers)
-    codec = BlockCodec(shape.heads, shape.dim, policy.block, policy.bits, policy.group, shape.dtype)
-    layer_records = packed_blocks(policy, capacity) * codec.record_bytes
-    offloaded, on_chip = placement.count("offloaded"), placement.count("on-chip")
-    packed = shape.layers - on_chip
+    places = policy.placement(shape.layers)
+    on_chip, offloaded = places.count("on-chip"), places.count("offloaded")
+    resident = places.count("resident")
+    blocks = packed_blocks(policy, capacity)
+    floats = capacity * shape.token_bytes
+    record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
+    slots = min(LOOK_AHEAD + policy.cached_layers, offloaded)
+    in_floats = policy.resident_format == "float"
+    # in nibble mode, what is not streamed of an offloaded layer's record stays on the device
+    upper = record - streamed if policy.nibble else 0
     return CacheSizes(
-        on_chip=on_chip * capacity * shape.token_bytes,
-        resident=placement.count("resident") * layer_records,
-        offloaded=offloaded * layer_records,
-        tail=packed * tail_tokens(policy) * shape.token_bytes,
-        slots=min(2, offloaded) * layer_records,
-        scratch=capacity * shape.token_bytes if packed else 0,
+        on_chip=on_chip * floats,
+        resident=resident * (floats if in_floats else blocks * record) + offloaded * blocks * upper,
+        offloaded=offloaded * blocks * streamed,
+        tail=(offloaded + (0 if in_floats else resident)) * tail_tokens(policy) * shape.token_bytes,
+        slots=slots * blocks * streamed,
+        scratch=floats if needs_scratch(policy, shape.layers) else 0,
         retrieval=0,
         streaming=0,
     )

@@ -16,7 +16,8 @@ from math import prod
 
 import torch
 
-from mspeckv.config import Width, refuse
+from mspeckv.config import KVPolicy, Width, refuse
+from mspeckv.kv.shape import KVShape
 
 _SMALLEST_HALF = 2.0**-24
 
@@ -43,7 +44,8 @@ class BlockCodec:
         heads: KV heads H.
         dim: head dim D.
         block: tokens per block T.
-        bits: 8, 4, 2 or ``"full"`` (the compute dtype's own bytes, lossless).
+        bits: 8, 4, 2 or ``"full"`` (the compute dtype's own bytes, lossless); a pair gives keys
+            and values widths of their own.
         group: channels per V scale; head dims under it use one group.
         dtype: compute dtype.
 
@@ -52,36 +54,48 @@ class BlockCodec:
     """
 
     def __init__(
-        self, heads: int, dim: int, block: int, bits: Width, group: int, dtype: torch.dtype
+        self,
+        heads: int,
+        dim: int,
+        block: int,
+        bits: Width | tuple[Width, Width],
+        group: int,
+        dtype: torch.dtype,
     ) -> None:
-        self.heads, self.dim, self.block, self.bits, self.dtype = heads, dim, block, bits, dtype
+        widths = bits if isinstance(bits, tuple) else (bits, bits)
+        self.heads, self.dim, self.block, self.dtype = heads, dim, block, dtype
+        self.widths: dict[str, Width] = dict(zip("kv", widths, strict=True))
         self.group = min(group, dim)
-        if bits != "full" and dim % self.group:
+        if self.widths["v"] != "full" and dim % self.group:
             raise refuse("group", group, f"use a divisor of the head dim {dim}")
         self._parts: dict[str, Part] = {}
         self.record_bytes = 0
-        if bits == "full":
-            self._add("k", dtype, (heads, block, dim))
-            self._add("v", dtype, (heads, block, dim))
-            return
-        packed = block * bits // 8
-        scales = (heads, block, dim // self.group)
-        self._add("k", torch.uint8, (heads, packed, dim))
-        self._add("k_step", torch.float16, (heads, 1, dim))
-        self._add("k_low", torch.float16, (heads, 1, dim))
-        self._add("v", torch.uint8, (heads, packed, dim))
-        self._add("v_step", torch.float16, scales)
-        self._add("v_low", torch.float16, scales)
+        scales = {"k": (heads, 1, dim), "v": (heads, block, dim // self.group)}
+        for name, width in self.widths.items():
+            if width == "full":
+                self._add(name, dtype, (heads, block, dim))
+                continue
+            self._add(name, torch.uint8, (heads, block * width // 8, dim))
+            self._add(f"{name}_step", torch.float16, scales[name])
+            self._add(f"{name}_low", torch.float16, scales[name])
+
+    @classmethod
+    def of(cls, shape: KVShape, policy: KVPolicy) -> BlockCodec:
+        """The codec that a policy asks for.
+
+        Raises:
+            ValueError: the policy's group does not divide the head dim.
+        """
+        return cls(shape.heads, shape.dim, policy.block, policy.widths, policy.group, shape.dtype)
 
     def _add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         size = prod(shape) * dtype.itemsize
         self._parts[name] = Part(self.record_bytes, size, dtype, shape)
         self.record_bytes += size
 
-    @property
-    def lossless(self) -> bool:
-        """Whether decoding gives back exactly what was encoded."""
-        return self.bits == "full"
+    def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
+        """One of the record's tensors, ``[n, *shape]``, as a view; see `BlockCodec.of`."""
+        return self._parts[name].view(records)
 
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Pack whole blocks.
@@ -95,41 +109,47 @@ class BlockCodec:
         """
         count = key.shape[2] // self.block
         records = torch.empty(count, self.record_bytes, dtype=torch.uint8, device=key.device)
-        key, value = self._blocks(key), self._blocks(value)
-        if self.bits == "full":
-            self._parts["k"].view(records).copy_(key)
-            self._parts["v"].view(records).copy_(value)
-            return records
-        grouped = value.unflatten(-1, (-1, self.group))
-        self._quantize(records, "k", key, dim=2)
-        self._quantize(records, "v", grouped, dim=4)
+        for name, tensor in (("k", key), ("v", value)):
+            blocks = self.blocks(tensor)
+            if self.widths[name] == "full":
+                self.part(name, records).copy_(blocks)
+            elif name == "k":
+                self._quantize(records, name, blocks, dim=2)
+            else:
+                self._quantize(records, name, blocks.unflatten(-1, (-1, self.group)), dim=4)
         return records
 
     def decode(self, records: torch.Tensor, key_out: torch.Tensor, value_out: torch.Tensor) -> None:
         """Unpack ``records`` ``[n, record_bytes]`` into ``[1, H, n * block, D]`` outputs."""
-        key = self._blocks(key_out).transpose(0, 1)
-        value = self._blocks(value_out).transpose(0, 1)
-        if self.bits == "full":
-            key.copy_(self._parts["k"].view(records).transpose(0, 1))
-            value.copy_(self._parts["v"].view(records).transpose(0, 1))
+        for name, out in (("k", key_out), ("v", value_out)):
+            blocks = self.blocks(out).transpose(0, 1)
+            packed = self.part(name, records).transpose(0, 1)
+            width = self.widths[name]
+            if width == "full":
+                blocks.copy_(packed)
+                continue
+            _unpack(packed, width, blocks)
+            self.rescale(records, name, blocks)
+
+    def rescale(
+        self, records: torch.Tensor, name: str, codes: torch.Tensor, shift: float = 0.0
+    ) -> None:
+        """Turn codes ``[H, n, T, D]`` into values in place: ``low + step * (code + shift)``."""
+        step = self.part(f"{name}_step", records).transpose(0, 1).to(self.dtype)
+        low = self.part(f"{name}_low", records).transpose(0, 1).to(self.dtype)
+        if shift:
+            low = low + shift * step
+        if name == "k":
+            torch.addcmul(low, codes, step, out=codes)
             return
-        self._unpack(self._parts["k"].view(records).transpose(0, 1), key)
-        low, step = self._scales(records, "k")
-        torch.addcmul(low, key, step, out=key)
-        self._unpack(self._parts["v"].view(records).transpose(0, 1), value)
-        low, step = self._scales(records, "v")
         # mul and add, not addcmul: it has no fast path for a scale constant along the row
-        grouped = value.unflatten(-1, (-1, self.group))
+        grouped = codes.unflatten(-1, (-1, self.group))
         grouped.mul_(step.unsqueeze(-1)).add_(low.unsqueeze(-1))
 
-    def _blocks(self, tensor: torch.Tensor) -> torch.Tensor:
+    def blocks(self, tensor: torch.Tensor) -> torch.Tensor:
         """``[1, H, n * T, D] -> [n, H, T, D]``, a view."""
         blocks: torch.Tensor = tensor[0].unflatten(1, (-1, self.block)).transpose(0, 1)
         return blocks
-
-    def _scales(self, records: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        low = self._parts[f"{name}_low"].view(records).transpose(0, 1).to(self.dtype)
-        return low, self._parts[f"{name}_step"].view(records).transpose(0, 1).to(self.dtype)
 
     def _quantize(self, records: torch.Tensor, name: str, x: torch.Tensor, dim: int) -> None:
         """Codes ``c = round((x - low) / step)`` of one tensor, ``low`` and ``step`` along ``dim``.
@@ -138,8 +158,9 @@ class BlockCodec:
         are taken against the rounded pair, so that rounding them never pushes a value out of
         range: the error stays at most step / 2.
         """
-        assert self.bits != "full"
-        top = 2**self.bits - 1
+        width = self.widths[name]
+        assert width != "full"
+        top = 2**width - 1
         wide = x.float()
         low = _half_down(wide.amin(dim, keepdim=True))
         step = _half_up((wide.amax(dim, keepdim=True) - low.float()) / top)
@@ -147,23 +168,23 @@ class BlockCodec:
         codes = ((wide - low.float()) / step.float()).round_().clamp_(0, top).to(torch.uint8)
         if dim == 4:
             codes, low, step = codes.flatten(3), low.squeeze(4), step.squeeze(4)
-        planes = codes.unflatten(2, (8 // self.bits, -1)).unbind(2)
+        planes = codes.unflatten(2, (8 // width, -1)).unbind(2)
         packed = planes[0]
         for index, plane in enumerate(planes[1:], start=1):
-            packed = packed | (plane << (index * self.bits))
-        self._parts[name].view(records).copy_(packed)
-        self._parts[f"{name}_low"].view(records).copy_(low)
-        self._parts[f"{name}_step"].view(records).copy_(step)
+            packed = packed | (plane << (index * width))
+        self.part(name, records).copy_(packed)
+        self.part(f"{name}_low", records).copy_(low)
+        self.part(f"{name}_step", records).copy_(step)
 
-    def _unpack(self, packed: torch.Tensor, out: torch.Tensor) -> None:
-        """Codes ``[H, n, T * bits / 8, D]`` as floats in ``out`` ``[H, n, T, D]``."""
-        assert self.bits != "full"
-        if self.bits == 8:
-            out.copy_(packed)
-            return
-        top = 2**self.bits - 1
-        for index, plane in enumerate(out.unflatten(2, (8 // self.bits, -1)).unbind(2)):
-            plane.copy_((packed >> (index * self.bits)) & top)
+
+def _unpack(packed: torch.Tensor, width: int, out: torch.Tensor) -> None:
+    """Codes ``[H, n, T * width / 8, D]`` as floats in ``out`` ``[H, n, T, D]``."""
+    if width == 8:
+        out.copy_(packed)
+        return
+    top = 2**width - 1
+    for index, plane in enumerate(out.unflatten(2, (8 // width, -1)).unbind(2)):
+        plane.copy_((packed >> (index * width)) & top)
 
 
 def _half_down(x: torch.Tensor) -> torch.Tensor:

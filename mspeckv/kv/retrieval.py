@@ -17,7 +17,8 @@ from transformers.cache_utils import Cache
 from mspeckv.attention import fold_groups
 from mspeckv.config import Speculation
 from mspeckv.kv.layers import Buffer, FloatLayer
-from mspeckv.kv.plan import ChunkPlan, KVShape
+from mspeckv.kv.plan import ChunkPlan
+from mspeckv.kv.shape import KVShape
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""

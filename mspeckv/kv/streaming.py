@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.kv.layers import Buffer, FloatLayer
-from mspeckv.kv.plan import KVShape
+from mspeckv.kv.shape import KVShape
 
 
 def streaming_slots(sinks: int, window: int, slack: int) -> int:

@@ -1,0 +1,170 @@
+"""Offloaded layers, and the pipeline that brings them over the link in time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+
+from mspeckv.events import Purpose
+from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
+from mspeckv.kv.link import CopyEngine, Ticket
+from mspeckv.kv.plan import LOOK_AHEAD
+
+
+class OffloadedLayer(BlockLayer):
+    """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
+
+    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+        super().__init__(store, tail)
+        self.index, self.pipeline, self.order = index, pipeline, len(pipeline.layers)
+        self.records = torch.empty(store.blocks, pipeline.record_bytes, dtype=torch.uint8)
+        pipeline.layers.append(self)
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Send new records to the host; each byte crosses once."""
+        place = slice(self.blocks, self.blocks + len(records))
+        self.pipeline.link.copy(records, self.records[place], "to_host", purpose, self.index)
+        held = self.pipeline.held.get(self.order)
+        if held is not None:
+            held[place] = records
+
+    def unpack(self, out: KV, coarse: bool) -> None:
+        """Wait for this layer's records, decode them, and let the next fetch start."""
+        slot = self.pipeline.take(self)
+        self.codec.decode(slot[: self.blocks], *out)
+        self.pipeline.release(self)
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Records on the host, and the tail."""
+        return {"offloaded": self.records.numel(), "tail": self.tail.bytes}
+
+
+class NibbleLayer(OffloadedLayer):
+    """Upper plane on the device, lower plane in host memory; see `mspeckv.kv.nibble`."""
+
+    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+        super().__init__(store, tail, index, pipeline)
+        assert store.planes is not None
+        self.planes = store.planes
+        self.upper = torch.empty(
+            store.blocks,
+            self.planes.upper.record_bytes,
+            dtype=torch.uint8,
+            device=tail.key.device,
+        )
+
+    @property
+    def coarse_bytes(self) -> int:
+        """Bytes of the upper planes."""
+        return self.blocks * self.planes.upper.record_bytes
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Split new records; the lower plane goes to the host."""
+        upper, lower = self.planes.split(records)
+        self.upper[self.blocks : self.blocks + len(records)] = upper
+        super().keep(lower, purpose)
+
+    def unpack(self, out: KV, coarse: bool) -> None:
+        """Decode the upper plane, joined with the fetched lower one unless ``coarse``."""
+        upper = self.upper[: self.blocks]
+        if coarse:
+            self.planes.coarse(upper, *out)
+            return
+        slot = self.pipeline.take(self)
+        self.planes.join(upper, slot[: self.blocks], *out)
+        self.pipeline.release(self)
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """The upper plane counts as resident."""
+        return {**super().bytes_by_place(), "resident": self.upper.numel()}
+
+
+class Pipeline:
+    """Double buffering: while one offloaded layer is computed, the next one crosses the link.
+
+    Layers are looked up in the order of the pass, at most `LOOK_AHEAD` before they are needed; the
+    first lookups happen in `begin`, before the round's drafting. A miss fetches into a free slot.
+    With ``cached`` > 0 the slots of the layers looked up last stay valid (LRU), and a lookup that
+    finds its layer moves nothing. A decoder visits its layers in a cycle, so a cache smaller than
+    the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
+
+    Args:
+        link: carries the fetches.
+        record_bytes: bytes per block that cross the link.
+        blocks: most blocks of a layer.
+        device: where slots are.
+        layers: offloaded layers there will be.
+        cached: how many of them stay on the device.
+    """
+
+    def __init__(
+        self,
+        link: CopyEngine,
+        record_bytes: int,
+        blocks: int,
+        device: torch.device,
+        layers: int,
+        cached: int = 0,
+    ) -> None:
+        self.link, self.record_bytes, self.cached = link, record_bytes, cached
+        self.layers: list[OffloadedLayer] = []
+        self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self.hits = self.misses = 0
+        self._free = [
+            torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(LOOK_AHEAD + cached, layers))
+        ]
+        self.bytes = sum(slot.numel() for slot in self._free)
+        self._ready: dict[int, tuple[torch.Tensor, Ticket | None]] = {}
+        self._next = 0
+
+    def begin(self) -> None:
+        """Look up the first layers of the next pass."""
+        self._next = 0
+        for _ in range(LOOK_AHEAD):
+            self._look_up_next()
+
+    def take(self, layer: OffloadedLayer) -> torch.Tensor:
+        """The slot holding ``layer``'s records, once they have arrived."""
+        if layer.order not in self._ready:
+            self.begin()
+        slot, ticket = self._ready[layer.order]
+        if ticket is not None:
+            self.link.wait(ticket)
+        return slot
+
+    def release(self, layer: OffloadedLayer) -> None:
+        """``layer`` has been decoded: its slot is free unless the cache holds on to it."""
+        slot, _ = self._ready.pop(layer.order)
+        if self.held.get(layer.order) is not slot:
+            self._free.append(slot)
+        self._look_up_next()
+
+    def _look_up_next(self) -> None:
+        if self._next >= len(self.layers):
+            return
+        order, layer = self._next, self.layers[self._next]
+        self._next += 1
+        held = self.held.get(order)
+        if held is not None:
+            self.held.move_to_end(order)
+            self._ready[order] = held, None
+            self.hits += bool(layer.blocks)
+            return
+        slot = self._free.pop()
+        self.misses += bool(layer.blocks)
+        source, target = layer.records[: layer.blocks], slot[: layer.blocks]
+        ticket = self.link.copy(source, target, "to_device", "verify", layer.index)
+        self._ready[order] = slot, ticket
+        if self.cached:
+            self._hold(order, slot)
+
+    def _hold(self, order: int, slot: torch.Tensor) -> None:
+        """Cache ``slot``; drop the layer looked up longest ago if there are too many."""
+        self.held[order] = slot
+        if len(self.held) > self.cached:
+            dropped, freed = self.held.popitem(last=False)
+            # one still waited for is freed by its own `release`
+            if dropped not in self._ready:
+                self._free.append(freed)
