@@ -21,8 +21,20 @@ def policies(draw: st.DrawFn, layers: int = 4) -> KVPolicy:
     on_chip = draw(st.integers(0, layers))
     resident = draw(st.integers(0, layers - on_chip))
     block = draw(st.sampled_from([8, 16, 32, 64]))
-    group, tail = draw(st.sampled_from([8, 16])), draw(st.integers(0, 40))
-    return KVPolicy(bits, on_chip, resident, block=block, group=group, tail=tail)
+    kind = draw(st.sampled_from(["plain", "nibble", "lru", "float"]))
+    bits = 8 if kind == "nibble" else bits
+    return KVPolicy(
+        bits,
+        on_chip,
+        resident,
+        block=block,
+        group=draw(st.sampled_from([8, 16])),
+        tail=draw(st.integers(0, 40)),
+        k_bits=draw(st.sampled_from([None, 8, 4])) if kind == "plain" and bits != "full" else None,
+        nibble=kind == "nibble",
+        resident_format="float" if kind == "float" else "packed",
+        residency="lru" if kind == "lru" else "static",
+    )
 
 
 @st.composite
@@ -48,6 +60,7 @@ def speculations(draw: st.DrawFn) -> Speculation:
     prompt=st.integers(2, 120),
     new_tokens=st.integers(1, 40),
     seed=st.integers(0, 50),
+    draw_nibble=st.booleans(),
 )
 def test_greedy_output_is_autoregressive_output(
     family: str,
@@ -56,11 +69,13 @@ def test_greedy_output_is_autoregressive_output(
     prompt: int,
     new_tokens: int,
     seed: int,
+    draw_nibble: bool,
 ) -> None:
     pair, ids = random_pair(family), random_prompt(prompt, seed=seed)
-    for bits in {policy.bits, "full"}:
-        own = replace(policy, bits=bits)
-        methods = [m for m in METHODS if m != "triforce" or bits == "full"]
+    for own in {policy, replace(policy, bits="full", k_bits=None, nibble=False)}:
+        methods = [m for m in METHODS if m != "triforce" or own.lossless]
+        tier1 = "nibble" if own.nibble and draw_nibble else "retrieval"
+        speculation = replace(speculation, tier1=tier1)
         outputs = {
             method: generate(
                 pair,
@@ -74,7 +89,7 @@ def test_greedy_output_is_autoregressive_output(
             for method in methods
         }
         assert len(outputs["autoregressive"]) == new_tokens
-        assert set(outputs.values()) == {outputs["autoregressive"]}, (bits, outputs)
+        assert set(outputs.values()) == {outputs["autoregressive"]}, (own, outputs)
 
 
 @pytest.mark.slow

@@ -1,20 +1,14 @@
-"""Packing keeps its error bound and its size; stored bytes depend on the tokens alone."""
+"""Packing keeps its error bound and its size, in one plane or two."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mspeckv import KVPolicy
-from mspeckv.config import Width
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.layers import BlockLayer
-from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.link import CopyEngine
+from mspeckv.config import KVPolicy, Width
+from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
@@ -80,51 +74,34 @@ def test_full_width_is_lossless() -> None:
     assert torch.equal(outs[1], value)
 
 
-def stored_bytes(policy: KVPolicy, kv: torch.Tensor, steps: list[tuple[int, int]]) -> list[bytes]:
-    """Feed tokens in passes of ``read`` tokens of which ``kept`` are settled."""
-    shape = KVShape(3, HEADS, DIM, torch.float32)
-    junk = torch.full((1, HEADS, 1, DIM), 1e4)
-    with CopyEngine(Ledger(), None) as link:
-        cache = FullCache(shape, policy, kv.shape[3], link, torch.device("cpu"))
-        at = 0
-        for read, kept in steps:
-            for layer in range(3):
-                key = kv[0, layer, None, :, at : at + kept]
-                value = kv[1, layer, None, :, at : at + kept]
-                rejected = junk.expand(1, HEADS, read - kept, DIM)
-                cache.update(torch.cat([key, rejected], 2), torch.cat([value, rejected], 2), layer)
-            at += kept
-            cache.settle(at)
-        link.drain()
-        return [
-            layer.records[: layer.blocks].numpy().tobytes()
-            for layer in cache.layers
-            if isinstance(layer, BlockLayer)
-        ]
+@pytest.mark.parametrize("widths", [(8, 4), (2, 8), ("full", 4), (4, "full")])
+def test_keys_and_values_may_have_widths_of_their_own(widths: tuple[Width, Width]) -> None:
+    key, value = torch.randn(2, 1, HEADS, 32, DIM).unbind(0)
+    outs = []
+    for bits in (widths, widths[0], widths[1]):
+        codec = BlockCodec(HEADS, DIM, 16, bits, 16, torch.float32)
+        out = torch.empty_like(key), torch.empty_like(value)
+        codec.decode(codec.encode(key, value), *out)
+        outs.append(out)
+    mixed, as_key, as_value = outs
+    assert torch.equal(mixed[0], as_key[0])
+    assert torch.equal(mixed[1], as_value[1])
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    bits=st.sampled_from(BITS),
-    prompt=st.integers(1, 50),
-    seed=st.integers(0, 10_000),
-    resident=st.integers(0, 3),
-    tail=st.integers(0, 20),
-)
-def test_stored_bytes_do_not_depend_on_rounds_and_rejections(
-    bits: int, prompt: int, seed: int, resident: int, tail: int
-) -> None:
-    policy = KVPolicy(bits, 0, resident, block=16, group=8, tail=tail)
-    generator = torch.Generator().manual_seed(seed)
-    total = prompt + 60
-    kv = torch.randn(2, 3, HEADS, total, DIM, generator=generator)
-    one_by_one = [(prompt, prompt)] + [(1, 1)] * 60
-    rounds, at = [(prompt, prompt)], prompt
-    dice = random.Random(seed)
-    while at < total:
-        room = min(16 - (at - tail) % 16 if at >= tail else 16 + tail - at, total - at)
-        read = dice.randint(1, room)
-        kept = dice.randint(1, read)
-        rounds.append((read, kept))
-        at += kept
-    assert stored_bytes(policy, kv, one_by_one) == stored_bytes(policy, kv, rounds)
+def test_two_planes_joined_are_the_int8_record_and_the_upper_alone_is_int4() -> None:
+    shape = KVShape(1, HEADS, DIM, torch.float32)
+    planes = NibblePlanes(shape, KVPolicy(nibble=True, block=16, group=8))
+    key, value = torch.randn(2, 1, HEADS, 48, DIM).unbind(0)
+    records = planes.whole.encode(key, value)
+    upper, lower = planes.split(records)
+    assert upper.shape[1] + lower.shape[1] == planes.whole.record_bytes
+    int8, joined, coarse, coarse_whole = (torch.empty(2, *key.shape) for _ in range(4))
+    planes.whole.decode(records, *int8)
+    planes.join(upper, lower, *joined)
+    planes.coarse(upper, *coarse)
+    planes.coarse_whole(records, *coarse_whole)
+    assert torch.equal(int8, joined)
+    assert torch.equal(coarse, coarse_whole)
+    for fine, rough, name in ((int8[0], coarse[0], "k"), (int8[1], coarse[1], "v")):
+        step = planes.whole.part(f"{name}_step", records).float().max()
+        assert 0 < float((fine - rough).abs().max()) <= 7.5 * step + 1e-4

@@ -121,6 +121,8 @@ class Pipeline:
 
     def begin(self) -> None:
         """Look up the first layers of the next pass."""
+        for order in list(self._ready):
+            self._abandon(order)
         self._next = 0
         for _ in range(LOOK_AHEAD):
             self._look_up_next()
@@ -140,6 +142,14 @@ class Pipeline:
         if self.held.get(layer.order) is not slot:
             self._free.append(slot)
         self._look_up_next()
+
+    def _abandon(self, order: int) -> None:
+        """A pass ended before it reached this layer: let its copy finish, then reuse its slot."""
+        slot, ticket = self._ready.pop(order)
+        if ticket is not None:
+            self.link.wait(ticket)
+        if self.held.get(order) is not slot:
+            self._free.append(slot)
 
     def _look_up_next(self) -> None:
         if self._next >= len(self.layers):
