@@ -100,6 +100,11 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--resident", type=int, default=policy.resident, help="layers quantized on the device")
     add("--block", type=int, default=policy.block, help="tokens per quantization block")
     add("--group", type=int, default=policy.group, help="channels that share a V scale")
+    add("--k-bits", type=_width, metavar="8|4|2|full", help="width of keys, if not --kv-bits")
+    add("--v-bits", type=_width, metavar="8|4|2|full", help="width of values, if not --kv-bits")
+    add("--nibble", action="store_true", help="int8 as two int4 planes, the upper on the device")
+    add("--resident-format", default=policy.resident_format, metavar="packed|float")
+    add("--residency", default=policy.residency, metavar="static|lru")
     add("--tail", type=int, default=policy.tail, help="newest tokens kept unquantized")
     add("--gamma", type=int, default=guess.gamma, help="tokens proposed to tier 2 per round")
     add("--draft-gamma", type=int, default=guess.draft_gamma, help="tokens tier 0 proposes")
@@ -109,6 +114,8 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--recent", type=int, default=guess.recent, help="last prompt tokens tier 1 keeps")
     add("--sinks", type=int, default=guess.sinks, help="first tokens tier 0 always sees")
     add("--window", type=int, default=guess.window, help="recent tokens tier 0 sees")
+    add("--tier1", default=guess.tier1, metavar="retrieval|nibble", help="what tier 1 reads")
+    add("--device-gb", type=float, metavar="GB", help="device memory the run may take")
     add("--link", default="off", metavar="off|live|origin|GB/S", help="emulated link on CPU")
     add("--temperature", type=float, default=draw.temperature, help="0 is greedy")
     add("--top-p", type=float, default=draw.top_p, help="nucleus sampling")
@@ -141,6 +148,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         Speculation(**{field.name: given[field.name] for field in fields(Speculation)}),
         Sampling(options.temperature, options.top_p, options.seed, not options.ignore_eos),
         Link.parse(options.link),
+        options.device_gb,
     )
 
 

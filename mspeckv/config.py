@@ -294,6 +294,15 @@ class Link:
 class RunConfig:
     """One run's settings, checked together.
 
+    Attributes:
+        method: one of `METHODS`.
+        new_tokens: tokens to produce at most.
+        policy: tier 2's KV.
+        speculation: the tiers below.
+        sampling: how tokens are drawn.
+        link: the emulated link on CPU.
+        device_gb: device memory that a run may take, in 1e9 bytes; None for what is free.
+
     Raises:
         ValueError: an unknown method, or settings that do not go together.
     """
@@ -304,8 +313,11 @@ class RunConfig:
     speculation: Speculation = Speculation()
     sampling: Sampling = Sampling()
     link: Link = Link()
+    device_gb: float | None = None
 
     def __post_init__(self) -> None:
+        if self.device_gb is not None:
+            check_number("device_gb", self.device_gb, 0.0, 1e5, open_low=True)
         if self.method not in METHODS:
             raise refuse("method", self.method, f"use one of {', '.join(METHODS)}")
         check_count("new_tokens", self.new_tokens, 1)
@@ -327,6 +339,7 @@ class RunConfig:
         speculation: Speculation | None = None,
         sampling: Sampling | None = None,
         link: Link | str | float | None = None,
+        device_gb: float | None = None,
     ) -> Self:
         """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
         return cls(
@@ -336,6 +349,7 @@ class RunConfig:
             speculation=speculation or Speculation(),
             sampling=sampling or Sampling(),
             link=Link() if link is None else Link.parse(link),
+            device_gb=device_gb,
         )
 
     def with_method(self, method: str) -> Self:

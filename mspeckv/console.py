@@ -71,6 +71,7 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
         speculation=config.speculation,
         sampling=config.sampling,
         link=config.link,
+        device_gb=config.device_gb,
         cancel=cancel,
         on_progress=progress,
     )
@@ -135,6 +136,12 @@ def describe(summary: RunSummary) -> str:
         f"resident {_megabytes(memory.resident_bytes)}, "
         f"offloaded {_megabytes(memory.offloaded_bytes)} of KV (counted)",
     ]
+    residency = summary.residency
+    if residency.hit_rate is not None:
+        lines.append(
+            f"residency {residency.hits} packed layers found on the device, {residency.misses} "
+            f"fetched: hit rate {residency.hit_rate:.2f} (counted)"
+        )
     for tier in summary.tiers:
         rate = tier.acceptance_rate
         kept = (

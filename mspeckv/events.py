@@ -89,7 +89,8 @@ class Memory:
         resident_bytes: quantized KV of resident layers.
         offloaded_bytes: KV held in host memory.
         peak_device_bytes: everything a device would hold at most: weights, on-chip and resident
-            KV, tail, scratch and double buffers, retrieval and streaming caches.
+            KV, tail, scratch and double buffers, retrieval and streaming caches, and the
+            prefill's activations (see `mspeckv.memory`).
     """
 
     on_chip_bytes: int

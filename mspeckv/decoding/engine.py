@@ -6,12 +6,13 @@ import platform
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import TypedDict, Unpack, cast, overload
 
 import torch
 import transformers
 
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
-from mspeckv.decoding.methods import Tiers, build_tiers, check_method, predict_sizes
+from mspeckv.decoding.methods import Tiers, build_tiers, check_method
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
 from mspeckv.decoding.text import TextStream
@@ -30,39 +31,58 @@ from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine, bandwidth, origin_gbps
 from mspeckv.kv.shape import KVShape
+from mspeckv.memory import check_memory, predict
 from mspeckv.models import Pair
 
 Prompt = str | Sequence[int]
 
 
+class Settings(TypedDict, total=False):
+    """`generate`'s keyword arguments: those of `stream`."""
+
+    method: str
+    new_tokens: int
+    policy: KVPolicy | None
+    speculation: Speculation | None
+    sampling: Sampling | None
+    link: Link | str | float | None
+    device_gb: float | None
+    cancel: threading.Event | None
+    on_progress: Progress | None
+
+
+@overload
+def generate(pair: Pair, prompt: Prompt, **settings: Unpack[Settings]) -> RunSummary: ...
+
+
+@overload
 def generate(
-    pair: Pair,
-    prompt: Prompt,
-    *,
-    method: str = "mspeckv",
-    new_tokens: int = 32,
-    policy: KVPolicy | None = None,
-    speculation: Speculation | None = None,
-    sampling: Sampling | None = None,
-    link: Link | str | float | None = None,
-    cancel: threading.Event | None = None,
-    on_progress: Progress | None = None,
-) -> RunSummary:
-    """Decode ``new_tokens`` after ``prompt``; see `stream` for arguments and errors."""
-    *_, last = stream(
-        pair,
-        prompt,
-        method=method,
-        new_tokens=new_tokens,
-        policy=policy,
-        speculation=speculation,
-        sampling=sampling,
-        link=link,
-        cancel=cancel,
-        on_progress=on_progress,
-    )
-    assert isinstance(last, RunSummary)
-    return last
+    pair: Pair, prompt: list[str] | list[list[int]], **settings: Unpack[Settings]
+) -> list[RunSummary]: ...
+
+
+def generate(
+    pair: Pair, prompt: Prompt | list[str] | list[list[int]], **settings: Unpack[Settings]
+) -> RunSummary | list[RunSummary]:
+    """Decode after ``prompt``, or after each of several; see `stream` for settings and errors.
+
+    Several prompts, of any lengths, are checked together and decoded one after the other, each
+    exactly as if it were alone: rows of one batch would have to roll back by different lengths.
+
+    Returns:
+        The run's summary; for several prompts a list, which ends early when the run is cancelled.
+    """
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+        *_, last = stream(pair, cast("Prompt", prompt), **settings)
+        assert isinstance(last, RunSummary)
+        return last
+    runs = [stream(pair, row, **settings) for row in cast("list[Prompt]", prompt)]
+    done: list[RunSummary] = []
+    while len(done) < len(runs) and not (done and done[-1].cancelled):
+        *_, last = runs[len(done)]
+        assert isinstance(last, RunSummary)
+        done.append(last)
+    return done
 
 
 def stream(
@@ -75,6 +95,7 @@ def stream(
     speculation: Speculation | None = None,
     sampling: Sampling | None = None,
     link: Link | str | float | None = None,
+    device_gb: float | None = None,
     cancel: threading.Event | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[Event]:
@@ -90,6 +111,7 @@ def stream(
         speculation: gammas, budget, chunk and windows.
         sampling: temperature, top-p, seed.
         link: emulated link on CPU: ``"off"``, ``"live"``, ``"origin"`` or GB/s.
+        device_gb: device memory the run may take, in 1e9 bytes; default: what is free.
         cancel: set it from another thread and the run ends within one pass, keeping what it has:
             the last event is then a `RunSummary` with ``cancelled`` true.
         on_progress: told of prefill as ``("prefill", layers done, layers)``.
@@ -97,7 +119,7 @@ def stream(
     Raises:
         ValueError: a setting that is not allowed; at the call, before any work.
     """
-    config = RunConfig.build(method, new_tokens, policy, speculation, sampling, link)
+    config = RunConfig.build(method, new_tokens, policy, speculation, sampling, link, device_gb)
     tokens = encode_prompt(pair, prompt)
     check_run(pair, config, len(tokens))
     return _Run(pair, config, tokens, cancel, on_progress).events()
@@ -127,7 +149,8 @@ def check_run(pair: Pair, config: RunConfig, prompt: int) -> None:
     """Refuse a run that cannot work, before anything is allocated.
 
     Raises:
-        ValueError: the placement, the length or the method does not fit this pair.
+        ValueError: the placement, the length or the method does not fit this pair, or the run
+            does not fit into memory.
     """
     config.policy.check_layers(pair.layers)
     check_method(config, pair)
@@ -139,7 +162,7 @@ def check_run(pair: Pair, config: RunConfig, prompt: int) -> None:
             f"the target has {pair.max_positions} positions: "
             f"use at most {max(0, pair.max_positions - config.new_tokens)} prompt tokens",
         )
-    predict_sizes(config, pair, prompt)
+    check_memory(pair, config, prompt)
 
 
 def measured_step_seconds(pair: Pair) -> float:
@@ -206,8 +229,7 @@ class _Run:
     def _prefill(self, link: CopyEngine) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start = time.perf_counter()
-        sizes = predict_sizes(self.config, self.pair, len(self.prompt))
-        self.memory = sizes.memory(self.pair.weight_bytes)
+        self.memory = predict(self.pair, self.config, len(self.prompt)).record()
         tiers = build_tiers(self.config, self.pair, len(self.prompt), link, self.recorder)
         for reader in tiers.prefilled:
             reader.prefill(self.prompt[:-1])

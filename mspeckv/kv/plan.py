@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mspeckv.config import KVPolicy, Speculation
-from mspeckv.events import Memory
 from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
@@ -53,10 +52,6 @@ class CacheSizes:
             + self.retrieval
             + self.streaming
         )
-
-    def memory(self, weights: int) -> Memory:
-        """The event stream's record, with the models' weights on the device."""
-        return Memory(self.on_chip, self.resident, self.offloaded, self.device + weights)
 
 
 def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
