@@ -1,0 +1,213 @@
+"""The KV store beside the KV caches of transformers: bytes, time per step, quality, overlap.
+
+    python -m benchmarks.kv --quick          # 1 k only
+    python -m benchmarks.kv                  # 1 k, 4 k, 8 k
+
+The peers' packages come with the extra ``bench``. Every figure is measured in this process, on the
+same model and text; the throttled link of the overlap table is emulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from statistics import median
+
+import torch
+
+from benchmarks.caches import Maker, Ours, Stock, subjects
+from benchmarks.report import machine, median_ms, table
+from mspeckv import KVPolicy, Pair, documents, load_pair
+from mspeckv.events import Pass
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
+
+UNSEEN, PASS, STEPS = 512, 16, 24
+"""Tokens judged, tokens per judged pass, single-token steps timed."""
+
+
+def main() -> None:
+    """Print every table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--quick", action="store_true", help="1 k of context only")
+    parser.add_argument("--contexts", help="such as 1024,4096,7680")
+    parser.add_argument("--widths", default="8,4,2")
+    options = parser.parse_args()
+    pair = load_pair(draft="none")
+    default = "1024" if options.quick else "1024,4096,7680"
+    contexts = [int(n) for n in (options.contexts or default).split(",")]
+    widths = tuple(int(n) for n in options.widths.split(","))
+    print(machine(pair.device), end="\n\n")
+    tokens = documents.load_document("python-reference", pair.tokenizer, max(contexts) + UNSEEN)
+    with torch.inference_mode():
+        for context in contexts:
+            print(compare(pair, tokens[: context + UNSEEN], widths), end="\n\n")
+        for context in contexts:
+            print(verification(pair, tokens[:context]), end="\n\n")
+        print(codec_speed(pair, 4096, widths), end="\n\n")
+        print(overlap(pair, tokens[:1024]), end="\n\n")
+    print(peak_memory(contexts))
+
+
+def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
+    """Bytes, time and quality of every cache after one prompt."""
+    prompt, unseen = tokens[:-UNSEEN], tokens[-UNSEEN:]
+    reference: torch.Tensor | None = None
+    rows = []
+    for name, make in subjects(pair, len(tokens) + STEPS, widths).items():
+        try:
+            stored, step, logits = _judge(make, prompt, unseen)
+        except ImportError as error:
+            rows.append((name, *[f"absent ({error.name})"] * 1, "", "", "", ""))
+            continue
+        probs = logits.float().softmax(-1)
+        if reference is None:
+            reference = probs
+        variation = float((probs - reference).abs().sum(-1).mean() / 2)
+        agreement = float((probs.argmax(-1) == reference.argmax(-1)).float().mean())
+        ratio = stored / (pair.layers * KVShape.of(pair.target.config, pair.dtype).token_bytes)
+        rows.append((name, stored, ratio, step, variation, agreement))
+    headers = (
+        "cache", "bytes/token", "of float", "ms/step", "total variation", "top-1 agreement"
+    )  # fmt: skip
+    title = f"{len(prompt)} tokens of context, {UNSEEN} unseen tokens judged (measured)"
+    return f"{title}\n{table(headers, rows)}"
+
+
+def _judge(make: Maker, prompt: list[int], unseen: list[int]) -> tuple[float, float, torch.Tensor]:
+    """Stored bytes per prompt token, median step time in ms, logits of the unseen tokens."""
+    subject = make()
+    subject.prefill(prompt)
+    stored = subject.stored_bytes() / len(prompt)
+    times = []
+    for token in unseen[:STEPS]:
+        start = time.perf_counter()
+        subject.read([token])
+        times.append((time.perf_counter() - start) * 1e3)
+    subject.close()
+    subject = make()
+    subject.prefill(prompt)
+    logits = [subject.read(unseen[at : at + PASS]) for at in range(0, len(unseen), PASS)]
+    subject.close()
+    return stored, median(times[4:]), torch.cat(logits)
+
+
+def verification(pair: Pair, prompt: list[int]) -> str:
+    """A pass over several guesses: ours (all on-chip) against stock transformers."""
+    from transformers import DynamicCache
+
+    rows = []
+    for count in (1, 5, 9, 17):
+        ours = Ours(pair, KVPolicy("full", on_chip=pair.layers), len(prompt) + 32)
+        ours.prefill(prompt[:-count])
+        stock = Stock(pair.target, DynamicCache())
+        stock.prefill(prompt[:-count])
+
+        def our_pass(ours: Ours = ours, count: int = count) -> None:
+            ours.reader.read(prompt, rows=count)
+            ours.reader.settle(len(prompt) - count)
+
+        def stock_pass(stock: Stock = stock, count: int = count) -> None:
+            stock.read(prompt[-count:])
+            stock.crop(count)
+
+        our_ms, stock_ms = median_ms(our_pass, 9), median_ms(stock_pass, 9)
+        ours.close()
+        rows.append((count, our_ms, stock_ms, our_ms / stock_ms))
+    headers = ("tokens", "ours ms", "transformers ms", "ratio")
+    return f"Verification pass at {len(prompt)} tokens (measured)\n{table(headers, rows)}"
+
+
+def codec_speed(pair: Pair, tokens: int, widths: tuple[int, ...]) -> str:
+    """Packing and unpacking one layer against copying its floats."""
+    shape = KVShape.of(pair.target.config, pair.dtype)
+    key, value = torch.randn(2, 1, shape.heads, tokens, shape.dim, dtype=shape.dtype).unbind(0)
+    outs = torch.empty_like(key), torch.empty_like(value)
+    floats = tokens * shape.token_bytes
+
+    def copy() -> None:
+        outs[0].copy_(key)
+        outs[1].copy_(value)
+
+    copy_ms = median_ms(copy, 30)
+    rows = []
+    for bits in widths:
+        codec = BlockCodec.of(shape, KVPolicy(bits))
+        records = codec.encode(key, value)
+        encode_ms = median_ms(lambda codec=codec: codec.encode(key, value), 20)  # type: ignore[misc]
+        decode_ms = median_ms(
+            lambda codec=codec, records=records: codec.decode(records, *outs),  # type: ignore[misc]
+            20,
+        )
+        rows.append(
+            (f"int{bits}", encode_ms, decode_ms, decode_ms / copy_ms, floats / decode_ms / 1e6)
+        )
+    headers = ("width", "quantize ms", "dequantize ms", "of a float copy", "GB/s of floats out")
+    title = f"One layer, {tokens} tokens; copying its floats takes {copy_ms:.2f} ms (measured)"
+    return f"{title}\n{table(headers, rows)}"
+
+
+def overlap(pair: Pair, prompt: list[int]) -> str:
+    """Double buffering: a pass over offloaded layers against max and sum of its two parts."""
+    policy = KVPolicy(8)
+    compute = _pass_ms(pair, policy, prompt, None)[0]
+    rows = []
+    for ratio in (0.5, 1.0, 2.0, 4.0):
+        probe = Ours(pair, policy, len(prompt) + 16)
+        moved = pair.layers * probe.cache.pipeline.record_bytes * (len(prompt) - 32) // policy.block
+        probe.close()
+        gbps = moved / (ratio * compute / 1e3) / 1e9
+        total, transfer = _pass_ms(pair, policy, prompt, gbps)
+        longest, added = max(compute, transfer), compute + transfer
+        rows.append((gbps, compute, transfer, total, total / longest, total / added))
+    headers = ("GB/s", "compute ms", "transfer ms", "pass ms", "of max", "of sum")
+    title = f"Overlap at {len(prompt)} tokens, int8, all layers offloaded (emulated link)"
+    return f"{title}\n{table(headers, rows)}"
+
+
+def _pass_ms(
+    pair: Pair, policy: KVPolicy, prompt: list[int], gbps: float | None
+) -> tuple[float, float]:
+    """Median pass time, and median time from a pass's first transfer to its last, in ms."""
+    subject = Ours(pair, policy, len(prompt) + 16, gbps)
+    subject.prefill(prompt[:-12])
+    passes: list[Pass] = []
+    busy = []
+    for token in prompt[-12:]:
+        start = time.perf_counter()
+        subject.read([token])
+        ms = (time.perf_counter() - start) * 1e3
+        _, _, transfers = subject.recorder.take()
+        fetched = [t for t in transfers if t.direction == "to_device"]
+        busy.append(sum(t.ms for t in fetched))
+        passes.append(Pass(2, "decode", 1, 0, 0.0, ms))
+    subject.close()
+    return median(p.ms for p in passes[2:]), median(busy[2:])
+
+
+def peak_memory(contexts: list[int]) -> str:
+    """Peak resident memory of whole runs, each in a fresh process, against the prediction."""
+    rows = []
+    for context in contexts:
+        for method, width, on_chip, resident in (
+            ("autoregressive", "full", 30, 0),
+            ("mspeckv", "8", 15, 15),
+            ("mspeckv", "8", 0, 0),
+        ):
+            command = [sys.executable, "-m", "benchmarks.peak", str(context), method, width]
+            command += [str(on_chip), str(resident)]
+            out = subprocess.run(command, capture_output=True, text=True, check=True)
+            measured, predicted = map(int, out.stdout.split()[-2:])
+            rows.append(
+                (context, method, f"{width} {on_chip}+{resident}", measured / 1e6, predicted / 1e6,
+                 predicted / measured)
+            )  # fmt: skip
+    headers = ("context", "method", "policy", "measured MB", "predicted MB", "ratio")
+    title = "Peak resident memory of a run, over the imports' (measured, modelled)"
+    return f"{title}\n{table(headers, rows)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What every benchmark prints: the machine, versions, and plain tables."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import torch
+
+PACKAGES = ("mspeckv", "torch", "transformers", "optimum-quanto", "hqq")
+
+
+def machine(device: torch.device) -> str:
+    """One paragraph: processor or GPU, memory, threads, versions."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"
+    memory = psutil.virtual_memory().total / 1e9
+    versions = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
+    return f"{name}, {memory:.0f} GB RAM, Python {platform.python_version()}, {versions}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns aligned: text to the left, numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(headers))]
+
+    def line(values: Sequence[str]) -> str:
+        return "  ".join(
+            value.rjust(width) if number else value.ljust(width)
+            for value, width, number in zip(values, widths, numeric, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def median_ms(work: Callable[[], object], repeats: int) -> float:
+    """Median time of a call in milliseconds, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times[1:])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as info:
+            names = (line.split(":", 1)[1] for line in info if line.startswith("model name"))
+            return next(names, platform.processor()).strip()
+    except OSError:
+        return platform.processor()
