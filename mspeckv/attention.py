@@ -1,11 +1,12 @@
 """One attention function for every decoder: fold the query groups, call the stock kernel.
 
 transformers lets a model's attention be swapped by name (`AttentionInterface`). Ours differs from
-the stock ``sdpa`` entry in two ways, and touches no kernel:
+the stock ``sdpa`` entry in three ways, and touches no kernel:
 
 * Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
   so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
   a mask is needed, that is in every verification).
+* On a CPU, long keys are cut into pieces to keep every core busy (`mspeckv.split`).
 * It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
   (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
 
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
+
+from mspeckv.split import pieces, split_attention
 
 NAME = "mspeckv"
 
@@ -133,7 +136,11 @@ def attend(
     else:
         mask = _mask_of_pass(length, past, heads // kv_heads, query) if length > 1 else None
         folded = fold_groups(query, kv_heads)
-        out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
+        cut = pieces(kv_heads, past, query.device) if batch == 1 else 1
+        if cut > 1 and value.shape[-1] == query.shape[-1]:
+            out = split_attention(folded, key, value, past, cut, mask, scaling)
+        else:
+            out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
         out = out.reshape(batch, heads, length, out.shape[-1])
     return out.transpose(1, 2).contiguous(), None
 

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize(("new", "past"), [(1, 30), (5, 30), (17, 0)])
+@pytest.mark.parametrize(("new", "past"), [(1, 30), (5, 30), (17, 0), (1, 1500), (9, 1501)])
 def test_folded_attention_is_plain_attention(
     heads: int, kv_heads: int, new: int, past: int
 ) -> None:
