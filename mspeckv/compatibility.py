@@ -53,6 +53,18 @@ def check_stateless(model: PreTrainedModel, field: str) -> None:
         raise refuse(field, name, f"it keeps a recurrent state; {_ALLOWED}")
 
 
+def check_causal(model: PreTrainedModel, field: str) -> None:
+    """Refuse models whose tokens also look ahead, such as encoders with a language head.
+
+    Raises:
+        ValueError: an attention layer is not causal.
+    """
+    looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
+    if looks_ahead:
+        name = type(model).__name__
+        raise refuse(field, name, f"its attention looks ahead; {_ALLOWED}")
+
+
 def check_match(
     target: PreTrainedModel, draft: PreTrainedModel, target_id: str, draft_id: str
 ) -> None:

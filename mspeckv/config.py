@@ -71,7 +71,8 @@ class KVPolicy:
             quantized to keep, so these layers are offloaded like the rest: see `placement`.
         block: tokens per quantization block, at fixed absolute positions. One K scale per channel
             and block (KIVI, arXiv 2402.02750).
-        group: channels that share one V scale within a token; head dims under it use one group.
+        group: channels that share one V scale within a token; a head dim that it does not divide
+            uses its largest divisor under it.
         tail: newest tokens that stay unquantized on the device: a block is packed once this many
             settled tokens follow it (the residual of KIVI, section 3.2).
         k_bits: width of keys alone; None follows ``bits``.

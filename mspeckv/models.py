@@ -20,7 +20,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.compatibility import check_decoder, check_match, check_stateless, check_tokenizers
+from mspeckv.compatibility import (
+    check_causal,
+    check_decoder,
+    check_match,
+    check_stateless,
+    check_tokenizers,
+)
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch
 
@@ -85,7 +91,9 @@ class Pair:
                 check_tokenizers(tokenizer, draft_tokenizer, target_id, draft_id)
             models.append(draft)
         for model in models:
-            check_stateless(model, "target" if model is target else "draft")
+            field = "target" if model is target else "draft"
+            check_stateless(model, field)
+            check_causal(model, field)
             install(model)
             model.eval()
             model.requires_grad_(False)

@@ -16,7 +16,7 @@ from math import prod
 
 import torch
 
-from mspeckv.config import KVPolicy, Width, refuse
+from mspeckv.config import KVPolicy, Width
 from mspeckv.kv.shape import KVShape
 
 _SMALLEST_HALF = 2.0**-24
@@ -46,11 +46,10 @@ class BlockCodec:
         block: tokens per block T.
         bits: 8, 4, 2 or ``"full"`` (the compute dtype's own bytes, lossless); a pair gives keys
             and values widths of their own.
-        group: channels per V scale; head dims under it use one group.
+        group: channels per V scale; of a head dim that it does not divide, the largest divisor
+            under it.
         dtype: compute dtype.
 
-    Raises:
-        ValueError: ``group`` does not divide the head dim.
     """
 
     def __init__(
@@ -65,9 +64,7 @@ class BlockCodec:
         widths = bits if isinstance(bits, tuple) else (bits, bits)
         self.heads, self.dim, self.block, self.dtype = heads, dim, block, dtype
         self.widths: dict[str, Width] = dict(zip("kv", widths, strict=True))
-        self.group = min(group, dim)
-        if self.widths["v"] != "full" and dim % self.group:
-            raise refuse("group", group, f"use a divisor of the head dim {dim}")
+        self.group = max(g for g in range(1, min(group, dim) + 1) if dim % g == 0)
         self._parts: dict[str, Part] = {}
         self.record_bytes = 0
         scales = {"k": (heads, 1, dim), "v": (heads, block, dim // self.group)}
@@ -81,11 +78,7 @@ class BlockCodec:
 
     @classmethod
     def of(cls, shape: KVShape, policy: KVPolicy) -> BlockCodec:
-        """The codec that a policy asks for.
-
-        Raises:
-            ValueError: the policy's group does not divide the head dim.
-        """
+        """The codec that a policy asks for."""
         return cls(shape.heads, shape.dim, policy.block, policy.widths, policy.group, shape.dtype)
 
     def _add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
