@@ -1,76 +1,12 @@
-"""The accept/reject test, alone and nested, against the distribution it must reproduce."""
+"""Distributions, draws and residuals; see test_enumeration.py for the algorithm as a whole."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import product
-
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from mspeckv import Sampling
-from mspeckv.decoding.levels import Autoregress, Level, Speculate
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler, keep_nucleus, residual
-from mspeckv.kv.ledger import Ledger
-
-VOCAB = 4
-
-
-class TableReader:
-    """A 'model' whose next-token logits are a random table over the last token."""
-
-    def __init__(self, tier: int, seed: int) -> None:
-        self.tier = tier
-        generator = torch.Generator().manual_seed(seed)
-        self.logits = torch.randn(VOCAB, VOCAB, generator=generator, dtype=torch.float64) * 1.5
-
-    def read(self, tokens: list[int], rows: int) -> torch.Tensor:
-        return self.logits[tokens[-rows:]]
-
-    def room(self, length: int) -> int:
-        return 1000
-
-    def settle(self, length: int) -> None:
-        """A table remembers nothing."""
-
-
-def nest(depth: int, sampler: Sampler) -> tuple[Level, TableReader]:
-    readers = [TableReader(tier, seed=tier) for tier in range(depth)]
-    recorder = Recorder(Ledger())
-    level: Level = Autoregress(readers[0], sampler)
-    for reader, gamma in zip(readers[1:], (2, 3), strict=False):
-        level = Speculate(level, reader, gamma, sampler, recorder)
-    return level, readers[-1]
-
-
-def emit(level: Level, count: int) -> tuple[int, ...]:
-    tokens = [0]
-    while len(tokens) <= count:
-        tokens += level.round(tokens, 1 + count - len(tokens) + 1).tokens
-    return tuple(tokens[1 : count + 1])
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_nested_levels_emit_the_top_models_distribution(depth: int) -> None:
-    sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, seed=depth))
-    level, top = nest(depth, sampler)
-    probs = top.logits.softmax(-1)
-    draws, length = 8_000, 3
-    seen = Counter(emit(level, length) for _ in range(draws))
-    sequences = list(product(range(VOCAB), repeat=length))
-    expected = []
-    for sequence in sequences:
-        mass = 1.0
-        for before, token in zip((0, *sequence), sequence, strict=False):
-            mass *= float(probs[before, token])
-        expected.append(mass * draws)
-    # The chi-square law needs a few counts in every cell: rare sequences share one.
-    common = [(seen[s], e) for s, e in zip(sequences, expected, strict=True) if e >= 8]
-    counts, means = [c for c, _ in common], [e for _, e in common]
-    result = chisquare([*counts, draws - sum(counts)], [*means, draws - sum(means)])
-    assert result.pvalue > 1e-4
 
 
 def test_the_residual_is_what_is_left_of_p_after_q() -> None:

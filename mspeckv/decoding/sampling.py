@@ -32,12 +32,7 @@ class Sampler:
 
     def draw(self, probs: torch.Tensor) -> int:
         """One token from a distribution ``[V]``, not necessarily normalised."""
-        if self.sampling.temperature == 0:
-            return int(probs.argmax())
-        mass = probs.double().cumsum(0)
-        # right=True steps over tokens of no mass, whose running sum equals the one before
-        token = int(torch.searchsorted(mass, self._uniform() * mass[-1], right=True))
-        return min(token, int(probs.nonzero()[-1])) if token >= len(mass) else token
+        return int(probs.argmax()) if self.sampling.temperature == 0 else self.pick(probs)
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
@@ -62,9 +57,20 @@ class Sampler:
             kept = target[:-1].gather(1, index)[:, 0].tolist()
             guessed = proposal.gather(1, index)[:, 0].tolist()
             for place, (p, q) in enumerate(zip(kept, guessed, strict=True)):
-                if self._uniform() * q >= p:
+                if not self.accepts(p, q):
                     return place, self.draw(residual(target[place], proposal[place]))
         return len(tokens), self.draw(target[-1])
+
+    def pick(self, probs: torch.Tensor) -> int:
+        """A random token from a distribution ``[V]``, not necessarily normalised."""
+        mass = probs.double().cumsum(0)
+        # right=True steps over tokens of no mass, whose running sum equals the one before
+        token = int(torch.searchsorted(mass, self._uniform() * mass[-1], right=True))
+        return min(token, int(probs.nonzero()[-1])) if token >= len(mass) else token
+
+    def accepts(self, p: float, q: float) -> bool:
+        """True with probability ``min(1, p / q)``."""
+        return self._uniform() * q < p
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
