@@ -61,6 +61,7 @@ def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
     reference: torch.Tensor | None = None
     rows = []
     for name, make in subjects(pair, len(tokens) + STEPS, widths).items():
+        print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
         try:
             stored, step, logits = _judge(make, prompt, unseen)
         except ImportError as error:
@@ -85,16 +86,14 @@ def _judge(make: Maker, prompt: list[int], unseen: list[int]) -> tuple[float, fl
     subject = make()
     subject.prefill(prompt)
     stored = subject.stored_bytes() / len(prompt)
-    subject.read(unseen[:1])
+    logits = [subject.read(unseen[:1])]
     times = []
     for token in unseen[1 : STEPS + 1]:
         start = time.perf_counter()
-        subject.read([token])
+        logits.append(subject.read([token]))
         times.append((time.perf_counter() - start) * 1e3)
-    subject.close()
-    subject = make()
-    subject.prefill(prompt)
-    logits = [subject.read(unseen[at : at + PASS]) for at in range(0, len(unseen), PASS)]
+    for at in range(STEPS + 1, len(unseen), PASS):
+        logits.append(subject.read(unseen[at : at + PASS]))
     subject.close()
     return stored, mean(times), torch.cat(logits)
 
