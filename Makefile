@@ -71,6 +71,7 @@ hooks: $(DONE)/installed
 
 # After a deliberate upgrade: note what is installed now.
 constraints: $(DONE)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable \
 		| grep -v -E '^pip==' | sed 's/+cpu$$//' | sort -f; } > $(DONE)/constraints.txt

@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from statistics import mean, median
 
 import torch
@@ -34,7 +35,7 @@ comes once in so many tokens, is in the mean time of a step.
 
 def main() -> None:
     """Print every table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 k of context only")
     parser.add_argument("--contexts", help="such as 1024,4096,7680")
     parser.add_argument("--widths", default="8,4,2")
@@ -59,13 +60,13 @@ def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
     """Bytes, time and quality of every cache after one prompt."""
     prompt, unseen = tokens[:-UNSEEN], tokens[-UNSEEN:]
     reference: torch.Tensor | None = None
-    rows = []
+    rows: list[Sequence[object]] = []
     for name, make in subjects(pair, len(tokens) + STEPS, widths).items():
         print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
         try:
             stored, step, logits = _judge(make, prompt, unseen)
         except ImportError as error:
-            rows.append((name, *[f"absent ({error.name})"] * 1, "", "", "", ""))
+            rows.append((name, f"needs {error.name}", "", "", "", ""))
             continue
         probs = logits.float().softmax(-1)
         if reference is None:
@@ -92,8 +93,8 @@ def _judge(make: Maker, prompt: list[int], unseen: list[int]) -> tuple[float, fl
         start = time.perf_counter()
         logits.append(subject.read([token]))
         times.append((time.perf_counter() - start) * 1e3)
-    for at in range(STEPS + 1, len(unseen), PASS):
-        logits.append(subject.read(unseen[at : at + PASS]))
+    rest = range(STEPS + 1, len(unseen), PASS)
+    logits += [subject.read(unseen[at : at + PASS]) for at in rest]
     subject.close()
     return stored, mean(times), torch.cat(logits)
 

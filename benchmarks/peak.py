@@ -32,7 +32,7 @@ def main(prefill: int, method: str, width: str, on_chip: int, resident: int) -> 
     before = resident_bytes("VmRSS")
     pair = load_pair()
     tokens = documents.load_document("python-reference", pair.tokenizer, prefill)
-    policy = KVPolicy(int(width) if width.isdigit() else "full", on_chip, resident)  # type: ignore[arg-type]
+    policy = KVPolicy(int(width) if width.isdigit() else "full", on_chip, resident)
     config = RunConfig(method, NEW_TOKENS, policy)
     generate(
         pair,
