@@ -1,7 +1,7 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
-Public surface: `load_pair`, `generate`, `stream`, `KVPolicy`, `Speculation`, `Sampling`, `Link`,
-the event records, and `documents`.
+Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
+`Sampling`, `Link`, the event records, and `documents`.
 """
 
 import os
@@ -14,7 +14,18 @@ if "OMP_WAIT_POLICY" not in os.environ:
 from mspeckv import documents
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.decoding.engine import generate, stream
-from mspeckv.events import Event, Memory, Pass, Prefill, Round, RunSummary, TierCount, Transfer
+from mspeckv.drop_in import as_custom_generate
+from mspeckv.events import (
+    Event,
+    Memory,
+    Pass,
+    Plan,
+    Prefill,
+    Round,
+    RunSummary,
+    TierCount,
+    Transfer,
+)
 from mspeckv.models import Pair, load_pair
 
 __version__ = "0.1.0"
@@ -26,6 +37,7 @@ __all__ = [
     "Memory",
     "Pair",
     "Pass",
+    "Plan",
     "Prefill",
     "Round",
     "RunConfig",
@@ -34,6 +46,7 @@ __all__ = [
     "Speculation",
     "TierCount",
     "Transfer",
+    "as_custom_generate",
     "documents",
     "generate",
     "load_pair",

@@ -82,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="default", metavar="ID", help="model id or folder")
-    parser.add_argument("--draft", default="default", metavar="ID|none", help="model id, folder")
+    parser.add_argument(
+        "--draft", default="default", metavar="ID|none|lookup", help="model id, folder; or tier 0"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16")
 
@@ -95,19 +97,36 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--prompt", metavar="TEXT", help="this text instead of a document")
     add("--prefill", type=int, default=1024, help="prompt tokens of the document")
     add("--new-tokens", type=int, default=32, help="tokens to produce")
-    add("--kv-bits", type=_width, metavar="8|4|2|full", help="default: 8 for mspeckv, else full")
+    add(
+        "--kv-bits",
+        type=_number,
+        metavar="8|4|2|full",
+        help="default: 8 for mspeckv, else full",
+    )
     add("--on-chip", type=int, default=policy.on_chip, help="layers unquantized on the device")
     add("--resident", type=int, default=policy.resident, help="layers quantized on the device")
     add("--block", type=int, default=policy.block, help="tokens per quantization block")
     add("--group", type=int, default=policy.group, help="channels that share a V scale")
-    add("--k-bits", type=_width, metavar="8|4|2|full", help="width of keys, if not --kv-bits")
-    add("--v-bits", type=_width, metavar="8|4|2|full", help="width of values, if not --kv-bits")
+    add(
+        "--k-bits",
+        type=_number,
+        metavar="8|4|2|full",
+        help="width of keys, if not --kv-bits",
+    )
+    add(
+        "--v-bits",
+        type=_number,
+        metavar="8|4|2|full",
+        help="width of values, if not --kv-bits",
+    )
     add("--nibble", action="store_true", help="int8 as two int4 planes, the upper on the device")
     add("--resident-format", default=policy.resident_format, metavar="packed|float")
     add("--residency", default=policy.residency, metavar="static|lru")
     add("--tail", type=int, default=policy.tail, help="newest tokens kept unquantized")
-    add("--gamma", type=int, default=guess.gamma, help="tokens proposed to tier 2 per round")
-    add("--draft-gamma", type=int, default=guess.draft_gamma, help="tokens tier 0 proposes")
+    add("--gamma", type=_number, default=guess.gamma, metavar="N|auto", help="guesses per round")
+    add("--draft-gamma", type=_number, default=guess.draft_gamma, metavar="N|auto", help="tier 0's")
+    add("--draft-vocab", type=int, default=guess.draft_vocab, help="tokens it scores; 0 is all")
+    add("--draft-threshold", type=float, default=guess.draft_threshold, help="when it stops")
     add("--budget", type=int, default=guess.budget, help="prompt tokens tier 1 reads")
     add("--chunk", type=int, default=guess.chunk, help="tokens per retrieval chunk")
     add("--refresh", type=int, default=guess.refresh, help="tokens between retrievals; 0 never")
@@ -119,14 +138,18 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--link", default="off", metavar="off|live|origin|GB/S", help="emulated link on CPU")
     add("--temperature", type=float, default=draw.temperature, help="0 is greedy")
     add("--top-p", type=float, default=draw.top_p, help="nucleus sampling")
+    add("--top-k", type=int, default=draw.top_k, help="likeliest tokens kept; 0 keeps all")
+    add("--min-p", type=float, default=draw.min_p, help="least share of the likeliest token")
+    add("--repetition-penalty", type=float, default=draw.repetition_penalty, help="1 is none")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end after it; repeatable")
     add("--seed", type=int, default=draw.seed, help="seed of the run")
     add("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
     add("--json", action="store_true", help="print JSON")
     add("--quiet", action="store_true", help="no progress bars")
 
 
-def _width(text: str) -> Width | str:
-    """``full`` and unknown words stay text, for the settings themselves to judge."""
+def _number(text: str) -> Width | str:
+    """``full``, ``auto`` and unknown words stay text, for the settings themselves to judge."""
     return int(text) if text.lstrip("-").isdigit() else text
 
 
@@ -141,12 +164,23 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         raise refuse("method", options.method, f"use one of {', '.join(METHODS)}")
     bits = default_width(options.method) if options.kv_bits is None else options.kv_bits
     policy = {field.name: given[field.name] for field in fields(KVPolicy) if field.name != "bits"}
+    guess = {part.name: given[part.name] for part in fields(Speculation) if part.name != "tier0"}
+    tier0 = options.draft if options.draft in ("none", "lookup") else "draft"
     return RunConfig.build(
         options.method,
         options.new_tokens,
         KVPolicy(bits=bits, **policy),
-        Speculation(**{field.name: given[field.name] for field in fields(Speculation)}),
-        Sampling(options.temperature, options.top_p, options.seed, not options.ignore_eos),
+        Speculation(**guess, tier0=tier0),
+        Sampling(
+            options.temperature,
+            options.top_p,
+            options.seed,
+            not options.ignore_eos,
+            options.top_k,
+            options.min_p,
+            options.repetition_penalty,
+            stop_strings=tuple(options.stop),
+        ),
         Link.parse(options.link),
         options.device_gb,
     )

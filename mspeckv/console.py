@@ -31,7 +31,8 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
         check_source(options.document)
     elif not options.prompt:
         raise refuse("prompt", options.prompt, "use text of at least one character")
-    pair = load_pair(options.target, options.draft, device=options.device, dtype=options.dtype)
+    draft = "none" if config.speculation.tier0 == "lookup" else options.draft
+    pair = load_pair(options.target, draft, device=options.device, dtype=options.dtype)
     prompt = _prompt(pair, options)
     summary = _run(pair, config, prompt, options.quiet)
     if options.json:

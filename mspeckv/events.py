@@ -111,6 +111,21 @@ class Prefill:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """The lengths of one round: the settings', or what ``"auto"`` chose for it.
+
+    Attributes:
+        path: tiers in use, bottom first, such as ``(0, 1, 2)``; ``(2,)`` where nothing is guessed.
+        gamma: tokens proposed to tier 2 at most.
+        draft_gamma: tokens tier 0 proposes to tier 1 at most; 0 where it does not.
+    """
+
+    path: tuple[int, ...]
+    gamma: int
+    draft_gamma: int
+
+
+@dataclass(frozen=True)
 class Round:
     """One tier-2 pass and the drafting before it.
 
@@ -122,6 +137,7 @@ class Round:
             tier above; 2 is the target's own correction or bonus.
         proposed: tokens put to tier 2.
         accepted: how many of them tier 2 kept.
+        plan: the lengths it was run with.
         tiers: counts of this round alone, one per tier in use.
     """
 
@@ -133,6 +149,7 @@ class Round:
     settled_by: tuple[int, ...]
     proposed: int
     accepted: int
+    plan: Plan
     tiers: tuple[TierCount, ...]
     passes: tuple[Pass, ...]
     transfers: tuple[Transfer, ...]

@@ -68,11 +68,13 @@ class Pair:
         draft_tokenizer: PreTrainedTokenizerBase | None = None,
         target_id: str | None = None,
         draft_id: str | None = None,
+        freeze: bool = True,
     ) -> Pair:
-        """Wrap models that are already built; they are frozen and set to evaluation.
+        """Wrap models that are already built.
 
         Args:
             draft_tokenizer: the draft's own, to be compared with ``tokenizer``.
+            freeze: set the models to evaluation, without gradients.
 
         Raises:
             ValueError: an architecture without standard causal attention in every layer, or a
@@ -95,8 +97,9 @@ class Pair:
             check_stateless(model, field)
             check_causal(model, field)
             install(model)
-            model.eval()
-            model.requires_grad_(False)
+            if freeze:
+                model.eval()
+                model.requires_grad_(False)
         return cls(target, draft, tokenizer, target_id, draft_id)
 
     @property

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 
 from mspeckv.decoding.levels import Autoregress, Level, Speculate
+from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.kv.ledger import Ledger
 
 VOCAB = 4
+PROMPT = (3, 1, 2, 0, 3, 1)
+"""Its end stood in it before, so that lookup has something to say."""
 
 
 class TableReader:
@@ -36,20 +39,28 @@ class TableReader:
 
 
 def nest(
-    depth: int, sampler: Sampler, gammas: tuple[int, ...] = (2, 3), seed: int = 0
+    depth: int, sampler: Sampler, gammas: tuple[int, ...] = (2, 3), leaf: str = "table"
 ) -> tuple[Level, TableReader]:
-    """``depth`` tables over one another, and the topmost of them."""
-    readers = [TableReader(tier, seed=10 * seed + tier) for tier in range(depth)]
+    """``depth`` tables over one another, and the topmost of them.
+
+    Args:
+        leaf: what guesses first: a ``table``, one that is ``unsure`` half of the time, or
+            ``lookup``.
+    """
+    readers = [TableReader(tier, seed=tier) for tier in range(depth)]
     recorder = Recorder(Ledger())
-    level: Level = Autoregress(readers[0], sampler)
+    level: Level = Autoregress(readers[0], sampler, threshold=0.5 if leaf == "unsure" else 0.0)
+    if leaf == "lookup":
+        level = Lookup(VOCAB, readers[0].logits)
     for reader, gamma in zip(readers[1:], gammas, strict=False):
         level = Speculate(level, reader, gamma, sampler, recorder)
     return level, readers[-1]
 
 
 def emit(level: Level, count: int) -> tuple[int, ...]:
-    """``count`` tokens after the prompt ``[0]``, by as many rounds as it takes."""
-    tokens = [0]
-    while len(tokens) <= count:
-        tokens += level.round(tokens, count + 1 - len(tokens)).tokens
-    return tuple(tokens[1:])
+    """``count`` tokens after the prompt, by as many rounds as it takes."""
+    tokens = list(PROMPT)
+    level.settle(0)
+    while (left := len(PROMPT) + count - len(tokens)) > 0:
+        tokens += level.round(tokens, left).tokens
+    return tuple(tokens[len(PROMPT) :])

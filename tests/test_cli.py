@@ -111,6 +111,8 @@ def test_every_setting_has_its_flag() -> None:
     )
     options = build_parser().parse_args(text.split())
     flags = vars(options).keys() | {"bits", "preset", "gbps", "stop_at_eos", "policy"}
+    # --draft lookup and --draft none say it
+    flags |= {"tier0", "stop_tokens", "stop_strings"}
     flags |= {"speculation", "sampling"}
     for settings in (RunConfig, KVPolicy, Speculation, Sampling, Link):
         assert {field.name for field in fields(settings)} <= flags

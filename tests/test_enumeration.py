@@ -11,7 +11,7 @@ import torch
 import mspeckv.decoding.sampling
 from mspeckv import Sampling
 from mspeckv.decoding.sampling import Sampler
-from tests.tables import VOCAB, TableReader, emit, nest
+from tests.tables import PROMPT, VOCAB, TableReader, emit, nest
 
 LENGTH = 3
 Distribution = dict[tuple[int, ...], float]
@@ -51,10 +51,12 @@ class Enumerator(Sampler):
         return choice
 
 
-def enumerate_emissions(depth: int, gammas: tuple[int, ...], sampling: Sampling) -> Distribution:
+def enumerate_emissions(
+    depth: int, gammas: tuple[int, ...], sampling: Sampling, leaf: str
+) -> Distribution:
     """The exact distribution of what the levels emit: depth-first over all choices."""
     sampler = Enumerator(sampling)
-    level, _ = nest(depth, sampler, gammas)
+    level, _ = nest(depth, sampler, gammas, leaf)
     out: Distribution = defaultdict(float)
     path: list[int] | None = []
     while path is not None:
@@ -78,17 +80,19 @@ def target_distribution(top: TableReader, sampling: Sampling) -> Distribution:
     sampler = Sampler(sampling)
     out: Distribution = {}
     for sequence in product(range(VOCAB), repeat=LENGTH):
-        mass, tokens = 1.0, [0]
+        mass, tokens = 1.0, list(PROMPT)
         for token in sequence:
-            mass *= float(sampler.distribution(top.read(tokens, 1))[0, token])
+            mass *= float(sampler.distribution(top.read(tokens, 1), tokens)[0, token])
             tokens.append(token)
         out[sequence] = mass
     return out
 
 
-def worst_error(depth: int, gammas: tuple[int, ...], sampling: Sampling) -> float:
+def worst_error(
+    depth: int, gammas: tuple[int, ...], sampling: Sampling, leaf: str = "table"
+) -> float:
     """Largest difference between a sequence's two probabilities."""
-    emitted = enumerate_emissions(depth, gammas, sampling)
+    emitted = enumerate_emissions(depth, gammas, sampling, leaf)
     assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-9)
     _, top = nest(depth, Sampler(sampling), gammas)
     expected = target_distribution(top, sampling)
@@ -107,6 +111,19 @@ def test_emitted_distribution_is_the_targets(
     depth: int, gammas: tuple[int, ...], sampling: Sampling
 ) -> None:
     assert worst_error(depth, gammas, sampling) < 1e-9
+
+
+@pytest.mark.parametrize("leaf", ["lookup", "unsure"])
+@pytest.mark.parametrize(("depth", "gammas"), [(2, (3,)), (3, (2, 2))])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(1.0, 1.0), Sampling(0.8, 0.9, top_k=3, min_p=0.05, repetition_penalty=1.3)],
+    ids=["plain", "warped"],
+)
+def test_other_guessers_and_processors_keep_the_distribution(
+    depth: int, gammas: tuple[int, ...], sampling: Sampling, leaf: str
+) -> None:
+    assert worst_error(depth, gammas, sampling, leaf) < 1e-9
 
 
 @pytest.mark.parametrize(("depth", "gammas"), [(2, (2,)), (3, (1, 2))])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.workloads import KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, documents, generate
 from mspeckv.config import METHODS, Width
 from tests.random_models import random_pair, random_prompt
@@ -41,8 +42,11 @@ def policies(draw: st.DrawFn, layers: int = 4) -> KVPolicy:
 def speculations(draw: st.DrawFn) -> Speculation:
     chunk, recent = draw(st.integers(1, 9)), draw(st.integers(0, 12))
     return Speculation(
-        gamma=draw(st.integers(1, 10)),
-        draft_gamma=draw(st.integers(1, 5)),
+        gamma=draw(st.one_of(st.integers(1, 10), st.just("auto"))),
+        draft_gamma=draw(st.one_of(st.integers(1, 5), st.just("auto"))),
+        tier0=draw(st.sampled_from(["draft", "draft", "lookup", "none"])),
+        draft_vocab=draw(st.sampled_from([0, 16])),
+        draft_threshold=draw(st.sampled_from([0.0, 0.3])),
         budget=recent + 2 * chunk + draw(st.integers(0, 60)),
         chunk=chunk,
         refresh=draw(st.integers(0, 12)),
@@ -74,6 +78,8 @@ def test_greedy_output_is_autoregressive_output(
     pair, ids = random_pair(family), random_prompt(prompt, seed=seed)
     for own in {policy, replace(policy, bits="full", k_bits=None, nibble=False)}:
         methods = [m for m in METHODS if m != "triforce" or own.lossless]
+        if speculation.tier0 == "none":
+            methods.remove("vanilla")
         tier1 = "nibble" if own.nibble and draw_nibble else "retrieval"
         speculation = replace(speculation, tier1=tier1)
         outputs = {
@@ -112,6 +118,19 @@ def test_greedy_output_of_the_real_pair(pair: Pair, bits: Width) -> None:
         if method != "triforce" or bits == "full"
     ]
     assert len(set(outputs)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_output_of_the_real_pair_over_long_prompts(pair: Pair, kind: str) -> None:
+    assert pair.tokenizer is not None
+    prompt = prompt_of(kind, pair.tokenizer, 1024)
+    policy = KVPolicy(8, on_chip=10, resident=10)
+    outputs = [
+        generate(pair, prompt, method=method, new_tokens=128, policy=policy, sampling=GREEDY).tokens
+        for method in ("autoregressive", "mspeckv")
+    ]
+    assert outputs[0] == outputs[1]
 
 
 def test_a_budget_that_holds_the_prompt_makes_tier_1_as_good_as_tier_2() -> None:

@@ -33,7 +33,7 @@ def test_the_nucleus_is_the_smallest_set_with_the_mass(vocab: int) -> None:
 def test_greedy_is_one_hot_at_the_largest_logit() -> None:
     sampler = Sampler(Sampling(temperature=0))
     logits = torch.tensor([[0.0, 3.0, -1.0]])
-    probs = sampler.distribution(logits)
+    probs = sampler.distribution(logits, [0])
     assert probs.tolist() == [[0.0, 1.0, 0.0]]
     assert sampler.draw(probs[0]) == 1
 

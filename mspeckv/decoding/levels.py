@@ -28,17 +28,20 @@ class Emission:
         tokens: token ids.
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
+        last: the emitter would rather not go on from here.
     """
 
     tokens: list[int] = field(default_factory=list)
     distributions: list[torch.Tensor] = field(default_factory=list)
     settled_by: list[int] = field(default_factory=list)
+    last: bool = False
 
     def extend(self, other: Emission) -> None:
         """Append another emission."""
         self.tokens += other.tokens
         self.distributions += other.distributions
         self.settled_by += other.settled_by
+        self.last = other.last
 
 
 class Level(Protocol):
@@ -49,17 +52,29 @@ class Level(Protocol):
         """0, 1 or 2."""
 
     def round(self, prefix: list[int], limit: int) -> Emission:
-        """Emit 1 to ``limit`` tokens after ``prefix``, whose last token no cache has read yet."""
+        """Emit up to ``limit`` tokens after ``prefix``, whose last token no cache has read yet.
+
+        None, only where the emitter has nothing to say and does not mind.
+        """
 
     def settle(self, length: int) -> None:
         """The first ``length`` tokens stand; forget what was read after them."""
 
 
 class Autoregress:
-    """One token per pass of one model."""
+    """One token per pass of one model.
 
-    def __init__(self, reader: Reader, sampler: Sampler) -> None:
-        self.reader, self.sampler = reader, sampler
+    Args:
+        reader: the model with its cache.
+        sampler: draws the tokens.
+        threshold: a token that the model, unwarped, holds less likely than this is the last of a
+            chain of guesses. Whether to go on depends on tokens already handed up, never on the
+            verifier, and no drawn token is taken back; so each one handed up is a draw from its
+            distribution, which is all that the verifier's test needs.
+    """
+
+    def __init__(self, reader: Reader, sampler: Sampler, threshold: float = 0.0) -> None:
+        self.reader, self.sampler, self.threshold = reader, sampler, threshold
 
     @property
     def tier(self) -> int:
@@ -68,9 +83,12 @@ class Autoregress:
 
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Emit one token; what was read for it stands."""
-        probs = self.sampler.distribution(self.reader.read(prefix, rows=1))[0]
+        logits = self.reader.read(prefix, rows=1)
+        probs = self.sampler.distribution(logits, prefix)[0]
         self.reader.settle(len(prefix))
-        return Emission([self.sampler.draw(probs)], [probs], [self.tier])
+        token = self.sampler.draw(probs)
+        unsure = self.threshold > 0 and float(logits[0].softmax(-1)[token]) < self.threshold
+        return Emission([token], [probs], [self.tier], last=unsure)
 
     def settle(self, length: int) -> None:
         """Forget what was read after ``length`` tokens."""
@@ -101,10 +119,10 @@ class Speculate:
         count = min(self.gamma, limit - 1, self.verifier.room(len(prefix)))
         guess = self._guess(prefix, count)
         logits = self.verifier.read(prefix + guess.tokens, rows=len(guess.tokens) + 1)
-        target = self.sampler.distribution(logits)
+        target = self.sampler.distribution(logits, prefix + guess.tokens)
         proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
         accepted, token = self.sampler.verify(target, proposal, guess.tokens)
-        self.recorder.count(self.proposer.tier, len(guess.tokens), accepted)
+        self.recorder.count(self.proposer.tier, self.tier, len(guess.tokens), accepted)
         self.settle(len(prefix) + accepted)
         return Emission(
             [*guess.tokens[:accepted], token],
@@ -118,9 +136,18 @@ class Speculate:
         self.proposer.settle(length)
 
     def _guess(self, prefix: list[int], count: int) -> Emission:
-        """Rounds of the proposer until it has ``count`` tokens."""
+        """Rounds of the proposer until it has ``count`` tokens, or would rather stop."""
         guess = Emission()
-        while len(guess.tokens) < count:
+        while len(guess.tokens) < count and not guess.last:
             left = count - len(guess.tokens)
             guess.extend(self.proposer.round(prefix + guess.tokens, left))
         return guess
+
+
+def nest_over(
+    below: Level | None, reader: Reader, gamma: int, sampler: Sampler, recorder: Recorder
+) -> Level:
+    """``reader`` verifying ``below``, or decoding alone where nothing is below it."""
+    if below is None:
+        return Autoregress(reader, sampler)
+    return Speculate(below, reader, gamma, sampler, recorder)

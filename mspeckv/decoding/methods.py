@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LogitsProcessorList
 
 from mspeckv.attention import Watcher
-from mspeckv.config import RunConfig, refuse
-from mspeckv.decoding.levels import Autoregress, Level, Speculate
+from mspeckv.config import RunConfig, Speculation, refuse
+from mspeckv.decoding.adaptive import Adaptive, Planner
+from mspeckv.decoding.levels import Autoregress, Level, nest_over
+from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.events import Step
+from mspeckv.decoding.shortlist import Shortlist, shortlist_tokens
+from mspeckv.events import Plan, Step
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.link import CopyEngine
@@ -23,7 +27,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache, streaming_slots
 from mspeckv.models import Pair
 
-USES_DRAFT = frozenset({"vanilla", "triforce", "mspeckv"})
+USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
 _WINDOW_SLACK = 64
 """Tokens between two slides of the draft's window."""
@@ -46,7 +50,8 @@ class Sizes:
     @classmethod
     def of(cls, config: RunConfig, prompt: int) -> Sizes:
         """Guesses never reach past the last wanted token, so it bounds every cache."""
-        slack = _WINDOW_SLACK + config.speculation.gamma + config.speculation.draft_gamma
+        guess = config.speculation
+        slack = _WINDOW_SLACK + guess.longest_gamma + guess.longest_draft_gamma
         return cls(prompt, prompt + config.new_tokens, slack)
 
 
@@ -54,10 +59,27 @@ def check_method(config: RunConfig, pair: Pair) -> None:
     """Refuse a method that this pair cannot run.
 
     Raises:
-        ValueError: vanilla without a draft.
+        ValueError: vanilla without a tier 0; a shortlist longer than the vocabulary.
     """
-    if config.method == "vanilla" and pair.draft is None:
-        raise refuse("method", "vanilla", "this pair has no draft: use another method, or a draft")
+    speculation = config.speculation
+    if config.method == "vanilla" and not (
+        uses_draft(config, pair) or speculation.tier0 == "lookup"
+    ):
+        raise refuse(
+            "method",
+            "vanilla",
+            "this pair has no draft: use another method, a draft, or tier0='lookup'",
+        )
+    if speculation.draft_vocab > pair.vocab_size:
+        raise refuse(
+            "draft_vocab", speculation.draft_vocab, f"there are {pair.vocab_size} tokens; 0 is all"
+        )
+
+
+def uses_draft(config: RunConfig, pair: Pair) -> bool:
+    """Whether the pair's draft guesses in this run."""
+    wanted = config.method in USES_GUESSES and config.speculation.tier0 == "draft"
+    return wanted and pair.draft is not None
 
 
 def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
@@ -68,10 +90,13 @@ def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
     if config.method in USES_TIER1 and speculation.tier1 == "retrieval":
         grown = sizes.capacity - prompt + 1
         out = replace(out, retrieval=retrieval_bytes(shape, speculation, prompt - 1, grown))
-    if config.method in USES_DRAFT and pair.draft is not None:
+    if uses_draft(config, pair):
+        assert pair.draft is not None
         slots = streaming_slots(speculation.sinks, speculation.window, sizes.slack)
         draft_shape = KVShape.of(pair.draft.config, pair.dtype)
-        out = replace(out, streaming=streaming_bytes(draft_shape, slots))
+        head = pair.draft.get_output_embeddings().weight
+        short = speculation.draft_vocab * head.shape[1] * head.element_size()
+        out = replace(out, streaming=streaming_bytes(draft_shape, slots) + short)
     return out
 
 
@@ -83,61 +108,96 @@ class Tiers:
         root: its rounds are the run's rounds.
         full: tier 2's cache.
         prefilled: readers that read the prompt themselves (tier 1 watches tier 2 instead).
+        fixed: the lengths of every round, unless ``root`` chooses them.
     """
 
     root: Level
     full: FullCache
     prefilled: list[ModelReader]
+    fixed: Plan
+
+    @property
+    def plan(self) -> Plan:
+        """The lengths of the round that was run last."""
+        return self.root.plan if isinstance(self.root, Adaptive) else self.fixed
 
 
 def build_tiers(
-    config: RunConfig, pair: Pair, prompt: int, link: CopyEngine, recorder: Recorder
+    config: RunConfig,
+    pair: Pair,
+    prompt: Sequence[int],
+    link: CopyEngine,
+    recorder: Recorder,
+    processors: LogitsProcessorList | None = None,
 ) -> Tiers:
-    """Allocate the caches of ``config.method`` and nest its levels."""
-    sizes, speculation = Sizes.of(config, prompt), config.speculation
-    device, sampler = pair.target.device, Sampler(config.sampling)
+    """Allocate the caches of ``config.method`` and nest its levels.
+
+    Args:
+        processors: see `Sampler`.
+    """
+    sizes, speculation = Sizes.of(config, len(prompt)), config.speculation
+    device, sampler = pair.target.device, Sampler(config.sampling, processors)
     shape = KVShape.of(pair.target.config, pair.dtype)
     full = FullCache(shape, config.policy, sizes.capacity, link, device)
-    root: Level | None = None
+    guesser: Level | None = None
     prefilled: list[ModelReader] = []
-    if config.method in USES_DRAFT and pair.draft is not None:
-        draft = _draft_reader(config, sizes, pair.draft, device, recorder)
+    if uses_draft(config, pair):
+        draft = _draft_reader(config, sizes, pair, prompt, recorder)
         prefilled.append(draft)
-        root = Autoregress(draft, sampler)
+        guesser = Autoregress(draft, sampler, speculation.draft_threshold)
+    elif config.method in USES_GUESSES and speculation.tier0 == "lookup":
+        guesser = Lookup(pair.vocab_size, torch.empty(0, device=device))
+    middle: ModelReader | None = None
     watcher: Watcher | None = None
     if config.method in USES_TIER1:
         cache: RetrievalCache | CoarseCache
         if speculation.tier1 == "nibble":
             cache = CoarseCache(full)
         else:
-            grown = sizes.capacity - prompt + 1
-            cache = RetrievalCache(shape, speculation, prompt - 1, grown, device)
+            grown = sizes.capacity - len(prompt) + 1
+            cache = RetrievalCache(shape, speculation, len(prompt) - 1, grown, device)
             watcher = cache.watch
-        step: Step = "verify" if root else "draft"
+        step: Step = "verify" if guesser else "draft"
         middle = ModelReader(1, step, pair.target, cache, recorder)
-        root = _over(root, middle, speculation.draft_gamma, sampler, recorder)
-    top = ModelReader(2, "verify" if root else "decode", pair.target, full, recorder, watcher)
+    step = "verify" if guesser or middle else "decode"
+    top = ModelReader(2, step, pair.target, full, recorder, watcher)
     prefilled.append(top)
-    return Tiers(_over(root, top, speculation.gamma, sampler, recorder), full, prefilled)
+    root, plan = _nest(speculation, guesser, middle, top, sampler, recorder)
+    return Tiers(root, full, prefilled, plan)
 
 
-def _over(
-    below: Level | None, reader: ModelReader, gamma: int, sampler: Sampler, recorder: Recorder
-) -> Level:
-    """``reader`` verifying ``below``, or decoding alone where nothing is below it."""
-    if below is None:
-        return Autoregress(reader, sampler)
-    return Speculate(below, reader, gamma, sampler, recorder)
+def _nest(
+    speculation: Speculation,
+    guesser: Level | None,
+    middle: ModelReader | None,
+    top: ModelReader,
+    sampler: Sampler,
+    recorder: Recorder,
+) -> tuple[Level, Plan]:
+    """The levels over one another, and the lengths they work with."""
+    path = (*((0,) if guesser else ()), *((1,) if middle else ()), 2)
+    if speculation.adaptive and len(path) > 1:
+        free = isinstance(guesser, Lookup)
+        planner = Planner(speculation, guesser is not None, middle is not None, free)
+        adaptive = Adaptive(guesser, middle, top, planner, sampler, recorder)
+        return adaptive, adaptive.plan
+    gamma, draft_gamma = speculation.longest_gamma, speculation.longest_draft_gamma
+    below = guesser
+    if middle is not None:
+        below = nest_over(below, middle, draft_gamma, sampler, recorder)
+    root = nest_over(below, top, gamma, sampler, recorder)
+    return root, Plan(path, gamma if below else 0, draft_gamma if len(path) == 3 else 0)
 
 
 def _draft_reader(
-    config: RunConfig,
-    sizes: Sizes,
-    draft: PreTrainedModel,
-    device: torch.device,
-    recorder: Recorder,
+    config: RunConfig, sizes: Sizes, pair: Pair, prompt: Sequence[int], recorder: Recorder
 ) -> ModelReader:
-    speculation = config.speculation
+    speculation, draft = config.speculation, pair.draft
+    assert draft is not None
     shape = KVShape.of(draft.config, draft.dtype)
-    cache = StreamingCache(shape, speculation.sinks, speculation.window, sizes.slack, device)
-    return ModelReader(0, "draft", draft, cache, recorder)
+    cache = StreamingCache(shape, speculation.sinks, speculation.window, sizes.slack, pair.device)
+    shortlist = None
+    if speculation.draft_vocab:
+        chosen = shortlist_tokens(prompt, pair.vocab_size, speculation.draft_vocab)
+        shortlist = Shortlist(draft, chosen)
+    return ModelReader(0, "draft", draft, cache, recorder, shortlist=shortlist)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 
 from mspeckv.attention import Watcher, reading
 from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.events import Step
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
@@ -43,6 +45,7 @@ class ModelReader:
         cache: its cache; holds ``cache.length`` tokens of the sequence.
         recorder: notes passes, and may cancel the run between two layers.
         watcher: also shown every layer's query, key and value.
+        shortlist: score only these tokens.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class ModelReader:
         cache: FullCache | RetrievalCache | CoarseCache | StreamingCache,
         recorder: Recorder,
         watcher: Watcher | None = None,
+        shortlist: Shortlist | None = None,
     ) -> None:
         self.tier, self.step, self.model, self.cache = tier, step, model, cache
-        self.recorder, self.watcher = recorder, watcher
+        self.recorder, self.watcher, self.shortlist = recorder, watcher, shortlist
         self._prefilling = False
 
     def prefill(self, tokens: list[int]) -> None:
@@ -75,6 +79,11 @@ class ModelReader:
     def read(self, tokens: list[int], rows: int) -> torch.Tensor:
         """Read what is new of ``tokens``; logits ``[rows, V]`` of its last ``rows`` tokens."""
         new = tokens[self.cache.length :]
+        if isinstance(self.cache, StreamingCache) and len(new) > self.cache.slack:
+            # Left out for many rounds: what it sees now is less to read than what it missed.
+            self.cache.restart()
+            seen = self.cache.visible(tokens)
+            return self._forward(seen, self.cache.first_position, self.step, rows)
         if isinstance(self.cache, StreamingCache) and self.cache.must_slide(len(new)):
             self.cache.slide()
             self._forward(tokens[: self.cache.sinks], self.cache.first_position, self.step)
@@ -98,7 +107,8 @@ class ModelReader:
         device = self.model.device
         ids = torch.tensor([tokens], device=device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
-        with reading(self.model, self._watch):
+        head = self.shortlist.applied() if self.shortlist else nullcontext()
+        with reading(self.model, self._watch), head:
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
@@ -109,8 +119,9 @@ class ModelReader:
         lookups = (0, 0)
         if isinstance(self.cache, FullCache) and step != "prefill":
             lookups = self.cache.lookups()
+        rows_out = self.shortlist.widen(logits[0]) if self.shortlist else logits[0]
         self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups)
-        return logits[0]
+        return rows_out
 
     def _watch(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mspeckv.events import Pass, Step, TierCount, Transfer, count_tiers
 from mspeckv.kv.ledger import Ledger
@@ -14,6 +15,15 @@ Progress = Callable[[str, int, int], None]
 
 class Cancelled(Exception):
     """The run was asked to stop."""
+
+
+class Verdict(NamedTuple):
+    """What became of one guess: ``tier`` proposed to ``verifier``, which kept ``accepted``."""
+
+    tier: int
+    verifier: int
+    proposed: int
+    accepted: int
 
 
 class Recorder:
@@ -35,6 +45,7 @@ class Recorder:
         self._cancel = cancel
         self._passes: list[Pass] = []
         self._counts: list[TierCount] = []
+        self._verdicts: list[Verdict] = []
         self._mark = 0
 
     def check(self) -> None:
@@ -60,14 +71,19 @@ class Recorder:
         self._passes.append(Pass(tier, step, tokens, kv_bytes, start, ms, *lookups))
         self._counts.append(TierCount(tier, 1, 0, 0, ms))
 
-    def count(self, tier: int, proposed: int, accepted: int) -> None:
-        """Note how much of what ``tier`` handed up was kept."""
+    def count(self, tier: int, verifier: int, proposed: int, accepted: int) -> None:
+        """Note how much of what ``tier`` handed up to ``verifier`` was kept."""
         self._counts.append(TierCount(tier, 0, proposed, accepted, 0.0))
+        self._verdicts.append(Verdict(tier, verifier, proposed, accepted))
+
+    def so_far(self) -> tuple[tuple[Pass, ...], tuple[Verdict, ...]]:
+        """Passes and verdicts since the last `take`, left in place."""
+        return tuple(self._passes), tuple(self._verdicts)
 
     def take(self) -> tuple[tuple[Pass, ...], tuple[TierCount, ...], tuple[Transfer, ...]]:
         """What was noted since the last call."""
         transfers = self.ledger.since(self._mark)
         out = tuple(self._passes), count_tiers(self._counts), transfers
         self._mark += len(transfers)
-        self._passes, self._counts = [], []
+        self._passes, self._counts, self._verdicts = [], [], []
         return out

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from mspeckv.config import Sampling
 
@@ -11,28 +19,50 @@ _TOP_P_FIRST_LOOK = 512
 
 
 class Sampler:
-    """Warps logits into the distribution tokens are drawn from; the same at every tier.
+    """Turns logits into the distribution tokens are drawn from; the same at every tier.
 
     Args:
-        sampling: temperature, top-p and seed.
+        sampling: how tokens are drawn.
+        processors: transformers' processors to use instead of those that ``sampling`` asks for;
+            each must depend on nothing but the tokens before and the logits.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, processors: LogitsProcessorList | None = None) -> None:
         self.sampling = sampling
+        self._processors = context_processors(sampling) if processors is None else processors
         self._generator = torch.Generator().manual_seed(sampling.seed)
 
-    def distribution(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities ``[n, V]`` of logits ``[n, V]``; one-hot rows when greedy."""
-        if self.sampling.temperature == 0:
+    def distribution(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """Probabilities ``[n, V]`` of logits ``[n, V]``; one-hot rows when greedy.
+
+        Args:
+            logits: what a tier says after each of the last n of ``tokens``.
+            tokens: the sequence so far, guesses included.
+        """
+        if self._processors:
+            logits = self._process(logits, tokens)
+        if self.sampling.greedy:
             best = logits.argmax(-1, keepdim=True)
             return torch.zeros_like(logits).scatter_(-1, best, 1.0)
         wide = logits if logits.dtype == torch.float64 else logits.float()
+        if self._processors:
+            return wide.softmax(-1)
         probs = (wide / self.sampling.temperature).softmax(-1)
         return keep_nucleus(probs, self.sampling.top_p) if self.sampling.top_p < 1 else probs
 
+    def _process(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
+        """Each row through the processors, with the tokens that stand before it."""
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        ids = torch.tensor([tokens], device=logits.device)
+        first = len(tokens) - len(wide) + 1
+        rows = [
+            self._processors(ids[:, : first + place], row[None]) for place, row in enumerate(wide)
+        ]
+        return torch.cat(rows)
+
     def draw(self, probs: torch.Tensor) -> int:
         """One token from a distribution ``[V]``, not necessarily normalised."""
-        return int(probs.argmax()) if self.sampling.temperature == 0 else self.pick(probs)
+        return int(probs.argmax()) if self.sampling.greedy else self.pick(probs)
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
@@ -74,6 +104,27 @@ class Sampler:
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+
+def context_processors(sampling: Sampling) -> LogitsProcessorList:
+    """The processors of transformers for ``sampling``, in the order of its ``generate``.
+
+    Empty where temperature and top-p are all that is asked for: `Sampler` does those faster.
+    """
+    chosen = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        chosen.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.greedy or not (chosen or sampling.top_k or sampling.min_p):
+        return chosen
+    if sampling.temperature != 1:
+        chosen.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k:
+        chosen.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chosen.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        chosen.append(MinPLogitsWarper(sampling.min_p))
+    return chosen
 
 
 def residual(target: torch.Tensor, proposal: torch.Tensor) -> torch.Tensor:

@@ -21,19 +21,32 @@ class TextStream:
         self.text = ""
         self._context: list[int] = []
         self._pending: list[int] = []
+        self._shown = 0
 
     def push(self, tokens: Sequence[int]) -> str:
         """Add tokens; returns what they add to the text."""
         self._pending += tokens
+        whole = self._decode_pending()
+        stable = whole.rstrip(_UNFINISHED)
+        new = stable[self._shown :]
+        self._shown += len(new)
+        if stable == whole:
+            self._context, self._pending, self._shown = self._pending, [], 0
+        self.text += new
+        return new
+
+    def finish(self) -> str:
+        """No more tokens will come: what was held back, as the tokenizer shows it."""
+        new = self._decode_pending()[self._shown :]
+        self._context, self._pending, self._shown = [], [], 0
+        self.text += new
+        return new
+
+    def _decode_pending(self) -> str:
         if self.tokenizer is None or not self._pending:
             return ""
         before = self._decode(self._context)
-        after = self._decode(self._context + self._pending)
-        if after.endswith(_UNFINISHED):
-            return ""
-        self._context, self._pending = self._pending, []
-        self.text += after[len(before) :]
-        return after[len(before) :]
+        return self._decode(self._context + self._pending)[len(before) :]
 
     def _decode(self, tokens: list[int]) -> str:
         assert self.tokenizer is not None

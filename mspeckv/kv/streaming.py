@@ -66,6 +66,12 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
             return tokens[: self.sinks] + tokens[-self.window :]
         return tokens
 
+    def restart(self) -> None:
+        """Forget everything: a prompt may be read anew."""
+        self._dropped = 0
+        for layer in self.layers:
+            layer.length = 0
+
     @property
     def first_position(self) -> int:
         """Position of slot 0: the sinks stand just before the window."""

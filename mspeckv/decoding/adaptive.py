@@ -1,0 +1,259 @@
+"""Lengths chosen while decoding: what measured costs and acceptance favour, round by round.
+
+A round that proposes gamma tokens, each kept with probability a while all before it were, settles
+
+    E(a, gamma) = 1 + a + a^2 + ... + a^gamma
+
+tokens (Leviathan et al., arXiv 2211.17192, equation 1). With c_t(n) the measured time of a pass of
+tier t over n tokens, the time per token of a round is
+
+    nothing guessed      c_2(1)
+    tier i proposes      (gamma c_i(1) + c_2(gamma + 1)) / E(a_i2, gamma)
+    0 proposes to 1      (gamma k + c_2(gamma + 1)) / E(a_12, gamma)
+                         with k = (d c_0(1) + c_1(d + 1)) / E(a_01, d), one token of tier 1
+
+and the planner takes the least. Its choice depends on the past alone, never on the tokens a round
+is about to draw, so every round stays exact.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mspeckv.config import Speculation
+from mspeckv.decoding.levels import Emission, Level, nest_over
+from mspeckv.decoding.lookup import LONGEST, Lookup
+from mspeckv.decoding.reader import Reader
+from mspeckv.decoding.recorder import Recorder, Verdict
+from mspeckv.decoding.sampling import Sampler
+from mspeckv.events import Pass, Plan
+
+_FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 4, 2
+"""The round before anything was measured."""
+_FADE = 0.93
+"""What a round's observations weigh one round later: half after ten."""
+_SLOPE = 0.08
+"""Cost of one more token in a pass over the cost of the first, before it was measured."""
+_DRAFT_SHARE = 0.25
+"""Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
+_PRIOR_WEIGHT = 3.0
+"""Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
+_PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
+
+
+def expected_tokens(rate: float, gamma: int) -> float:
+    """Tokens that a round with ``gamma`` guesses settles on average, the verifier's included."""
+    if rate >= 1:
+        return gamma + 1.0
+    return float((1 - rate ** (gamma + 1)) / (1 - rate))
+
+
+class PassCost:
+    """Time of a tier's pass over n tokens: a line through what was seen, older passes fading."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+
+    @property
+    def known(self) -> bool:
+        """Whether any pass was seen."""
+        return self._sums[0] > 0
+
+    def see(self, tokens: int, ms: float) -> None:
+        """Add one pass."""
+        self._sums = [
+            _FADE * old + new
+            for old, new in zip(
+                self._sums, (1.0, tokens, tokens * tokens, ms, tokens * ms), strict=True
+            )
+        ]
+
+    def __call__(self, tokens: int) -> float:
+        """Milliseconds expected of a pass over ``tokens``."""
+        weight, n, nn, t, nt = self._sums
+        # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
+        level = t / (weight + _SLOPE * n)
+        for at in (1.0, 9.0):
+            prior = level * (1 + _SLOPE * at)
+            weight, n, nn, t, nt = weight + 1, n + at, nn + at * at, t + prior, nt + at * prior
+        slope = max(0.0, (weight * nt - n * t) / (weight * nn - n * n))
+        return (t - slope * n) / weight + slope * tokens
+
+
+class Planner:
+    """Chooses the lengths of the next round.
+
+    Args:
+        speculation: which lengths are free, and the values of those that are not.
+        has_draft: whether there is a tier 0.
+        has_middle: whether there is a tier 1.
+        free_draft: whether tier 0 guesses without a pass.
+    """
+
+    def __init__(
+        self, speculation: Speculation, has_draft: bool, has_middle: bool, free_draft: bool
+    ) -> None:
+        self.speculation = speculation
+        self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
+        self.costs: dict[int, PassCost] = defaultdict(PassCost)
+        self._kept: dict[tuple[int, int, int], float] = defaultdict(float)
+        self._tested: dict[tuple[int, int, int], float] = defaultdict(float)
+
+    def learn(self, passes: Iterable[Pass], verdicts: Iterable[Verdict], match: int) -> None:
+        """Take in one round: pass times, and how far each guess went.
+
+        Args:
+            passes: the round's passes.
+            verdicts: the round's accept/reject results.
+            match: the key of tier 0's guesses, as in `choose`.
+        """
+        for one in passes:
+            self.costs[one.tier].see(one.tokens, one.ms)
+        for edge in self._tested:
+            self._kept[edge] *= _FADE
+            self._tested[edge] *= _FADE
+        for tier, verifier, proposed, accepted in verdicts:
+            edge = tier, verifier, match if tier == 0 else 0
+            self._kept[edge] += accepted
+            self._tested[edge] += accepted + (accepted < proposed)
+
+    def rate(self, tier: int, verifier: int, match: int = 0) -> float:
+        """Probability that a guess is kept, all before it having been."""
+        edge = tier, verifier, match if tier == 0 else 0
+        weight = _PRIOR_WEIGHT
+        return (weight * self._prior(*edge) + self._kept[edge]) / (weight + self._tested[edge])
+
+    def cost(self, tier: int, tokens: int) -> float:
+        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
+        if tier == 0 and self.free_draft:
+            return 0.0
+        if self.costs[tier].known:
+            return self.costs[tier](tokens)
+        if tier == 0:
+            return _DRAFT_SHARE * self.cost(2, 1)
+        other = self.costs[3 - tier]
+        return other(tokens) if other.known else 1 + _SLOPE * tokens
+
+    def choose(self, room: int, match: int = 0) -> Plan:
+        """The lengths with the least expected time per token.
+
+        Args:
+            room: most tokens that may be guessed now.
+            match: for lookup, the tokens that match (0: it has nothing to say); tells apart
+                guesses of different worth.
+        """
+        guesses = self.has_draft and not (self.free_draft and match == 0)
+        if not self.costs[2].known and room > 0:
+            first = self._first(room, guesses)
+            if first is not None:
+                return first
+        return min(self._plans(room, guesses), key=lambda plan: self.time_per_token(plan, match))
+
+    def time_per_token(self, plan: Plan, match: int = 0) -> float:
+        """Expected milliseconds per settled token."""
+        top = self.cost(2, plan.gamma + 1)
+        if plan.path == (2,):
+            return top
+        if plan.path == (0, 1, 2):
+            inner = plan.draft_gamma * self.cost(0, 1) + self.cost(1, plan.draft_gamma + 1)
+            token = inner / expected_tokens(self.rate(0, 1, match), plan.draft_gamma)
+        else:
+            token = self.cost(plan.path[0], 1)
+        settled = expected_tokens(self.rate(plan.path[-2], 2, match), plan.gamma)
+        return (plan.gamma * token + top) / settled
+
+    def _plans(self, room: int, guesses: bool) -> Iterator[Plan]:
+        """Every round that the settings leave open."""
+        yield Plan((2,), 0, 0)
+        free = self.speculation.gamma == "auto"
+        longest = min(self.speculation.longest_gamma, room)
+        inner = self.speculation.longest_draft_gamma
+        for gamma in range(1 if free else longest, longest + 1):
+            if gamma < 1:
+                continue
+            if guesses:
+                yield Plan((0, 2), gamma, 0)
+            if self.has_middle:
+                yield Plan((1, 2), gamma, 0)
+            if guesses and self.has_middle:
+                least = 1 if self.speculation.draft_gamma == "auto" else inner
+                for draft_gamma in range(least, inner + 1):
+                    yield Plan((0, 1, 2), gamma, draft_gamma)
+
+    def _first(self, room: int, guesses: bool) -> Plan | None:
+        """A short round through every tier there is: it measures them all."""
+        path = (*((0,) if guesses else ()), *((1,) if self.has_middle else ()), 2)
+        if len(path) == 1:
+            return None
+        gamma, draft_gamma = self.speculation.gamma, self.speculation.draft_gamma
+        return Plan(
+            path,
+            min(room, _FIRST_GAMMA if isinstance(gamma, str) else gamma),
+            0 if len(path) < 3
+            else _FIRST_DRAFT_GAMMA if isinstance(draft_gamma, str) else draft_gamma,
+        )  # fmt: skip
+
+    def _prior(self, tier: int, verifier: int, match: int) -> float:
+        if tier == 1:
+            return _PRIOR_MIDDLE
+        if match:
+            return 0.15 + 0.6 * match / LONGEST
+        if verifier == 2 and self.has_middle:
+            # What tier 1 keeps of the draft, and tier 2 of tier 1.
+            return self.rate(0, 1) * self.rate(1, 2)
+        return _PRIOR_DRAFT
+
+
+@dataclass
+class Adaptive:
+    """The topmost level when a length is ``"auto"``: nests its tiers anew for every round.
+
+    Attributes:
+        guesser: tier 0, or None.
+        middle: tier 1's reader, or None.
+        top: tier 2's reader.
+        planner: chooses.
+        sampler: draws for every tier.
+        recorder: where passes and verdicts are read back.
+        plan: the last choice.
+    """
+
+    guesser: Level | None
+    middle: Reader | None
+    top: Reader
+    planner: Planner
+    sampler: Sampler
+    recorder: Recorder
+    plan: Plan = field(default_factory=lambda: Plan((2,), 0, 0))
+
+    @property
+    def tier(self) -> int:
+        """The topmost reader's tier."""
+        return self.top.tier
+
+    def round(self, prefix: list[int], limit: int) -> Emission:
+        """Choose lengths, run that round, learn from it."""
+        match = self.guesser.match(prefix)[0] if isinstance(self.guesser, Lookup) else 0
+        self.plan = self.planner.choose(min(limit - 1, self.top.room(len(prefix))), match)
+        emission = self._nest(self.plan).round(prefix, limit)
+        self.settle(len(prefix) + len(emission.tokens) - 1)
+        self.planner.learn(*self.recorder.so_far(), match)
+        return emission
+
+    def settle(self, length: int) -> None:
+        """Forget, at every tier, what was read after ``length`` tokens."""
+        self.top.settle(length)
+        if self.middle is not None:
+            # A middle tier that sat out has been shown what tier 2 read, and now takes it over.
+            self.middle.settle(length)
+        if self.guesser is not None:
+            self.guesser.settle(length)
+
+    def _nest(self, plan: Plan) -> Level:
+        below: Level | None = self.guesser if 0 in plan.path else None
+        if 1 in plan.path:
+            assert self.middle is not None
+            below = nest_over(below, self.middle, plan.draft_gamma, self.sampler, self.recorder)
+        return nest_over(below, self.top, plan.gamma, self.sampler, self.recorder)

@@ -1,0 +1,81 @@
+"""Where a run ends, and the text up to there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from mspeckv.decoding.text import TextStream
+
+Criterion = Callable[[Sequence[int]], bool]
+"""Told of all tokens produced so far; true when they are enough."""
+
+
+class Ending:
+    """Takes settled tokens one by one and cuts them after the one that ends the run.
+
+    Args:
+        most: tokens to produce at most.
+        stop_tokens: ids that end the run.
+        stop_strings: strings that end the run once the text holds one.
+        text: where the text comes together.
+        criterion: a further reason to end.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        stop_tokens: Collection[int],
+        stop_strings: Sequence[str],
+        text: TextStream,
+        criterion: Criterion | None = None,
+    ) -> None:
+        self.most, self.stop_tokens, self.stop_strings = most, stop_tokens, stop_strings
+        self.stream, self.criterion = text, criterion
+        self.tokens: list[int] = []
+        self.over = False
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be produced."""
+        return self.most - len(self.tokens)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self.stream.text
+
+    def take(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        """What of ``tokens`` belongs to the run, and what it adds to the text."""
+        before, start = len(self.tokens), len(self.stream.text)
+        for token in tokens:
+            self.tokens.append(token)
+            self.stream.push([token])
+            found = self._string_end(start)
+            if found is not None:
+                self.stream.text = self.stream.text[:found]
+            elif not self._enough(token):
+                continue
+            else:
+                self.stream.finish()
+            self.over = True
+            break
+        return self.tokens[before:], self.stream.text[start:]
+
+    def _enough(self, token: int) -> bool:
+        if len(self.tokens) >= self.most or token in self.stop_tokens:
+            return True
+        return self.criterion is not None and self.criterion(self.tokens)
+
+    def _string_end(self, start: int) -> int | None:
+        """Where the first stop string ends; it may have begun before ``start``."""
+        if not self.stop_strings:
+            return None
+        text = self.stream.text
+        longest = max(map(len, self.stop_strings))
+        first = max(0, start - longest + 1)
+        ends = [
+            place + len(word)
+            for word in self.stop_strings
+            if (place := text.find(word, first)) >= 0
+        ]
+        return min(ends, default=None)

@@ -1,0 +1,77 @@
+"""Tier 0 without a model: what followed the last tokens when they stood in the text before.
+
+Prompt lookup: a guess costs nothing and is right wherever text repeats itself, as when code is
+edited or a source is quoted (Saxena, "Prompt Lookup Decoding", 2023). The proposal is
+deterministic, so its distribution is one-hot and verification stays exact.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mspeckv.decoding.levels import Emission
+
+LONGEST, SHORTEST = 6, 2
+"""Tokens that must match: as many as possible, no fewer than two."""
+
+
+class Lookup:
+    """Proposes the continuation of the longest, most recent match of the last tokens.
+
+    Args:
+        vocab: width of a distribution.
+        like: a tensor with the device and dtype that distributions have.
+    """
+
+    tier = 0
+
+    def __init__(self, vocab: int, like: torch.Tensor) -> None:
+        self.vocab, self.like = vocab, like
+        self._tokens: list[int] = []
+        # Where the text goes on after an n-gram that has been followed by something.
+        self._next: dict[tuple[int, ...], int] = {}
+        self._replaced: list[list[tuple[tuple[int, ...], int | None]]] = []
+
+    def match(self, prefix: list[int]) -> tuple[int, int]:
+        """Tokens that match at the end of ``prefix``, and where their match goes on; (0, 0)."""
+        self._index(prefix)
+        for length in range(min(LONGEST, len(prefix)), SHORTEST - 1, -1):
+            place = self._next.get(tuple(prefix[-length:]))
+            if place is not None:
+                return length, place
+        return 0, 0
+
+    def round(self, prefix: list[int], limit: int) -> Emission:
+        """Emit up to ``limit`` tokens, none where nothing matches."""
+        length, place = self.match(prefix)
+        if not length:
+            return Emission(last=True)
+        # A match may run into its own end: then the text repeats with that period.
+        text = list(prefix)
+        for offset in range(limit):
+            text.append(text[place + offset])
+        tokens = text[len(prefix) :]
+        index = torch.tensor(tokens, device=self.like.device)[:, None]
+        rows = self.like.new_zeros(limit, self.vocab).scatter_(1, index, 1.0)
+        return Emission(tokens, list(rows.unbind(0)), [self.tier] * limit)
+
+    def settle(self, length: int) -> None:
+        """Forget tokens from ``length`` on."""
+        while len(self._tokens) > length:
+            self._tokens.pop()
+            for key, before in reversed(self._replaced.pop()):
+                if before is None:
+                    del self._next[key]
+                else:
+                    self._next[key] = before
+
+    def _index(self, prefix: list[int]) -> None:
+        """Learn what is new: each token is the continuation of the n-grams before it."""
+        for place in range(len(self._tokens), len(prefix)):
+            replaced: list[tuple[tuple[int, ...], int | None]] = []
+            for length in range(SHORTEST, min(LONGEST, place) + 1):
+                key = tuple(prefix[place - length : place])
+                replaced.append((key, self._next.get(key)))
+                self._next[key] = place
+            self._tokens.append(prefix[place])
+            self._replaced.append(replaced)

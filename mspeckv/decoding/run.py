@@ -1,0 +1,205 @@
+"""One run: prefill, rounds, summary."""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+
+import torch
+import transformers
+from transformers import LogitsProcessorList
+
+from mspeckv.config import KVPolicy, RunConfig
+from mspeckv.decoding.ending import Criterion, Ending
+from mspeckv.decoding.methods import Tiers, build_tiers
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
+from mspeckv.decoding.text import TextStream
+from mspeckv.events import (
+    Event,
+    LinkSummary,
+    Memory,
+    Prefill,
+    Residency,
+    Round,
+    RunSummary,
+    count_tiers,
+    total_bytes,
+)
+from mspeckv.kv.cache import FullCache
+from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.link import CopyEngine, bandwidth, origin_gbps
+from mspeckv.kv.shape import KVShape
+from mspeckv.memory import predict
+from mspeckv.models import Pair
+
+
+def measured_step_seconds(pair: Pair) -> float:
+    """Time of one target step with all KV on the device; measured once per pair.
+
+    The fastest of eight: whatever else the machine is doing can only slow a step down.
+    """
+    if pair.step_seconds is None:
+        recorder = Recorder(Ledger())
+        shape = KVShape.of(pair.target.config, pair.dtype)
+        tokens = list(range(16))
+        with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
+            on_chip = KVPolicy(bits="full", on_chip=pair.layers)
+            cache = FullCache(shape, on_chip, 16, link, pair.target.device)
+            reader = ModelReader(2, "decode", pair.target, cache, recorder)
+            reader.prefill(tokens[:8])
+            for end in range(9, 17):
+                reader.read(tokens[:end], rows=1)
+        passes, _, _ = recorder.take()
+        pair.step_seconds = min(p.ms for p in passes[1:]) / 1e3
+    return pair.step_seconds
+
+
+class Run:
+    """One run's state between its events.
+
+    Args:
+        pair: models and tokenizer.
+        config: settings, checked against the pair.
+        prompt: token ids.
+        cancel: ends the run within a pass when set.
+        on_progress: told of prefill's layers.
+        processors: see `mspeckv.decoding.sampling.Sampler`.
+        criterion: a further reason to end.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        config: RunConfig,
+        prompt: list[int],
+        cancel: threading.Event | None = None,
+        on_progress: Progress | None = None,
+        *,
+        processors: LogitsProcessorList | None = None,
+        criterion: Criterion | None = None,
+    ) -> None:
+        self.pair, self.config, self.prompt = pair, config, prompt
+        self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
+        sampling = config.sampling
+        ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
+        self.ending = Ending(
+            config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer), criterion
+        )
+        self.memory = Memory(0, 0, 0, 0)
+        self.prefill_seconds = 0.0
+        self.rounds: list[Round] = []
+
+    def events(self) -> Iterator[Event]:
+        """One `Prefill`, a `Round` per tier-2 pass, one `RunSummary`."""
+        shape = KVShape.of(self.pair.target.config, self.pair.dtype)
+        gbps = bandwidth(
+            self.config.link,
+            lambda: origin_gbps(
+                measured_step_seconds(self.pair), self.pair.layers, shape.token_bytes
+            ),
+        )
+        self.ledger = Ledger()
+        self.recorder = Recorder(self.ledger, self.cancel, self.on_progress)
+        cancelled = False
+        with CopyEngine(self.ledger, gbps) as link:
+            try:
+                tiers, event = self._prefill(link)
+                yield event
+                while not self.ending.over:
+                    yield self._round(tiers, link)
+            except Cancelled:
+                cancelled = True
+        yield self._summary(link, cancelled)
+
+    @torch.inference_mode()
+    def _prefill(self, link: CopyEngine) -> tuple[Tiers, Prefill]:
+        """Every tier reads the prompt but its last token, which the first round reads."""
+        start = time.perf_counter()
+        self.memory = predict(self.pair, self.config, len(self.prompt)).record()
+        tiers = build_tiers(
+            self.config, self.pair, self.prompt, link, self.recorder, self.processors
+        )
+        for reader in tiers.prefilled:
+            reader.prefill(self.prompt[:-1])
+        link.drain()
+        self.prefill_seconds = time.perf_counter() - start
+        passes, _, transfers = self.recorder.take()
+        event = Prefill(len(self.prompt), self.prefill_seconds, passes, transfers, self.memory)
+        return tiers, event
+
+    @torch.inference_mode()
+    def _round(self, tiers: Tiers, link: CopyEngine) -> Round:
+        self.recorder.check()
+        start = self.ledger.now()
+        prefix = self.prompt + self.ending.tokens
+        tiers.full.begin_pass()
+        emission = tiers.root.round(prefix, self.ending.left)
+        tokens, text = self.ending.take(emission.tokens)
+        if self.ending.over:
+            link.drain()
+        passes, counts, transfers = self.recorder.take()
+        proposer = counts[-2] if len(counts) > 1 else None
+        event = Round(
+            index=len(self.rounds),
+            start=start,
+            ms=(self.ledger.now() - start) * 1e3,
+            tokens=tuple(tokens),
+            text=text,
+            settled_by=tuple(emission.settled_by[: len(tokens)]),
+            proposed=proposer.proposed if proposer else 0,
+            accepted=proposer.accepted if proposer else 0,
+            plan=tiers.plan,
+            tiers=counts,
+            passes=passes,
+            transfers=transfers,
+        )
+        self.rounds.append(event)
+        return event
+
+    def _summary(self, link: CopyEngine, cancelled: bool) -> RunSummary:
+        tokens = self.ending.tokens
+        decode_ms = sum(done.ms for done in self.rounds)
+        transfers = self.ledger.since()
+        decode_transfers = [t for t in transfers if t.purpose != "prefill"]
+        proposed_rounds = len(self.rounds) or 1
+        return RunSummary(
+            tokens=tuple(tokens),
+            text=self.ending.text,
+            settled_by=tuple(tier for done in self.rounds for tier in done.settled_by),
+            tokens_per_second=len(tokens) / decode_ms * 1e3 if decode_ms else 0.0,
+            ms_per_token=decode_ms / len(tokens) if tokens else 0.0,
+            prefill_seconds=self.prefill_seconds,
+            rounds=len(self.rounds),
+            accepted_per_round=sum(done.accepted for done in self.rounds) / proposed_rounds,
+            tiers=count_tiers(count for done in self.rounds for count in done.tiers),
+            link=LinkSummary(
+                link.kind,
+                link.gbps,
+                total_bytes(transfers, "to_device"),
+                total_bytes(transfers, "to_host"),
+                sum(t.ms for t in decode_transfers),
+            ),
+            residency=Residency.of(p for done in self.rounds for p in done.passes),
+            memory=self.memory,
+            cancelled=cancelled,
+            config={
+                **self.config.to_dict(),
+                "prompt_tokens": len(self.prompt),
+                "target": self.pair.target_id,
+                "draft": self.pair.draft_id,
+                "placement": list(self.config.policy.placement(self.pair.layers)),
+            },
+            versions=versions(),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

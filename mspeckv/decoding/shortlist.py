@@ -1,0 +1,66 @@
+"""A draft head over fewer tokens: most of a tiny draft's work is scoring words it never says.
+
+A model of two layers spends most of a pass multiplying by its head, ``[vocab, hidden]``. Scoring
+only a shortlist cuts that in proportion; what is not on the list gets no probability, and a
+proposal's distribution may be anything, so exactness is untouched (idea: FR-Spec,
+arXiv 2502.14856).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+
+def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tensor:
+    """``size`` token ids: the prompt's, commonest first, then those of lowest id.
+
+    Subword vocabularies are learnt by merging the commonest pairs first, so that among tokens the
+    prompt does not hold a lower id is a commoner token.
+    """
+    own = [token for token, _ in Counter(prompt).most_common(size)]
+    rest = (token for token in range(vocab) if token not in set(own))
+    chosen = own + [token for token, _ in zip(rest, range(size - len(own)), strict=False)]
+    return torch.tensor(sorted(chosen))
+
+
+class Shortlist:
+    """Lets a model score chosen tokens only.
+
+    Args:
+        model: any decoder with an output embedding.
+        tokens: ids ``[K]`` to score.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
+        self.head = model.get_output_embeddings()
+        self.tokens = tokens.to(model.device)
+        self.vocab = int(self.head.weight.shape[0])
+        self.weight = self.head.weight[self.tokens].clone()
+        bias = getattr(self.head, "bias", None)
+        self.bias = None if bias is None else bias[self.tokens].clone()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated for the head's chosen rows."""
+        return int(self.weight.untyped_storage().nbytes())
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model's head is the short one; whatever the model does to logits stays."""
+        self.head.forward = lambda hidden: linear(hidden, self.weight, self.bias)
+        try:
+            yield
+        finally:
+            # An instance attribute hid the class's method; without it the head is as it was.
+            del self.head.forward
+
+    def widen(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""
+        wide = logits.new_full((logits.shape[0], self.vocab), float("-inf"))
+        return wide.index_copy_(1, self.tokens, logits)

@@ -1,0 +1,122 @@
+"""The planner: right answers for costs and rates that are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from mspeckv import RunConfig, Sampling, Speculation, stream
+from mspeckv.decoding.adaptive import PassCost, Planner, expected_tokens
+from mspeckv.decoding.recorder import Verdict
+from mspeckv.events import Pass, Plan, Round
+from tests.random_models import random_pair, random_prompt
+
+AUTO = Speculation(gamma="auto", draft_gamma="auto")
+
+
+def planner_of(
+    costs: dict[int, tuple[float, float]],
+    rates: dict[tuple[int, int], float],
+    speculation: Speculation = AUTO,
+) -> Planner:
+    """A planner that has seen many rounds with these costs ``a + b n`` and these rates."""
+    planner = Planner(speculation, 0 in costs, 1 in costs, free_draft=False)
+    for _ in range(60):
+        passes = [
+            Pass(tier, "verify", n, 0, 0.0, a + b * n)
+            for tier, (a, b) in costs.items()
+            for n in (1, 5, 9)
+        ]
+        verdicts = [
+            Verdict(*edge, proposed=10, accepted=round(10 * rate)) for edge, rate in rates.items()
+        ]
+        planner.learn(passes, verdicts, 0)
+    return planner
+
+
+def test_expected_tokens_is_the_geometric_sum() -> None:
+    assert expected_tokens(0.5, 3) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert expected_tokens(1.0, 3) == 4
+    assert expected_tokens(0.0, 3) == 1
+
+
+def test_pass_costs_converge_to_the_line_seen() -> None:
+    cost = PassCost()
+    for _ in range(40):
+        for tokens in (1, 4, 9):
+            cost.see(tokens, 30 + 5 * tokens)
+    assert cost(1) == pytest.approx(35, rel=0.05)
+    assert cost(16) == pytest.approx(110, rel=0.05)
+
+
+def test_a_slow_link_is_worth_every_tier() -> None:
+    planner = planner_of(
+        {0: (5, 0), 1: (40, 2), 2: (800, 2)}, {(0, 1): 0.6, (1, 2): 0.9, (0, 2): 0.5}
+    )
+    plan = planner.choose(room=64)
+    assert plan.path == (0, 1, 2)
+    assert plan.gamma >= 8
+
+
+def test_a_middle_tier_as_dear_as_the_top_is_left_out() -> None:
+    planner = planner_of(
+        {0: (3, 0), 1: (40, 2), 2: (42, 2)}, {(0, 1): 0.7, (1, 2): 0.9, (0, 2): 0.7}
+    )
+    assert planner.choose(room=64).path == (0, 2)
+
+
+def test_guesses_that_never_hold_are_not_made() -> None:
+    planner = planner_of(
+        {0: (10, 0), 1: (40, 2), 2: (42, 2)}, {(0, 1): 0.0, (1, 2): 0.1, (0, 2): 0.0}
+    )
+    assert planner.choose(room=64) == Plan((2,), 0, 0)
+
+
+def test_the_choice_is_the_least_expected_time() -> None:
+    planner = planner_of(
+        {0: (4, 0), 1: (30, 1), 2: (90, 3)}, {(0, 1): 0.6, (1, 2): 0.8, (0, 2): 0.4}
+    )
+    best = planner.time_per_token(planner.choose(room=16))
+    others = [Plan((0, 2), g, 0) for g in range(1, 17)] + [Plan((2,), 0, 0)]
+    others += [Plan((0, 1, 2), g, d) for g in range(1, 17) for d in range(1, 7)]
+    assert best <= min(planner.time_per_token(plan) for plan in others)
+
+
+def test_what_is_fixed_stays_and_room_is_kept() -> None:
+    costs, rates = {0: (4.0, 0.0), 1: (30.0, 1.0), 2: (300.0, 3.0)}, {(0, 1): 0.6, (1, 2): 0.9}
+    fixed = planner_of(costs, rates, Speculation(gamma=5, draft_gamma="auto"))
+    assert fixed.choose(room=64).gamma == 5
+    assert fixed.choose(room=3).gamma == 3
+    inner = planner_of(costs, rates, Speculation(gamma="auto", draft_gamma=2))
+    assert inner.choose(room=64).draft_gamma in (0, 2)
+    assert inner.choose(room=0) == Plan((2,), 0, 0)
+
+
+def test_lookup_with_nothing_to_say_is_not_asked() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
+    assert planner.choose(room=8, match=0).path == (2,)
+    assert planner.choose(room=8, match=4).path == (0, 2)
+
+
+def test_choices_are_in_the_events() -> None:
+    rounds = [
+        event
+        for event in stream(
+            random_pair(),
+            random_prompt(80),
+            new_tokens=40,
+            speculation=AUTO,
+            sampling=Sampling(0, stop_at_eos=False),
+        )
+        if isinstance(event, Round)
+    ]
+    assert rounds[0].plan.path == (0, 1, 2)
+    for one in rounds:
+        assert {count.tier for count in one.tiers if count.passes} <= {0, 1, 2}
+        assert one.proposed <= max(1, one.plan.gamma)
+        assert (one.plan.path == (2,)) == (one.plan.gamma == 0)
+
+
+@pytest.mark.parametrize("field", ["gamma", "draft_gamma"])
+def test_words_other_than_auto_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}: 'often' is not allowed; use 'auto' or"):
+        RunConfig(speculation=Speculation(**{field: "often"}))  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""Plain transformers code with our decoding loop: same tokens, and refusals by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+)
+
+import mspeckv
+from benchmarks.workloads import prompt_of
+from mspeckv import KVPolicy, Pair, Speculation
+from tests.random_models import random_pair, random_prompt
+
+LOSSLESS = KVPolicy("full", on_chip=2)
+
+
+def both(pair: Pair, prompts: list[list[int]], **arguments: Any) -> list[list[list[int]]]:
+    """Rows from ``generate`` as it is, and with our loop."""
+    ids = torch.tensor(prompts)
+    arguments = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 30, **arguments}
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)
+    plain = pair.target.generate(ids, do_sample=False, **arguments)
+    ours = pair.target.generate(ids, do_sample=False, custom_generate=own, **arguments)
+    return [plain.tolist(), ours.tolist()]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 2},
+        {"min_new_tokens": 20, "eos_token_id": [3, 5, 9]},
+        {"eos_token_id": [3, 5, 9], "pad_token_id": 0},
+        {"suppress_tokens": [1, 2, 3]},
+    ],
+    ids=str,
+)
+def test_greedy_tokens_are_those_of_generate(family: str, arguments: dict[str, Any]) -> None:
+    plain, ours = both(random_pair(family), [random_prompt(70)], **arguments)
+    assert ours == plain
+
+
+def test_rows_of_a_batch_are_padded_like_generate() -> None:
+    prompts = [random_prompt(40, seed=seed) for seed in range(3)]
+    plain, ours = both(random_pair(), prompts, eos_token_id=[3, 5, 9], pad_token_id=0)
+    assert ours == plain
+
+
+@pytest.mark.slow
+def test_the_default_model_gives_generates_tokens(pair: Pair) -> None:
+    assert pair.tokenizer is not None
+    ids = torch.tensor([prompt_of("prose", pair.tokenizer, 300)])
+    own = mspeckv.as_custom_generate(draft="default", policy=KVPolicy("full", on_chip=30))
+    arguments = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 32, "do_sample": False}
+    plain = pair.target.generate(ids, **arguments)
+    streamer = TextIteratorStreamer(pair.tokenizer, skip_prompt=True)
+    ours = pair.target.generate(ids, custom_generate=own, streamer=streamer, **arguments)
+    assert ours.tolist() == plain.tolist()
+    assert "".join(streamer) == pair.tokenizer.decode(plain[0, 300:])
+    assert own.summaries[0].rounds < 32
+
+
+def test_sampling_follows_torchs_seed() -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(50)])
+    own = mspeckv.as_custom_generate(draft=pair.draft)
+    rows = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        rows.append(
+            pair.target.generate(
+                ids, attention_mask=torch.ones_like(ids), custom_generate=own, do_sample=True,
+                max_new_tokens=20, top_k=9, temperature=1.2,
+            ).tolist()
+        )  # fmt: skip
+    assert rows[0] == rows[1] != rows[2]
+
+
+class _AfterFive(StoppingCriteria):  # type: ignore[misc]
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.tensor([input_ids.shape[1] >= 55])
+
+
+def test_stopping_criteria_and_dictionaries_are_honoured() -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(50)])
+    out = pair.target.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False,
+        stopping_criteria=StoppingCriteriaList([_AfterFive()]), return_dict_in_generate=True,
+        custom_generate=mspeckv.as_custom_generate(draft=pair.draft),
+    )  # fmt: skip
+    assert out.sequences.shape == (1, 55)
+
+
+class _Odd(LogitsProcessor):  # type: ignore[misc]
+    """Forbids even tokens."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        scores[:, ::2] = float("-inf")
+        return scores
+
+
+def test_processors_without_state_can_be_vouched_for() -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(50)])
+    arguments: dict[str, Any] = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": 20,
+        "do_sample": False,
+        "logits_processor": LogitsProcessorList([_Odd()]),
+    }
+    plain = pair.target.generate(ids, **arguments)
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS, stateless=(_Odd,))
+    assert pair.target.generate(ids, custom_generate=own, **arguments).tolist() == plain.tolist()
+    with pytest.raises(ValueError, match="logits_processor: '_Odd'"):
+        unknown = mspeckv.as_custom_generate(draft=pair.draft)
+        pair.target.generate(ids, custom_generate=unknown, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"num_beams": 2}, "num_beams"),
+        ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens"),
+        ({"return_dict_in_generate": True, "output_scores": True}, "output_scores"),
+        ({"attention_mask": torch.tensor([[0, *[1] * 19]])}, "attention_mask"),
+        ({"cache_implementation": "static"}, "cache_implementation"),
+        ({"assistant_model": "draft"}, "assistant_model"),
+        ({"max_new_tokens": 4000}, "prompt \\+ new_tokens"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_done_is_refused_by_name(arguments: dict[str, Any], name: str) -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(20)])
+    if arguments.get("assistant_model"):
+        arguments = {"assistant_model": pair.draft}
+    own = mspeckv.as_custom_generate(draft=pair.draft)
+    arguments = {
+        "attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False, **arguments
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=name):
+        pair.target.generate(ids, custom_generate=own, **arguments)
+
+
+def test_a_model_is_left_as_it_was() -> None:
+    pair = random_pair("llama", seed=9)
+    weight = next(pair.target.parameters())
+    weight.requires_grad_(True)
+    try:
+        both(pair, [random_prompt(30)])
+        assert weight.requires_grad
+        pair.target.train()
+        with pytest.raises(ValueError, match="training mode"):
+            both(pair, [random_prompt(30)])
+    finally:
+        pair.target.eval()
+        weight.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"draft": "other"}, "draft: 'other'"), ({"method": "magic"}, "method: 'magic'")],
+)
+def test_settings_are_checked_at_once(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mspeckv.as_custom_generate(speculation=Speculation(), **arguments)
