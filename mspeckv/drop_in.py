@@ -25,7 +25,8 @@ from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, ref
 from mspeckv.decoding.engine import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.events import Round, RunSummary
-from mspeckv.models import Pair, default_draft
+from mspeckv.models import Pair
+from mspeckv.shared_draft import default_draft
 
 STATELESS = (
     "EpsilonLogitsWarper", "EtaLogitsWarper", "ExponentialDecayLengthPenalty",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 import torch
-from safetensors.torch import load as load_tensors
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,10 +27,10 @@ from mspeckv.compatibility import (
 )
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch
+from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
-DEFAULT_DRAFT = "draft-smollm2-2layer"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -182,7 +180,8 @@ def load_pair(
         target: ``"default"`` (SmolLM2-135M-Instruct, fetched when absent), or a Hugging Face id
             or a local folder of any decoder with standard attention.
         draft: ``"default"`` (two layers distilled for the default target, sharing its embedding
-            and head), ``"none"``, or an id or folder with the target's vocabulary.
+            and head), ``"none"``, a ``.safetensors`` file
+            of ``tools/train_draft.py``, or an id or folder with the target's vocabulary.
         device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
         dtype: compute dtype: float32, bfloat16 or float16.
 
@@ -198,50 +197,16 @@ def load_pair(
     if draft == "none":
         return Pair.of(model, None, tokenizer, target_id=target_id)
     if draft == DEFAULT:
-        own = default_draft(model, target_id)
+        own = default_draft(model)
         return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=DEFAULT_DRAFT)
+    if draft.endswith(".safetensors"):
+        own = load_shared_draft(model, Path(draft).expanduser())
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft)
     # The tokenizer first: it is small, and a mismatch is the likely mistake.
     draft_tokenizer = _load_tokenizer("draft", draft)
     check_tokenizers(tokenizer, draft_tokenizer, target_id, draft)
     guess = _load("draft", draft, where, kind)
     return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft)
-
-
-def default_draft(target: PreTrainedModel, target_id: str = DEFAULT_TARGET) -> PreTrainedModel:
-    """The shipped draft: two layers of the target's shape, over the target's own embedding.
-
-    The embedding and head *are* the target's tensors, so the draft adds 7.08 M weights.
-
-    Raises:
-        ValueError: the target has another shape than the one the draft was distilled for.
-    """
-    path = resources.files("mspeckv") / "data" / f"{DEFAULT_DRAFT}.safetensors"
-    weights = load_tensors(path.read_bytes())
-    config = copy.deepcopy(target.config)
-    config.num_hidden_layers = 2
-    # Built without memory, so that the embedding never exists twice.
-    with torch.device("meta"):
-        draft = type(target)(config)
-    shapes = {name: tuple(w.shape) for name, w in draft.named_parameters()}
-    embedding, head = target.get_input_embeddings(), target.get_output_embeddings()
-    shared = {"model.embed_tokens.weight": embedding.weight, "lm_head.weight": head.weight}
-    fits = {name: tuple(w.shape) for name, w in weights.items()}
-    if shapes.keys() - shared.keys() != fits.keys() or any(
-        shapes[name] != shape for name, shape in fits.items()
-    ):
-        raise refuse(
-            "draft",
-            DEFAULT,
-            f"it was made for {DEFAULT_TARGET} and does not fit {target_id}: "
-            "use draft='none' or a model with the target's vocabulary",
-        )
-    own = {name: w.to(target.device, target.dtype) for name, w in weights.items()}
-    draft.load_state_dict({**own, **shared}, strict=False, assign=True)
-    draft.set_input_embeddings(embedding)
-    draft.set_output_embeddings(head)
-    # Rotary frequencies are buffers that no file holds; the target's are the same.
-    draft.model.rotary_emb = copy.deepcopy(target.model.rotary_emb)
-    return draft
 
 
 def parse_device(device: str) -> torch.device:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mspeckv import Pair, Sampling, generate, stream
 from mspeckv.decoding.ending import Ending
 from mspeckv.decoding.text import TextStream
-from mspeckv.events import Round
+from mspeckv.events import Round, RunSummary
 from tests.random_models import random_pair, random_prompt
 
 TEXTS = st.text(
@@ -92,8 +92,10 @@ def test_stop_strings_end_a_run(pair: Pair) -> None:
         )
     )
     text = "".join(event.text for event in events if isinstance(event, Round))
-    assert text == events[-1].text == whole.text[: whole.text.index(word) + len(word)]  # type: ignore[union-attr]
-    assert whole.tokens[: len(events[-1].tokens)] == events[-1].tokens  # type: ignore[union-attr,arg-type]
+    summary = events[-1]
+    assert isinstance(summary, RunSummary)
+    assert text == summary.text == whole.text[: whole.text.index(word) + len(word)]
+    assert whole.tokens[: len(summary.tokens)] == summary.tokens
 
 
 @pytest.mark.parametrize(

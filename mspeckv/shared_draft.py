@@ -1,0 +1,108 @@
+"""Drafts that borrow the target's embedding and head: a few layers of the target's shape.
+
+The embedding and head *are* the target's tensors, so such a draft adds only its layers: 7.08 M
+weights for the shipped one of two layers, ``tools/train_draft.py`` makes others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, load_file
+from transformers import PreTrainedModel
+
+from mspeckv.config.checks import refuse
+
+DEFAULT_DRAFT = "draft-smollm2-2layer"
+
+
+def shared_draft(
+    target: PreTrainedModel, layers: int, weights: Mapping[str, torch.Tensor] | None = None
+) -> PreTrainedModel:
+    """A draft of ``layers`` layers over the target's own embedding and head.
+
+    Args:
+        target: a Llama-like model: ``model.layers``, ``model.embed_tokens``, ``lm_head``.
+        layers: how many layers of its own.
+        weights: tensors by name, without embedding and head; None copies the target's first
+            layers and its final norm, to be trained.
+
+    Raises:
+        ValueError: the target is built in another way, or the weights have other shapes.
+    """
+    inner = getattr(target, "model", None)
+    parts = [getattr(inner, name, None) for name in ("layers", "embed_tokens", "rotary_emb")]
+    if any(part is None for part in parts) or target.get_output_embeddings() is None:
+        raise refuse("target", type(target).__name__, "use a Llama-like decoder for this draft")
+    config = copy.deepcopy(target.config)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    # Built without memory, so that the embedding never exists twice.
+    with torch.device("meta"):
+        draft: PreTrainedModel = type(target)(config)
+    shapes = {name: tuple(weight.shape) for name, weight in draft.named_parameters()}
+    embedding, head = target.get_input_embeddings(), target.get_output_embeddings()
+    shared = {"model.embed_tokens.weight": embedding.weight, "lm_head.weight": head.weight}
+    if weights is None:
+        own = dict(target.named_parameters())
+        weights = {name: own[name] for name in shapes.keys() - shared.keys()}
+    given = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if given != {name: shape for name, shape in shapes.items() if name not in shared}:
+        raise refuse("draft", f"{layers} layers", "its weights do not fit this target's shape")
+    moved = {
+        name: weight.detach().to(target.device, target.dtype, copy=True)
+        for name, weight in weights.items()
+    }
+    draft.load_state_dict({**moved, **shared}, strict=False, assign=True)
+    draft.set_input_embeddings(embedding)
+    draft.set_output_embeddings(head)
+    # Rotary frequencies are buffers that no file holds; the target's are the same.
+    draft.model.rotary_emb = copy.deepcopy(target.model.rotary_emb)
+    return draft
+
+
+def own_weights(draft: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What is the draft's alone, by name."""
+    shared = {"model.embed_tokens.weight", "lm_head.weight"}
+    return {name: weight for name, weight in draft.named_parameters() if name not in shared}
+
+
+def load_shared_draft(target: PreTrainedModel, path: Path) -> PreTrainedModel:
+    """A draft from a file of its own weights.
+
+    Raises:
+        ValueError: no such file, or weights of another shape.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refuse("draft", str(path), f"use a readable safetensors file ({error})") from error
+    return shared_draft(target, _count_layers(weights), weights)
+
+
+def default_draft(target: PreTrainedModel) -> PreTrainedModel:
+    """The shipped draft, distilled for SmolLM2-135M-Instruct.
+
+    Raises:
+        ValueError: the target has another shape.
+    """
+    path = resources.files("mspeckv") / "data" / f"{DEFAULT_DRAFT}.safetensors"
+    weights = load(path.read_bytes())
+    try:
+        return shared_draft(target, _count_layers(weights), weights)
+    except ValueError as error:
+        raise refuse(
+            "draft",
+            "default",
+            "it was made for SmolLM2-135M-Instruct and does not fit this target: "
+            "use draft='none' or a model with the target's vocabulary",
+        ) from error
+
+
+def _count_layers(weights: Mapping[str, torch.Tensor]) -> int:
+    return len({name.split(".")[2] for name in weights if name.startswith("model.layers.")})
