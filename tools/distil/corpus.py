@@ -50,18 +50,25 @@ def document_tokens(tokenizer: PreTrainedTokenizerBase, settings: Distillation) 
 
 def _files(seed: int) -> list[Path]:
     """Text files of the standard library and the installed packages, shuffled."""
-    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages()]
+    folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}
     found = {
         path
-        for folder in folders
-        for suffix in _SUFFIXES
-        for path in Path(folder).rglob(f"*{suffix}")
+        for folder in folders.union(site.getsitepackages())
+        for path in Path(folder).rglob("*")
         # the language reference is what drafts are measured on
-        if "pydoc_data" not in path.parts and 2_000 < path.stat().st_size < 400_000
+        if path.suffix in _SUFFIXES and "pydoc_data" not in path.parts and _is_middling(path)
     }
     files = sorted(found, key=str)
     random.Random(seed).shuffle(files)
     return files
+
+
+def _is_middling(path: Path) -> bool:
+    """Neither a stub nor a table of data."""
+    try:
+        return path.is_file() and 2_000 < path.stat().st_size < 400_000
+    except OSError:
+        return False
 
 
 def sampled_tokens(
