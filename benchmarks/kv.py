@@ -18,15 +18,15 @@ from statistics import mean, median
 
 import torch
 
-from benchmarks.caches import Maker, Ours, Stock, subjects
+from benchmarks.caches import Ours, Stock, Subject, subjects
 from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Pair, documents, load_pair
 from mspeckv.events import Pass
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
-UNSEEN, PASS, WARM, STEPS = 512, 16, 2, 128
-"""Tokens judged, tokens per judged pass, tokens before timing, single-token steps timed.
+UNSEEN, PASS, WARM, STEPS, TURN = 512, 16, 2, 128, 16
+"""Tokens judged, tokens per judged pass, tokens before timing, steps timed, steps per turn.
 
 The steps are as many as the peers keep unquantized by default, so that each cache's upkeep, which
 comes once in so many tokens, is in the mean time of a step. The other counts are even because HQQ
@@ -60,22 +60,26 @@ def main() -> None:
 def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
     """Bytes, time and quality of every cache after one prompt."""
     prompt, unseen = tokens[:-UNSEEN], tokens[-UNSEEN:]
-    reference: torch.Tensor | None = None
+    made: dict[str, Subject] = {}
     rows: list[Sequence[object]] = []
-    for name, make in subjects(pair, len(tokens) + STEPS, widths).items():
-        print(f"  {name} ...", end="\r", file=sys.stderr, flush=True)
+    for name, make in subjects(pair, len(tokens), widths).items():
         try:
-            stored, step, logits = _judge(make, prompt, unseen)
+            made[name] = make()
         except ImportError as error:
             rows.append((name, f"needs {error.name}", "", "", "", ""))
             continue
-        probs = logits.float().softmax(-1)
-        if reference is None:
-            reference = probs
+        made[name].prefill(prompt)
+    stored = {name: subject.stored_bytes() / len(prompt) for name, subject in made.items()}
+    steps, logits = _read_in_turns(made, unseen)
+    reference = next(iter(logits.values())).float().softmax(-1)
+    floats = pair.layers * KVShape.of(pair.target.config, pair.dtype).token_bytes
+    for name, found in logits.items():
+        probs = found.float().softmax(-1)
         variation = float((probs - reference).abs().sum(-1).mean() / 2)
         agreement = float((probs.argmax(-1) == reference.argmax(-1)).float().mean())
-        ratio = stored / (pair.layers * KVShape.of(pair.target.config, pair.dtype).token_bytes)
-        rows.append((name, stored, ratio, step, variation, agreement))
+        size = stored[name]
+        rows.append((name, size, size / floats, steps[name], variation, agreement))
+        made[name].close()
     headers = (
         "cache", "bytes/token", "of float", "ms/step", "total variation", "top-1 agreement"
     )  # fmt: skip
@@ -83,21 +87,26 @@ def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
     return f"{title}\n{table(headers, rows)}"
 
 
-def _judge(make: Maker, prompt: list[int], unseen: list[int]) -> tuple[float, float, torch.Tensor]:
-    """Stored bytes per prompt token, mean step time in ms, logits of the unseen tokens."""
-    subject = make()
-    subject.prefill(prompt)
-    stored = subject.stored_bytes() / len(prompt)
-    logits = [subject.read(unseen[:WARM])]
-    times = []
-    for token in unseen[WARM : STEPS + WARM]:
-        start = time.perf_counter()
-        logits.append(subject.read([token]))
-        times.append((time.perf_counter() - start) * 1e3)
-    rest = range(STEPS + WARM, len(unseen), PASS)
-    logits += [subject.read(unseen[at : at + PASS]) for at in rest]
-    subject.close()
-    return stored, mean(times), torch.cat(logits)
+def _read_in_turns(
+    made: dict[str, Subject], unseen: list[int]
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Mean step time in ms, upkeep included, and the logits of the unseen tokens.
+
+    The caches take turns, some steps each, so that a slow spell of the machine slows all of them.
+    """
+    logits = {name: [subject.read(unseen[:WARM])] for name, subject in made.items()}
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for first in range(WARM, WARM + STEPS, TURN):
+        for name, subject in made.items():
+            for token in unseen[first : first + TURN]:
+                start = time.perf_counter()
+                logits[name].append(subject.read([token]))
+                times[name].append((time.perf_counter() - start) * 1e3)
+    rest = range(WARM + STEPS, len(unseen), PASS)
+    for name, subject in made.items():
+        logits[name] += [subject.read(unseen[at : at + PASS]) for at in rest]
+    steps = {name: mean(found) for name, found in times.items()}
+    return steps, {name: torch.cat(found) for name, found in logits.items()}
 
 
 def verification(pair: Pair, prompt: list[int]) -> str:

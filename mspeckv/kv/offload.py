@@ -24,7 +24,7 @@ class OffloadedLayer(BlockLayer):
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""
         place = slice(self.blocks, self.blocks + len(records))
-        self.pipeline.link.copy(records, self.records[place], "to_host", purpose, self.index)
+        self.pipeline.send(records, self.records[place], purpose, self.index)
         held = self.pipeline.held.get(self.order)
         if held is not None:
             held[place] = records
@@ -118,6 +118,7 @@ class Pipeline:
         self.bytes = sum(slot.numel() for slot in self._free)
         self._ready: dict[int, tuple[torch.Tensor, Ticket | None]] = {}
         self._next = 0
+        self._leaving: Ticket | None = None
 
     def begin(self) -> None:
         """Look up the first layers of the next pass."""
@@ -126,6 +127,16 @@ class Pipeline:
         self._next = 0
         for _ in range(LOOK_AHEAD):
             self._look_up_next()
+
+    def send(self, records: torch.Tensor, home: torch.Tensor, purpose: Purpose, layer: int) -> None:
+        """Copy new records to the host; a prompt's layers leave one at a time.
+
+        So no more than two layers of a prompt are staged on the device: one on its way, one
+        being packed.
+        """
+        if purpose == "prefill" and self._leaving is not None:
+            self.link.wait(self._leaving)
+        self._leaving = self.link.copy(records, home, "to_host", purpose, layer)
 
     def take(self, layer: OffloadedLayer) -> torch.Tensor:
         """The slot holding ``layer``'s records, once they have arrived."""
