@@ -76,14 +76,19 @@ def distil(settings: Distillation, out: Path) -> int:
     draft = initial_draft(pair.target, settings)
     before = measured(pair.target, draft, held_out, settings)
     print(f"before: {json.dumps(before)}", flush=True)
-    seconds = train(pair.target, draft, samples, documents, settings, out)
+    steps, seconds = train(pair.target, draft, samples, documents, settings, out)
     after = measured(pair.target, draft, held_out, settings)
     print(f"after: {json.dumps(after)}", flush=True)
     weights = {name: w.detach().to(torch.bfloat16).cpu() for name, w in own_weights(draft).items()}
     save_file(
         weights, out / "draft.safetensors", metadata={"settings": json.dumps(asdict(settings))}
     )
-    facts = {"samples": len(samples), "documents": len(documents), "seconds": round(seconds)}
+    facts = {
+        "samples": len(samples),
+        "documents": len(documents),
+        "steps": steps,
+        "seconds": round(seconds),
+    }
     (out / "draft.md").write_text(model_card(settings, weights, before, after, facts), "utf-8")
     print(f"wrote {out / 'draft.safetensors'}", flush=True)
     return 0

@@ -28,11 +28,14 @@ LINKS = (
     ("live: slow, emulated", "live"),
     ("origin: slowest, emulated", "origin"),
 )
+GUESSERS = (("the draft", "draft"), ("lookup in the text", "lookup"), ("nobody", "none"))
 DEFAULTS: dict[str, Any] = {
     "method": "mspeckv",
     "bits": 8,
     "on_chip": 15,
     "resident": 0,
+    "tier0": "draft",
+    "auto": False,
     "gamma": 8,
     "draft_gamma": 3,
     "budget": 256,
@@ -85,7 +88,8 @@ class Controls:
                 self.hint,
                 *(self.inputs[name] for name in ("method", "bits", "on_chip", "resident")),
                 self.placement,
-                *(self.inputs[name] for name in ("link", "gamma", "draft_gamma", "budget")),
+                *(self.inputs[name] for name in ("link", "tier0", "auto")),
+                *(self.inputs[name] for name in ("gamma", "draft_gamma", "budget")),
                 *(self.inputs[name] for name in ("prefill", "new_tokens", "temperature", "seed")),
             ],
             layout={"width": "350px", "flex": "0 0 auto"},
@@ -106,7 +110,10 @@ class Controls:
             new_tokens=value["new_tokens"],
             policy=policy,
             speculation=Speculation(
-                gamma=value["gamma"], draft_gamma=value["draft_gamma"], budget=value["budget"]
+                gamma="auto" if value["auto"] else value["gamma"],
+                draft_gamma="auto" if value["auto"] else value["draft_gamma"],
+                budget=value["budget"],
+                tier0=value["tier0"],
             ),
             sampling=Sampling(temperature=round(value["temperature"], 2), seed=value["seed"]),
             link=Link(value["link"]),
@@ -179,6 +186,15 @@ class Controls:
                 "Layers whose KV stays on the device quantized; no effect at width float",
             ),
             "link": dropdown("link", "Link", LINKS, "Speed of the path between host and device"),
+            "tier0": dropdown(
+                "tier0", "Tier 0", GUESSERS, "Who guesses first: the small draft, what followed "
+                "the same words before, or nobody",
+            ),
+            "auto": widgets.Checkbox(
+                value=DEFAULTS["auto"], description="Lengths chosen while decoding",
+                tooltip="Gamma, draft gamma and the tiers in use follow measured cost and "
+                "acceptance, round by round", indent=True, style=_STYLE, layout=_LAYOUT,
+            ),
             "gamma": slider("gamma", "Gamma", 1, 16, 1, "Tokens proposed to tier 2 per round"),
             "draft_gamma": slider(
                 "draft_gamma", "Draft gamma", 1, 8, 1, "Tokens tier 0 proposes to tier 1 at a time"
@@ -217,6 +233,9 @@ class Controls:
                     self._bound_layers(name)
                 if name == "method":
                     self._follow_method()
+                if name == "auto":
+                    for length in ("gamma", "draft_gamma"):
+                        self.inputs[length].disabled = bool(self.inputs["auto"].value)
                 if not self._setting_many:
                     self._show_placement()
                     self._on_change()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mspeckv_widgets.record import RunRecord
 from mspeckv_widgets.theme import PURPOSES, TIERS
 
-from mspeckv import TierCount
+from mspeckv import Plan, TierCount
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,20 @@ def comparison_html(records: Sequence[RunRecord]) -> str:
     return _table(caption, heads, rows, 2)
 
 
+def lengths_text(plan: Plan) -> str:
+    """A round's tiers and lengths: ``0>1>2: 8/3`` is gamma 8 with draft gamma 3."""
+    path = ">".join(map(str, plan.path))
+    lengths = "/".join(str(length) for length in (plan.gamma, plan.draft_gamma) if length)
+    return f"{path}: {lengths}" if lengths else path
+
+
 def rounds_html(record: RunRecord | None, last: int = 12) -> str:
     """The charts' numbers of the newest rounds, for reading instead of looking."""
     if record is None or not record.rounds:
         return '<em class="mskv-small">Rounds are listed here as they come.</em>'
     heads = (
-        "round", "tokens", "kept/proposed", "ms", *(f"{s.name} ms" for s in TIERS.values()),
+        "round", "lengths", "tokens", "kept/proposed", "ms",
+        *(f"{s.name} ms" for s in TIERS.values()),
         *(f"{purpose} KB" for purpose in PURPOSES if purpose != "prefill"),
     )  # fmt: skip
     rows = []
@@ -186,6 +194,7 @@ def rounds_html(record: RunRecord | None, last: int = 12) -> str:
         rows.append(
             (
                 f"{one.index + 1}",
+                lengths_text(one.plan),
                 f"{len(one.tokens)}",
                 f"{one.accepted}/{one.proposed}",
                 f"{one.ms:.0f}",

@@ -18,7 +18,9 @@ summary = generate(
     method={method},
     new_tokens={new_tokens},
     policy=KVPolicy(bits={bits}, on_chip={on_chip}, resident={resident}),
-    speculation=Speculation(gamma={gamma}, draft_gamma={draft_gamma}, budget={budget}),
+    speculation=Speculation(
+        gamma={gamma}, draft_gamma={draft_gamma}, budget={budget}, tier0={tier0}
+    ),
     sampling=Sampling(temperature={temperature:g}, top_p={top_p:g}, seed={seed}),
     link=Link({link}),
 )
@@ -38,8 +40,9 @@ def python_code(setting: Setting) -> str:
         bits=json.dumps(config.policy.bits),
         on_chip=config.policy.on_chip,
         resident=config.policy.resident,
-        gamma=config.speculation.gamma,
-        draft_gamma=config.speculation.draft_gamma,
+        gamma=json.dumps(config.speculation.gamma),
+        draft_gamma=json.dumps(config.speculation.draft_gamma),
+        tier0=json.dumps(config.speculation.tier0),
         budget=config.speculation.budget,
         temperature=config.sampling.temperature,
         top_p=config.sampling.top_p,
@@ -58,6 +61,8 @@ def command_line(setting: Setting) -> str:
     words += ["--on-chip", config.policy.on_chip, "--resident", config.policy.resident]
     words += ["--gamma", config.speculation.gamma]
     words += ["--draft-gamma", config.speculation.draft_gamma]
+    if config.speculation.tier0 != "draft":
+        words += ["--draft", config.speculation.tier0]
     words += ["--budget", config.speculation.budget, "--link", config.link.preset]
     words += ["--temperature", f"{config.sampling.temperature:g}"]
     words += ["--top-p", f"{config.sampling.top_p:g}", "--seed", config.sampling.seed]

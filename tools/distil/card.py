@@ -18,7 +18,7 @@ def model_card(
 ) -> str:
     """Markdown: what it is, how it was made, what was measured."""
     count = sum(weight.numel() for weight in weights.values())
-    seen = settings.steps * settings.batch * settings.window
+    seen = facts["steps"] * settings.batch * settings.window
     rows = "\n".join(f"| {name} | {before[name]:.3f} | {after[name]:.3f} |" for name in after)
     return f"""# A draft for {settings.target}
 
@@ -26,7 +26,7 @@ def model_card(
 
 Distilled on {settings.device} in {facts["seconds"]} s of training: {facts["samples"]:,} tokens
 sampled from the target and {facts["documents"]:,} tokens of documentation and code,
-{seen:,} tokens seen in {settings.steps} steps of {settings.batch} x {settings.window},
+{seen:,} tokens seen in {facts["steps"]:,} steps of {settings.batch} x {settings.window},
 AdamW at {settings.lr:g}, begun from `{settings.init}`. The loss is the Kullback-Leibler
 divergence, and total variation after {settings.switch:.0%} of the steps.
 

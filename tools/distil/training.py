@@ -27,7 +27,7 @@ def train(
     documents: torch.Tensor,
     settings: Distillation,
     out: Path,
-) -> float:
+) -> tuple[int, float]:
     """Train ``draft`` in place, from the last checkpoint where there is one.
 
     Args:
@@ -36,7 +36,7 @@ def train(
         out: where ``checkpoint.pt`` and ``log.jsonl`` go.
 
     Returns:
-        Seconds of training, earlier parts of the run included.
+        Steps, and seconds of training, earlier parts of the run included.
     """
     weights = own_weights(draft)
     # Small updates would be lost in half precision: the master copy is float32.
@@ -89,7 +89,7 @@ def train(
     for weight in weights.values():
         weight.requires_grad_(False)
     draft.eval()
-    return seconds()
+    return step, seconds()
 
 
 def schedule(done: float) -> float:

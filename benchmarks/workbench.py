@@ -1,0 +1,199 @@
+"""One prompt, read once, decoded again and again: by our nestings, and by transformers."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
+from mspeckv.decoding.adaptive import Adaptive, Planner
+from mspeckv.decoding.levels import Autoregress, Level, nest_over
+from mspeckv.decoding.lookup import Lookup
+from mspeckv.decoding.methods import build_tiers
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.shortlist import Shortlist, shortlist_tokens
+from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.link import CopyEngine
+
+GREEDY = Sampling(temperature=0, stop_at_eos=False)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A nesting of ours.
+
+    Attributes:
+        path: tiers, bottom first.
+        tier0: ``draft`` or ``lookup``.
+        gamma: a number, or ``"auto"`` (then ``path`` says which tiers there are).
+        draft_gamma: likewise.
+        draft_vocab: tokens that the draft scores; 0 for all.
+    """
+
+    path: tuple[int, ...]
+    tier0: str = "draft"
+    gamma: int | str = 4
+    draft_gamma: int | str = 2
+    draft_vocab: int = 0
+
+    @property
+    def name(self) -> str:
+        """Such as ``lookup>2 gamma 8``."""
+        first = {0: self.tier0, 1: "1", 2: "2"}
+        words = ">".join(first[tier] for tier in self.path)
+        if len(self.path) > 1:
+            inner = f"/{self.draft_gamma}" if self.path == (0, 1, 2) else ""
+            words += f" gamma {self.gamma}{inner}"
+        return words + (f" vocab {self.draft_vocab}" if self.draft_vocab else "")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Decoding measured: tokens per second, tokens kept per tier-2 pass, and the tokens."""
+
+    rate: float
+    per_pass: float
+    tokens: list[int]
+
+
+class Workbench:
+    """Every tier of ours over one prompt, all KV on the device, link off.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, pair: Pair, prompt: list[int], new_tokens: int) -> None:
+        self.pair, self.prompt, self.new_tokens = pair, prompt, new_tokens
+        self.recorder = Recorder(Ledger())
+        self.link = CopyEngine(self.recorder.ledger, None)
+        self.sampler = Sampler(GREEDY)
+        config = RunConfig(
+            "mspeckv", new_tokens, KVPolicy("full", on_chip=pair.layers),
+            Speculation(gamma="auto", draft_gamma="auto"), GREEDY,
+        )  # fmt: skip
+        with torch.inference_mode():
+            tiers = build_tiers(config, pair, prompt, self.link, self.recorder)
+            for reader in tiers.prefilled:
+                reader.prefill(prompt[:-1])
+        root = tiers.root
+        assert isinstance(root, Adaptive)
+        assert isinstance(root.guesser, Autoregress)
+        self.root, self.draft = root, root.guesser
+        self._counted = _Counted(root.top)
+        self.lookup = Lookup(pair.vocab_size, torch.empty(0))
+        self.recorder.take()
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.link.__exit__()
+
+    @torch.inference_mode()
+    def run(self, way: Way) -> Outcome:
+        """Decode, then take everything back."""
+        root = self._nest(way)
+        tokens = list(self.prompt)
+        end = len(self.prompt) + self.new_tokens
+        start = time.perf_counter()
+        while len(tokens) < end:
+            tokens += root.round(tokens, end - len(tokens)).tokens
+            self.recorder.take()
+        seconds = time.perf_counter() - start
+        root.settle(len(self.prompt) - 1)
+        self.root.settle(len(self.prompt) - 1)
+        return Outcome(
+            self.new_tokens / seconds,
+            self.new_tokens / self._counted.passes,
+            tokens[-self.new_tokens :],
+        )
+
+    def _nest(self, way: Way) -> Level:
+        reader = self.draft.reader
+        assert isinstance(reader, ModelReader)
+        reader.shortlist = None
+        if way.draft_vocab:
+            assert self.pair.draft is not None
+            chosen = shortlist_tokens(self.prompt, self.pair.vocab_size, way.draft_vocab)
+            reader.shortlist = Shortlist(self.pair.draft, chosen)
+        guesser: Level | None = None
+        if 0 in way.path:
+            guesser = self.lookup if way.tier0 == "lookup" else self.draft
+        middle = self.root.middle if 1 in way.path else None
+        top = self._counted = _Counted(self.root.top)
+        if way.gamma == "auto":
+            speculation = Speculation(gamma="auto", draft_gamma="auto")
+            planner = Planner(
+                speculation, guesser is not None, middle is not None, way.tier0 == "lookup"
+            )
+            return Adaptive(guesser, middle, top, planner, self.sampler, self.recorder)
+        below = guesser
+        if middle is not None:
+            below = nest_over(below, middle, int(way.draft_gamma), self.sampler, self.recorder)
+        return nest_over(below, top, int(way.gamma), self.sampler, self.recorder)
+
+
+class _Counted:
+    """A reader that counts its passes."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader, self.tier, self.passes = reader, reader.tier, 0
+
+    def read(self, tokens: list[int], rows: int) -> torch.Tensor:
+        self.passes += 1
+        logits: torch.Tensor = self.reader.read(tokens, rows)
+        return logits
+
+    def room(self, length: int) -> int:
+        return int(self.reader.room(length))
+
+    def settle(self, length: int) -> None:
+        self.reader.settle(length)
+
+
+class Peer:
+    """transformers' own ``generate`` over one prompt, read once."""
+
+    def __init__(self, pair: Pair, prompt: list[int], new_tokens: int) -> None:
+        self.pair, self.new_tokens = pair, new_tokens
+        self.ids = torch.tensor([prompt])
+        self.cache = DynamicCache()
+        with torch.inference_mode():
+            pair.target(input_ids=self.ids[:, :-1], past_key_values=self.cache, logits_to_keep=1)
+
+    def run(self, **arguments: Any) -> Outcome:
+        """Decode; what comes before the first token arrives does not count."""
+        clock = _Clock()
+        out = self.pair.target.generate(
+            self.ids, attention_mask=torch.ones_like(self.ids), do_sample=False,
+            max_new_tokens=self.new_tokens, min_new_tokens=self.new_tokens,
+            past_key_values=copy.deepcopy(self.cache), streamer=clock, **arguments,
+        )  # fmt: skip
+        first, last = clock.arrivals[0], clock.arrivals[-1]
+        tokens = sum(count for _, count in clock.arrivals[1:])
+        rate = tokens / (last[0] - first[0])
+        new = out[0, self.ids.shape[1] :].tolist()
+        return Outcome(rate, self.new_tokens / len(clock.arrivals), new)
+
+
+class _Clock:
+    """A streamer that notes when how many tokens arrive."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[tuple[float, int]] = []
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt:
+            self.arrivals.append((time.perf_counter(), value.numel()))
+        self._prompt = False
+
+    def end(self) -> None:
+        """Nothing more comes."""
