@@ -36,8 +36,9 @@ ORIGIN_TARGETS = {512: 4.75, 1024: 8.0, 1536: 12.9, 2048: 14.5}
 def ways(gammas: tuple[int, ...]) -> list[Way]:
     """Our nestings that are compared."""
     out = [Way((2,))]
-    out += [Way((0, 2), "lookup", gamma) for gamma in (*gammas, "auto")]
-    out += [Way((0, 2), "draft", gamma, draft_vocab=VOCAB) for gamma in (*gammas, "auto")]
+    lengths: list[int | str] = [*gammas, "auto"]
+    out += [Way((0, 2), "lookup", gamma) for gamma in lengths]
+    out += [Way((0, 2), "draft", gamma, draft_vocab=VOCAB) for gamma in lengths]
     out += [Way((0, 2), "draft", "auto")]
     out += [Way((0, 1, 2), "draft", gamma, 3) for gamma in gammas]
     out += [Way((0, 1, 2), "draft", "auto", "auto", VOCAB)]

@@ -30,12 +30,14 @@ from mspeckv.decoding.recorder import Recorder, Verdict
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Pass, Plan
 
-_FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 4, 2
+_FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
 _FADE = 0.93
 """What a round's observations weigh one round later: half after ten."""
 _SLOPE = 0.08
 """Cost of one more token in a pass over the cost of the first, before it was measured."""
+_LINE_WEIGHT = 0.5
+"""Passes of the same length that the line counts for."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _PRIOR_WEIGHT = 3.0
@@ -51,10 +53,15 @@ def expected_tokens(rate: float, gamma: int) -> float:
 
 
 class PassCost:
-    """Time of a tier's pass over n tokens: a line through what was seen, older passes fading."""
+    """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
+
+    Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
+    passes count beside the line as soon as there are any. Older passes fade.
+    """
 
     def __init__(self) -> None:
         self._sums = [0.0] * 5
+        self._own: dict[int, tuple[float, float]] = {}
 
     @property
     def known(self) -> bool:
@@ -63,15 +70,17 @@ class PassCost:
 
     def see(self, tokens: int, ms: float) -> None:
         """Add one pass."""
-        self._sums = [
-            _FADE * old + new
-            for old, new in zip(
-                self._sums, (1.0, tokens, tokens * tokens, ms, tokens * ms), strict=True
-            )
-        ]
+        new = 1.0, tokens, tokens * tokens, ms, tokens * ms
+        self._sums = [_FADE * old + part for old, part in zip(self._sums, new, strict=True)]
+        weight, total = self._own.get(tokens, (0.0, 0.0))
+        self._own[tokens] = _FADE * weight + 1, _FADE * total + ms
 
     def __call__(self, tokens: int) -> float:
         """Milliseconds expected of a pass over ``tokens``."""
+        weight, total = self._own.get(tokens, (0.0, 0.0))
+        return (total + _LINE_WEIGHT * self._line(tokens)) / (weight + _LINE_WEIGHT)
+
+    def _line(self, tokens: int) -> float:
         weight, n, nn, t, nt = self._sums
         # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
         level = t / (weight + _SLOPE * n)
