@@ -24,7 +24,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.report import machine, table
 from benchmarks.workbench import GREEDY, Outcome, Peer, Way, Workbench
 from benchmarks.workloads import KINDS, prompt_of
-from mspeckv import KVPolicy, Pair, Speculation, generate, load_pair
+from mspeckv import KVPolicy, Pair, RunSummary, Speculation, generate, load_pair
+from mspeckv.config import METHODS, default_width
+from mspeckv.config.speculation import Gamma
 
 VOCAB = 8192
 GAMMAS = (2, 4, 8, 12, 16)
@@ -155,26 +157,51 @@ def _shares(trace: Any) -> tuple[float, float, float, float]:
 
 
 def origin(pair: Pair, new_tokens: int) -> str:
-    """Speed-ups over autoregressive at the emulated ``origin`` link."""
+    """Speed-ups over autoregressive at the emulated ``origin`` link, by context."""
     rows = []
     auto = Speculation(gamma="auto", draft_gamma="auto", draft_vocab=VOCAB)
     for context, wanted in ORIGIN_TARGETS.items():
         assert pair.tokenizer is not None
         prompt = prompt_of("prose", pair.tokenizer, context)
-        base = generate(
-            pair, prompt, method="autoregressive", new_tokens=new_tokens // 4,
-            policy=KVPolicy("full", 15, 15), sampling=GREEDY, link="origin",
-        )  # fmt: skip
+        base = _at_origin(pair, prompt, "autoregressive", Speculation(), new_tokens // 4)
         for name, speculation in (("default", Speculation()), ("auto", auto)):
-            found = generate(
-                pair, prompt, new_tokens=new_tokens, policy=KVPolicy(8, 15, 15),
-                speculation=speculation, sampling=GREEDY, link="origin",
-            )  # fmt: skip
+            found = _at_origin(pair, prompt, "mspeckv", speculation, new_tokens)
             speed_up = base.ms_per_token / found.ms_per_token
             rows.append((context, name, base.ms_per_token, found.ms_per_token, speed_up, wanted))
     headers = ("context", "lengths", "autoregressive ms", "mspeckv ms", "speed-up", "wanted")
     title = "mspeckv, int8, on-chip 15, resident 15, link origin (emulated)"
     return f"{title}\n{table(headers, rows)}"
+
+
+def origin_grid(pair: Pair, context: int, new_tokens: int, gammas: tuple[int, ...]) -> str:
+    """Every method at the emulated ``origin`` link, by kind of prompt and gamma."""
+    rows = []
+    for kind in KINDS:
+        assert pair.tokenizer is not None
+        prompt = prompt_of(kind, pair.tokenizer, context)
+        for method in METHODS:
+            lengths: list[Gamma] = [*gammas, "auto"] if method != "autoregressive" else [1]
+            for gamma in lengths:
+                inner: Gamma = "auto" if gamma == "auto" else 3
+                speculation = Speculation(gamma=gamma, draft_gamma=inner)
+                found = _at_origin(pair, prompt, method, speculation, new_tokens)
+                label = "" if method == "autoregressive" else str(gamma)
+                rows.append(
+                    (kind, method, label, found.tokens_per_second, found.accepted_per_round)
+                )
+    headers = ("prompt", "method", "gamma", "tokens/s", "accepted per round")
+    title = f"{context} tokens, on-chip 15, resident 15, link origin (emulated)"
+    return f"{title}\n{table(headers, rows)}"
+
+
+def _at_origin(
+    pair: Pair, prompt: list[int], method: str, speculation: Speculation, new_tokens: int
+) -> RunSummary:
+    policy = KVPolicy(default_width(method), 15, 15)
+    return generate(
+        pair, prompt, method=method, new_tokens=new_tokens, policy=policy,
+        speculation=speculation, sampling=GREEDY, link="origin",
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -197,7 +224,9 @@ def main() -> None:
         print(pass_times(pair, prompt_of("prose", pair.tokenizer, context)), end="\n\n", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rates, indent=2), encoding="utf-8")
-    print(origin(pair, options.new_tokens))
+    print(origin(pair, options.new_tokens), end="\n\n", flush=True)
+    if not options.quick:
+        print(origin_grid(pair, 1024, options.new_tokens // 2, GAMMAS))
 
 
 if __name__ == "__main__":

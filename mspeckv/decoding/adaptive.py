@@ -1,10 +1,12 @@
 """Lengths chosen while decoding: what measured costs and acceptance favour, round by round.
 
-A round that proposes gamma tokens, each kept with probability a while all before it were, settles
+A round that proposes gamma tokens, the k-th kept with probability a_k once all before it are, settles
 
-    E(a, gamma) = 1 + a + a^2 + ... + a^gamma
+    E(a, gamma) = 1 + a_1 + a_1 a_2 + ... + a_1 a_2 ... a_gamma
 
-tokens (Leviathan et al., arXiv 2211.17192, equation 1). With c_t(n) the measured time of a pass of
+tokens. (Leviathan et al., arXiv 2211.17192, equation 1, has one a for all. But guesses hold in
+runs: after two that held the next is a safer bet than the first was, and the more so the more text
+is copied.) With c_t(n) the measured time of a pass of
 tier t over n tokens, the time per token of a round is
 
     nothing guessed      c_2(1)
@@ -19,7 +21,7 @@ is about to draw, so every round stays exact.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mspeckv.config import Speculation
@@ -43,13 +45,24 @@ _DRAFT_SHARE = 0.25
 _PRIOR_WEIGHT = 3.0
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
+_PLACES = 4
+"""Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
+_Edge = tuple[int, int, int]
+"""Proposing tier, verifying tier, and for lookup the length of the match."""
 
 
-def expected_tokens(rate: float, gamma: int) -> float:
-    """Tokens that a round with ``gamma`` guesses settles on average, the verifier's included."""
-    if rate >= 1:
-        return gamma + 1.0
-    return float((1 - rate ** (gamma + 1)) / (1 - rate))
+def expected_tokens(rates: Sequence[float], gamma: int) -> float:
+    """Tokens that a round with ``gamma`` guesses settles on average, the verifier's included.
+
+    Args:
+        rates: a_1, a_2, ...; the last one stands for all further places.
+        gamma: guesses.
+    """
+    settled = survival = 1.0
+    for place in range(gamma):
+        survival *= rates[min(place, len(rates) - 1)]
+        settled += survival
+    return settled
 
 
 class PassCost:
@@ -107,8 +120,8 @@ class Planner:
         self.speculation = speculation
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
         self.costs: dict[int, PassCost] = defaultdict(PassCost)
-        self._kept: dict[tuple[int, int, int], float] = defaultdict(float)
-        self._tested: dict[tuple[int, int, int], float] = defaultdict(float)
+        self._kept: dict[_Edge, list[float]] = defaultdict(lambda: [0.0] * _PLACES)
+        self._tested: dict[_Edge, list[float]] = defaultdict(lambda: [0.0] * _PLACES)
 
     def learn(self, passes: Iterable[Pass], verdicts: Iterable[Verdict], match: int) -> None:
         """Take in one round: pass times, and how far each guess went.
@@ -120,19 +133,25 @@ class Planner:
         """
         for one in passes:
             self.costs[one.tier].see(one.tokens, one.ms)
-        for edge in self._tested:
-            self._kept[edge] *= _FADE
-            self._tested[edge] *= _FADE
+        for counts in (*self._kept.values(), *self._tested.values()):
+            counts[:] = [_FADE * count for count in counts]
         for tier, verifier, proposed, accepted in verdicts:
             edge = tier, verifier, match if tier == 0 else 0
-            self._kept[edge] += accepted
-            self._tested[edge] += accepted + (accepted < proposed)
+            for place in range(min(accepted + 1, proposed)):
+                self._tested[edge][min(place, _PLACES - 1)] += 1
+                self._kept[edge][min(place, _PLACES - 1)] += place < accepted
 
-    def rate(self, tier: int, verifier: int, match: int = 0) -> float:
-        """Probability that a guess is kept, all before it having been."""
+    def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
+        """For each place of a guess, the probability that it is kept if all before it were.
+
+        A place of which little is known is taken to be like the one before it.
+        """
         edge = tier, verifier, match if tier == 0 else 0
-        weight = _PRIOR_WEIGHT
-        return (weight * self._prior(*edge) + self._kept[edge]) / (weight + self._tested[edge])
+        rate, out = self._prior(*edge), []
+        for kept, tested in zip(self._kept[edge], self._tested[edge], strict=True):
+            rate = (_PRIOR_WEIGHT * rate + kept) / (_PRIOR_WEIGHT + tested)
+            out.append(rate)
+        return out
 
     def cost(self, tier: int, tokens: int) -> float:
         """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
@@ -167,10 +186,10 @@ class Planner:
             return top
         if plan.path == (0, 1, 2):
             inner = plan.draft_gamma * self.cost(0, 1) + self.cost(1, plan.draft_gamma + 1)
-            token = inner / expected_tokens(self.rate(0, 1, match), plan.draft_gamma)
+            token = inner / expected_tokens(self.rates(0, 1, match), plan.draft_gamma)
         else:
             token = self.cost(plan.path[0], 1)
-        settled = expected_tokens(self.rate(plan.path[-2], 2, match), plan.gamma)
+        settled = expected_tokens(self.rates(plan.path[-2], 2, match), plan.gamma)
         return (plan.gamma * token + top) / settled
 
     def _plans(self, room: int, guesses: bool) -> Iterator[Plan]:
@@ -194,7 +213,7 @@ class Planner:
     def _first(self, room: int, guesses: bool) -> Plan | None:
         """A short round through every tier there is: it measures them all."""
         path = (*((0,) if guesses else ()), *((1,) if self.has_middle else ()), 2)
-        if len(path) == 1:
+        if len(path) == 1 or (self.free_draft and not self.has_middle):
             return None
         gamma, draft_gamma = self.speculation.gamma, self.speculation.draft_gamma
         return Plan(
@@ -211,7 +230,7 @@ class Planner:
             return 0.15 + 0.6 * match / LONGEST
         if verifier == 2 and self.has_middle:
             # What tier 1 keeps of the draft, and tier 2 of tier 1.
-            return self.rate(0, 1) * self.rate(1, 2)
+            return self.rates(0, 1)[0] * self.rates(1, 2)[0]
         return _PRIOR_DRAFT
 
 
