@@ -25,7 +25,10 @@ def pieces(heads: int, past: int, device: torch.device) -> int:
     """How many pieces to cut ``past`` keys of ``heads`` KV heads into; 1 for not at all."""
     if _kernel is None or device.type != "cpu" or past < LEAST_KEYS:
         return 1
-    wanted = -(-_TASKS_PER_THREAD * torch.get_num_threads() // heads)
+    threads = torch.get_num_threads()
+    wanted = -(-_TASKS_PER_THREAD * threads // heads)
+    # tasks are dealt out evenly, so a number that threads divide leaves none of them waiting
+    wanted = next(n for n in range(wanted, wanted + threads) if heads * n % threads == 0)
     return max(1, min(wanted, past // _PIECE))
 
 

@@ -1,6 +1,7 @@
 """Lengths chosen while decoding: what measured costs and acceptance favour, round by round.
 
-A round that proposes gamma tokens, the k-th kept with probability a_k once all before it are, settles
+A round that proposes gamma tokens, the k-th kept with probability a_k once all before it are,
+settles
 
     E(a, gamma) = 1 + a_1 + a_1 a_2 + ... + a_1 a_2 ... a_gamma
 
