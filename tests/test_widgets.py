@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import time
 from collections.abc import Callable
@@ -13,11 +14,17 @@ import pytest
 from mspeckv_widgets import LiveLab, theme
 from mspeckv_widgets.controls import DEFAULTS, METHODS, PRESETS
 from mspeckv_widgets.record import Setting, link_series
-from mspeckv_widgets.scorecard import comparison_html, readable_bytes, rounds_html, scores
+from mspeckv_widgets.scorecard import (
+    comparison_html,
+    lengths_text,
+    readable_bytes,
+    rounds_html,
+    scores,
+)
 from mspeckv_widgets.snippet import command_line, python_code
 from mspeckv_widgets.story import split_text, story_html
 
-from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
+from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
 from mspeckv.events import Purpose
 
 SECONDS = 300.0
@@ -258,6 +265,29 @@ def test_command_line_names_every_setting() -> None:
         "--budget 128 --link origin --temperature 0.3 --top-p 0.8 --seed 7"
     )
     assert 'Link("origin")' in python_code(setting)
+
+
+def test_chosen_lengths_are_shown(lab: LiveLab) -> None:
+    lab.controls.set(auto=True, tier0="lookup", method="mspeckv")
+    assert lab.controls.inputs["gamma"].disabled
+    exercise(lab)
+    record = lab.records[0]
+    assert record.setting.config.speculation.gamma == "auto"
+    assert record.setting.config.speculation.tier0 == "lookup"
+    assert any(line.name == "Gamma chosen, mean" for line in scores(record))
+    lengths = [lengths_text(one.plan) for one in record.rounds]
+    page = rounds_html(record)
+    assert all(html.escape(words) in page for words in lengths[-12:])
+    assert 'gamma="auto"' in lab._code.text
+    assert "--draft lookup" in lab._code.text
+    lab.controls.reset()
+    assert not lab.controls.inputs["gamma"].disabled
+
+
+def test_a_rounds_lengths_in_words() -> None:
+    assert lengths_text(Plan((0, 1, 2), 8, 3)) == "0>1>2: 8/3"
+    assert lengths_text(Plan((0, 2), 5, 0)) == "0>2: 5"
+    assert lengths_text(Plan((2,), 0, 0)) == "2"
 
 
 def test_scores_are_labelled(lab: LiveLab) -> None:

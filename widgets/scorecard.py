@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from mspeckv_widgets.record import RunRecord
 from mspeckv_widgets.theme import PURPOSES, TIERS
@@ -77,6 +78,9 @@ def scores(record: RunRecord) -> list[Score]:
             "Kept per round", f"{summary.accepted_per_round:.2f}", "tokens", "measured", "higher"
         ),
     ]
+    if record.setting.config.speculation.adaptive:
+        gamma = mean(one.plan.gamma for one in record.rounds) if record.rounds else 0.0
+        lines.append(Score("Gamma chosen, mean", f"{gamma:.1f}", "tokens", "measured", ""))
     lines += [line for count in summary.tiers if (line := _tier_score(count))]
     lines.append(
         _bytes_score("KV over the link", link_per_token(record), " per token", "measured", "lower")
