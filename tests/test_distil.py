@@ -16,7 +16,7 @@ from mspeckv import Pair, Sampling, generate
 from mspeckv.models import load_pair
 from mspeckv.shared_draft import load_shared_draft, own_weights, shared_draft
 from tests.random_models import random_pair, random_prompt
-from tools.distil.corpus import document_tokens, held_out_tokens, sample_rows
+from tools.distil.corpus import document_tokens, held_out_tokens, sample_rows, sampled_tokens
 from tools.distil.measure import acceptance
 from tools.distil.settings import Distillation
 from tools.distil.training import backward, schedule, train
@@ -64,6 +64,18 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     # one step from the checkpoint, not 81 from the beginning
     for name, weight in own_weights(draft).items():
         assert float((weight.detach() - first["weights"][name]).abs().max()) < 5e-3
+
+
+def test_samples_are_kept_and_gone_on_with(tmp_path: Path, pair: Pair) -> None:
+    assert pair.tokenizer is not None
+    documents = torch.arange(1000)
+    settings = replace(SETTINGS, window=16, sample_batch=2, sample_tokens=64)
+    first = sampled_tokens(pair, documents, settings, tmp_path / "part")
+    more = sampled_tokens(pair, documents, replace(settings, sample_tokens=96), tmp_path / "part")
+    whole = sampled_tokens(pair, documents, replace(settings, sample_tokens=96), tmp_path / "all")
+    assert len(first) == 64
+    assert torch.equal(more[:64], first)
+    assert torch.equal(more, whole)
 
 
 def test_gradients_in_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,23 +74,28 @@ def _is_middling(path: Path) -> bool:
 def sampled_tokens(
     pair: Pair, documents: torch.Tensor, settings: Distillation, file: Path
 ) -> torch.Tensor:
-    """Token ids ``[n]`` drawn from the target, in windows one after the other; kept in ``file``."""
-    if file.exists() and (kept := load_file(file)["tokens"]).numel() >= settings.sample_tokens:
-        return kept.long()[: settings.sample_tokens]
-    torch.manual_seed(settings.seed)
-    rows: list[torch.Tensor] = []
-    bar = tqdm(total=settings.sample_tokens, unit="token", desc="sampling", mininterval=5)
+    """Token ids ``[n]`` drawn from the target, in windows one after the other.
+
+    ``file`` keeps every finished batch, so that an interrupted run goes on from there.
+    """
+    tokens = torch.empty(0, dtype=torch.int32)
+    if file.exists():
+        tokens = load_file(file)["tokens"]
+    wanted, size = settings.sample_tokens, settings.sample_batch * settings.window
+    bar = tqdm(total=wanted, initial=len(tokens), unit="token", desc="sampling", mininterval=5)
     for turn, prompt in enumerate(_prompts(pair, documents, settings)):
-        if bar.n >= settings.sample_tokens:
+        if len(tokens) >= wanted:
             break
+        if turn < len(tokens) // size:
+            continue
+        torch.manual_seed(settings.seed + turn)
         temperature = TEMPERATURES[turn % len(TEMPERATURES)]
         new = sample_rows(pair, prompt, settings.window, temperature)
-        rows.append(new.cpu().flatten())
+        tokens = torch.cat([tokens, new.cpu().flatten().to(torch.int32)])
+        save_file({"tokens": tokens}, file)
         bar.update(new.numel())
     bar.close()
-    tokens = torch.cat(rows)[: settings.sample_tokens]
-    save_file({"tokens": tokens.to(torch.int32)}, file)
-    return tokens
+    return tokens[:wanted].long()
 
 
 def sample_rows(pair: Pair, prompt: torch.Tensor, length: int, temperature: float) -> torch.Tensor:
