@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from mspeckv.config.checks import refuse
 
 DEFAULT_DRAFT = "draft-smollm2-2layer"
+SHARED = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
+"""The target's own tensors."""
 
 
 def shared_draft(
@@ -45,22 +47,22 @@ def shared_draft(
     # Built without memory, so that the embedding never exists twice.
     with torch.device("meta"):
         draft: PreTrainedModel = type(target)(config)
+    # Loading by assignment gives a tensor the flag of the one it replaces.
+    draft.requires_grad_(False)
     shapes = {name: tuple(weight.shape) for name, weight in draft.named_parameters()}
-    embedding, head = target.get_input_embeddings(), target.get_output_embeddings()
-    shared = {"model.embed_tokens.weight": embedding.weight, "lm_head.weight": head.weight}
     if weights is None:
         own = dict(target.named_parameters())
-        weights = {name: own[name] for name in shapes.keys() - shared.keys()}
+        weights = {name: own[name] for name in shapes.keys() - SHARED}
     given = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if given != {name: shape for name, shape in shapes.items() if name not in shared}:
+    if given != {name: shape for name, shape in shapes.items() if name not in SHARED}:
         raise refuse("draft", f"{layers} layers", "its weights do not fit this target's shape")
     moved = {
         name: weight.detach().to(target.device, target.dtype, copy=True)
         for name, weight in weights.items()
     }
-    draft.load_state_dict({**moved, **shared}, strict=False, assign=True)
-    draft.set_input_embeddings(embedding)
-    draft.set_output_embeddings(head)
+    draft.load_state_dict(moved, strict=False, assign=True)
+    draft.set_input_embeddings(target.get_input_embeddings())
+    draft.set_output_embeddings(target.get_output_embeddings())
     # Rotary frequencies are buffers that no file holds; the target's are the same.
     draft.model.rotary_emb = copy.deepcopy(target.model.rotary_emb)
     return draft
@@ -68,8 +70,7 @@ def shared_draft(
 
 def own_weights(draft: PreTrainedModel) -> dict[str, torch.Tensor]:
     """What is the draft's alone, by name."""
-    shared = {"model.embed_tokens.weight", "lm_head.weight"}
-    return {name: weight for name, weight in draft.named_parameters() if name not in shared}
+    return {name: weight for name, weight in draft.named_parameters() if name not in SHARED}
 
 
 def load_shared_draft(target: PreTrainedModel, path: Path) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from transformers import (
 import mspeckv
 from benchmarks.workloads import prompt_of
 from mspeckv import KVPolicy, Pair, Speculation
+from mspeckv.shared_draft import shared_draft
 from tests.random_models import random_pair, random_prompt
 
 LOSSLESS = KVPolicy("full", on_chip=2)
@@ -68,6 +69,7 @@ def test_the_default_model_gives_generates_tokens(pair: Pair) -> None:
     assert ours.tolist() == plain.tolist()
     assert "".join(streamer) == pair.tokenizer.decode(plain[0, 300:])
     assert own.summaries[0].rounds < 32
+    assert not any(weight.requires_grad for weight in pair.target.parameters())
 
 
 def test_sampling_follows_torchs_seed() -> None:
@@ -157,6 +159,7 @@ def test_a_model_is_left_as_it_was() -> None:
     weight.requires_grad_(True)
     try:
         both(pair, [random_prompt(30)])
+        shared_draft(pair.target, 1)
         assert weight.requires_grad
         pair.target.train()
         with pytest.raises(ValueError, match="training mode"):
