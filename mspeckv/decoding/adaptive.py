@@ -37,13 +37,13 @@ _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
 _FADE = 0.93
 """What a round's observations weigh one round later: half after ten."""
-_SLOPE = 0.08
+_SLOPE = 0.05
 """Cost of one more token in a pass over the cost of the first, before it was measured."""
 _LINE_WEIGHT = 0.5
 """Passes of the same length that the line counts for."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
-_PRIOR_WEIGHT = 3.0
+_PRIOR_WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
