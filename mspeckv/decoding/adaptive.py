@@ -48,8 +48,8 @@ _PRIOR_WEIGHT = 1.5
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
-_Edge = tuple[int, int, int]
-"""Proposing tier, verifying tier, and for lookup the length of the match."""
+_Test = tuple[int, int, int, int]
+"""Proposing tier, verifying tier, length of a lookup's match, place of the guess."""
 
 
 def expected_tokens(rates: Sequence[float], gamma: int) -> float:
@@ -105,6 +105,12 @@ class PassCost:
         return (t - slope * n) / weight + slope * tokens
 
 
+def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
+    """What acceptance is counted by: how much matched says something of the first guess only."""
+    first = tier == 0 and place == 0
+    return tier, verifier, match if first else 0, min(place, _PLACES - 1)
+
+
 class Planner:
     """Chooses the lengths of the next round.
 
@@ -121,8 +127,8 @@ class Planner:
         self.speculation = speculation
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
         self.costs: dict[int, PassCost] = defaultdict(PassCost)
-        self._kept: dict[_Edge, list[float]] = defaultdict(lambda: [0.0] * _PLACES)
-        self._tested: dict[_Edge, list[float]] = defaultdict(lambda: [0.0] * _PLACES)
+        self._kept: dict[_Test, float] = defaultdict(float)
+        self._tested: dict[_Test, float] = defaultdict(float)
 
     def learn(self, passes: Iterable[Pass], verdicts: Iterable[Verdict], match: int) -> None:
         """Take in one round: pass times, and how far each guess went.
@@ -134,23 +140,25 @@ class Planner:
         """
         for one in passes:
             self.costs[one.tier].see(one.tokens, one.ms)
-        for counts in (*self._kept.values(), *self._tested.values()):
-            counts[:] = [_FADE * count for count in counts]
+        for counts in (self._kept, self._tested):
+            for test in counts:
+                counts[test] *= _FADE
         for tier, verifier, proposed, accepted in verdicts:
-            edge = tier, verifier, match if tier == 0 else 0
             for place in range(min(accepted + 1, proposed)):
-                self._tested[edge][min(place, _PLACES - 1)] += 1
-                self._kept[edge][min(place, _PLACES - 1)] += place < accepted
+                test = _test(tier, verifier, match, place)
+                self._tested[test] += 1
+                self._kept[test] += place < accepted
 
     def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
         """For each place of a guess, the probability that it is kept if all before it were.
 
         A place of which little is known is taken to be like the one before it.
         """
-        edge = tier, verifier, match if tier == 0 else 0
-        rate, out = self._prior(*edge), []
-        for kept, tested in zip(self._kept[edge], self._tested[edge], strict=True):
-            rate = (_PRIOR_WEIGHT * rate + kept) / (_PRIOR_WEIGHT + tested)
+        rate, out = self._prior(tier, verifier, match), []
+        for place in range(_PLACES):
+            test = _test(tier, verifier, match, place)
+            known = _PRIOR_WEIGHT + self._tested[test]
+            rate = (_PRIOR_WEIGHT * rate + self._kept[test]) / known
             out.append(rate)
         return out
 
