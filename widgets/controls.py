@@ -191,7 +191,7 @@ class Controls:
                 "the same words before, or nobody",
             ),
             "auto": widgets.Checkbox(
-                value=DEFAULTS["auto"], description="Lengths chosen while decoding",
+                value=DEFAULTS["auto"], description="Automatic lengths",
                 tooltip="Gamma, draft gamma and the tiers in use follow measured cost and "
                 "acceptance, round by round", indent=True, style=_STYLE, layout=_LAYOUT,
             ),
