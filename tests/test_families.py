@@ -102,7 +102,7 @@ def test_half_precision_stays_within_rounding_of_the_target(dtype: torch.dtype) 
         (Gemma3TextConfig(), "sliding_attention"),
         (GptOssConfig(), "sliding_attention"),
         (Llama4TextConfig(), "chunked_attention"),
-        (RecurrentGemmaConfig(), "linear_attention|recurrent"),
+        (RecurrentGemmaConfig(), "linear_attention|recurrent|sliding_attention"),
         (BambaConfig(), "layers"),
         (FalconH1Config(), "layers"),
         (MiniMaxConfig(), "linear_attention"),
