@@ -1,12 +1,13 @@
 """One attention function for every decoder: fold the query groups, call the stock kernel.
 
 transformers lets a model's attention be swapped by name (`AttentionInterface`). Ours differs from
-the stock ``sdpa`` entry in three ways, and touches no kernel:
+the stock ``sdpa`` entry in four ways, and touches no kernel:
 
 * Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
   so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
   a mask is needed, that is in every verification).
 * On a CPU, long keys are cut into pieces to keep every core busy (`mspeckv.split`).
+* A pass of fixed shape (`mspeckv.static`) brings its own account of which keys are filled.
 * It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
   (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
 
@@ -24,7 +25,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from mspeckv.split import pieces, split_attention
+from mspeckv.split import pieces, split_attention, static_attention
+from mspeckv.static import StaticKeys
 
 NAME = "mspeckv"
 
@@ -38,6 +40,7 @@ class _Reading(threading.local):
     """What the current thread's forward pass carries to the attention function."""
 
     watcher: Watcher | None = None
+    static: StaticKeys | None = None
     mask: torch.Tensor | None = None
     mask_key: tuple[int, ...] = ()
 
@@ -59,17 +62,26 @@ def install(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def reading(model: PreTrainedModel, watcher: Watcher | None = None) -> Iterator[None]:
-    """Run the forward passes inside with this module's attention; restore the model's own after."""
+def reading(
+    model: PreTrainedModel, watcher: Watcher | None = None, static: StaticKeys | None = None
+) -> Iterator[None]:
+    """Run the forward passes inside with this module's attention; restore the model's own after.
+
+    Args:
+        model: any decoder.
+        watcher: shown every layer.
+        static: which keys are filled, where every slot of a cache is handed to attention.
+    """
     config = model.config.get_text_config()
     own = config._attn_implementation
     config._attn_implementation = NAME
     _reading.watcher, _reading.mask, _reading.mask_key = watcher, None, ()
+    _reading.static = static
     try:
         yield
     finally:
         config._attn_implementation = own
-        _reading.watcher = _reading.mask = None
+        _reading.watcher = _reading.mask = _reading.static = None
 
 
 def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -128,7 +140,12 @@ def attend(
         _reading.watcher(_layer_index(module), query, key, value)
     batch, heads, length, _ = query.shape
     kv_heads, past = key.shape[1], key.shape[2] - length
-    if length > 1 and past == 0:
+    if _reading.static is not None:
+        folded = fold_groups(query, kv_heads)
+        keys = _reading.static
+        out = static_attention(folded, key, value, keys.settled, keys.mask, scaling)
+        out = out.reshape(batch, heads, length, out.shape[-1])
+    elif length > 1 and past == 0:
         # A fresh prompt: the kernel's own causal path needs no mask in memory.
         out = scaled_dot_product_attention(
             query, key, value, scale=scaling, is_causal=True, enable_gqa=heads != kv_heads

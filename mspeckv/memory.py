@@ -16,7 +16,8 @@ import torch
 from transformers import PretrainedConfig
 
 from mspeckv.config import RunConfig, refuse
-from mspeckv.decoding.methods import predict_sizes
+from mspeckv.decoding.sizes import predict_sizes
+from mspeckv.decoding.workspace import Workspace
 from mspeckv.events import Memory
 from mspeckv.kv.plan import CacheSizes
 from mspeckv.models import Pair
@@ -122,6 +123,12 @@ def _shortage(pair: Pair, config: RunConfig, prompt: int) -> tuple[str, int, int
     if pair.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(pair.device)
         free += torch.cuda.memory_reserved(pair.device) - torch.cuda.memory_allocated(pair.device)
+        if isinstance(pair.workspace, Workspace):
+            # used again, or given back before the run allocates its own
+            places = pair.workspace.full.allocated()
+            host += places.pop("offloaded")
+            middle = pair.workspace.middle
+            free += sum(places.values()) + (middle.bytes if middle is not None else 0)
         if own > free:
             return "device memory", own, free
         own = 0

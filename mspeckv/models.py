@@ -27,7 +27,19 @@ from mspeckv.compatibility import (
 )
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch
+from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
 from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
+
+__all__ = [
+    "LLAMA_2_7B",
+    "DecoderShape",
+    "Pair",
+    "inflate",
+    "load_pair",
+    "parse_device",
+    "parse_dtype",
+    "stretch",
+]
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
@@ -47,6 +59,7 @@ class Pair:
         target_id: where the target came from.
         draft_id: where the draft came from; ``"none"`` without one.
         step_seconds: the engine's measurement of one target step, once it has been made.
+        workspace: on a GPU, the caches and graphs of the last run, for another like it.
     """
 
     target: PreTrainedModel
@@ -55,6 +68,7 @@ class Pair:
     target_id: str
     draft_id: str
     step_seconds: float | None = None
+    workspace: object = None
 
     @classmethod
     def of(

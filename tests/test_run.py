@@ -20,8 +20,9 @@ from mspeckv import (
 )
 from mspeckv.config import RunConfig
 from mspeckv.decoding.levels import Speculate
-from mspeckv.decoding.methods import build_tiers, predict_sizes
+from mspeckv.decoding.methods import build_tiers
 from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.sizes import predict_sizes
 from mspeckv.decoding.text import TextStream
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine

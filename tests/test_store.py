@@ -14,10 +14,10 @@ from mspeckv import KVPolicy, Sampling, Speculation, generate, stream
 from mspeckv.config import RESIDENCIES, RESIDENT_FORMATS, Width
 from mspeckv.events import Round
 from mspeckv.kv.cache import FullCache
-from mspeckv.kv.layers import FloatResidentLayer, ResidentLayer
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.offload import NibbleLayer, OffloadedLayer
+from mspeckv.kv.resident import FloatResidentLayer, ResidentLayer
 from mspeckv.kv.shape import KVShape
 from tests.random_models import random_pair, random_prompt
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-from mspeckv.config.checks import check_count, check_number, refuse
+from mspeckv.config.checks import check_count, check_flag, check_number, refuse
 from mspeckv.config.link import Link
 from mspeckv.config.policy import KVPolicy, Width
 from mspeckv.config.sampling import Sampling
@@ -26,6 +26,8 @@ class RunConfig:
         sampling: how tokens are drawn.
         link: the emulated link on CPU.
         device_gb: device memory that a run may take, in 1e9 bytes; None for what is free.
+        graphs: on CUDA, replay passes as graphs instead of launching every kernel; elsewhere
+            without effect.
 
     Raises:
         ValueError: an unknown method, or settings that do not go together.
@@ -38,8 +40,10 @@ class RunConfig:
     sampling: Sampling = field(default_factory=Sampling)
     link: Link = field(default_factory=Link)
     device_gb: float | None = None
+    graphs: bool = True
 
     def __post_init__(self) -> None:
+        check_flag("graphs", self.graphs)
         if self.device_gb is not None:
             check_number("device_gb", self.device_gb, 0.0, 1e5, open_low=True)
         if self.method not in METHODS:
@@ -64,6 +68,7 @@ class RunConfig:
         sampling: Sampling | None = None,
         link: Link | str | float | None = None,
         device_gb: float | None = None,
+        graphs: bool = True,
     ) -> Self:
         """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
         return cls(
@@ -74,6 +79,7 @@ class RunConfig:
             sampling=sampling or Sampling(),
             link=Link() if link is None else Link.parse(link),
             device_gb=device_gb,
+            graphs=graphs,
         )
 
     def with_method(self, method: str) -> Self:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TypedDict, Unpack, cast, overload
 
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
-from mspeckv.decoding.methods import check_method
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.run import Run
+from mspeckv.decoding.sizes import check_method
 from mspeckv.events import Event, RunSummary
 from mspeckv.memory import check_memory
 from mspeckv.models import Pair
@@ -27,6 +27,7 @@ class Settings(TypedDict, total=False):
     sampling: Sampling | None
     link: Link | str | float | None
     device_gb: float | None
+    graphs: bool
     cancel: threading.Event | None
     on_progress: Progress | None
 
@@ -76,6 +77,7 @@ def stream(
     sampling: Sampling | None = None,
     link: Link | str | float | None = None,
     device_gb: float | None = None,
+    graphs: bool = True,
     cancel: threading.Event | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[Event]:
@@ -92,6 +94,7 @@ def stream(
         sampling: temperature, top-p and the like, seed, what ends a run.
         link: emulated link on CPU: ``"off"``, ``"live"``, ``"origin"`` or GB/s.
         device_gb: device memory the run may take, in 1e9 bytes; default: what is free.
+        graphs: on CUDA, replay passes as graphs (`mspeckv.graphs`).
         cancel: set it from another thread and the run ends within one pass, keeping what it has:
             the last event is then a `RunSummary` with ``cancelled`` true.
         on_progress: told of prefill as ``("prefill", layers done, layers)``.
@@ -99,7 +102,9 @@ def stream(
     Raises:
         ValueError: a setting that is not allowed; at the call, before any work.
     """
-    config = RunConfig.build(method, new_tokens, policy, speculation, sampling, link, device_gb)
+    config = RunConfig.build(
+        method, new_tokens, policy, speculation, sampling, link, device_gb, graphs
+    )
     tokens = encode_prompt(pair, prompt)
     check_run(pair, config, len(tokens))
     return Run(pair, config, tokens, cancel, on_progress).events()

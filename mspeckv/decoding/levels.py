@@ -18,6 +18,7 @@ import torch
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.host import to_host
 
 
 @dataclass
@@ -87,12 +88,17 @@ class Autoregress:
         probs = self.sampler.distribution(logits, prefix)[0]
         self.reader.settle(len(prefix))
         token = self.sampler.draw(probs)
-        unsure = self.threshold > 0 and float(logits[0].softmax(-1)[token]) < self.threshold
+        unsure = self.threshold > 0 and _likelihood(logits[0], token) < self.threshold
         return Emission([token], [probs], [self.tier], last=unsure)
 
     def settle(self, length: int) -> None:
         """Forget what was read after ``length`` tokens."""
         self.reader.settle(length)
+
+
+def _likelihood(logits: torch.Tensor, token: int) -> float:
+    """Probability of ``token`` by unwarped logits ``[V]``."""
+    return float(to_host(logits.softmax(-1)[token]))
 
 
 class Speculate:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from mspeckv.decoding.levels import Emission
+from mspeckv.host import to_device
 
 LONGEST, SHORTEST = 6, 2
 """Tokens that must match: as many as possible, no fewer than two."""
@@ -51,7 +52,7 @@ class Lookup:
         for offset in range(limit):
             text.append(text[place + offset])
         tokens = text[len(prefix) :]
-        index = torch.tensor(tokens, device=self.like.device)[:, None]
+        index = to_device(tokens, self.like.device)[:, None]
         rows = self.like.new_zeros(limit, self.vocab).scatter_(1, index, 1.0)
         return Emission(tokens, list(rows.unbind(0)), [self.tier] * limit)
 

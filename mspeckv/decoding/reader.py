@@ -12,6 +12,7 @@ from mspeckv.attention import Watcher, reading
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.events import Step
+from mspeckv.host import to_device
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
@@ -103,9 +104,9 @@ class ModelReader:
     def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
         """One pass over ``tokens`` at positions from ``position`` on."""
         self.recorder.check()
-        start = self.recorder.ledger.now()
+        start = self.recorder.mark()
         device = self.model.device
-        ids = torch.tensor([tokens], device=device)
+        ids = to_device([tokens], device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
         head = self.shortlist.applied() if self.shortlist else nullcontext()
         with reading(self.model, self._watch), head:

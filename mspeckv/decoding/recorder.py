@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mspeckv.clock import Mark
 from mspeckv.events import Pass, Step, TierCount, Transfer, count_tiers
 from mspeckv.kv.ledger import Ledger
 
@@ -43,7 +44,7 @@ class Recorder:
     ) -> None:
         self.ledger, self.on_progress = ledger, on_progress
         self._cancel = cancel
-        self._passes: list[Pass] = []
+        self._passes: list[_Timed] = []
         self._counts: list[TierCount] = []
         self._verdicts: list[Verdict] = []
         self._mark = 0
@@ -57,19 +58,21 @@ class Recorder:
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled
 
+    def mark(self) -> Mark:
+        """A moment on the run's clock."""
+        return self.ledger.clock.mark()
+
     def passed(
         self,
         tier: int,
         step: Step,
         tokens: int,
         kv_bytes: int,
-        start: float,
+        start: Mark,
         lookups: tuple[int, int] = (0, 0),
     ) -> None:
-        """Note a finished forward pass that began at ``start``; see `Pass`."""
-        ms = (self.ledger.now() - start) * 1e3
-        self._passes.append(Pass(tier, step, tokens, kv_bytes, start, ms, *lookups))
-        self._counts.append(TierCount(tier, 1, 0, 0, ms))
+        """Note a forward pass that began at ``start`` and ends now; see `Pass`."""
+        self._passes.append(_Timed(tier, step, tokens, kv_bytes, start, self.mark(), lookups))
 
     def count(self, tier: int, verifier: int, proposed: int, accepted: int) -> None:
         """Note how much of what ``tier`` handed up to ``verifier`` was kept."""
@@ -78,12 +81,36 @@ class Recorder:
 
     def so_far(self) -> tuple[tuple[Pass, ...], tuple[Verdict, ...]]:
         """Passes and verdicts since the last `take`, left in place."""
-        return tuple(self._passes), tuple(self._verdicts)
+        return self._timed(), tuple(self._verdicts)
 
     def take(self) -> tuple[tuple[Pass, ...], tuple[TierCount, ...], tuple[Transfer, ...]]:
         """What was noted since the last call."""
         transfers = self.ledger.since(self._mark)
-        out = tuple(self._passes), count_tiers(self._counts), transfers
+        passes = self._timed()
+        counts = [TierCount(p.tier, 1, 0, 0, p.ms) for p in passes]
+        out = passes, count_tiers([*counts, *self._counts]), transfers
         self._mark += len(transfers)
         self._passes, self._counts, self._verdicts = [], [], []
         return out
+
+    def _timed(self) -> tuple[Pass, ...]:
+        """The passes noted, with their times: a GPU tells them once it has come by."""
+        seconds = self.ledger.clock.seconds
+        out = []
+        for one in self._passes:
+            start = seconds(one.start)
+            ms = (seconds(one.end) - start) * 1e3
+            out.append(Pass(one.tier, one.step, one.tokens, one.kv_bytes, start, ms, *one.lookups))
+        return tuple(out)
+
+
+class _Timed(NamedTuple):
+    """A pass between two marks."""
+
+    tier: int
+    step: Step
+    tokens: int
+    kv_bytes: int
+    start: Mark
+    end: Mark
+    lookups: tuple[int, int]

@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers import LogitsProcessorList
 
+from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
 from mspeckv.decoding.ending import Criterion, Ending
 from mspeckv.decoding.methods import Tiers, build_tiers
@@ -30,7 +31,7 @@ from mspeckv.events import (
 )
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.link import CopyEngine, bandwidth, origin_gbps
+from mspeckv.kv.link import KVLink, bandwidth, open_link, origin_gbps
 from mspeckv.kv.shape import KVShape
 from mspeckv.memory import predict
 from mspeckv.models import Pair
@@ -42,10 +43,10 @@ def measured_step_seconds(pair: Pair) -> float:
     The fastest of eight: whatever else the machine is doing can only slow a step down.
     """
     if pair.step_seconds is None:
-        recorder = Recorder(Ledger())
+        recorder = Recorder(Ledger(clock_of(pair.device)))
         shape = KVShape.of(pair.target.config, pair.dtype)
         tokens = list(range(16))
-        with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
+        with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
             on_chip = KVPolicy(bits="full", on_chip=pair.layers)
             cache = FullCache(shape, on_chip, 16, link, pair.target.device)
             reader = ModelReader(2, "decode", pair.target, cache, recorder)
@@ -101,10 +102,10 @@ class Run:
                 measured_step_seconds(self.pair), self.pair.layers, shape.token_bytes
             ),
         )
-        self.ledger = Ledger()
+        self.ledger = Ledger(clock_of(self.pair.device))
         self.recorder = Recorder(self.ledger, self.cancel, self.on_progress)
         cancelled = False
-        with CopyEngine(self.ledger, gbps) as link:
+        with open_link(self.ledger, gbps, self.pair.device) as link:
             try:
                 tiers, event = self._prefill(link)
                 yield event
@@ -115,7 +116,7 @@ class Run:
         yield self._summary(link, cancelled)
 
     @torch.inference_mode()
-    def _prefill(self, link: CopyEngine) -> tuple[Tiers, Prefill]:
+    def _prefill(self, link: KVLink) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start = time.perf_counter()
         self.memory = predict(self.pair, self.config, len(self.prompt)).record()
@@ -131,7 +132,7 @@ class Run:
         return tiers, event
 
     @torch.inference_mode()
-    def _round(self, tiers: Tiers, link: CopyEngine) -> Round:
+    def _round(self, tiers: Tiers, link: KVLink) -> Round:
         self.recorder.check()
         start = self.ledger.now()
         prefix = self.prompt + self.ending.tokens
@@ -140,6 +141,7 @@ class Run:
         tokens, text = self.ending.take(emission.tokens)
         if self.ending.over:
             link.drain()
+        link.collect()
         passes, counts, transfers = self.recorder.take()
         proposer = counts[-2] if len(counts) > 1 else None
         event = Round(
@@ -159,7 +161,7 @@ class Run:
         self.rounds.append(event)
         return event
 
-    def _summary(self, link: CopyEngine, cancelled: bool) -> RunSummary:
+    def _summary(self, link: KVLink, cancelled: bool) -> RunSummary:
         tokens = self.ending.tokens
         decode_ms = sum(done.ms for done in self.rounds)
         transfers = self.ledger.since()

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from mspeckv.config import Sampling
+from mspeckv.host import to_device, to_host
 
 _TOP_P_FIRST_LOOK = 512
 """Most likely tokens examined before the whole vocabulary is sorted for top-p."""
@@ -53,7 +54,7 @@ class Sampler:
     def _process(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         """Each row through the processors, with the tokens that stand before it."""
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        ids = torch.tensor([tokens], device=logits.device)
+        ids = to_device([tokens], logits.device)
         first = len(tokens) - len(wide) + 1
         rows = [
             self._processors(ids[:, : first + place], row[None]) for place, row in enumerate(wide)
@@ -62,7 +63,7 @@ class Sampler:
 
     def draw(self, probs: torch.Tensor) -> int:
         """One token from a distribution ``[V]``, not necessarily normalised."""
-        return int(probs.argmax()) if self.sampling.greedy else self.pick(probs)
+        return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
@@ -83,9 +84,11 @@ class Sampler:
             How many were accepted, and the token that follows them.
         """
         if tokens:
-            index = torch.tensor(tokens, device=target.device)[:, None]
-            kept = target[:-1].gather(1, index)[:, 0].tolist()
-            guessed = proposal.gather(1, index)[:, 0].tolist()
+            index = to_device(tokens, target.device)[:, None]
+            both = torch.stack(
+                [target[:-1].gather(1, index), proposal.gather(1, index).to(target.dtype)]
+            )
+            kept, guessed = to_host(both)[..., 0].tolist()
             for place, (p, q) in enumerate(zip(kept, guessed, strict=True)):
                 if not self.accepts(p, q):
                     return place, self.draw(residual(target[place], proposal[place]))
@@ -95,8 +98,9 @@ class Sampler:
         """A random token from a distribution ``[V]``, not necessarily normalised."""
         mass = probs.double().cumsum(0)
         # right=True steps over tokens of no mass, whose running sum equals the one before
-        token = int(torch.searchsorted(mass, self._uniform() * mass[-1], right=True))
-        return min(token, int(probs.nonzero()[-1])) if token >= len(mass) else token
+        found = torch.searchsorted(mass, (self._uniform() * mass[-1])[None], right=True)
+        token = int(to_host(found))
+        return min(token, int(to_host(probs).nonzero()[-1])) if token >= len(mass) else token
 
     def accepts(self, p: float, q: float) -> bool:
         """True with probability ``min(1, p / q)``."""
@@ -130,7 +134,7 @@ def context_processors(sampling: Sampling) -> LogitsProcessorList:
 def residual(target: torch.Tensor, proposal: torch.Tensor) -> torch.Tensor:
     """``max(0, p - q)``, up to normalisation; p itself where rounding left nothing of it."""
     left = (target - proposal).clamp_min_(0)
-    return left if float(left.sum()) > 0 else target
+    return torch.where(left.sum() > 0, left, target)
 
 
 def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -146,7 +150,8 @@ def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
     count = min(_TOP_P_FIRST_LOOK, probs.shape[-1])
     ranked = probs.topk(count, dim=-1).values
     mass = ranked.cumsum(-1)
-    if bool((mass[:, -1] < top_p).any()):
+    # a GPU sorts in less time than it takes to look
+    if probs.is_cuda or bool((mass[:, -1] < top_p).any()):
         ranked = probs.sort(-1, descending=True).values
         mass = ranked.cumsum(-1)
     last = (mass < top_p).sum(-1, keepdim=True).clamp_max_(ranked.shape[-1] - 1)

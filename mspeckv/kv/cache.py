@@ -6,19 +6,13 @@ import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.config import KVPolicy
-from mspeckv.kv.layers import (
-    BlockLayer,
-    Buffer,
-    FloatLayer,
-    FloatResidentLayer,
-    ResidentLayer,
-    Store,
-)
-from mspeckv.kv.link import CopyEngine
+from mspeckv.kv.layers import BlockLayer, Buffer, FloatLayer, Store
+from mspeckv.kv.link import KVLink
 from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.offload import NibbleLayer, OffloadedLayer, Pipeline
 from mspeckv.kv.plan import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.resident import FloatResidentLayer, ResidentLayer
 from mspeckv.kv.shape import KVShape
 
 
@@ -41,7 +35,7 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         shape: KVShape,
         policy: KVPolicy,
         capacity: int,
-        link: CopyEngine,
+        link: KVLink,
         device: torch.device,
     ) -> None:
         self.shape, self.policy, self.capacity = shape, policy, capacity
@@ -100,6 +94,12 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Forget tokens from ``length`` on; pack, and send to the host, what is now whole."""
         for layer in self.layers:
             layer.settle(length)
+
+    def restart(self, link: KVLink) -> None:
+        """Forget everything, and keep the memory for another run over ``link``."""
+        self.pipeline.restart(link)
+        for layer in self.layers:
+            layer.restart()
 
     def begin_pass(self) -> None:
         """Start streaming the first offloaded layers of the coming pass."""

@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.kv.cache import FullCache
-from mspeckv.kv.layers import KV, BlockLayer, FloatLayer, PlacedLayer
+from mspeckv.kv.layers import KV, BlockLayer, Buffer, FloatLayer, PlacedLayer
 
 
 class CoarseLayer(PlacedLayer):
@@ -22,11 +22,41 @@ class CoarseLayer(PlacedLayer):
         super().__init__()
         self.base = base
 
+    @property
+    def filled(self) -> int:
+        """Tokens seen: tier 2's, and guesses beyond them."""
+        return max(self.length, self.base.length)
+
+    @property
+    def brings(self) -> bool:  # type: ignore[override]  # a fixed answer for other layers
+        """Whether packed blocks must be decoded first."""
+        return self.base.brings
+
+    @property
+    def view(self) -> Buffer:
+        """Tier 2's own."""
+        return self.base.view
+
+    @property
+    def tail_start(self) -> int:
+        """Tier 2's own."""
+        return self.base.tail_start
+
+    def bring(self, length: int, coarse: bool = True) -> None:
+        """Have `view` hold the first ``length`` tokens, from upper nibbles alone."""
+        self.base.bring(length, coarse=True)
+
+    def write_at(
+        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Put guesses where tier 2 will write them too."""
+        self.base.write_at(slots, tail, key, value)
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> KV:
         """Append and return everything, packed blocks from their upper nibbles alone."""
-        start = max(self.length, self.base.length)
+        start = self.filled
         self.base.put(start, key_states, value_states)
         self.length = start + key_states.shape[2]
         return self.base.show(self.length, coarse=True)
@@ -47,6 +77,11 @@ class CoarseCache(Cache):  # type: ignore[misc]  # transformers is not typed her
     def length(self) -> int:
         """Tokens seen: tier 2's, and guesses beyond them."""
         return max(int(self.layers[0].length), self.full.length)
+
+    def restart(self) -> None:
+        """Forget every guess."""
+        for layer in self.layers:
+            layer.restart()
 
     def settle(self, length: int) -> None:
         """Forget guesses from ``length`` on; tokens that tier 2 has read count as read."""

@@ -1,7 +1,8 @@
-"""Cache layers that stay on the device: on-chip, and resident in either format.
+"""Cache layers: floats on the device, and what packed layers have in common.
 
 All are `transformers` cache layers: a model calls `update` with the new tokens' K and V and gets
-back everything attention should see, ``[1, H, S, D]``. Offloaded layers: `mspeckv.kv.offload`.
+back everything attention should see, ``[1, H, S, D]``. Where packed blocks live:
+`mspeckv.kv.resident`, `mspeckv.kv.offload`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,18 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
     is_sliding = False
     is_croppable = True
+    brings = False
+    """Whether `bring` has anything to do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
         self.is_initialized = True
+
+    @property
+    def filled(self) -> int:
+        """Slots of `view` that hold a token."""
+        return self.length
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: sizes are known, and checked, before a run starts."""
@@ -53,6 +61,31 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         """Forget tokens from ``length`` on; keep the rest for good."""
         self.length = length
 
+    def restart(self) -> None:
+        """Forget everything, and keep the memory for another run."""
+        self.length = 0
+
+    # What a static pass (`mspeckv.static`) asks of a layer.
+
+    @property
+    def view(self) -> Buffer:
+        """Where every token can be found, by slot, once brought."""
+        raise NotImplementedError
+
+    def bring(self, length: int, coarse: bool = False) -> None:
+        """Have `view` hold the first ``length`` tokens."""
+
+    def write_at(
+        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Put ``[1, H, n, D]`` at ``slots`` ``[n]`` of `view` and, to keep, in the float tail."""
+        raise NotImplementedError
+
+    @property
+    def tail_start(self) -> int:
+        """Slot of `view` at which the float tail begins."""
+        return 0
+
 
 class Buffer:
     """Preallocated K and V of one layer ``[1, H, capacity, D]``."""
@@ -73,6 +106,16 @@ class Buffer:
         """Slots ``start .. end`` as views."""
         return self.key[:, :, start:end], self.value[:, :, start:end]
 
+    def write_at(self, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Put ``[1, H, n, D]`` at ``slots`` ``[n]``, which only the device needs to know."""
+        self.key.index_copy_(2, slots, key)
+        self.value.index_copy_(2, slots, value)
+
+    @property
+    def whole(self) -> KV:
+        """Every slot."""
+        return self.key, self.value
+
     @property
     def bytes(self) -> int:
         """Bytes allocated."""
@@ -85,6 +128,17 @@ class FloatLayer(PlacedLayer):
     def __init__(self, buffer: Buffer) -> None:
         super().__init__()
         self.buffer = buffer
+
+    @property
+    def view(self) -> Buffer:
+        """The buffer."""
+        return self.buffer
+
+    def write_at(
+        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Put ``[1, H, n, D]`` at ``slots`` ``[n]``."""
+        self.buffer.write_at(slots, key, value)
 
     def bytes_by_place(self) -> dict[str, int]:
         """Bytes allocated for this layer alone."""
@@ -136,6 +190,8 @@ class BlockLayer(PlacedLayer):
     Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
     """
 
+    brings = True
+
     def __init__(self, store: Store, tail: Buffer) -> None:
         super().__init__()
         self.store, self.codec, self.policy = store, store.codec, store.policy
@@ -179,15 +235,36 @@ class BlockLayer(PlacedLayer):
         """Write unsettled tokens from position ``start`` on."""
         self.tail.write(start - self.packed_tokens, key, value)
 
-    def show(self, length: int, coarse: bool = False) -> KV:
-        """The first ``length`` tokens, unpacked into the shared scratch buffer.
+    def write_at(
+        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Put ``[1, H, n, D]`` at ``slots`` of `view` and, to keep, at ``tail`` of the tail."""
+        self.view.write_at(slots, key, value)
+        self.tail.write_at(tail, key, value)
+
+    @property
+    def view(self) -> Buffer:
+        """The shared scratch buffer; a slot is a position."""
+        return self.store.scratch
+
+    @property
+    def tail_start(self) -> int:
+        """Tokens in finished blocks."""
+        return self.packed_tokens
+
+    def bring(self, length: int, coarse: bool = False) -> None:
+        """Unpack the first ``length`` tokens into the shared scratch buffer.
 
         ``coarse`` reads the upper planes only (nibble mode).
         """
         scratch = self.store.scratch
         self.unpack(scratch.read(self.packed_tokens), coarse)
         scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
-        return scratch.read(length)
+
+    def show(self, length: int, coarse: bool = False) -> KV:
+        """The first ``length`` tokens; see `bring`."""
+        self.bring(length, coarse)
+        return self.store.scratch.read(length)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on, then pack the blocks that are now complete."""
@@ -199,6 +276,10 @@ class BlockLayer(PlacedLayer):
         self.length = length
         while self.blocks < packed_blocks(self.policy, length):
             self.flush()
+
+    def restart(self) -> None:
+        """Forget everything, and keep the memory for another run."""
+        self.length = self.blocks = 0
 
     def flush(self) -> None:
         """Pack the tail's first block and move the rest of the tail to its front."""
@@ -225,66 +306,3 @@ class BlockLayer(PlacedLayer):
     def bytes_by_place(self) -> dict[str, int]:
         """Bytes allocated for this layer alone."""
         raise NotImplementedError
-
-
-class ResidentLayer(BlockLayer):
-    """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
-
-    def __init__(self, store: Store, tail: Buffer) -> None:
-        super().__init__(store, tail)
-        self.records = torch.empty(
-            store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
-        )
-
-    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
-        """Store new records after those held."""
-        self.records[self.blocks : self.blocks + len(records)] = records
-
-    def unpack(self, out: KV, coarse: bool) -> None:
-        """Decode all finished blocks into ``out``."""
-        records = self.records[: self.blocks]
-        if coarse:
-            assert self.store.planes is not None
-            self.store.planes.coarse_whole(records, *out)
-        else:
-            self.codec.decode(records, *out)
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """Records on the device, and the tail."""
-        return {"resident": self.records.numel(), "tail": self.tail.bytes}
-
-
-class FloatResidentLayer(BlockLayer):
-    """The values that packed blocks would give, kept unpacked: bytes spent to save time.
-
-    One buffer holds the whole layer; a finished block is quantized and decoded in place.
-    """
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of finished blocks that a pass reads."""
-        key, value = self.tail.read(self.packed_tokens)
-        return (key.numel() + value.numel()) * key.element_size()
-
-    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Write tokens from position ``start`` on."""
-        self.tail.write(start, key, value)
-
-    def show(self, length: int, coarse: bool = False) -> KV:
-        """The first ``length`` tokens, as views."""
-        return self.tail.read(length)
-
-    def flush(self) -> None:
-        """Quantize the oldest float block in place."""
-        start = self.packed_tokens
-        self.pack(*self.tail.read(start + self.codec.block, start), "flush")
-
-    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
-        """Decode new records to where their tokens stand."""
-        start = self.packed_tokens
-        end = start + len(records) * self.codec.block
-        self.codec.decode(records, *self.tail.read(end, start))
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """The one buffer."""
-        return {"resident": self.tail.bytes}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
+from mspeckv.clock import HostClock
 from mspeckv.events import Direction, Purpose, Transfer
 
 
@@ -13,16 +13,19 @@ class Ledger:
     """Every copy over the link, in the order it finished.
 
     Copies finish on the link's thread while the run reads on its own, so access is locked.
+
+    Args:
+        clock: the run's clock; default: a new one of the host's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: HostClock | None = None) -> None:
+        self.clock = clock or HostClock()
         self._entries: list[Transfer] = []
         self._lock = threading.Lock()
-        self._origin = time.perf_counter()
 
     def now(self) -> float:
         """Seconds since the run began."""
-        return time.perf_counter() - self._origin
+        return self.clock.now()
 
     def add(
         self,

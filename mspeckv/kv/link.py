@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
@@ -73,6 +73,50 @@ class Ticket:
         return self.source.numel() * self.source.element_size()
 
 
+class KVLink(Protocol):
+    """What carries bytes between host and device: `CopyEngine`, or on CUDA the bus itself."""
+
+    ledger: Ledger
+    gbps: float | None
+
+    @property
+    def kind(self) -> str:
+        """``emulated``, ``memory`` or ``pcie``."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def copy(
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        direction: Direction,
+        purpose: Purpose,
+        layer: int,
+        tier: int = 2,
+    ) -> Any:
+        """Begin a copy; returns a ticket for `wait`."""
+
+    def wait(self, ticket: Any) -> None:
+        """Compute goes on only when this copy has arrived."""
+
+    def collect(self) -> None:
+        """Note in the ledger what has arrived."""
+
+    def drain(self) -> None:
+        """Block until every copy has arrived and is noted."""
+
+
+def open_link(ledger: Ledger, gbps: float | None, device: torch.device) -> KVLink:
+    """The link to ``device``: PCIe on CUDA, else an emulated one of ``gbps``."""
+    if device.type == "cuda":
+        from mspeckv.kv.cuda_link import CudaLink
+
+        return CudaLink(ledger, device)
+    return CopyEngine(ledger, gbps)
+
+
 class CopyEngine:
     """One direction-agnostic copy queue over RAM, throttled to ``gbps`` where that is set.
 
@@ -127,6 +171,9 @@ class CopyEngine:
             raise RuntimeError("the link's copy thread failed") from self._failure
         if ticket.place >= 0:
             self.ledger.set_wait(ticket.place, (time.perf_counter() - start) * 1e3)
+
+    def collect(self) -> None:
+        """Nothing to do: the copy thread notes what has arrived."""
 
     def drain(self) -> None:
         """Block until every queued copy has arrived.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from mspeckv.config import KVPolicy
+from mspeckv.kv.fused import usable
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
@@ -54,6 +55,10 @@ class NibblePlanes:
     ) -> None:
         """Decode both planes into ``[1, H, n * T, D]``: what the int8 records would give."""
         for index, (name, out) in enumerate((("k", key), ("v", value))):
+            if usable(upper):
+                codes, rest = self.upper.part(name, upper), self._lower(lower, index)
+                self.upper.fuse(upper, name, codes, 4, out, lower=rest)
+                continue
             blocks = self.whole.blocks(out).transpose(0, 1)
             first, second = blocks.unflatten(2, (2, -1)).unbind(2)
             high = self.upper.part(name, upper).transpose(0, 1)
@@ -65,6 +70,10 @@ class NibblePlanes:
     def coarse(self, upper: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Decode the upper plane alone."""
         for name, out in (("k", key), ("v", value)):
+            if usable(upper):
+                codes = self.upper.part(name, upper)
+                self.upper.fuse(upper, name, codes, 4, out, upper_only=True, shift=_MIDDLE)
+                continue
             blocks = self.whole.blocks(out).transpose(0, 1)
             first, second = blocks.unflatten(2, (2, -1)).unbind(2)
             high = self.upper.part(name, upper).transpose(0, 1)
@@ -75,6 +84,10 @@ class NibblePlanes:
     def coarse_whole(self, records: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """The same from int8 records, of which only the upper nibbles are used."""
         for name, out in (("k", key), ("v", value)):
+            if usable(records):
+                codes = self.whole.part(name, records)
+                self.whole.fuse(records, name, codes, 8, out, upper_only=True, shift=_MIDDLE)
+                continue
             blocks = self.whole.blocks(out).transpose(0, 1)
             blocks.copy_(self.whole.part(name, records).transpose(0, 1) & 0xF0)
             self.whole.rescale(records, name, blocks, shift=_MIDDLE)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
-from mspeckv.kv.link import CopyEngine, Ticket
+from mspeckv.kv.link import KVLink
 from mspeckv.kv.plan import LOOK_AHEAD
 
 
@@ -18,7 +19,10 @@ class OffloadedLayer(BlockLayer):
     def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
         super().__init__(store, tail)
         self.index, self.pipeline, self.order = index, pipeline, len(pipeline.layers)
-        self.records = torch.empty(store.blocks, pipeline.record_bytes, dtype=torch.uint8)
+        # pinned, a GPU's copy engine reads host memory without the processor's help
+        pin = tail.key.device.type == "cuda"
+        size = store.blocks, pipeline.record_bytes
+        self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
         pipeline.layers.append(self)
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
@@ -100,7 +104,7 @@ class Pipeline:
 
     def __init__(
         self,
-        link: CopyEngine,
+        link: KVLink,
         record_bytes: int,
         blocks: int,
         device: torch.device,
@@ -116,9 +120,18 @@ class Pipeline:
             for _ in range(min(LOOK_AHEAD + cached, layers))
         ]
         self.bytes = sum(slot.numel() for slot in self._free)
-        self._ready: dict[int, tuple[torch.Tensor, Ticket | None]] = {}
+        self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
         self._next = 0
-        self._leaving: Ticket | None = None
+        self._leaving: Any | None = None
+
+    def restart(self, link: KVLink) -> None:
+        """Hold nothing; fetch over ``link`` from now on."""
+        for order in list(self._ready):
+            self._abandon(order)
+        self._free += self.held.values()
+        self.held.clear()
+        self.link, self._leaving = link, None
+        self.hits = self.misses = self._next = 0
 
     def begin(self) -> None:
         """Look up the first layers of the next pass."""

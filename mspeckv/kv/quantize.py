@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 
 from mspeckv.config import KVPolicy, Width
+from mspeckv.kv.fused import restore, usable
 from mspeckv.kv.shape import KVShape
 
 _SMALLEST_HALF = 2.0**-24
@@ -121,8 +123,32 @@ class BlockCodec:
             if width == "full":
                 blocks.copy_(packed)
                 continue
+            if usable(records):
+                self.fuse(records, name, self.part(name, records), width, out)
+                continue
             _unpack(packed, width, blocks)
             self.rescale(records, name, blocks)
+
+    def fuse(
+        self,
+        records: torch.Tensor,
+        name: str,
+        codes: torch.Tensor,
+        width: int,
+        out: torch.Tensor,
+        **options: Any,
+    ) -> None:
+        """Unpack and scale ``codes`` in one kernel, with the scales that ``records`` hold.
+
+        Args:
+            records: ``[n, record_bytes]``.
+            name: ``k`` or ``v``.
+            codes: see `mspeckv.kv.fused.restore`, as ``options``.
+            width: bits of a code.
+            out: ``[1, H, n * T, D]``.
+        """
+        step, low = (self.part(f"{name}_{scale}", records) for scale in ("step", "low"))
+        restore(codes, width, step, low, self.blocks(out), **options)
 
     def rescale(
         self, records: torch.Tensor, name: str, codes: torch.Tensor, shift: float = 0.0

@@ -19,6 +19,7 @@ from mspeckv.config import Speculation
 from mspeckv.kv.layers import Buffer, FloatLayer
 from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.shape import KVShape
+from mspeckv.static import StaticInputs
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
@@ -100,29 +101,72 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
             self._choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
         if layer == 0:
-            self._verified = total
-            partial = self.plan.chosen < self.plan.chunks
-            self._due = bool(self.refresh) and partial and total - self._built_at >= self.refresh
-            if self._due:
-                self._built_at = total
-        slot = self.plan.kept + total - new - self.plan.prompt
+            self._due = self.begin(total)
+        slot = self.slot_of(total - new)
         self.layers[layer].buffer.write(slot, key[:, :, total - new :], value[:, :, total - new :])
         if self._due:
             self._choose(layer, query, key, value)
+
+    def begin(self, total: int) -> bool:
+        """Tier 2 reads up to ``total`` tokens; returns whether this pass is to choose anew."""
+        self._verified = total
+        partial = self.plan.chosen < self.plan.chunks
+        due = bool(self.refresh) and partial and total - self._built_at >= self.refresh
+        if due:
+            self._built_at = total
+        return due
+
+    def slot_of(self, position: int) -> int:
+        """Where a generated token goes."""
+        return self.plan.kept + position - self.plan.prompt
+
+    def watch_static(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        inputs: StaticInputs,
+        due: bool,
+    ) -> None:
+        """`watch` of a static pass (`mspeckv.static`), whose keys are all slots of tier 2."""
+        new = (part.index_select(2, inputs.slots) for part in (key, value))
+        self.layers[layer].buffer.write_at(inputs.watched, *new)
+        if due:
+            self._choose(layer, query, key, value, inputs.real)
+
+    def restart(self) -> None:
+        """As before the first pass, for another prompt of the same length."""
+        self._verified = self._built_at = self.plan.prompt
+        self._due = False
+        for layer in self.layers:
+            layer.length = self.plan.kept
 
     def _set_landmarks(self, layer: int, key: torch.Tensor) -> None:
         whole = key[0, :, : self.plan.chunks * self.plan.chunk]
         self.landmarks[layer] = whole.unflatten(1, (self.plan.chunks, self.plan.chunk)).mean(2)
 
     def _choose(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        real: torch.Tensor | None = None,
     ) -> None:
-        """Score chunks, keep the best, and copy them, in order, to the front of the layer."""
+        """Score chunks, keep the best, and copy them, in order, to the front of the layer.
+
+        ``real`` ``[Q]`` is 0 for queries that do not count.
+        """
         plan, heads = self.plan, key.shape[1]
         if plan.chosen:
             rows = fold_groups(query, heads)[0]
             scores = rows @ self.landmarks[layer].transpose(1, 2) * rows.shape[-1] ** -0.5
-            mass = scores.softmax(-1, dtype=torch.float32).sum(1)
+            shares = scores.softmax(-1, dtype=torch.float32)
+            if real is not None:
+                shares = shares * real.repeat(shares.shape[1] // len(real))[:, None]
+            mass = shares.sum(1)
             mass[:, 0] = float("inf")
             best = mass.topk(plan.chosen, dim=-1).indices.sort(-1).values
             self.chosen[layer] = best

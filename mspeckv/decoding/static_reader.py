@@ -1,0 +1,121 @@
+"""A reader whose decoding passes have fixed shapes, so that a GPU can replay them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from mspeckv.attention import reading
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.shortlist import Shortlist
+from mspeckv.events import Step
+from mspeckv.graphs import Body
+from mspeckv.kv.cache import FullCache
+from mspeckv.kv.coarse import CoarseCache
+from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.streaming import StreamingCache
+from mspeckv.static import LONGEST, Cut, StaticCache, StaticInputs, StaticKeys, width_of
+
+
+class Runner(Protocol):
+    """`mspeckv.graphs.Graphs`, or `mspeckv.graphs.Direct`."""
+
+    def run(self, key: Any, body: Body) -> torch.Tensor:
+        """The logits of the static pass called ``key``."""
+
+
+class StaticReader(ModelReader):
+    """`ModelReader` by static passes (`mspeckv.static`); prefill and very long passes as there.
+
+    Args:
+        runner: runs, or replays, a pass.
+        inputs: buffers by width, kept with the runner: what it captured reads them.
+        settled: slots of the cache that hold the prompt: no pass rewrites them.
+        tier1: the retrieval cache that watches, for tier 2.
+
+    The rest is `ModelReader`'s.
+    """
+
+    def __init__(
+        self,
+        tier: int,
+        step: Step,
+        model: PreTrainedModel,
+        cache: FullCache | RetrievalCache | CoarseCache | StreamingCache,
+        recorder: Recorder,
+        *,
+        runner: Runner,
+        inputs: dict[int, StaticInputs],
+        settled: int,
+        tier1: RetrievalCache | None = None,
+        shortlist: Shortlist | None = None,
+    ) -> None:
+        watcher = tier1.watch if tier1 is not None else None
+        super().__init__(tier, step, model, cache, recorder, watcher, shortlist)
+        self.runner, self.tier1, self._inputs = runner, tier1, inputs
+        self._settled = settled
+        for layer in self.cache.layers:
+            # what is masked has no weight, but would have to be a number
+            for part in layer.view.whole:
+                part[:, :, settled:].zero_()
+
+    def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
+        """One pass over ``tokens`` at positions from ``position`` on."""
+        width = self._width(len(tokens))
+        if step == "prefill" or len(tokens) > LONGEST or width < len(tokens):
+            return super()._forward(tokens, position, step, rows)
+        self.recorder.check()
+        start = self.recorder.mark()
+        inputs = self._inputs.get(width)
+        if inputs is None:
+            inputs = self._inputs[width] = StaticInputs(width, self.model.device)
+        due, watched = False, 0
+        if self.tier1 is not None:
+            due = self.tier1.begin(position + len(tokens))
+            watched = self.tier1.slot_of(position)
+        first = self.cache.layers[0].filled
+        tail = first - max(layer.tail_start for layer in self.cache.layers)
+        inputs.fill(tokens, position, first, tail, watched)
+        key = self.tier, width, due, self._settled
+        logits = self.runner.run(key, partial(self._body, inputs, due))
+        for layer in self.cache.layers:
+            layer.length = layer.filled + len(tokens)
+        lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)
+        self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups)
+        return logits[len(tokens) - rows : len(tokens)]
+
+    def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
+        """The pass itself: logits ``[width, V]``, padding's included."""
+        slots = self.cache.layers[0].view.key.shape[2]
+        keys = StaticKeys.of(inputs, self._settled, slots)
+        watcher = None
+        if self.tier1 is not None:
+            watcher = partial(self.tier1.watch_static, inputs=inputs, due=due)
+        head = self.shortlist.applied() if self.shortlist else nullcontext()
+        with reading(self.model, watcher, keys), head:
+            logits: torch.Tensor = self.model(
+                input_ids=inputs.ids,
+                position_ids=inputs.positions,
+                past_key_values=StaticCache(self.cache, inputs, cut),
+                use_cache=True,
+                logits_to_keep=inputs.width,
+            ).logits[0]
+        return self.shortlist.widen(logits) if self.shortlist else logits
+
+    def _width(self, count: int) -> int:
+        """Tokens to read instead of ``count``; ``count`` itself where padding finds no room."""
+        layer = self.cache.layers[0]
+        if isinstance(self.cache, FullCache):
+            room = self.cache.room()
+        elif isinstance(self.cache, CoarseCache):
+            room = self.cache.full.room() - (layer.filled - self.cache.full.length)
+        else:
+            room = layer.view.key.shape[2] - layer.filled
+        if room < count:
+            return 0
+        return width_of(count) if width_of(count) <= room else count

@@ -1,0 +1,164 @@
+"""Every cache of a run, and what replays passes over them; on a GPU kept for the next run like it.
+
+A CUDA graph holds the addresses of the caches that it was captured over, so graphs outlive a run
+only together with them. The pair keeps one workspace, that of its last run.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from mspeckv.config import RunConfig
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.shortlist import Shortlist, shortlist_tokens
+from mspeckv.decoding.sizes import USES_TIER1, Sizes, uses_draft
+from mspeckv.decoding.static_reader import Runner, StaticReader
+from mspeckv.events import Step
+from mspeckv.graphs import Graphs
+from mspeckv.kv.cache import FullCache
+from mspeckv.kv.coarse import CoarseCache
+from mspeckv.kv.link import KVLink
+from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.streaming import StreamingCache
+from mspeckv.models import Pair
+from mspeckv.static import StaticInputs
+
+
+def runner_of(device: torch.device, graphs: bool) -> Runner | None:
+    """What replays a reader's passes; None where they are run as they come."""
+    return Graphs(device) if graphs and device.type == "cuda" else None
+
+
+@dataclass
+class Workspace:
+    """A run's caches by tier, and a runner for each tier that has one.
+
+    Attributes:
+        key: runs with the same key can use it one after the other.
+        prompt: tokens that prefill reads.
+        full: tier 2's cache.
+        middle: tier 1's, if any.
+        draft: tier 0's, if any.
+        runners: by tier; None where passes are run as they come.
+        inputs: what the runners' passes read, by tier and width.
+    """
+
+    key: tuple[object, ...]
+    prompt: int
+    full: FullCache
+    middle: RetrievalCache | CoarseCache | None
+    draft: StreamingCache | None
+    runners: dict[int, Runner | None]
+    inputs: dict[int, dict[int, StaticInputs]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: RunConfig, pair: Pair, sizes: Sizes, link: KVLink) -> Workspace:
+        """The pair's workspace if it fits, emptied; else a new one."""
+        key = workspace_key(config, sizes)
+        kept = pair.workspace
+        if isinstance(kept, Workspace) and kept.key == key:
+            kept.restart(link)
+            return kept
+        release(pair)
+        made = cls._allocate(key, config, pair, sizes, link)
+        if any(made.runners.values()):
+            pair.workspace = made
+        return made
+
+    @classmethod
+    def _allocate(
+        cls, key: tuple[object, ...], config: RunConfig, pair: Pair, sizes: Sizes, link: KVLink
+    ) -> Workspace:
+        speculation, device = config.speculation, pair.device
+        shape = KVShape.of(pair.target.config, pair.dtype)
+        full = FullCache(shape, config.policy, sizes.capacity, link, device)
+        middle: RetrievalCache | CoarseCache | None = None
+        if config.method in USES_TIER1 and speculation.tier1 == "nibble":
+            middle = CoarseCache(full)
+        elif config.method in USES_TIER1:
+            read = sizes.prompt - 1
+            middle = RetrievalCache(shape, speculation, read, sizes.grown, device)
+        draft = None
+        if uses_draft(config, pair):
+            assert pair.draft is not None
+            own = KVShape.of(pair.draft.config, pair.draft.dtype)
+            draft = StreamingCache(own, speculation.sinks, speculation.window, sizes.slack, device)
+        runners = {tier: runner_of(device, config.graphs) for tier in (0, 1, 2)}
+        return cls(key, sizes.prompt - 1, full, middle, draft, runners)
+
+    def restart(self, link: KVLink) -> None:
+        """Forget the last run, keep memory and graphs."""
+        self.full.restart(link)
+        if self.middle is not None:
+            self.middle.restart()
+        if self.draft is not None:
+            self.draft.restart()
+
+    def top(self, pair: Pair, step: Step, recorder: Recorder) -> ModelReader:
+        """Tier 2."""
+        tier1 = self.middle if isinstance(self.middle, RetrievalCache) else None
+        runner = self.runners[2]
+        if runner is None:
+            watcher = tier1.watch if tier1 is not None else None
+            return ModelReader(2, step, pair.target, self.full, recorder, watcher)
+        return StaticReader(
+            2, step, pair.target, self.full, recorder,
+            runner=runner, inputs=self._inputs(2), settled=self.prompt, tier1=tier1,
+        )  # fmt: skip
+
+    def between(self, pair: Pair, step: Step, recorder: Recorder) -> ModelReader | None:
+        """Tier 1, if there is one."""
+        if self.middle is None:
+            return None
+        runner, settled = self.runners[1], self.prompt
+        if isinstance(self.middle, RetrievalCache):
+            settled = self.middle.plan.kept
+        if runner is None:
+            return ModelReader(1, step, pair.target, self.middle, recorder)
+        return StaticReader(
+            1, step, pair.target, self.middle, recorder,
+            runner=runner, inputs=self._inputs(1), settled=settled,
+        )  # fmt: skip
+
+    def bottom(
+        self, config: RunConfig, pair: Pair, prompt: Sequence[int], recorder: Recorder
+    ) -> ModelReader:
+        """Tier 0: the draft."""
+        draft, cache = pair.draft, self.draft
+        assert draft is not None
+        assert cache is not None
+        shortlist = None
+        runner = self.runners[0]
+        if config.speculation.draft_vocab:
+            chosen = shortlist_tokens(prompt, pair.vocab_size, config.speculation.draft_vocab)
+            shortlist = Shortlist(draft, chosen)
+            # the list is this prompt's, and graphs hold on to it
+            runner = runner_of(pair.device, config.graphs) if runner is not None else None
+        if runner is None:
+            return ModelReader(0, "draft", draft, cache, recorder, shortlist=shortlist)
+        return StaticReader(
+            0, "draft", draft, cache, recorder,
+            runner=runner, inputs=self._inputs(0), settled=0, shortlist=shortlist,
+        )  # fmt: skip
+
+    def _inputs(self, tier: int) -> dict[int, StaticInputs]:
+        return self.inputs.setdefault(tier, {})
+
+
+def workspace_key(config: RunConfig, sizes: Sizes) -> tuple[object, ...]:
+    """What two runs must share to use the same caches and graphs."""
+    return config.method, config.policy, config.speculation, config.graphs, sizes
+
+
+def release(pair: Pair) -> None:
+    """Give back the memory of the pair's workspace."""
+    if pair.workspace is not None:
+        pair.workspace = None
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -1,0 +1,117 @@
+"""Static passes as CUDA graphs: captured once, replayed in one launch per piece.
+
+A pass is one graph, or several where the host has work in the middle of it: at every layer that is
+brought over the link or unpacked, capture ends, the host's work is noted, and capture of the next
+piece begins. A replay launches the pieces and does that work in between, so that streaming goes on
+with the sizes of the moment while everything else is fixed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import torch
+
+from mspeckv.static import Cut
+
+Body = Callable[[Cut], torch.Tensor]
+"""A static pass: runs its kernels, calls its argument where the host has work, returns logits."""
+
+
+def run_now(action: Callable[[], None]) -> None:
+    """The cut of a pass that is not captured."""
+    action()
+
+
+class Direct:
+    """Runs static passes as they are: on a CPU, or where capture does not work."""
+
+    def run(self, key: Hashable, body: Body) -> torch.Tensor:
+        """The pass's logits."""
+        return body(run_now)
+
+
+@dataclass
+class _Captured:
+    """A pass's pieces in order, each with the host's work after it."""
+
+    pieces: list[tuple[torch.cuda.CUDAGraph, Callable[[], None] | None]] = field(
+        default_factory=list
+    )
+    out: torch.Tensor | None = None
+
+    def replay(self) -> torch.Tensor:
+        for graph, action in self.pieces:
+            graph.replay()
+            if action is not None:
+                action()
+        assert self.out is not None
+        return self.out
+
+
+class Graphs:
+    """Captures a pass when it comes for the second time, and replays it from then on.
+
+    The first time it runs as it is, which builds what kernels build lazily and captures nothing
+    that comes but once. Where capture fails, the pass stays as it is, with a warning.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._seen: set[Hashable] = set()
+        self._captured: dict[Hashable, _Captured | None] = {}
+
+    @property
+    def captured(self) -> int:
+        """Passes captured."""
+        return sum(found is not None for found in self._captured.values())
+
+    def run(self, key: Hashable, body: Body) -> torch.Tensor:
+        """The logits of the pass called ``key``; overwritten when it is run again."""
+        if key not in self._seen:
+            self._seen.add(key)
+            return body(run_now)
+        if key not in self._captured:
+            self._captured[key] = self._capture(body)
+        found = self._captured[key]
+        return body(run_now) if found is None else found.replay()
+
+    def _capture(self, body: Body) -> _Captured | None:
+        """Record a pass without running it."""
+        out = _Captured()
+        torch.cuda.synchronize()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        graph = torch.cuda.CUDAGraph()
+
+        def begin() -> None:
+            nonlocal graph
+            graph = torch.cuda.CUDAGraph()
+            # the link and other threads may go on using CUDA meanwhile
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+
+        def cut(action: Callable[[], None]) -> None:
+            graph.capture_end()
+            out.pieces.append((graph, action))
+            begin()
+
+        try:
+            with torch.cuda.stream(self._stream):
+                begin()
+                try:
+                    out.out = body(cut)
+                finally:
+                    graph.capture_end()
+                out.pieces.append((graph, None))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(f"a pass is run without a CUDA graph: {reason}", stacklevel=2)
+            torch.cuda.synchronize()
+            return None
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return out

@@ -1,0 +1,26 @@
+"""Reading a few numbers from the device, and sending a few there, without stopping it.
+
+``int(tensor)`` on a GPU waits for everything enqueued, and copying from ordinary memory does too.
+Here a read copies into pinned memory and waits for that copy's own event; a send never waits.
+On a CPU both are nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` in host memory; waits until it has been computed and copied."""
+    if not tensor.is_cuda:
+        return tensor
+    out = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    out.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).record_event().synchronize()
+    return out
+
+
+def to_device(values: list[int] | list[list[int]], device: torch.device) -> torch.Tensor:
+    """int64 values on ``device``, in the order of its stream."""
+    on_host = torch.tensor(values, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)

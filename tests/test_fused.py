@@ -1,0 +1,101 @@
+"""The fused kernel gives the eager path's bits; Triton's interpreter runs it without a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mspeckv import KVPolicy
+from mspeckv.kv import fused, nibble, quantize
+from mspeckv.kv.nibble import NibblePlanes
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
+
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """`fuse()` switches the kernel on; before that the eager path runs."""
+    if DEVICE == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(fused, "_built", None)
+    sys.modules.pop("mspeckv.kv.fused_kernel", None)
+    importlib.import_module("mspeckv.kv.fused_kernel")
+    switch(monkeypatch, on=False)
+    yield monkeypatch
+    sys.modules.pop("mspeckv.kv.fused_kernel", None)
+
+
+def switch(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
+    for module in (quantize, nibble):
+        monkeypatch.setattr(module, "usable", lambda _: on)
+
+
+def buffers(shape: KVShape, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views into a longer buffer, as the scratch buffer's are."""
+    whole = torch.zeros(2, 1, shape.heads, tokens + 24, shape.dim, dtype=shape.dtype, device=DEVICE)
+    key, value = whole.unbind(0)
+    return key[:, :, :tokens], value[:, :, :tokens]
+
+
+def assert_same(eager: torch.Tensor, fast: torch.Tensor) -> None:
+    assert float(eager.float().abs().sum()) > 0
+    if eager.dtype == torch.bfloat16 and DEVICE == "cpu":
+        # The interpreter truncates where the GPU, and torch, round to nearest: a few last places.
+        torch.testing.assert_close(eager, fast, rtol=0.02, atol=0.3)
+    else:
+        assert torch.equal(eager, fast)
+
+
+def random_kv(shape: KVShape, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(tokens)
+    size = (2, 1, shape.heads, tokens, shape.dim)
+    both = torch.randn(size, generator=generator) * 3 + 1
+    key, value = both.to(DEVICE, shape.dtype).unbind(0)
+    return key, value
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize(("dim", "block", "group"), [(64, 64, 64), (80, 24, 16), (128, 32, 32)])
+def test_decoding_gives_the_eager_paths_bits(
+    kernel: pytest.MonkeyPatch, dtype: torch.dtype, bits: int, dim: int, block: int, group: int
+) -> None:
+    shape = KVShape(1, 3, dim, dtype)
+    codec = BlockCodec.of(shape, KVPolicy(bits, block=block, group=group))
+    records = codec.encode(*random_kv(shape, 3 * block))
+    eager, fast = buffers(shape, 3 * block), buffers(shape, 3 * block)
+    codec.decode(records, *eager)
+    switch(kernel, on=True)
+    codec.decode(records, *fast)
+    for one, other in zip(eager, fast, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("way", ["join", "coarse", "coarse_whole"])
+def test_planes_give_the_eager_paths_bits(
+    kernel: pytest.MonkeyPatch, dtype: torch.dtype, way: str
+) -> None:
+    shape, policy = KVShape(1, 2, 64, dtype), KVPolicy(8, block=32, nibble=True)
+    planes = NibblePlanes(shape, policy)
+    records = planes.whole.encode(*random_kv(shape, 64))
+    upper, lower = planes.split(records)
+    given = {"join": (upper, lower), "coarse": (upper,), "coarse_whole": (records,)}[way]
+    eager, fast = buffers(shape, 64), buffers(shape, 64)
+    getattr(planes, way)(*given, *eager)
+    switch(kernel, on=True)
+    getattr(planes, way)(*given, *fast)
+    for one, other in zip(eager, fast, strict=True):
+        assert_same(one, other)
+
+
+def test_the_eager_path_runs_where_there_is_no_gpu() -> None:
+    assert not fused.usable(torch.empty(1))

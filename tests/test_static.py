@@ -1,0 +1,155 @@
+"""Passes of fixed shape decode what the ordinary ones do, without a graph as with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
+from mspeckv.attention import causal_mask, fold_groups
+from mspeckv.decoding import workspace
+from mspeckv.graphs import Direct
+from mspeckv.split import static_attention
+from mspeckv.static import StaticInputs, StaticKeys, width_of
+from tests.random_models import random_pair, random_prompt
+
+SPECULATION = Speculation(
+    gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, refresh=4, window=16
+)
+POLICIES = {
+    "on-chip": KVPolicy("full", on_chip=4),
+    "full, offloaded": KVPolicy("full", on_chip=1),
+    "int8, three places": KVPolicy(8, on_chip=1, resident=1, block=16, tail=8),
+    "int8, float residents": KVPolicy(8, on_chip=1, resident=2, block=16, resident_format="float"),
+    "int4, lru": KVPolicy(4, resident=2, block=16, residency="lru"),
+    "nibble": KVPolicy(8, on_chip=1, resident=1, block=16, nibble=True),
+}
+
+
+@pytest.fixture
+def static(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Switches static passes on or off; on a CPU nothing captures them."""
+
+    def switch(on: bool) -> None:
+        runner = (lambda *_: Direct()) if on else (lambda *_: None)
+        monkeypatch.setattr(workspace, "runner_of", runner)
+
+    yield switch
+    # the pair is other tests' too
+    random_pair(layers=4).workspace = None
+
+
+def both(static: Callable[[bool], None], pair: Pair, prompt: list[int], **options: Any) -> Any:
+    """The same run by ordinary and by static passes."""
+    out = []
+    for on in (False, True):
+        static(on)
+        pair.workspace = None
+        out.append(generate(pair, prompt, **options))
+    return out
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("method", ["autoregressive", "vanilla", "mspeckv"])
+def test_greedy_tokens_are_those_of_ordinary_passes(
+    static: Callable[[bool], None], name: str, method: str
+) -> None:
+    pair = random_pair(layers=4)
+    prompt = random_prompt(100)
+    ordinary, fixed = both(
+        static, pair, prompt, method=method, new_tokens=60, policy=POLICIES[name],
+        speculation=SPECULATION, sampling=Sampling(0, stop_at_eos=False),
+    )  # fmt: skip
+    assert ordinary.tokens == fixed.tokens
+    assert len(fixed.tokens) == 60
+    assert ordinary.link.to_device_bytes == fixed.link.to_device_bytes
+    if method != "autoregressive":
+        # padding and lengths that a mask hides change neither choice nor acceptance
+        assert ordinary.rounds == fixed.rounds
+
+
+def test_tier_1_over_nibble_planes(static: Callable[[bool], None]) -> None:
+    pair = random_pair(layers=4)
+    ordinary, fixed = both(
+        static, pair, random_prompt(100), new_tokens=60, policy=POLICIES["nibble"],
+        speculation=Speculation(gamma=4, tier1="nibble", window=16),
+        sampling=Sampling(0, stop_at_eos=False),
+    )  # fmt: skip
+    assert ordinary.tokens == fixed.tokens
+    assert ordinary.rounds == fixed.rounds
+
+
+def test_samples_are_those_of_ordinary_passes(static: Callable[[bool], None]) -> None:
+    ordinary, fixed = both(
+        static, random_pair(layers=4), random_prompt(100), new_tokens=60,
+        policy=KVPolicy(8, block=16), speculation=SPECULATION,
+        sampling=Sampling(0.8, top_p=0.9, seed=3, stop_at_eos=False),
+    )  # fmt: skip
+    assert ordinary.tokens == fixed.tokens
+
+
+def test_a_workspace_serves_one_run_after_another(static: Callable[[bool], None]) -> None:
+    pair = random_pair(layers=4)
+    options: dict[str, Any] = {
+        "new_tokens": 40,
+        "policy": KVPolicy(8, on_chip=1, block=16),
+        "speculation": SPECULATION,
+        "sampling": Sampling(0, stop_at_eos=False),
+    }
+    static(False)
+    prompts = [random_prompt(100, seed=seed) for seed in (1, 2)]
+    alone = [generate(pair, prompt, **options).tokens for prompt in prompts]
+    static(True)
+    first = generate(pair, prompts[0], **options)
+    kept = pair.workspace
+    second = generate(pair, prompts[1], **options)
+    assert kept is not None
+    assert pair.workspace is kept
+    again = generate(pair, prompts[0], **options)
+    assert [first.tokens, second.tokens, again.tokens] == [alone[0], alone[1], alone[0]]
+    generate(pair, prompts[0][:-1], **options)
+    assert pair.workspace is not kept
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    heads=st.integers(1, 3), groups=st.integers(1, 3), width=st.integers(1, 6),
+    settled=st.sampled_from([0, 5, 40, 1500]), filled=st.integers(0, 12),
+)  # fmt: skip
+def test_attention_over_all_slots_is_attention_over_the_filled_ones(
+    heads: int, groups: int, width: int, settled: int, filled: int
+) -> None:
+    torch.manual_seed(settled + filled)
+    slots = settled + filled + width + 4
+    query = torch.randn(1, heads * groups, width, 16)
+    key, value = torch.randn(2, 1, heads, slots, 16).unbind(0)
+    past = settled + filled
+    inputs = StaticInputs(width, torch.device("cpu"))
+    inputs.fill([1] * width, past, past, 0, 0)
+    mask = StaticKeys.of(inputs, settled, slots).mask
+    folded = fold_groups(query, heads)
+    found = static_attention(folded, key, value, settled, mask, None)
+    end = past + width
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        folded,
+        key[:, :, :end],
+        value[:, :, :end],
+        attn_mask=causal_mask(width, past, groups, query),
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_is_marked_and_lies_behind_the_tokens() -> None:
+    inputs = StaticInputs(width_of(6), torch.device("cpu"))
+    inputs.fill([7, 8, 9, 10, 11, 12], 100, 20, 4, 50)
+    assert inputs.width == 8
+    assert inputs.ids.tolist() == [[7, 8, 9, 10, 11, 12, 12, 12]]
+    assert inputs.positions[0].tolist() == list(range(100, 108))
+    assert inputs.slots.tolist() == list(range(20, 28))
+    assert inputs.real.tolist() == [1] * 6 + [0] * 2
+    assert [width_of(n) for n in (1, 3, 4, 5, 8, 9)] == [1, 3, 4, 8, 8, 12]
