@@ -1,0 +1,269 @@
+"""The runs that `benchmarks.gpu` measures, and what is read off them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.report import table
+from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, stream
+from mspeckv.documents import load_document
+from mspeckv.events import Round
+
+GREEDY = Sampling(temperature=0, stop_at_eos=False)
+GUESS = Speculation(gamma=8, draft_gamma=3, budget=4096, refresh=0)
+"""The published settings."""
+FAR = Speculation(gamma=16, draft_gamma=3, budget=4096, refresh=0)
+"""Longer rounds, where the link is what a round waits for."""
+COARSE = Speculation(gamma=24, draft_gamma=3, tier1="nibble")
+AUTO = Speculation(gamma="auto", draft_gamma="auto", budget=4096, refresh=0)
+NAIVE_TOKENS = 32
+"""Tokens of a way that needs no guesses: every one takes the same time."""
+
+EXACT_POLICIES = {
+    "full, 15 on-chip": KVPolicy("full", on_chip=15),
+    "int8, 10 + 10": KVPolicy(8, on_chip=10, resident=10),
+    "int4, 0 + 0": KVPolicy(4),
+    "nibble, 0 + 0": KVPolicy(8, nibble=True),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run.
+
+    Attributes:
+        name: what tables call it.
+        method: as in `mspeckv.generate`.
+        policy: tier 2's KV.
+        speculation: the tiers below.
+        new_tokens: tokens decoded.
+        graphs: whether passes are replayed.
+        skip: rounds at the beginning that do not count; 0 runs everything twice and counts the
+            second run.
+    """
+
+    name: str
+    method: str
+    policy: KVPolicy
+    speculation: Speculation = GUESS
+    new_tokens: int = 256
+    graphs: bool = True
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run gave.
+
+    Attributes:
+        ms: milliseconds per token.
+        per_round: tokens per tier-2 pass.
+        tier_ms: milliseconds per token by tier.
+        link_ms: milliseconds per token that the link was busy.
+        wait_ms: milliseconds per token that compute waited for it.
+        gbps: bytes over the link per second that it was busy, in 1e9.
+        use: bytes over the link per second of decoding, in 1e9.
+        prefill_s: seconds.
+        device_gb: most device memory allocated.
+        tokens: token ids.
+    """
+
+    ms: float
+    per_round: float
+    tier_ms: dict[int, float]
+    link_ms: float
+    wait_ms: float
+    gbps: float
+    use: float
+    prefill_s: float
+    device_gb: float
+    tokens: tuple[int, ...]
+
+    def line(self, name: str, base: float) -> str:
+        """One line of a table, with the speed-up over ``base`` ms per token."""
+        tiers = " ".join(f"t{tier} {ms:.2f}" for tier, ms in self.tier_ms.items())
+        link = f"link {self.link_ms:.1f} wait {self.wait_ms:.1f} at {self.gbps:.1f} GB/s"
+        return (
+            f"  {name:<44} {self.ms:8.2f} ms/token {base / self.ms:6.2f}x "
+            f"{self.per_round:5.2f} tokens/round  {tiers}  {link}  {self.device_gb:.0f} GB"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the tokens."""
+        out = asdict(self)
+        del out["tokens"]
+        return out
+
+
+def first_difference(one: Found, other: Found) -> int:
+    """Place of the first token that differs."""
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), len(one.tokens))
+
+
+def run(pair: Pair, prompt: list[int], case: Case) -> Found:
+    """Measure a case."""
+    found = _once(pair, prompt, case)
+    return found if case.skip else _once(pair, prompt, case)
+
+
+def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
+    torch.cuda.reset_peak_memory_stats()
+    run = stream(
+        pair, prompt, method=case.method, new_tokens=case.new_tokens, policy=case.policy,
+        speculation=case.speculation, sampling=GREEDY, graphs=case.graphs,
+    )  # fmt: skip
+    events = list(run)
+    summary = events[-1]
+    assert isinstance(summary, RunSummary)
+    rounds = [event for event in events if isinstance(event, Round)][case.skip :]
+    tokens = sum(len(one.tokens) for one in rounds)
+    ms = sum(one.ms for one in rounds)
+    tier_ms: dict[int, float] = {}
+    for one in rounds:
+        for count in one.tiers:
+            tier_ms[count.tier] = tier_ms.get(count.tier, 0.0) + count.ms / tokens
+    moved = [t for one in rounds for t in one.transfers if t.direction == "to_device"]
+    busy = sum(t.ms for t in moved)
+    size = sum(t.bytes for t in moved)
+    return Found(
+        ms=ms / tokens,
+        per_round=tokens / len(rounds),
+        tier_ms=tier_ms,
+        link_ms=busy / tokens,
+        wait_ms=sum(t.wait_ms for t in moved) / tokens,
+        gbps=size / busy / 1e6 if busy else 0.0,
+        use=size / ms / 1e6,
+        prefill_s=summary.prefill_seconds,
+        device_gb=torch.cuda.max_memory_allocated() / 1e9,
+        tokens=summary.tokens,
+    )
+
+
+def naive(name: str, on_chip: int) -> Case:
+    """One token a pass over unquantized KV."""
+    policy = KVPolicy("full", on_chip=on_chip)
+    return Case(name, "autoregressive", policy, new_tokens=NAIVE_TOKENS, skip=4)
+
+
+def a1() -> list[Case]:
+    """The published comparison, then the same with nothing on the device, and the controls."""
+    floats = KVPolicy(8, on_chip=16, resident=16, resident_format="float")
+    return [
+        naive("autoregressive, 16 on-chip", 16),
+        Case("vanilla, full, 16 on-chip", "vanilla", KVPolicy("full", on_chip=16), new_tokens=64),
+        Case("triforce, 16 on-chip", "triforce", KVPolicy("full", on_chip=16), new_tokens=128),
+        Case("mspeckv, int8, 16 + 16", "mspeckv", KVPolicy(8, on_chip=16, resident=16)),
+        Case("mspeckv, int8, 16 + 16, float residents", "mspeckv", floats),
+        Case("mspeckv, auto, 16 + 16, float residents", "mspeckv", floats, AUTO),
+        naive("autoregressive, all 32 on-chip (control)", 32),
+        Case("mspeckv, full, all 32 on-chip", "mspeckv", KVPolicy("full", on_chip=32)),
+        naive("autoregressive, 0 on-chip", 0),
+        Case("triforce, 0 on-chip", "triforce", KVPolicy("full"), new_tokens=64),
+        Case("mspeckv, int8, 0 + 0", "mspeckv", KVPolicy(8), FAR),
+        Case("mspeckv, int4, 0 + 0", "mspeckv", KVPolicy(4), FAR),
+        Case("mspeckv, nibble, 0 + 0", "mspeckv", KVPolicy(8, nibble=True), COARSE),
+    ]
+
+
+def a2() -> list[Case]:
+    """Resident layers."""
+    out = [naive("autoregressive, 16 on-chip", 16)]
+    out += [Case("triforce, 16 on-chip", "triforce", KVPolicy("full", on_chip=16), new_tokens=128)]
+    return out + [
+        Case(f"mspeckv, int8, 16 + {n}", "mspeckv", KVPolicy(8, on_chip=16, resident=n))
+        for n in (0, 8, 16)
+    ]
+
+
+def b1() -> list[Case]:
+    """On-chip layers."""
+    out = []
+    for n in (4, 8, 12, 16, 18):
+        full, policy = KVPolicy("full", on_chip=n), KVPolicy(8, on_chip=n, resident=min(16, 32 - n))
+        out.append(Case(f"triforce, {n} on-chip", "triforce", full, new_tokens=64))
+        out.append(Case(f"mspeckv, int8, {n} + {policy.resident}", "mspeckv", policy))
+    return out
+
+
+def b2() -> list[Case]:
+    """Output length."""
+    out = []
+    for tokens in (256, 512, 768, 1024, 1536, 2048):
+        if tokens == 256:
+            full = KVPolicy("full", on_chip=16)
+            out.append(Case("triforce, 256 tokens", "triforce", full, new_tokens=256))
+        policy = KVPolicy(8, on_chip=16, resident=16)
+        out.append(Case(f"mspeckv, {tokens} tokens", "mspeckv", policy, new_tokens=tokens, skip=8))
+    return out
+
+
+def of_parts(
+    parts: Sequence[str], contexts: Sequence[int]
+) -> Iterator[tuple[str, int, list[Case]]]:
+    """The tables asked for: part, context, cases."""
+    if "a1" in parts:
+        for context in contexts:
+            yield "a1", context, a1()
+    for part, context, chosen in (("a2", 16384, a2()), ("b1", 16384, b1()), ("b2", 8192, b2())):
+        if part in parts:
+            yield part, context, chosen
+
+
+def peers(pair: Pair, context: int, new_tokens: int = 12) -> str:
+    """Transformers' own ``generate`` with its caches, and assisted by the same draft."""
+    assert pair.tokenizer is not None
+    prompt = load_document("python-reference", pair.tokenizer, context)
+    ids = torch.tensor([prompt], device=pair.device)
+    ways: dict[str, dict[str, Any]] = {
+        "dynamic cache": {},
+        "offloaded cache": {"cache_implementation": "offloaded"},
+        "quantized cache, HQQ int4": {
+            "cache_implementation": "quantized",
+            "cache_config": {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1},
+        },
+        "assisted by the draft": {"assistant_model": pair.draft},
+    }
+    rows: list[Sequence[object]] = []
+    for name, options in ways.items():
+        clock = _Clock()
+        try:
+            pair.target.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=-1,
+                max_new_tokens=new_tokens, streamer=clock, **options,
+            )  # fmt: skip
+        except (ImportError, ValueError, RuntimeError) as error:
+            rows.append((name, str(error).splitlines()[0][:60], ""))
+            continue
+        finally:
+            torch.cuda.empty_cache()
+        spent = clock.times[-1] - clock.times[0]
+        tokens = sum(clock.counts[1:])
+        rows.append((name, spent / tokens * 1e3, tokens))
+    headers = ("transformers generate", "ms/token", "tokens measured")
+    return f"Peers at {context} tokens (measured)\n{table(headers, rows)}"
+
+
+class _Clock:
+    """A streamer that notes when how many tokens arrive; the prompt comes first."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.counts: list[int] = []
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._prompt:
+            self._prompt = False
+            return
+        torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        self.counts.append(value.numel())
+
+    def end(self) -> None:
+        """Nothing to add."""
