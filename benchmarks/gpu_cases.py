@@ -166,7 +166,9 @@ def a1() -> list[Case]:
         naive("autoregressive, 0 on-chip", 0),
         Case("triforce, 0 on-chip", "triforce", KVPolicy("full"), new_tokens=64),
         Case("mspeckv, int8, 0 + 0", "mspeckv", KVPolicy(8), FAR),
+        Case("mspeckv, int8, 0 + 0, 8 ahead", "mspeckv", KVPolicy(8, ahead=8), FAR),
         Case("mspeckv, int4, 0 + 0", "mspeckv", KVPolicy(4), FAR),
+        Case("mspeckv, int4, 0 + 0, 8 ahead", "mspeckv", KVPolicy(4, ahead=8), FAR),
         Case("mspeckv, nibble, 0 + 0", "mspeckv", KVPolicy(8, nibble=True), COARSE),
     ]
 
@@ -237,7 +239,7 @@ def peers(pair: Pair, context: int, new_tokens: int = 12) -> str:
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=-1,
                 max_new_tokens=new_tokens, streamer=clock, **options,
             )  # fmt: skip
-        except (ImportError, ValueError, RuntimeError) as error:
+        except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             rows.append((name, str(error).splitlines()[0][:60], ""))
             continue
         finally:

@@ -153,7 +153,8 @@ def attend(
     else:
         mask = _mask_of_pass(length, past, heads // kv_heads, query) if length > 1 else None
         folded = fold_groups(query, kv_heads)
-        cut = pieces(kv_heads, past, query.device) if batch == 1 else 1
+        on_cpu = query.device.type == "cpu"
+        cut = pieces(kv_heads, past, query.device) if batch == 1 and on_cpu else 1
         if cut > 1 and value.shape[-1] == query.shape[-1]:
             out = split_attention(folded, key, value, past, cut, mask, scaling)
         else:

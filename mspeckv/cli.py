@@ -122,6 +122,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--nibble", action="store_true", help="int8 as two int4 planes, the upper on the device")
     add("--resident-format", default=policy.resident_format, metavar="packed|float")
     add("--residency", default=policy.residency, metavar="static|lru")
+    add("--ahead", type=int, default=policy.ahead, metavar="N", help="layers in flight")
     add("--tail", type=int, default=policy.tail, help="newest tokens kept unquantized")
     add("--gamma", type=_number, default=guess.gamma, metavar="N|auto", help="guesses per round")
     add("--draft-gamma", type=_number, default=guess.draft_gamma, metavar="N|auto", help="tier 0's")
@@ -134,6 +135,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--sinks", type=int, default=guess.sinks, help="first tokens tier 0 always sees")
     add("--window", type=int, default=guess.window, help="recent tokens tier 0 sees")
     add("--tier1", default=guess.tier1, metavar="retrieval|nibble", help="what tier 1 reads")
+    add("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on CUDA")
     add("--device-gb", type=float, metavar="GB", help="device memory the run may take")
     add("--link", default="off", metavar="off|live|origin|GB/S", help="emulated link on CPU")
     add("--temperature", type=float, default=draw.temperature, help="0 is greedy")
@@ -183,6 +185,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         ),
         Link.parse(options.link),
         options.device_gb,
+        options.graphs,
     )
 
 

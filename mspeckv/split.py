@@ -1,8 +1,7 @@
 """Long keys cut into pieces, so that few KV heads keep every core busy.
 
 torch's CPU kernel gives one task to each batch row and head: a pass over 3 KV heads leaves one of
-two cores idle a third of the time, and 13 of 16 cores all the time; 32 heads leave 100 of a GPU's
-132 processors idle. Cutting the keys makes more
+two cores idle a third of the time, and 13 of 16 cores all the time. Cutting the keys makes more
 tasks, and the pieces are joined exactly by their log-sum-exps (Flash-Decoding: Dao et al., 2023;
 the identity is section 3.1 of FlashAttention, arXiv 2205.14135):
 
@@ -19,19 +18,14 @@ _PIECE = 256
 """Fewest keys of a piece."""
 _TASKS_PER_THREAD = 4
 
-_TASKS_PER_PROCESSOR = 4
 
 _kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
 def pieces(heads: int, past: int, device: torch.device) -> int:
     """How many pieces to cut ``past`` keys of ``heads`` KV heads into; 1 for not at all."""
-    if past < LEAST_KEYS:
-        return 1
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        return max(1, min(-(-_TASKS_PER_PROCESSOR * processors // heads), past // _PIECE))
-    if _kernel is None or device.type != "cpu":
+    # torch's kernels for CUDA split long keys by themselves
+    if _kernel is None or device.type != "cpu" or past < LEAST_KEYS:
         return 1
     threads = torch.get_num_threads()
     wanted = -(-_TASKS_PER_THREAD * threads // heads)
@@ -93,55 +87,81 @@ def static_attention(
 ) -> torch.Tensor:
     """Attention over every slot of a cache, of which a mask says what is filled.
 
-    The stock kernel reads the keys before ``settled``, in pieces; the few after it, which the mask
-    covers, are a product, a softmax and a product in float32. Both are joined by log-sum-exp.
+    One call of the stock kernel reads the keys before ``settled``, another the few after it, which
+    the mask covers; both are joined by their log-sum-exps.
 
     Args:
         query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
         key: ``[1, H, K, D]``.
         value: same shape.
         settled: keys that every row sees.
-        mask: additive ``[Q, K - settled]``.
+        mask: additive ``[Q, K - settled]``, its rows padded in memory to whole tiles.
         scale: of the scores; None for ``D ** -0.5``.
 
     Returns:
         ``[1, H, G * Q, D]``.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    last, last_lse = _with_lse(query, key[:, :, settled:], value[:, :, settled:], scale, mask)
+    if not settled:
+        return last
     count = pieces(key.shape[1], settled, key.device)
-    whole = settled // count * count
-    # what does not divide into pieces is seen by all: zeros in front of the mask
-    mask = torch.nn.functional.pad(mask, (settled - whole, 0))
-    scores = (query.float() * scale) @ key[:, :, whole:].float().transpose(2, 3)
-    scores = (scores.unflatten(2, (-1, mask.shape[0])) + mask).flatten(2, 3)
-    lse = scores.logsumexp(-1, keepdim=True)
-    out = (scores - lse).exp() @ value[:, :, whole:].float()
-    if whole:
+    if count > 1:
+        # what does not divide into pieces is read a piece more
+        whole = settled // count * count
         rows = query[0, :, None].expand(-1, count, -1, -1)
         keys, values = (part[0, :, :whole].unflatten(1, (count, -1)) for part in (key, value))
-        many, many_lse = _attend_with_lse(rows, keys, values, scale)
-        outs = torch.cat([many.float(), out.transpose(0, 1)], 1)
-        lses = torch.cat([many_lse[..., None], lse.transpose(0, 1)], 1)
-        out = (outs * lses.softmax(1)).sum(1)[None]
-    joined: torch.Tensor = out.to(query.dtype)
-    return joined
+        many, many_lse = _with_lse(rows, keys, values, scale)
+        first = (many.float() * many_lse.softmax(1)[..., None]).sum(1)[None]
+        first_lse = many_lse.logsumexp(1)[None]
+        if whole < settled:
+            keys, values = key[:, :, whole:settled], value[:, :, whole:settled]
+            first, first_lse = _join(first, first_lse, *_with_lse(query, keys, values, scale))
+    else:
+        first, first_lse = _with_lse(query, key[:, :, :settled], value[:, :, :settled], scale)
+    return _join(first, first_lse, last, last_lse)[0].to(query.dtype)
 
 
-def _attend_with_lse(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+def _join(
+    one: torch.Tensor, one_lse: torch.Tensor, other: torch.Tensor, other_lse: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The stock kernel's output ``[B, H, R, D]`` and log-sum-exps ``[B, H, R]``, without a mask."""
+    """Attention over two sets of keys from attention over each: weights ``softmax(lse)``."""
+    weight = (one_lse - other_lse).sigmoid()[..., None]
+    return torch.lerp(other.float(), one.float(), weight), torch.logaddexp(one_lse, other_lse)
+
+
+def _with_lse(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stock kernel's output ``[B, H, R, D]`` and log-sum-exps ``[B, H, R]``."""
     aten = torch.ops.aten
-    if query.device.type == "cuda" and query.dtype != torch.float32:
+    groups = query.shape[2] // mask.shape[0] if mask is not None else 1
+    if query.is_cuda and mask is None and query.dtype != torch.float32:
         out, lse, *_ = aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, False, False, scale=scale
         )
-    elif query.device.type == "cuda":
+    elif query.is_cuda:
+        bias = None
+        if mask is not None:
+            bias = _repeat_rows(mask, groups).expand(1, query.shape[1], -1, -1)
         out, lse, *_ = aten._scaled_dot_product_efficient_attention(
-            query, key, value, None, True, 0.0, False, scale=scale
+            query, key, value, bias, True, 0.0, False, scale=scale
         )
     else:
         assert _kernel is not None
-        out, lse = _kernel(query, key, value, scale=scale)
+        rows = mask.repeat(groups, 1) if mask is not None else None
+        out, lse = _kernel(query, key, value, attn_mask=rows, scale=scale)
     # kernels round the rows of their log-sum-exps up to whole tiles
     return out, lse[..., : query.shape[2]]
+
+
+def _repeat_rows(mask: torch.Tensor, groups: int) -> torch.Tensor:
+    """``[Q, K]`` as ``[G * Q, K]``, rows padded in memory as they were."""
+    if groups == 1:
+        return mask
+    padded = mask.as_strided((mask.shape[0], mask.stride(0)), mask.stride())
+    return padded.repeat(groups, 1)[:, : mask.shape[1]]

@@ -25,6 +25,8 @@ Cut = Callable[[Callable[[], None]], None]
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
+_TILE = 16
+"""Kernels want rows of a mask to begin at multiples of this."""
 _EXACT = 4
 """Passes up to this length have a shape of their own; longer ones share one with others."""
 
@@ -74,19 +76,20 @@ class StaticKeys:
 
     Attributes:
         settled: slots before this one are seen by all.
-        mask: additive float32 ``[width, slots - settled]`` over the others.
+        mask: additive ``[width, slots - settled]`` over the others, padded to whole tiles of 16.
     """
 
     settled: int
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, inputs: StaticInputs, settled: int, slots: int) -> StaticKeys:
+    def of(cls, inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> StaticKeys:
         """Every query sees the slots up to its own."""
-        rest = torch.arange(settled, slots, device=inputs.slots.device)
+        device, count = inputs.slots.device, slots - settled
+        rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
         unseen = rest[None] > inputs.slots[:, None]
-        mask = torch.zeros(unseen.shape, device=unseen.device).masked_fill_(unseen, float("-inf"))
-        return cls(settled, mask)
+        mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
+        return cls(settled, mask.masked_fill_(unseen, float("-inf"))[:, :count])
 
 
 class StaticLayer(PlacedLayer):

@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Link, Prefill, Round, RunSummary, Sampling, generate, stream
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Recorder
 from mspeckv.events import total_bytes
+from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine, origin_gbps
+from mspeckv.kv.plan import full_sizes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from tests.random_models import random_pair, random_prompt
@@ -117,3 +121,26 @@ def test_a_throttled_run_gives_the_same_tokens_and_is_called_emulated() -> None:
     assert fast.tokens == slow.tokens
     assert (fast.link.kind, slow.link.kind) == ("memory", "emulated")
     assert slow.link.gbps == 0.005
+
+
+@pytest.mark.parametrize("ahead", [2, 3, 6])
+def test_layers_cross_the_link_while_lower_tiers_guess(ahead: int) -> None:
+    """Between `begin_pass` and the first lookup, as many layers arrive as the policy says."""
+    pair, tokens = random_pair(layers=4), random_prompt(100)
+    policy = KVPolicy(8, block=16, tail=8, ahead=ahead)
+    recorder = Recorder(Ledger())
+    shape = KVShape.of(pair.target.config, pair.dtype)
+    with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
+        cache = FullCache(shape, policy, 120, link, pair.device)
+        reader = ModelReader(2, "decode", pair.target, cache, recorder)
+        reader.prefill(tokens[:-1])
+        link.drain()
+        recorder.take()
+        cache.begin_pass()
+        link.drain()
+        _, _, guessing = recorder.take()
+        reader.read(tokens, rows=1)
+        _, _, reading = recorder.take()
+    assert [t.layer for t in guessing] == list(range(min(ahead, 4)))
+    assert [t.layer for t in reading] == list(range(min(ahead, 4), 4))
+    assert cache.pipeline.bytes == full_sizes(shape, policy, 120).slots

@@ -131,7 +131,7 @@ def test_attention_over_all_slots_is_attention_over_the_filled_ones(
     past = settled + filled
     inputs = StaticInputs(width, torch.device("cpu"))
     inputs.fill([1] * width, past, past, 0, 0)
-    mask = StaticKeys.of(inputs, settled, slots).mask
+    mask = StaticKeys.of(inputs, settled, slots, torch.float32).mask
     folded = fold_groups(query, heads)
     found = static_attention(folded, key, value, settled, mask, None)
     end = past + width

@@ -38,6 +38,8 @@ class KVPolicy:
             the same values unpacked: more memory, less time.
         residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
             ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
+        ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross
+            the link while another is computed; more let the link work on while lower tiers guess.
 
     Raises:
         ValueError: a field is out of range, or two do not go together.
@@ -54,6 +56,7 @@ class KVPolicy:
     nibble: bool = False
     resident_format: str = "packed"
     residency: str = "static"
+    ahead: int = 2
 
     def __post_init__(self) -> None:
         for field in ("bits", "k_bits", "v_bits"):
@@ -66,6 +69,7 @@ class KVPolicy:
         check_count("block", self.block, 8, 4096)
         check_count("group", self.group, 8, 1024)
         check_count("tail", self.tail, 0, 4096)
+        check_count("ahead", self.ahead, 2, 1024)
         for field in ("block", "group"):
             if getattr(self, field) % 8:
                 raise refuse(field, getattr(self, field), "use a multiple of 8")

@@ -92,7 +92,7 @@ class StaticReader(ModelReader):
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""
         slots = self.cache.layers[0].view.key.shape[2]
-        keys = StaticKeys.of(inputs, self._settled, slots)
+        keys = StaticKeys.of(inputs, self._settled, slots, self.model.dtype)
         watcher = None
         if self.tier1 is not None:
             watcher = partial(self.tier1.watch_static, inputs=inputs, due=due)

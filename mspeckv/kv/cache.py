@@ -50,6 +50,7 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
             blocks,
             device,
             self.placement.count("offloaded"),
+            policy.ahead,
             policy.cached_layers,
         )
         layers = [self._layer(index, device) for index in range(shape.layers)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-_TILE = 1024
+_TILE = 2048
 """Elements of one program."""
 
 
@@ -59,7 +59,9 @@ def restore(
         other.stride(0), other.stride(1),
         step.stride(0), step.stride(1),
         out.stride(0), out.stride(1), out.stride(2),
-        heads, tokens, dim,
+        heads,
+        TOKENS=tokens,
+        DIM=dim,
         GROUP=dim // step.shape[3] if values else 1,
         WIDTH=width,
         VALUES=values,

@@ -12,7 +12,9 @@ cdiv = triton.cdiv
 def restore_kernel(
     codes, lower, step, low, out,
     codes_n, codes_h, lower_n, lower_h, scale_n, scale_h, out_n, out_h, out_t,
-    heads, tokens, dim,
+    heads,
+    TOKENS: tl.constexpr,
+    DIM: tl.constexpr,
     GROUP: tl.constexpr,
     WIDTH: tl.constexpr,
     VALUES: tl.constexpr,
@@ -26,20 +28,20 @@ def restore_kernel(
     block = (tl.program_id(0) // heads).to(tl.int64)
     head = (tl.program_id(0) % heads).to(tl.int64)
     place = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    inside = place < tokens * dim
-    token, channel = place // dim, place % dim
+    inside = place < TOKENS * DIM
+    token, channel = place // DIM, place % DIM
 
-    rows = tokens * WIDTH // 8
-    byte = (token % rows) * dim + channel
+    rows: tl.constexpr = TOKENS * WIDTH // 8
+    byte = (token % rows) * DIM + channel
     code = tl.load(codes + block * codes_n + head * codes_h + byte, mask=inside, other=0).to(
         tl.int32
     )
     top: tl.constexpr = (1 << WIDTH) - 1
     code = (code >> ((token // rows) * WIDTH)) & top
     if JOIN:
-        half = tokens // 2
+        half: tl.constexpr = TOKENS // 2
         pair = tl.load(
-            lower + block * lower_n + head * lower_h + (token % half) * dim + channel,
+            lower + block * lower_n + head * lower_h + (token % half) * DIM + channel,
             mask=inside,
             other=0,
         ).to(tl.int32)
@@ -50,7 +52,7 @@ def restore_kernel(
     kind = out.dtype.element_ty
     scale = block * scale_n + head * scale_h
     if VALUES:
-        scale += token * (dim // GROUP) + channel // GROUP
+        scale += token * (DIM // GROUP) + channel // GROUP
     else:
         scale += channel
     s = tl.load(step + scale, mask=inside, other=0).to(kind).to(tl.float32)

@@ -10,7 +10,6 @@ import torch
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.plan import LOOK_AHEAD
 
 
 class OffloadedLayer(BlockLayer):
@@ -87,7 +86,7 @@ class NibbleLayer(OffloadedLayer):
 class Pipeline:
     """Double buffering: while one offloaded layer is computed, the next one crosses the link.
 
-    Layers are looked up in the order of the pass, at most `LOOK_AHEAD` before they are needed; the
+    Layers are looked up in the order of the pass, at most ``ahead`` of them at once; the
     first lookups happen in `begin`, before the round's drafting. A miss fetches into a free slot.
     With ``cached`` > 0 the slots of the layers looked up last stay valid (LRU), and a lookup that
     finds its layer moves nothing. A decoder visits its layers in a cycle, so a cache smaller than
@@ -99,6 +98,7 @@ class Pipeline:
         blocks: most blocks of a layer.
         device: where slots are.
         layers: offloaded layers there will be.
+        ahead: how many of them may be on the device, or on their way, for the pass.
         cached: how many of them stay on the device.
     """
 
@@ -109,15 +109,17 @@ class Pipeline:
         blocks: int,
         device: torch.device,
         layers: int,
+        ahead: int,
         cached: int = 0,
     ) -> None:
-        self.link, self.record_bytes, self.cached = link, record_bytes, cached
+        self.link, self.record_bytes = link, record_bytes
+        self.ahead, self.cached = ahead, cached
         self.layers: list[OffloadedLayer] = []
         self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.hits = self.misses = 0
         self._free = [
             torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
-            for _ in range(min(LOOK_AHEAD + cached, layers))
+            for _ in range(min(ahead + cached, layers))
         ]
         self.bytes = sum(slot.numel() for slot in self._free)
         self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
@@ -138,7 +140,7 @@ class Pipeline:
         for order in list(self._ready):
             self._abandon(order)
         self._next = 0
-        for _ in range(LOOK_AHEAD):
+        for _ in range(self.ahead):
             self._look_up_next()
 
     def send(self, records: torch.Tensor, home: torch.Tensor, purpose: Purpose, layer: int) -> None:

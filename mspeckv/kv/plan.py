@@ -9,9 +9,6 @@ from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
-LOOK_AHEAD = 2
-"""Offloaded layers whose blocks are on the device at once: the one computed, the one coming."""
-
 
 def packed_blocks(policy: KVPolicy, tokens: int) -> int:
     """Blocks in packed form once ``tokens`` tokens are settled."""
@@ -76,7 +73,7 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     blocks = packed_blocks(policy, capacity)
     floats = capacity * shape.token_bytes
     record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
-    slots = min(LOOK_AHEAD + policy.cached_layers, offloaded)
+    slots = min(policy.ahead + policy.cached_layers, offloaded)
     in_floats = policy.resident_format == "float"
     # in nibble mode, what is not streamed of an offloaded layer's record stays on the device
     upper = record - streamed if policy.nibble else 0

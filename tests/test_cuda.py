@@ -1,0 +1,130 @@
+"""What only a GPU can show; skipped where there is none."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate, stream
+from mspeckv.clock import clock_of
+from mspeckv.decoding.workspace import Workspace, release
+from mspeckv.events import Round
+from mspeckv.graphs import Graphs
+from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.link import open_link
+from tests.random_models import random_pair, random_prompt
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GREEDY = Sampling(0, stop_at_eos=False)
+SPECULATION = Speculation(
+    gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, refresh=16, window=16
+)
+POLICIES = {
+    "on-chip": KVPolicy("full", on_chip=4),
+    "full": KVPolicy("full", on_chip=1),
+    "int8": KVPolicy(8, on_chip=1, resident=1, block=16, tail=8),
+    "float residents": KVPolicy(8, on_chip=1, resident=2, block=16, resident_format="float"),
+    "int4, lru": KVPolicy(4, resident=2, block=16, residency="lru"),
+    "nibble": KVPolicy(8, on_chip=1, resident=1, block=16, nibble=True),
+}
+
+
+def on_gpu(dtype: torch.dtype = torch.float32) -> Pair:
+    pair = random_pair(layers=4, dtype=dtype)
+    assert pair.draft is not None
+    return Pair.of(copy.deepcopy(pair.target).cuda(), copy.deepcopy(pair.draft).cuda())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("graphs", [True, False])
+def test_every_method_gives_the_tokens_of_autoregressive(name: str, graphs: bool) -> None:
+    pair, prompt = on_gpu(), random_prompt(120)
+    found = {}
+    for method in ("autoregressive", "vanilla", "mspeckv"):
+        summary = generate(
+            pair, prompt, method=method, new_tokens=80, policy=POLICIES[name],
+            speculation=SPECULATION, sampling=GREEDY, graphs=graphs,
+        )  # fmt: skip
+        assert summary.link.kind == "pcie"
+        found[method] = summary.tokens
+    assert set(found.values()) == {found["autoregressive"]}
+
+
+def test_tokens_are_the_processors() -> None:
+    prompt = random_prompt(120)
+    options: dict[str, Any] = {
+        "new_tokens": 60, "policy": POLICIES["int8"], "speculation": SPECULATION,
+        "sampling": GREEDY,
+    }  # fmt: skip
+    wanted = generate(random_pair(layers=4), prompt, **options)
+    found = generate(on_gpu(), prompt, **options)
+    assert found.tokens == wanted.tokens
+    assert found.link.to_device_bytes == wanted.link.to_device_bytes
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.8, top_p=0.9, stop_at_eos=False)])
+def test_a_round_never_synchronises(name: str, sampling: Sampling) -> None:
+    pair = on_gpu(torch.float16)
+    events = stream(
+        pair, random_prompt(120), new_tokens=120, policy=POLICIES[name],
+        speculation=SPECULATION, sampling=sampling,
+    )  # fmt: skip
+    rounds = 0
+    next(events)
+    try:
+        for event in events:
+            if not isinstance(event, Round):
+                break
+            rounds += 1
+            # Capture itself may wait, and the last round drains the link.
+            if rounds == 12:
+                torch.cuda.set_sync_debug_mode("error")
+            if rounds == 15:
+                torch.cuda.set_sync_debug_mode("default")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert rounds >= 15
+
+
+def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
+    pair = on_gpu()
+    options: dict[str, Any] = {
+        "new_tokens": 60, "policy": POLICIES["int8"], "speculation": SPECULATION,
+        "sampling": GREEDY,
+    }  # fmt: skip
+    first = generate(pair, random_prompt(120), **options)
+    space = pair.workspace
+    assert isinstance(space, Workspace)
+    graphs = [runner for runner in space.runners.values() if isinstance(runner, Graphs)]
+    captured = [runner.captured for runner in graphs]
+    assert all(captured)
+    second = generate(pair, random_prompt(120), **options)
+    assert pair.workspace is space
+    assert second.tokens == first.tokens
+    other = generate(pair, random_prompt(120, seed=5), **options)
+    alone = generate(random_pair(layers=4), random_prompt(120, seed=5), **options)
+    assert other.tokens == alone.tokens
+    release(pair)
+    assert pair.workspace is None
+
+
+def test_the_link_copies_counts_and_makes_compute_wait() -> None:
+    device = torch.device("cuda")
+    ledger = Ledger(clock_of(device))
+    source = torch.arange(1 << 26, dtype=torch.uint8).pin_memory()
+    target = torch.zeros(1 << 26, dtype=torch.uint8, device=device)
+    with open_link(ledger, None, device) as link:
+        assert link.kind == "pcie"
+        ticket = link.copy(source, target, "to_device", "verify", 3)
+        link.wait(ticket)
+        seen = target.clone()
+        link.drain()
+    assert torch.equal(seen.cpu(), source)
+    (entry,) = ledger.since()
+    assert (entry.bytes, entry.layer, entry.direction) == (1 << 26, 3, "to_device")
+    assert entry.ms > 0.5
+    assert 0 < entry.wait_ms <= entry.ms * 1.5
