@@ -28,7 +28,7 @@ from mspeckv.decoding.workspace import release
 from mspeckv.documents import load_document
 from mspeckv.models import LLAMA_2_7B, inflate, stretch
 
-PARTS = ("ceilings", "exact", "peers", "a1", "a2", "b1", "b2")
+PARTS = ("ceilings", "exact", "agreement", "peers", "a1", "a2", "b1", "b2")
 LONGEST = 32768 + 2048
 
 
@@ -133,9 +133,12 @@ def main() -> None:
     if "exact" in options.parts:
         print(exact(), end="\n\n", flush=True)
     wanted = list(cases.of_parts(options.parts, options.contexts))
-    if not wanted and "peers" not in options.parts:
+    if not wanted and not {"agreement", "peers"} & set(options.parts):
         return
     pair = make_pair()
+    if "agreement" in options.parts:
+        print(cases.agreement(pair, max(options.contexts)), end="\n\n", flush=True)
+        release(pair)
     if "peers" in options.parts:
         for context in options.contexts:
             print(cases.peers(pair, context), end="\n\n", flush=True)

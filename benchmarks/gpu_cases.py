@@ -15,6 +15,7 @@ from mspeckv.documents import load_document
 from mspeckv.events import Round
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
+DRAWN = Sampling(temperature=0.6, top_p=0.9, seed=1, stop_at_eos=False)
 GUESS = Speculation(gamma=8, draft_gamma=3, budget=4096, refresh=0)
 """The published settings."""
 FAR = Speculation(gamma=16, draft_gamma=3, budget=4096, refresh=0)
@@ -43,6 +44,7 @@ class Case:
         speculation: the tiers below.
         new_tokens: tokens decoded.
         graphs: whether passes are replayed.
+        sampling: how tokens are drawn.
         skip: rounds at the beginning that do not count; 0 runs everything twice and counts the
             second run.
     """
@@ -53,6 +55,7 @@ class Case:
     speculation: Speculation = GUESS
     new_tokens: int = 256
     graphs: bool = True
+    sampling: Sampling = GREEDY
     skip: int = 0
 
 
@@ -116,7 +119,7 @@ def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
     torch.cuda.reset_peak_memory_stats()
     run = stream(
         pair, prompt, method=case.method, new_tokens=case.new_tokens, policy=case.policy,
-        speculation=case.speculation, sampling=GREEDY, graphs=case.graphs,
+        speculation=case.speculation, sampling=case.sampling, graphs=case.graphs,
     )  # fmt: skip
     events = list(run)
     summary = events[-1]
@@ -153,14 +156,16 @@ def naive(name: str, on_chip: int) -> Case:
 
 def a1() -> list[Case]:
     """The published comparison, then the same with nothing on the device, and the controls."""
+    packed = KVPolicy(8, on_chip=16, resident=16)
     floats = KVPolicy(8, on_chip=16, resident=16, resident_format="float")
     return [
         naive("autoregressive, 16 on-chip", 16),
         Case("vanilla, full, 16 on-chip", "vanilla", KVPolicy("full", on_chip=16), new_tokens=64),
         Case("triforce, 16 on-chip", "triforce", KVPolicy("full", on_chip=16), new_tokens=128),
-        Case("mspeckv, int8, 16 + 16", "mspeckv", KVPolicy(8, on_chip=16, resident=16)),
+        Case("mspeckv, int8, 16 + 16", "mspeckv", packed),
         Case("mspeckv, int8, 16 + 16, float residents", "mspeckv", floats),
         Case("mspeckv, auto, 16 + 16, float residents", "mspeckv", floats, AUTO),
+        Case("mspeckv, int8, 16 + 16, T 0.6 top-p 0.9", "mspeckv", packed, sampling=DRAWN),
         naive("autoregressive, all 32 on-chip (control)", 32),
         Case("mspeckv, full, all 32 on-chip", "mspeckv", KVPolicy("full", on_chip=32)),
         naive("autoregressive, 0 on-chip", 0),
@@ -205,6 +210,33 @@ def b2() -> list[Case]:
     return out
 
 
+AGREEMENT = (
+    ("int8, 16 + 16", KVPolicy(8, on_chip=16, resident=16)),
+    ("full, 32 on-chip", KVPolicy("full", on_chip=32)),
+)
+
+
+def agreement(pair: Pair, context: int, new_tokens: int = 128) -> str:
+    """How often mspeckv's greedy tokens are autoregressive's in half precision, same policy.
+
+    Passes of one and of nine tokens round differently, so ties fall either way; and after the
+    first one the texts go on apart.
+    """
+    assert pair.tokenizer is not None
+    prompt = load_document("python-reference", pair.tokenizer, context)
+    rows = []
+    for name, policy in AGREEMENT:
+        found = {}
+        for method in ("autoregressive", "mspeckv"):
+            case = Case("", method, policy, new_tokens=new_tokens, skip=1)
+            found[method] = run(pair, prompt, case)
+        one, other = found["autoregressive"], found["mspeckv"]
+        same = sum(a == b for a, b in zip(one.tokens, other.tokens, strict=True))
+        rows.append((name, same / new_tokens, first_difference(one, other)))
+    headers = ("KV", "tokens that agree", "first difference")
+    return f"Agreement in float16, {context} + {new_tokens} (measured)\n{table(headers, rows)}"
+
+
 def of_parts(
     parts: Sequence[str], contexts: Sequence[int]
 ) -> Iterator[tuple[str, int, list[Case]]]:
@@ -217,22 +249,22 @@ def of_parts(
             yield part, context, chosen
 
 
-def peers(pair: Pair, context: int, new_tokens: int = 12) -> str:
+def peers(pair: Pair, context: int) -> str:
     """Transformers' own ``generate`` with its caches, and assisted by the same draft."""
     assert pair.tokenizer is not None
     prompt = load_document("python-reference", pair.tokenizer, context)
     ids = torch.tensor([prompt], device=pair.device)
-    ways: dict[str, dict[str, Any]] = {
-        "dynamic cache": {},
-        "offloaded cache": {"cache_implementation": "offloaded"},
-        "quantized cache, HQQ int4": {
-            "cache_implementation": "quantized",
-            "cache_config": {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1},
-        },
-        "assisted by the draft": {"assistant_model": pair.draft},
-    }
+    hqq = {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1}
+    ways: dict[str, tuple[int, dict[str, Any]]] = {
+        "dynamic cache": (24, {}),
+        "offloaded cache": (8, {"cache_implementation": "offloaded"}),
+        "quantized cache, HQQ int4": (
+            8, {"cache_implementation": "quantized", "cache_config": hqq},
+        ),
+        "assisted by the draft": (48, {"assistant_model": pair.draft}),
+    }  # fmt: skip
     rows: list[Sequence[object]] = []
-    for name, options in ways.items():
+    for name, (new_tokens, options) in ways.items():
         clock = _Clock()
         try:
             pair.target.generate(
@@ -244,9 +276,8 @@ def peers(pair: Pair, context: int, new_tokens: int = 12) -> str:
             continue
         finally:
             torch.cuda.empty_cache()
-        spent = clock.times[-1] - clock.times[0]
-        tokens = sum(clock.counts[1:])
-        rows.append((name, spent / tokens * 1e3, tokens))
+        spent, tokens = clock.times[-1] - clock.times[0], sum(clock.counts[1:])
+        rows.append((name, spent / tokens * 1e3 if tokens else "all at once", tokens))
     headers = ("transformers generate", "ms/token", "tokens measured")
     return f"Peers at {context} tokens (measured)\n{table(headers, rows)}"
 

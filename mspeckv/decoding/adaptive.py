@@ -236,7 +236,7 @@ class Planner:
         if tier == 1:
             return _PRIOR_MIDDLE
         if match:
-            return 0.15 + 0.6 * match / LONGEST
+            return 0.05 + 0.9 * match / LONGEST
         if verifier == 2 and self.has_middle:
             # What tier 1 keeps of the draft, and tier 2 of tier 1.
             return self.rates(0, 1)[0] * self.rates(1, 2)[0]
