@@ -5,10 +5,9 @@ settles
 
     E(a, gamma) = 1 + a_1 + a_1 a_2 + ... + a_1 a_2 ... a_gamma
 
-tokens. (Leviathan et al., arXiv 2211.17192, equation 1, has one a for all. But guesses hold in
-runs: after two that held the next is a safer bet than the first was, and the more so the more text
-is copied.) With c_t(n) the measured time of a pass of
-tier t over n tokens, the time per token of a round is
+tokens. (Leviathan et al., arXiv 2211.17192, equation 1, has one a for all; but guesses hold in
+runs, the more so the more text is copied.) With c_t(n) the measured time of a pass of tier t over
+n tokens, the time per token of a round is
 
     nothing guessed      c_2(1)
     tier i proposes      (gamma c_i(1) + c_2(gamma + 1)) / E(a_i2, gamma)
@@ -49,7 +48,7 @@ _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
 _Test = tuple[int, int, int, int]
-"""Proposing tier, verifying tier, length of a lookup's match, place of the guess."""
+"""Proposing tier, verifying tier, what a lookup's match says, place of the guess."""
 
 
 def expected_tokens(rates: Sequence[float], gamma: int) -> float:
@@ -106,9 +105,15 @@ class PassCost:
 
 
 def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
-    """What acceptance is counted by: how much matched says something of the first guess only."""
-    first = tier == 0 and place == 0
-    return tier, verifier, match if first else 0, min(place, _PLACES - 1)
+    """What acceptance is counted by.
+
+    How much matched tells first guesses apart. For further ones it matters only whether the match
+    was as long as matches get: then text is being copied, else it was met by chance.
+    """
+    place = min(place, _PLACES - 1)
+    if tier > 0:
+        return tier, verifier, 0, place
+    return tier, verifier, match if place == 0 else match // LONGEST, place
 
 
 class Planner:
