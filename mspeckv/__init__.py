@@ -1,7 +1,7 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, the event records, and `documents`.
+`Sampling`, `Link`, `profile`, `calibrate`, the event records, and `documents`.
 """
 
 import os
@@ -27,6 +27,7 @@ from mspeckv.events import (
     Transfer,
 )
 from mspeckv.models import Pair, load_pair
+from mspeckv.profiling import Profile, calibrate, profile
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "Pass",
     "Plan",
     "Prefill",
+    "Profile",
     "Round",
     "RunConfig",
     "RunSummary",
@@ -47,8 +49,10 @@ __all__ = [
     "TierCount",
     "Transfer",
     "as_custom_generate",
+    "calibrate",
     "documents",
     "generate",
     "load_pair",
+    "profile",
     "stream",
 ]

@@ -72,6 +72,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(one)
     one.set_defaults(command=_generate)
 
+    one = commands.add_parser("profile", help="where the time of such a run goes, by tier and step")
+    _add_models(one)
+    _add_generate(one)
+    one.add_argument("--rounds", type=int, metavar="N", help="profile so many (default: all)")
+    one.add_argument("--stacks", action="store_true", help="keep Python stacks in the trace")
+    one.add_argument("--trace", metavar="FILE", help="write a Chrome trace, for Perfetto")
+    one.add_argument("--csv", metavar="FILE", help="write the table")
+    one.add_argument("--tensorboard", metavar="DIR", help="write a folder for torch-tb-profiler")
+    one.set_defaults(command=_profile)
+
     one = commands.add_parser("lab", help="open JupyterLab on the first lab")
     one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
     one.add_argument("--labs", default="labs", metavar="DIR", help="folder of the notebooks")
@@ -207,6 +217,12 @@ def _generate(options: argparse.Namespace) -> int:
 
     config = run_config(options)
     return generate(config, options)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from mspeckv.console import profile
+
+    return profile(run_config(options), options)
 
 
 def _lab(options: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
-"""``mspeckv generate`` on a terminal: progress on standard error, results on standard output."""
+"""``mspeckv generate`` and ``profile`` on a terminal: progress on standard error, results on
+standard output.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 
 from tqdm import tqdm
@@ -24,6 +27,57 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
     Raises:
         ValueError: bad input; found before a model is loaded where that is possible.
     """
+    pair, prompt = _load(config, options)
+    summary = _run(pair, config, prompt, options.quiet)
+    if options.json:
+        print(json.dumps(summary.to_json(), indent=2))
+    else:
+        print(describe(summary))
+    return 130 if summary.cancelled else 0
+
+
+def profile(config: RunConfig, options: argparse.Namespace) -> int:
+    """Load, profile, export what was asked for and print; returns the exit code.
+
+    Raises:
+        ValueError: bad input, as for `generate`.
+    """
+    from mspeckv.profiling import profile as take
+
+    if options.rounds is not None:
+        check_count("rounds", options.rounds, 1)
+    pair, prompt = _load(config, options)
+    found = take(
+        pair,
+        prompt,
+        rounds=options.rounds,
+        stacks=options.stacks,
+        method=config.method,
+        new_tokens=config.new_tokens,
+        policy=config.policy,
+        speculation=config.speculation,
+        sampling=config.sampling,
+        link=config.link,
+        device_gb=config.device_gb,
+        graphs=config.graphs,
+    )
+    if options.trace:
+        found.export_trace(options.trace)
+    if options.csv:
+        found.export_csv(options.csv)
+    if options.tensorboard:
+        found.export_tensorboard(options.tensorboard)
+    if options.json:
+        rows = [asdict(row) for row in found.rows]
+        figures = {"wall_ms": found.wall_ms, "overhead": found.overhead, "rows": rows}
+        print(json.dumps({**figures, "summary": found.summary.to_json()}, indent=2))
+    else:
+        print(found.table())
+    return 0
+
+
+def _load(config: RunConfig, options: argparse.Namespace) -> tuple[Pair, list[int]]:
+    """The pair and the prompt; bad input is refused first."""
     check_count("prefill", options.prefill, 1)
     parse_device(options.device)
     parse_dtype(options.dtype)
@@ -33,13 +87,7 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
         raise refuse("prompt", options.prompt, "use text of at least one character")
     draft = "none" if config.speculation.tier0 == "lookup" else options.draft
     pair = load_pair(options.target, draft, device=options.device, dtype=options.dtype)
-    prompt = _prompt(pair, options)
-    summary = _run(pair, config, prompt, options.quiet)
-    if options.json:
-        print(json.dumps(summary.to_json(), indent=2))
-    else:
-        print(describe(summary))
-    return 130 if summary.cancelled else 0
+    return pair, _prompt(pair, options)
 
 
 def _prompt(pair: Pair, options: argparse.Namespace) -> list[int]:
@@ -73,6 +121,7 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
         sampling=config.sampling,
         link=config.link,
         device_gb=config.device_gb,
+        graphs=config.graphs,
         cancel=cancel,
         on_progress=progress,
     )

@@ -72,3 +72,6 @@ def test_executes(path: Path, tmp_path: Path) -> None:
     assert "Error" not in text
     if path.stem == "00_start_here":
         assert "same tokens as without guessing: True" in text
+    if path.stem == "05_profiler":
+        assert "before: kv/fetch" in text
+        assert "same tokens: True" in text

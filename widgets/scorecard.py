@@ -101,7 +101,7 @@ def scores(record: RunRecord) -> list[Score]:
     return lines
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
+def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
     """An HTML table whose first ``text`` columns are words and whose others are numbers."""
     kinds = ["" if place < text else ' class="num"' for place in range(len(heads))]
     head = "".join(
@@ -170,7 +170,7 @@ def comparison_html(records: Sequence[RunRecord]) -> str:
     if not rows:
         return '<em class="mskv-small">Finished runs are listed here.</em>'
     caption = "Name: method, width, on-chip + resident layers. Lower ms/token and KB are better."
-    return _table(caption, heads, rows, 2)
+    return table_html(caption, heads, rows, 2)
 
 
 def lengths_text(plan: Plan) -> str:
@@ -206,4 +206,4 @@ def rounds_html(record: RunRecord | None, last: int = 12) -> str:
                 *(f"{count / 1e3:.0f}" for purpose, count in moved.items() if purpose != "prefill"),
             )
         )
-    return _table(f"{record.label}: newest rounds first", heads, rows, 0)
+    return table_html(f"{record.label}: newest rounds first", heads, rows, 0)

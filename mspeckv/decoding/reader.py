@@ -17,6 +17,7 @@ from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.ranges import span
 
 UNBOUNDED = 2**31
 
@@ -109,7 +110,8 @@ class ModelReader:
         ids = to_device([tokens], device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
         head = self.shortlist.applied() if self.shortlist else nullcontext()
-        with reading(self.model, self._watch), head:
+        name = span(f"tier{self.tier}/{step}")
+        with name, reading(self.model, self._watch), head:
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,

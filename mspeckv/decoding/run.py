@@ -35,6 +35,7 @@ from mspeckv.kv.link import KVLink, bandwidth, open_link, origin_gbps
 from mspeckv.kv.shape import KVShape
 from mspeckv.memory import predict
 from mspeckv.models import Pair
+from mspeckv.ranges import span
 
 
 def measured_step_seconds(pair: Pair) -> float:
@@ -133,6 +134,10 @@ class Run:
 
     @torch.inference_mode()
     def _round(self, tiers: Tiers, link: KVLink) -> Round:
+        with span("round"):
+            return self._run_round(tiers, link)
+
+    def _run_round(self, tiers: Tiers, link: KVLink) -> Round:
         self.recorder.check()
         start = self.ledger.now()
         prefix = self.prompt + self.ending.tokens

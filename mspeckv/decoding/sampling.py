@@ -14,6 +14,7 @@ from transformers import (
 
 from mspeckv.config import Sampling
 from mspeckv.host import to_device, to_host
+from mspeckv.ranges import span
 
 _TOP_P_FIRST_LOOK = 512
 """Most likely tokens examined before the whole vocabulary is sorted for top-p."""
@@ -40,6 +41,10 @@ class Sampler:
             logits: what a tier says after each of the last n of ``tokens``.
             tokens: the sequence so far, guesses included.
         """
+        with span("sample"):
+            return self._distribution(logits, tokens)
+
+    def _distribution(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         if self._processors:
             logits = self._process(logits, tokens)
         if self.sampling.greedy:
@@ -63,7 +68,8 @@ class Sampler:
 
     def draw(self, probs: torch.Tensor) -> int:
         """One token from a distribution ``[V]``, not necessarily normalised."""
-        return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
+        with span("sample"):
+            return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]

@@ -19,6 +19,7 @@ from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.ranges import span
 from mspeckv.static import LONGEST, Cut, StaticCache, StaticInputs, StaticKeys, width_of
 
 
@@ -82,7 +83,8 @@ class StaticReader(ModelReader):
         tail = first - max(layer.tail_start for layer in self.cache.layers)
         inputs.fill(tokens, position, first, tail, watched)
         key = self.tier, width, due, self._settled
-        logits = self.runner.run(key, partial(self._body, inputs, due))
+        with span(f"tier{self.tier}/{step}"):
+            logits = self.runner.run(key, partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = layer.filled + len(tokens)
         lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)

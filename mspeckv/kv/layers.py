@@ -18,6 +18,7 @@ from mspeckv.events import Purpose
 from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.plan import packed_blocks
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.ranges import span
 
 KV = tuple[torch.Tensor, torch.Tensor]
 
@@ -258,7 +259,8 @@ class BlockLayer(PlacedLayer):
         ``coarse`` reads the upper planes only (nibble mode).
         """
         scratch = self.store.scratch
-        self.unpack(scratch.read(self.packed_tokens), coarse)
+        with span("kv/dequantize"):
+            self.unpack(scratch.read(self.packed_tokens), coarse)
         scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
 
     def show(self, length: int, coarse: bool = False) -> KV:
@@ -275,7 +277,8 @@ class BlockLayer(PlacedLayer):
             )
         self.length = length
         while self.blocks < packed_blocks(self.policy, length):
-            self.flush()
+            with span("kv/flush"):
+                self.flush()
 
     def restart(self) -> None:
         """Forget everything, and keep the memory for another run."""

@@ -10,6 +10,7 @@ import torch
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
 from mspeckv.kv.link import KVLink
+from mspeckv.ranges import span
 
 
 class OffloadedLayer(BlockLayer):
@@ -159,7 +160,8 @@ class Pipeline:
             self.begin()
         slot, ticket = self._ready[layer.order]
         if ticket is not None:
-            self.link.wait(ticket)
+            with span("kv/fetch"):
+                self.link.wait(ticket)
         return slot
 
     def release(self, layer: OffloadedLayer) -> None:

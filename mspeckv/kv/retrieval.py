@@ -19,6 +19,7 @@ from mspeckv.config import Speculation
 from mspeckv.kv.layers import Buffer, FloatLayer
 from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.shape import KVShape
+from mspeckv.ranges import span
 from mspeckv.static import StaticInputs
 
 QUERY_WINDOW = 16
@@ -161,19 +162,26 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         """
         plan, heads = self.plan, key.shape[1]
         if plan.chosen:
-            rows = fold_groups(query, heads)[0]
-            scores = rows @ self.landmarks[layer].transpose(1, 2) * rows.shape[-1] ** -0.5
-            shares = scores.softmax(-1, dtype=torch.float32)
-            if real is not None:
-                shares = shares * real.repeat(shares.shape[1] // len(real))[:, None]
-            mass = shares.sum(1)
-            mass[:, 0] = float("inf")
-            best = mass.topk(plan.chosen, dim=-1).indices.sort(-1).values
+            with span("retrieval/score"):
+                best = self._best(layer, fold_groups(query, heads)[0], real)
             self.chosen[layer] = best
-            tokens = best[..., None] * plan.chunk + torch.arange(plan.chunk, device=best.device)
-            index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, key.shape[-1])
-            self.layers[layer].buffer.write(0, key.gather(2, index), value.gather(2, index))
+            with span("retrieval/gather"):
+                tokens = best[..., None] * plan.chunk
+                tokens = tokens + torch.arange(plan.chunk, device=best.device)
+                index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, key.shape[-1])
+                self.layers[layer].buffer.write(0, key.gather(2, index), value.gather(2, index))
         rest = slice(plan.prompt - plan.rest, plan.prompt)
         self.layers[layer].buffer.write(
             plan.chosen * plan.chunk, key[:, :, rest], value[:, :, rest]
         )
+
+    def _best(self, layer: int, rows: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
+        """Chunks ``[H, chosen]``, in order, that get most of the attention of ``rows``."""
+        scores = rows @ self.landmarks[layer].transpose(1, 2) * rows.shape[-1] ** -0.5
+        shares = scores.softmax(-1, dtype=torch.float32)
+        if real is not None:
+            shares = shares * real.repeat(shares.shape[1] // len(real))[:, None]
+        mass = shares.sum(1)
+        mass[:, 0] = float("inf")
+        best: torch.Tensor = mass.topk(self.plan.chosen, dim=-1).indices.sort(-1).values
+        return best

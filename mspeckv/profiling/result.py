@@ -1,0 +1,302 @@
+"""A profile: tables by tier and step, operators, memory, exports."""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from mspeckv.config import refuse
+from mspeckv.events import Round, RunSummary
+from mspeckv.profiling.spans import Span, spans_of, tier_totals
+
+REST = "not attributed"
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What one kind of work took over all profiled rounds.
+
+    Attributes:
+        tier: 0, 1, 2; None for what lies between passes.
+        step: a range's name, or `REST`.
+        calls: how often it was entered.
+        total_ms: from entering to leaving (measured).
+        self_ms: without the ranges inside it; these add up to the wall time.
+        share: ``self_ms`` of the wall time.
+        gflop: 1e9 floating-point operations, as far as the profiler counts them.
+        bytes: for a pass, KV that it read; for ``kv/fetch`` and ``kv/flush``, what crossed the
+            link, from the ledger (counted).
+        gbps: ``bytes`` per second, in 1e9: of a pass's time, or of the time the link was busy.
+    """
+
+    tier: int | None
+    step: str
+    calls: int
+    total_ms: float
+    self_ms: float
+    share: float
+    gflop: float
+    bytes: int
+    gbps: float
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """One operator within a tier.
+
+    Attributes:
+        tier: 0, 1, 2; None between passes.
+        op: such as ``aten::mm``.
+        calls: how often.
+        self_ms: on the host, without operators inside it.
+        device_ms: on the GPU; 0 on a CPU.
+    """
+
+    tier: int | None
+    op: str
+    calls: int
+    self_ms: float
+    device_ms: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that took a while on one lane of a round's timeline.
+
+    Attributes:
+        lane: ``compute`` or ``link``.
+        name: a range's name, or a transfer's purpose and layer.
+        start_ms: since the round began.
+        ms: how long.
+        depth: bars of the same lane that it lies in.
+        tier: whose work; see `Span`.
+        bytes: over the link.
+    """
+
+    lane: Literal["compute", "link"]
+    name: str
+    start_ms: float
+    ms: float
+    depth: int
+    tier: int | None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `mspeckv.profile` found; every time is measured.
+
+    Attributes:
+        spans: the engine's named ranges, in order.
+        rounds: the profiled rounds' events.
+        summary: of the whole run.
+        wall_ms: from the first profiled round's start to the last one's end, by the host's clock.
+        overhead: profiled time per token over unprofiled, less 1; None where not measured.
+        ops: operators, by tier.
+        memory: (milliseconds since the first round, bytes allocated since then).
+        gflop: 1e9 floating-point operations by tier and step.
+        torch_profile: the `torch.profiler.profile` itself.
+    """
+
+    spans: tuple[Span, ...]
+    rounds: tuple[Round, ...]
+    summary: RunSummary
+    wall_ms: float
+    overhead: float | None
+    ops: tuple[OpRow, ...]
+    memory: tuple[tuple[float, int], ...]
+    gflop: dict[tuple[int | None, str], float]
+    torch_profile: Any
+
+    @property
+    def rows(self) -> tuple[StepRow, ...]:
+        """One row per tier and step, then what no range covers; ``self_ms`` sums to the wall."""
+        groups: dict[tuple[int | None, str], list[Span]] = defaultdict(list)
+        for span in self.spans:
+            if span.name != "round":
+                groups[span.tier, span.name].append(span)
+        order = sorted(groups, key=lambda key: (3 if key[0] is None else key[0], key[1]))
+        rows = [self._row(*key, groups[key]) for key in order]
+        rest = self.wall_ms - sum(row.self_ms for row in rows)
+        share = rest / self.wall_ms
+        return (*rows, StepRow(None, REST, len(self.rounds), rest, rest, share, 0.0, 0, 0.0))
+
+    def _row(self, tier: int | None, step: str, spans: Sequence[Span]) -> StepRow:
+        total = sum(span.total_us for span in spans) / 1e3
+        own = sum(span.self_us for span in spans) / 1e3
+        size, busy = self._bytes(tier, step, total)
+        return StepRow(
+            tier,
+            step,
+            len(spans),
+            total,
+            own,
+            own / self.wall_ms,
+            self.gflop.get((tier, step), 0.0),
+            size,
+            size / busy / 1e6 if busy else 0.0,
+        )
+
+    def _bytes(self, tier: int | None, step: str, total_ms: float) -> tuple[int, float]:
+        """Bytes of a step, and the milliseconds in which they moved."""
+        moved = [t for one in self.rounds for t in one.transfers]
+        if step == "kv/fetch":
+            moved = [t for t in moved if t.direction == "to_device"]
+        elif step == "kv/flush":
+            moved = [t for t in moved if t.purpose == "flush"]
+        elif step.startswith("tier"):
+            passes = [p for one in self.rounds for p in one.passes if p.tier == tier]
+            wanted = step.partition("/")[2]
+            return sum(p.kv_bytes for p in passes if p.step == wanted), total_ms
+        else:
+            return 0, 0.0
+        return sum(t.bytes for t in moved), sum(t.ms for t in moved)
+
+    @property
+    def tier_ms(self) -> dict[int, float]:
+        """Milliseconds in each tier's passes, by the profiler."""
+        return tier_totals(self.spans)
+
+    @property
+    def event_tier_ms(self) -> dict[int, float]:
+        """The same by the run's own events, which need no profiler."""
+        out: dict[int, float] = {}
+        for one in self.rounds:
+            for count in one.tiers:
+                if count.passes:
+                    out[count.tier] = out.get(count.tier, 0.0) + count.ms
+        return out
+
+    @property
+    def bottleneck(self) -> StepRow:
+        """The step with most time of its own."""
+        return max(self.rows, key=lambda row: row.self_ms)
+
+    def timeline(self, index: int) -> tuple[Bar, ...]:
+        """One profiled round: what the host computed, and what crossed the link meanwhile.
+
+        Raises:
+            ValueError: no such round.
+        """
+        if not 0 <= index < len(self.rounds):
+            raise refuse("round", index, f"rounds 0 to {len(self.rounds) - 1} were profiled")
+        one = self.rounds[index]
+        begun = [span for span in self.spans if span.name == "round"][index]
+        inside = [s for s in self.spans if begun.start <= s.start < begun.end and s is not begun]
+        compute = [
+            Bar("compute", s.name, (s.start - begun.start) / 1e3, s.total_us / 1e3,
+                s.depth - 1, s.tier)
+            for s in inside
+        ]  # fmt: skip
+        # The ledger and the profiler have clocks of their own; both saw this round begin.
+        link = [
+            Bar("link", f"{t.purpose}, layer {t.layer}", (t.start - one.start) * 1e3, t.ms, 0,
+                t.tier, t.bytes)
+            for t in one.transfers
+        ]  # fmt: skip
+        return (*compute, *link)
+
+    def top_ops(self, tier: int | None, count: int = 8) -> tuple[OpRow, ...]:
+        """The operators that took longest within a tier."""
+        own = [row for row in self.ops if row.tier == tier]
+        return tuple(sorted(own, key=lambda row: -(row.self_ms + row.device_ms))[:count])
+
+    def table(self) -> str:
+        """The rows as aligned text, and what profiling itself cost."""
+        lines = [
+            f"{'tier':<5}{'step':<20}{'calls':>6}{'total ms':>10}{'self ms':>10}{'share':>8}"
+            f"{'GFLOP':>8}{'MB':>9}{'GB/s':>7}"
+        ]
+        for row in self.rows:
+            tier = "" if row.tier is None else str(row.tier)
+            lines.append(
+                f"{tier:<5}{row.step:<20}{row.calls:>6}{row.total_ms:>10.1f}{row.self_ms:>10.1f}"
+                f"{row.share:>8.1%}{row.gflop:>8.2f}{row.bytes / 1e6:>9.1f}{row.gbps:>7.2f}"
+            )
+        tokens = sum(len(one.tokens) for one in self.rounds)
+        lines.append(
+            f"{len(self.rounds)} rounds, {tokens} tokens, {self.wall_ms:.0f} ms (measured); "
+            f"bytes are counted"
+        )
+        if self.overhead is not None:
+            lines.append(f"profiling made a token {self.overhead:+.0%} slower (measured)")
+        return "\n".join(lines)
+
+    def export_trace(self, path: str | Path) -> Path:
+        """Write a Chrome trace, which Perfetto opens; returns its path."""
+        where = Path(path)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        self.torch_profile.export_chrome_trace(str(where))
+        return where
+
+    def export_tensorboard(self, folder: str | Path) -> Path:
+        """Write a folder for TensorBoard with torch-tb-profiler (extra ``profile``)."""
+        from torch.profiler import tensorboard_trace_handler
+
+        where = Path(folder)
+        tensorboard_trace_handler(str(where), worker_name="mspeckv")(self.torch_profile)
+        return where
+
+    def export_csv(self, path: str | Path) -> Path:
+        """Write the rows as CSV; returns its path."""
+        where = Path(path)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with where.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(StepRow)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self.rows)
+        return where
+
+
+def read_events(
+    events: Iterable[Any],
+) -> tuple[tuple[Span, ...], tuple[OpRow, ...], dict[tuple[int | None, str], float]]:
+    """Spans, operators by tier, and 1e9 operations by tier and step, of a profiler's events."""
+    listed = list(events)
+    spans = spans_of(listed)
+    starts = [span.start for span in spans]
+    ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    gflop: dict[tuple[int | None, str], float] = defaultdict(float)
+    for event in listed:
+        if not event.name.startswith("aten::"):
+            continue
+        inside = _innermost(spans, starts, event.time_range.start)
+        tier = inside.tier if inside is not None else None
+        found = ops[tier, event.name]
+        found[0] += 1
+        found[1] += event.self_cpu_time_total / 1e3
+        found[2] += event.self_device_time_total / 1e3
+        if inside is not None and event.flops:
+            gflop[tier, inside.name] += event.flops / 1e9
+    rows = tuple(
+        OpRow(tier, name, int(calls), own, device)
+        for (tier, name), (calls, own, device) in ops.items()
+    )
+    return spans, rows, dict(gflop)
+
+
+def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) -> Span | None:
+    """The deepest span that ``moment`` lies in."""
+    place = bisect_right(starts, moment) - 1
+    while place >= 0:
+        if spans[place].end > moment:
+            return spans[place]
+        if spans[place].depth == 0:
+            return None
+        place -= 1
+    return None
+
+
+def memory_of(events: Iterable[Any], zero: float) -> tuple[tuple[float, int], ...]:
+    """Bytes allocated since ``zero`` (microseconds), after each change."""
+    held, out = 0, []
+    changes = (event for event in events if event.name == "[memory]")
+    for event in sorted(changes, key=lambda event: event.time_range.start):
+        held += int(event.self_cpu_memory_usage) + int(event.self_device_memory_usage)
+        out.append(((event.time_range.start - zero) / 1e3, held))
+    return tuple(out)

@@ -1,0 +1,135 @@
+"""Running something under torch's profiler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Unpack
+
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profile
+
+from mspeckv import ranges
+from mspeckv.config import refuse
+from mspeckv.config.checks import check_count
+from mspeckv.decoding.engine import Prompt, Settings, stream
+from mspeckv.events import Prefill, Round, RunSummary
+from mspeckv.models import Pair
+from mspeckv.profiling.result import Profile, memory_of, read_events
+
+MOST_TOKENS, MOST_WITH_STACKS = 512, 64
+"""Tokens that are profiled without being asked for by a number of rounds."""
+
+_one_at_a_time = threading.Lock()
+
+
+def profile(
+    pair: Pair,
+    prompt: Prompt,
+    *,
+    rounds: int | None = None,
+    stacks: bool = False,
+    memory: bool = True,
+    overhead: bool = True,
+    **settings: Unpack[Settings],
+) -> Profile:
+    """Decode under torch's profiler and read the result by tier and step.
+
+    Prefill is not profiled. Ranges are named ``tier0/draft``, ``tier1/verify``, ``tier2/verify``,
+    ``kv/fetch``, ``kv/dequantize``, ``kv/flush``, ``retrieval/score``, ``retrieval/gather`` and
+    ``sample``. On a GPU a range shows what the host did; operators show both sides.
+
+    Args:
+        pair: models and tokenizer.
+        prompt: text, or token ids.
+        rounds: profile so many rounds, then run on without; default: all of a short run.
+        stacks: keep Python stacks, in the trace: large.
+        memory: keep allocations.
+        overhead: first run the same without a profiler, to say what profiling costs.
+        settings: as for `mspeckv.generate`.
+
+    Raises:
+        ValueError: a setting that is not allowed; a long run without ``rounds``.
+        RuntimeError: a profile is being taken already: torch has one profiler per process.
+    """
+    if rounds is not None:
+        check_count("rounds", rounds, 1)
+    most = MOST_WITH_STACKS if stacks else MOST_TOKENS
+    wanted = settings.get("new_tokens", 32)
+    if rounds is None and isinstance(wanted, int) and wanted > most:
+        raise refuse(
+            "rounds", None, f"a trace of {wanted} tokens is large: say how many rounds to profile"
+        )
+    if not _one_at_a_time.acquire(blocking=False):
+        raise RuntimeError("a profile is being taken already; there can be one at a time")
+    try:
+        plain = _plain_ms(pair, prompt, settings) if overhead else None
+        return _take(pair, prompt, rounds, stacks, memory, plain, settings)
+    finally:
+        _one_at_a_time.release()
+
+
+def _plain_ms(pair: Pair, prompt: Prompt, settings: Settings) -> float | None:
+    """Milliseconds per token of the run without a profiler."""
+    *_, last = stream(pair, prompt, **settings)
+    assert isinstance(last, RunSummary)
+    return last.ms_per_token or None
+
+
+def _take(
+    pair: Pair,
+    prompt: Prompt,
+    rounds: int | None,
+    stacks: bool,
+    memory: bool,
+    plain: float | None,
+    settings: Settings,
+) -> Profile:
+    activities = [ProfilerActivity.CPU]
+    if pair.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    taken = torch_profile(
+        activities=activities, profile_memory=memory, with_stack=stacks, with_flops=True
+    )
+    events = stream(pair, prompt, **settings)
+    done: list[Round] = []
+    summary: RunSummary | None = None
+    prefill = next(events)
+    if isinstance(prefill, RunSummary):
+        raise RuntimeError("the run was cancelled before its first round")
+    assert isinstance(prefill, Prefill)
+    ranges.switch(on=True)
+    taken.start()
+    start = end = time.perf_counter()
+    running = True
+    try:
+        for event in events:
+            if isinstance(event, RunSummary):
+                summary = event
+            elif isinstance(event, Round) and running:
+                done.append(event)
+                end = time.perf_counter()
+                if rounds is not None and len(done) >= rounds:
+                    ranges.switch(on=False)
+                    taken.stop()
+                    running = False
+    finally:
+        if running:
+            ranges.switch(on=False)
+            taken.stop()
+    assert summary is not None
+    found = taken.events()
+    spans, ops, gflop = read_events(found)
+    tokens = sum(len(one.tokens) for one in done)
+    wall = (end - start) * 1e3
+    return Profile(
+        spans=spans,
+        rounds=tuple(done),
+        summary=summary,
+        wall_ms=wall,
+        overhead=wall / tokens / plain - 1 if plain and tokens else None,
+        ops=ops,
+        memory=memory_of(found, spans[0].start) if spans else (),
+        gflop=gflop,
+        torch_profile=taken,
+    )

@@ -1,0 +1,98 @@
+"""The views of a profile draw what the profile says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
+from mspeckv_widgets.profile_view import STEPS, overlap_ms
+
+from mspeckv import KVPolicy, Profile, Sampling, profile
+from mspeckv.profiling import Bar, Ceilings
+from tests.random_models import random_pair, random_prompt
+
+CEILINGS = Ceilings("cpu", "2", 5.0, 5.0, 10.0, 100.0, 2.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def taken() -> Profile:
+    """A random pair over a slow link: fetches and waits are plain to see."""
+    return profile(
+        random_pair(), random_prompt(300), new_tokens=24, link=0.01, overhead=False,
+        policy=KVPolicy(8, on_chip=1, resident=1, block=16),
+        sampling=Sampling(0, stop_at_eos=False),
+    )  # fmt: skip
+
+
+def trace(view: Any, name: str) -> Any:
+    (found,) = (one for one in view.figure.data if one.name == name)
+    return found
+
+
+def test_a_timeline_shows_every_range_and_transfer_of_its_round(taken: Profile) -> None:
+    view = Timeline(taken, 1)
+    one = taken.rounds[1]
+    assert len(trace(view, "tier2/verify").x) == 1
+    assert len(trace(view, "tier1/verify").x) == sum(p.tier == 1 for p in one.passes)
+    moved = [t for t in one.transfers if t.purpose == "verify"]
+    link = trace(view, "verify")
+    assert list(link.y) == ["link"] * len(moved)
+    assert sum(data[1] for data in link.customdata) == pytest.approx(
+        sum(t.bytes for t in moved) / 1e6
+    )
+    assert all(start >= -1 for start in trace(view, "tier2/verify").base)
+    assert "link was busy for" in view.table.value
+
+
+def test_a_transfer_overlaps_what_is_computed_meanwhile(taken: Profile) -> None:
+    shares = []
+    for index in range(len(taken.rounds)):
+        busy, hidden = overlap_ms(taken.timeline(index))
+        if busy:
+            shares.append(hidden / busy)
+    assert shares
+    # layers are fetched while lower tiers guess and other layers are computed
+    assert max(shares) > 0.1
+    assert min(shares) >= 0
+
+
+def test_without_transfers_there_is_nothing_to_overlap() -> None:
+    assert overlap_ms([Bar("compute", "tier2/verify", 0, 5, 0, 2)]) == (0, 0)
+
+
+def test_the_breakdown_adds_up_to_the_wall(taken: Profile) -> None:
+    view = TierBreakdown(taken)
+    shown = sum(sum(one.x) for one in view.figure.data)
+    assert shown == pytest.approx(taken.wall_ms)
+    assert {one.name for one in view.figure.data} <= STEPS.keys()
+    assert "not attributed" in view.table.value
+
+
+def test_the_roofline_has_ceilings_and_a_point_per_kind_of_pass(taken: Profile) -> None:
+    view = Roofline(taken, CEILINGS)
+    ceiling, *points = view.figure.data
+    assert max(ceiling.y) == 100.0
+    assert ceiling.y[0] == pytest.approx(10.0 * ceiling.x[0])
+    rows = [row for row in taken.rows if row.step.startswith("tier") and row.bytes]
+    assert [point.name for point in points] == [row.step for row in rows]
+    assert all(point.y[0] > 0 for point in points)
+    assert "measured" in view.table.value
+
+
+def test_the_memory_map_has_every_layer_once(taken: Profile) -> None:
+    view = MemoryMap(taken.summary)
+    layers = {one.name: list(one.x) for one in view.figure.data}
+    assert layers == {"on-chip": [0], "resident": [1], "offloaded": [2, 3]}
+    assert "modelled" in view.table.value
+
+
+def test_a_round_that_was_not_profiled_is_refused(taken: Profile) -> None:
+    with pytest.raises(ValueError, match="round: 99 is not allowed"):
+        Timeline(taken, 99)
+
+
+def test_views_can_be_displayed(taken: Profile) -> None:
+    views = (Timeline(taken), TierBreakdown(taken), Roofline(taken, CEILINGS))
+    for view in (*views, MemoryMap(taken.summary)):
+        assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()

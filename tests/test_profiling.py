@@ -1,0 +1,196 @@
+"""Profiles: what their tables add up to, and what becomes of them on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
+from mspeckv.profiling.result import REST
+from mspeckv.profiling.session import _one_at_a_time
+from mspeckv.profiling.spans import nest, read_trace, tier_totals
+from mspeckv.ranges import active, span
+from tests.random_models import random_pair, random_prompt
+
+GREEDY = Sampling(temperature=0, stop_at_eos=False)
+
+
+@pytest.fixture(scope="module")
+def taken() -> Profile:
+    """Thirty-two tokens of the real pair at 1 k, int8, everything streamed."""
+    pair = load()
+    assert pair.tokenizer is not None
+    prompt = documents.load_document("python-reference", pair.tokenizer, 1024)
+    return profile(
+        pair, prompt, method="mspeckv", new_tokens=32, policy=KVPolicy(8, on_chip=10, resident=10),
+        sampling=GREEDY, link="live",
+    )  # fmt: skip
+
+
+def load() -> Pair:
+    from mspeckv import load_pair
+
+    return load_pair()
+
+
+def test_rows_add_up_to_the_wall_and_little_is_left_over(taken: Profile) -> None:
+    named = [row for row in taken.rows if row.step != REST]
+    (rest,) = (row for row in taken.rows if row.step == REST)
+    assert sum(row.self_ms for row in taken.rows) == pytest.approx(taken.wall_ms)
+    # the rest is a difference: it must be small, and not negative, for the sum to mean anything
+    assert -0.01 < rest.share < 0.05
+    assert all(row.self_ms >= 0 for row in named)
+    assert all(row.total_ms >= row.self_ms for row in named)
+    assert rest.step in taken.table()
+
+
+def test_every_kind_of_work_is_there_and_nested_where_it_happens(taken: Profile) -> None:
+    found = {(row.tier, row.step) for row in taken.rows}
+    assert found >= {
+        (0, "tier0/draft"), (1, "tier1/verify"), (2, "tier2/verify"), (2, "kv/fetch"),
+        (2, "kv/dequantize"), (2, "retrieval/score"), (2, "retrieval/gather"), (None, "sample"),
+    }  # fmt: skip
+    by_step = {row.step: row for row in taken.rows}
+    assert by_step["tier2/verify"].calls == len(taken.rounds)
+    assert by_step["kv/dequantize"].calls == 20 * len(taken.rounds)
+    assert by_step["kv/fetch"].calls == 10 * len(taken.rounds)
+    assert by_step["tier1/verify"].gflop > by_step["tier0/draft"].gflop > 0
+
+
+def test_times_are_those_of_the_events(taken: Profile) -> None:
+    assert taken.tier_ms.keys() == taken.event_tier_ms.keys() == {0, 1, 2}
+    for tier, ms in taken.event_tier_ms.items():
+        assert taken.tier_ms[tier] == pytest.approx(ms, rel=0.05)
+
+
+def test_bytes_are_the_ledgers(taken: Profile) -> None:
+    moved = [t for one in taken.rounds for t in one.transfers if t.direction == "to_device"]
+    (fetch,) = (row for row in taken.rows if row.step == "kv/fetch")
+    assert fetch.bytes == sum(t.bytes for t in moved) == taken.summary.link.to_device_bytes
+    # the emulated link's own bandwidth, which no wait can exceed
+    assert taken.summary.link.gbps is not None
+    assert 0.5 * taken.summary.link.gbps < fetch.gbps <= 1.01 * taken.summary.link.gbps
+
+
+def test_an_exported_trace_gives_the_same_totals(taken: Profile, tmp_path: Path) -> None:
+    path = taken.export_trace(tmp_path / "deep" / "trace.json")
+    json.loads(path.read_text(encoding="utf-8"))
+    again = tier_totals(read_trace(path))
+    for tier, ms in taken.tier_ms.items():
+        assert again[tier] == pytest.approx(ms, rel=0.01)
+
+
+def test_rows_are_exported_as_csv(taken: Profile, tmp_path: Path) -> None:
+    path = taken.export_csv(tmp_path / "rows.csv")
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == [row.step for row in taken.rows]
+    assert sum(float(row["self_ms"]) for row in rows) == pytest.approx(taken.wall_ms)
+
+
+def test_a_folder_for_tensorboard_holds_a_trace(taken: Profile, tmp_path: Path) -> None:
+    folder = taken.export_tensorboard(tmp_path / "board")
+    (file,) = folder.glob("mspeckv*.pt.trace.json")
+    assert tier_totals(read_trace(file)).keys() == {0, 1, 2}
+
+
+def test_operators_and_memory(taken: Profile) -> None:
+    top = taken.top_ops(2)
+    assert top[0].self_ms >= top[-1].self_ms > 0
+    assert any(row.op in ("aten::mm", "aten::addmm") for row in top)
+    assert all(row.tier == 2 for row in top)
+    assert len(taken.memory) > 100
+    assert max(held for _, held in taken.memory) > 1e6
+    assert taken.overhead is not None
+    assert "profiling made a token" in taken.table()
+
+
+def test_only_so_many_rounds_are_profiled_and_the_run_goes_on() -> None:
+    found = profile(
+        random_pair(), random_prompt(60), rounds=2, overhead=False, memory=False, new_tokens=40,
+        sampling=GREEDY,
+    )  # fmt: skip
+    assert len(found.rounds) == 2
+    assert len(found.summary.tokens) == 40
+    assert sum(one.name == "round" for one in found.spans) == 2
+    assert found.overhead is None
+    assert found.memory == ()
+    assert not active()
+
+
+@pytest.mark.parametrize(("stacks", "tokens"), [(False, 600), (True, 100)])
+def test_a_long_profile_must_be_asked_for(stacks: bool, tokens: int) -> None:
+    with pytest.raises(ValueError, match="rounds: None is not allowed"):
+        profile(random_pair(), random_prompt(60), stacks=stacks, new_tokens=tokens)
+
+
+def test_one_profile_at_a_time() -> None:
+    with (
+        _one_at_a_time,
+        pytest.raises(RuntimeError, match="one at a time"),
+    ):
+        profile(random_pair(), random_prompt(60), new_tokens=4)
+    profile(random_pair(), random_prompt(60), new_tokens=4, overhead=False)
+
+
+def test_a_bad_setting_leaves_the_profiler_free() -> None:
+    with pytest.raises(ValueError, match="method"):
+        profile(random_pair(), random_prompt(60), method="none")
+    assert not _one_at_a_time.locked()
+    assert not active()
+
+
+def test_nesting() -> None:
+    spans = nest([
+        ("round", 0.0, 100.0), ("tier2/verify", 10.0, 60.0), ("kv/fetch", 20.0, 30.0),
+        ("sample", 70.0, 75.0), ("kv/flush", 80.0, 90.0),
+    ])  # fmt: skip
+    assert [one.self_us for one in spans] == [35.0, 40.0, 10.0, 5.0, 10.0]
+    assert [one.tier for one in spans] == [None, 2, 2, None, 2]
+    assert [one.depth for one in spans] == [0, 1, 2, 1, 1]
+
+
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "no.json"
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="trace: "):
+        read_trace(path)
+
+
+def test_without_a_profiler_a_range_is_nothing() -> None:
+    assert span("one") is span("other")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ceilings")
+
+
+def test_ceilings_are_measured_in_seconds_and_kept(folder: Path) -> None:
+    start = time.perf_counter()
+    first = calibrate(folder=folder)
+    assert time.perf_counter() - start < 10
+    for figure in (first.to_device_gbps, first.to_host_gbps, first.memory_gbps):
+        assert 0.1 < figure < 10_000
+    assert first.matrix_gflops > 1
+    assert 0 < first.call_us < 1000
+    again = calibrate(folder=folder)
+    assert again == first
+    assert "min ago" in again.describe()
+    assert calibrate(again=True, folder=folder).measured_at > first.measured_at
+
+
+def test_kept_ceilings_that_cannot_be_read_are_measured_anew(folder: Path) -> None:
+    calibrate(folder=folder)
+    (path,) = folder.glob("*.json")
+    path.write_text('{"device": 1}', encoding="utf-8")
+    assert calibrate(folder=folder).memory_gbps > 0
+
+
+def test_ceilings_of_a_device_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="device: 'tpu' is not allowed"):
+        calibrate("tpu")
