@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from mspeckv.config import refuse
@@ -15,6 +18,7 @@ from mspeckv.events import Round, RunSummary
 from mspeckv.profiling.spans import Span, spans_of, tier_totals
 
 REST = "not attributed"
+TRACE = "trace.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Profile:
         ops: operators, by tier.
         memory: (milliseconds since the first round, bytes allocated since then).
         gflop: 1e9 floating-point operations by tier and step.
-        torch_profile: the `torch.profiler.profile` itself.
+        trace_folder: holds the exported trace, since torch exports one only once; it goes with
+            the profile.
     """
 
     spans: tuple[Span, ...]
@@ -111,7 +116,7 @@ class Profile:
     ops: tuple[OpRow, ...]
     memory: tuple[tuple[float, int], ...]
     gflop: dict[tuple[int | None, str], float]
-    torch_profile: Any
+    trace_folder: TemporaryDirectory[str]
 
     @property
     def rows(self) -> tuple[StepRow, ...]:
@@ -231,15 +236,14 @@ class Profile:
         """Write a Chrome trace, which Perfetto opens; returns its path."""
         where = Path(path)
         where.parent.mkdir(parents=True, exist_ok=True)
-        self.torch_profile.export_chrome_trace(str(where))
+        shutil.copyfile(Path(self.trace_folder.name) / TRACE, where)
         return where
 
     def export_tensorboard(self, folder: str | Path) -> Path:
         """Write a folder for TensorBoard with torch-tb-profiler (extra ``profile``)."""
-        from torch.profiler import tensorboard_trace_handler
-
         where = Path(folder)
-        tensorboard_trace_handler(str(where), worker_name="mspeckv")(self.torch_profile)
+        # the name that torch's own handler for TensorBoard gives: worker, time, ending
+        self.export_trace(where / f"mspeckv.{time.time_ns()}.pt.trace.json")
         return where
 
     def export_csv(self, path: str | Path) -> Path:
@@ -295,8 +299,10 @@ def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) ->
 def memory_of(events: Iterable[Any], zero: float) -> tuple[tuple[float, int], ...]:
     """Bytes allocated since ``zero`` (microseconds), after each change."""
     held, out = 0, []
-    changes = (event for event in events if event.name == "[memory]")
-    for event in sorted(changes, key=lambda event: event.time_range.start):
-        held += int(event.self_cpu_memory_usage) + int(event.self_device_memory_usage)
-        out.append(((event.time_range.start - zero) / 1e3, held))
+    # each event's own share: what operators inside it took is theirs
+    for event in sorted(events, key=lambda event: event.time_range.start):
+        change = int(event.self_cpu_memory_usage) + int(event.self_device_memory_usage)
+        if change:
+            held += change
+            out.append(((event.time_range.start - zero) / 1e3, held))
     return tuple(out)

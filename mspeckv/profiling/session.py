@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Unpack
 
 from torch.profiler import ProfilerActivity
@@ -15,7 +17,7 @@ from mspeckv.config.checks import check_count
 from mspeckv.decoding.engine import Prompt, Settings, stream
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair
-from mspeckv.profiling.result import Profile, memory_of, read_events
+from mspeckv.profiling.result import TRACE, Profile, memory_of, read_events
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""
@@ -120,6 +122,8 @@ def _take(
     assert summary is not None
     found = taken.events()
     spans, ops, gflop = read_events(found)
+    folder = TemporaryDirectory(prefix="mspeckv-")
+    taken.export_chrome_trace(str(Path(folder.name) / TRACE))
     tokens = sum(len(one.tokens) for one in done)
     wall = (end - start) * 1e3
     return Profile(
@@ -129,7 +133,7 @@ def _take(
         wall_ms=wall,
         overhead=wall / tokens / plain - 1 if plain and tokens else None,
         ops=ops,
-        memory=memory_of(found, spans[0].start) if spans else (),
+        memory=memory_of(found, spans[0].start) if memory and spans else (),
         gflop=gflop,
-        torch_profile=taken,
+        trace_folder=folder,
     )
