@@ -296,13 +296,21 @@ def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) ->
     return None
 
 
-def memory_of(events: Iterable[Any], zero: float) -> tuple[tuple[float, int], ...]:
-    """Bytes allocated since ``zero`` (microseconds), after each change."""
+def memory_of(results: Any, zero: float) -> tuple[tuple[float, int], ...]:
+    """Bytes allocated since ``zero`` (microseconds), after each allocation or release.
+
+    Args:
+        results: the profiler's raw ones: its events count what is released inside an operator
+            against what is taken there.
+    """
+    begun = results.trace_start_ns()
+    records = [
+        ((event.start_ns() - begun) / 1e3, event.nbytes())
+        for event in results.events()
+        if event.name() == "[memory]"
+    ]
     held, out = 0, []
-    # each event's own share: what operators inside it took is theirs
-    for event in sorted(events, key=lambda event: event.time_range.start):
-        change = int(event.self_cpu_memory_usage) + int(event.self_device_memory_usage)
-        if change:
-            held += change
-            out.append(((event.time_range.start - zero) / 1e3, held))
+    for moment, change in sorted(records):
+        held += change
+        out.append(((moment - zero) / 1e3, held))
     return tuple(out)

@@ -120,7 +120,8 @@ def _take(
             ranges.switch(on=False)
             taken.stop()
     assert summary is not None
-    found = taken.events()
+    found, raw = taken.events(), taken.profiler
+    assert raw is not None
     spans, ops, gflop = read_events(found)
     folder = TemporaryDirectory(prefix="mspeckv-")
     taken.export_chrome_trace(str(Path(folder.name) / TRACE))
@@ -133,7 +134,7 @@ def _take(
         wall_ms=wall,
         overhead=wall / tokens / plain - 1 if plain and tokens else None,
         ops=ops,
-        memory=memory_of(found, spans[0].start) if memory and spans else (),
+        memory=memory_of(raw.kineto_results, spans[0].start) if memory and spans else (),
         gflop=gflop,
         trace_folder=folder,
     )
