@@ -27,7 +27,7 @@ $(BIN)/python:
 
 $(DONE)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
-		-c constraints.txt -e '.[lab,test]'
+		-c constraints.txt -e '.[lab,demo,test]'
 	@mkdir -p $(DONE)/types
 	@ln -sfn ../../widgets $(DONE)/types/mspeckv_widgets
 	@touch $@
