@@ -194,7 +194,7 @@ def _pass_ms(
         start = time.perf_counter()
         subject.read([token])
         ms = (time.perf_counter() - start) * 1e3
-        _, _, transfers = subject.recorder.take()
+        transfers = subject.recorder.take().transfers
         fetched = [t for t in transfers if t.direction == "to_device"]
         busy.append(sum(t.ms for t in fetched))
         passes.append(Pass(2, "decode", 1, 0, 0.0, ms))

@@ -12,6 +12,7 @@ from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Round, RunSummary, Sampling, load_pair, stream
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.documents import load_document
+from mspeckv.events import Guess
 from mspeckv.kv.ledger import Ledger
 
 MANY = 200
@@ -39,7 +40,7 @@ def main() -> None:
     counts = {
         "pass": sum(len(one.passes) for one in rounds),
         "transfer": sum(len(one.transfers) for one in rounds),
-        "verdict": sum(count.proposed > 0 for one in rounds for count in one.tiers),
+        "guess": sum(len(one.guesses) for one in rounds),
     }
     costs = _costs_us()
     rows = [
@@ -65,12 +66,13 @@ def _costs_us() -> dict[str, float]:
             recorder.ledger.add("to_device", "verify", 3, 2, 1 << 20, 0.0, 1.0)
         recorder.take()
 
-    def verdicts() -> None:
+    def guesses() -> None:
+        tokens = tuple(range(8))
         for _ in range(MANY):
-            recorder.count(0, 2, 8, 5)
+            recorder.tested(Guess(0, 2, tokens, 5, 8))
         recorder.take()
 
-    works = {"pass": passes, "transfer": transfers, "verdict": verdicts}
+    works = {"pass": passes, "transfer": transfers, "guess": guesses}
     return {name: median_ms(work, 20) / MANY * 1e3 for name, work in works.items()}
 
 

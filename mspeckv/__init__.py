@@ -17,6 +17,7 @@ from mspeckv.decoding.engine import generate, stream
 from mspeckv.drop_in import as_custom_generate
 from mspeckv.events import (
     Event,
+    Guess,
     Memory,
     Pass,
     Plan,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Event",
+    "Guess",
     "KVPolicy",
     "Link",
     "Memory",

@@ -126,6 +126,33 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Guess:
+    """Tokens that one tier put to another, and what came of them.
+
+    In a round's order, each guess starts where the text of the one before it ended: a guess of
+    tier 0 to tier 1 hands on ``accepted + 1`` tokens, which are part of tier 1's own guess.
+
+    Attributes:
+        tier: who guessed.
+        verifier: the tier that tested it in one pass.
+        tokens: guessed token ids; none where the guesser had nothing to say.
+        accepted: how many of them, from the first on, the verifier kept.
+        reply: the verifier's own token after those: a correction, or a bonus where all were kept.
+    """
+
+    tier: int
+    verifier: int
+    tokens: tuple[int, ...]
+    accepted: int
+    reply: int
+
+    @property
+    def rejected(self) -> tuple[int, ...]:
+        """What was not kept: the token that failed the test, and those built on it."""
+        return self.tokens[self.accepted :]
+
+
+@dataclass(frozen=True)
 class Round:
     """One tier-2 pass and the drafting before it.
 
@@ -138,6 +165,7 @@ class Round:
         proposed: tokens put to tier 2.
         accepted: how many of them tier 2 kept.
         plan: the lengths it was run with.
+        guesses: what was guessed and tested, in time's order; the last one is tier 2's test.
         tiers: counts of this round alone, one per tier in use.
     """
 
@@ -150,6 +178,7 @@ class Round:
     proposed: int
     accepted: int
     plan: Plan
+    guesses: tuple[Guess, ...]
     tiers: tuple[TierCount, ...]
     passes: tuple[Pass, ...]
     transfers: tuple[Transfer, ...]
@@ -202,7 +231,8 @@ class Residency:
 class RunSummary:
     """A finished (or cancelled) run: the figures of the JSON contract.
 
-    ``tokens_per_second`` and ``ms_per_token`` are measured over decode alone.
+    ``tokens_per_second`` and ``ms_per_token`` are measured over decode alone. ``kv_read_bytes``
+    has a number for each record of ``tiers``: the KV that its decoding passes read.
     """
 
     tokens: tuple[int, ...]
@@ -214,6 +244,7 @@ class RunSummary:
     rounds: int
     accepted_per_round: float
     tiers: tuple[TierCount, ...]
+    kv_read_bytes: tuple[int, ...]
     link: LinkSummary
     residency: Residency
     memory: Memory

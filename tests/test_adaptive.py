@@ -6,8 +6,7 @@ import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
 from mspeckv.decoding.adaptive import PassCost, Planner, expected_tokens
-from mspeckv.decoding.recorder import Verdict
-from mspeckv.events import Pass, Plan, Round
+from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 
 AUTO = Speculation(gamma="auto", draft_gamma="auto")
@@ -26,10 +25,8 @@ def planner_of(
             for tier, (a, b) in costs.items()
             for n in (1, 5, 9)
         ]
-        verdicts = [
-            Verdict(*edge, proposed=10, accepted=round(10 * rate)) for edge, rate in rates.items()
-        ]
-        planner.learn(passes, verdicts, 0)
+        guesses = [Guess(*edge, (0,) * 10, round(10 * rate), 0) for edge, rate in rates.items()]
+        planner.learn(passes, guesses, 0)
     return planner
 
 
@@ -70,7 +67,7 @@ def test_guesses_that_hold_in_runs_are_worth_long_rounds() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
     for turn in range(60):
         passes = [Pass(2, "verify", n, 0, 0.0, 40 + 6 * n) for n in (1, 9)]
-        planner.learn(passes, [Verdict(0, 2, 8, 8 * (turn % 2))], match=6)
+        planner.learn(passes, [Guess(0, 2, (0,) * 8, 8 * (turn % 2), 0)], match=6)
     rates = planner.rates(0, 2, match=6)
     assert rates[0] == pytest.approx(0.5, abs=0.1)
     assert rates[-1] > 0.9

@@ -28,9 +28,9 @@ from mspeckv.config import Speculation
 from mspeckv.decoding.levels import Emission, Level, nest_over
 from mspeckv.decoding.lookup import LONGEST, Lookup
 from mspeckv.decoding.reader import Reader
-from mspeckv.decoding.recorder import Recorder, Verdict
+from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.events import Pass, Plan
+from mspeckv.events import Guess, Pass, Plan
 
 _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
@@ -135,12 +135,12 @@ class Planner:
         self._kept: dict[_Test, float] = defaultdict(float)
         self._tested: dict[_Test, float] = defaultdict(float)
 
-    def learn(self, passes: Iterable[Pass], verdicts: Iterable[Verdict], match: int) -> None:
+    def learn(self, passes: Iterable[Pass], guesses: Iterable[Guess], match: int) -> None:
         """Take in one round: pass times, and how far each guess went.
 
         Args:
             passes: the round's passes.
-            verdicts: the round's accept/reject results.
+            guesses: what was guessed in it, and kept.
             match: the key of tier 0's guesses, as in `choose`.
         """
         for one in passes:
@@ -148,11 +148,11 @@ class Planner:
         for counts in (self._kept, self._tested):
             for test in counts:
                 counts[test] *= _FADE
-        for tier, verifier, proposed, accepted in verdicts:
-            for place in range(min(accepted + 1, proposed)):
-                test = _test(tier, verifier, match, place)
+        for guess in guesses:
+            for place in range(min(guess.accepted + 1, len(guess.tokens))):
+                test = _test(guess.tier, guess.verifier, match, place)
                 self._tested[test] += 1
-                self._kept[test] += place < accepted
+                self._kept[test] += place < guess.accepted
 
     def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
         """For each place of a guess, the probability that it is kept if all before it were.
@@ -258,7 +258,7 @@ class Adaptive:
         top: tier 2's reader.
         planner: chooses.
         sampler: draws for every tier.
-        recorder: where passes and verdicts are read back.
+        recorder: where passes and guesses are read back.
         plan: the last choice.
     """
 

@@ -18,6 +18,7 @@ import torch
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.events import Guess
 from mspeckv.host import to_host
 
 
@@ -128,7 +129,9 @@ class Speculate:
         target = self.sampler.distribution(logits, prefix + guess.tokens)
         proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
         accepted, token = self.sampler.verify(target, proposal, guess.tokens)
-        self.recorder.count(self.proposer.tier, self.tier, len(guess.tokens), accepted)
+        self.recorder.tested(
+            Guess(self.proposer.tier, self.tier, tuple(guess.tokens), accepted, token)
+        )
         self.settle(len(prefix) + accepted)
         return Emission(
             [*guess.tokens[:accepted], token],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mspeckv.clock import Mark
-from mspeckv.events import Pass, Step, TierCount, Transfer, count_tiers
+from mspeckv.events import Guess, Pass, Step, TierCount, Transfer, count_tiers
 from mspeckv.kv.ledger import Ledger
 
 Progress = Callable[[str, int, int], None]
@@ -18,17 +18,17 @@ class Cancelled(Exception):
     """The run was asked to stop."""
 
 
-class Verdict(NamedTuple):
-    """What became of one guess: ``tier`` proposed to ``verifier``, which kept ``accepted``."""
+class Noted(NamedTuple):
+    """What happened between two calls of `Recorder.take`."""
 
-    tier: int
-    verifier: int
-    proposed: int
-    accepted: int
+    passes: tuple[Pass, ...]
+    tiers: tuple[TierCount, ...]
+    transfers: tuple[Transfer, ...]
+    guesses: tuple[Guess, ...]
 
 
 class Recorder:
-    """Collects passes, acceptance counts and transfers between two calls of `take`.
+    """Collects passes, guesses and transfers between two calls of `take`.
 
     Args:
         ledger: the run's ledger; its clock is the run's clock.
@@ -45,8 +45,7 @@ class Recorder:
         self.ledger, self.on_progress = ledger, on_progress
         self._cancel = cancel
         self._passes: list[_Timed] = []
-        self._counts: list[TierCount] = []
-        self._verdicts: list[Verdict] = []
+        self._guesses: list[Guess] = []
         self._mark = 0
 
     def check(self) -> None:
@@ -74,24 +73,23 @@ class Recorder:
         """Note a forward pass that began at ``start`` and ends now; see `Pass`."""
         self._passes.append(_Timed(tier, step, tokens, kv_bytes, start, self.mark(), lookups))
 
-    def count(self, tier: int, verifier: int, proposed: int, accepted: int) -> None:
-        """Note how much of what ``tier`` handed up to ``verifier`` was kept."""
-        self._counts.append(TierCount(tier, 0, proposed, accepted, 0.0))
-        self._verdicts.append(Verdict(tier, verifier, proposed, accepted))
+    def tested(self, guess: Guess) -> None:
+        """Note a guess, and how much of it was kept."""
+        self._guesses.append(guess)
 
-    def so_far(self) -> tuple[tuple[Pass, ...], tuple[Verdict, ...]]:
-        """Passes and verdicts since the last `take`, left in place."""
-        return self._timed(), tuple(self._verdicts)
+    def so_far(self) -> tuple[tuple[Pass, ...], tuple[Guess, ...]]:
+        """Passes and guesses since the last `take`, left in place."""
+        return self._timed(), tuple(self._guesses)
 
-    def take(self) -> tuple[tuple[Pass, ...], tuple[TierCount, ...], tuple[Transfer, ...]]:
+    def take(self) -> Noted:
         """What was noted since the last call."""
         transfers = self.ledger.since(self._mark)
-        passes = self._timed()
+        passes, guesses = self.so_far()
         counts = [TierCount(p.tier, 1, 0, 0, p.ms) for p in passes]
-        out = passes, count_tiers([*counts, *self._counts]), transfers
+        counts += [TierCount(g.tier, 0, len(g.tokens), g.accepted, 0.0) for g in guesses]
         self._mark += len(transfers)
-        self._passes, self._counts, self._verdicts = [], [], []
-        return out
+        self._passes, self._guesses = [], []
+        return Noted(passes, count_tiers(counts), transfers, guesses)
 
     def _timed(self) -> tuple[Pass, ...]:
         """The passes noted, with their times: a GPU tells them once it has come by."""

@@ -54,8 +54,7 @@ def measured_step_seconds(pair: Pair) -> float:
             reader.prefill(tokens[:8])
             for end in range(9, 17):
                 reader.read(tokens[:end], rows=1)
-        passes, _, _ = recorder.take()
-        pair.step_seconds = min(p.ms for p in passes[1:]) / 1e3
+        pair.step_seconds = min(p.ms for p in recorder.take().passes[1:]) / 1e3
     return pair.step_seconds
 
 
@@ -128,8 +127,10 @@ class Run:
             reader.prefill(self.prompt[:-1])
         link.drain()
         self.prefill_seconds = time.perf_counter() - start
-        passes, _, transfers = self.recorder.take()
-        event = Prefill(len(self.prompt), self.prefill_seconds, passes, transfers, self.memory)
+        noted = self.recorder.take()
+        event = Prefill(
+            len(self.prompt), self.prefill_seconds, noted.passes, noted.transfers, self.memory
+        )
         return tiers, event
 
     @torch.inference_mode()
@@ -147,8 +148,8 @@ class Run:
         if self.ending.over:
             link.drain()
         link.collect()
-        passes, counts, transfers = self.recorder.take()
-        proposer = counts[-2] if len(counts) > 1 else None
+        noted = self.recorder.take()
+        proposer = noted.tiers[-2] if len(noted.tiers) > 1 else None
         event = Round(
             index=len(self.rounds),
             start=start,
@@ -159,9 +160,10 @@ class Run:
             proposed=proposer.proposed if proposer else 0,
             accepted=proposer.accepted if proposer else 0,
             plan=tiers.plan,
-            tiers=counts,
-            passes=passes,
-            transfers=transfers,
+            guesses=noted.guesses,
+            tiers=noted.tiers,
+            passes=noted.passes,
+            transfers=noted.transfers,
         )
         self.rounds.append(event)
         return event
@@ -172,6 +174,8 @@ class Run:
         transfers = self.ledger.since()
         decode_transfers = [t for t in transfers if t.purpose != "prefill"]
         proposed_rounds = len(self.rounds) or 1
+        counts = count_tiers(count for done in self.rounds for count in done.tiers)
+        passes = [one for done in self.rounds for one in done.passes]
         return RunSummary(
             tokens=tuple(tokens),
             text=self.ending.text,
@@ -181,7 +185,10 @@ class Run:
             prefill_seconds=self.prefill_seconds,
             rounds=len(self.rounds),
             accepted_per_round=sum(done.accepted for done in self.rounds) / proposed_rounds,
-            tiers=count_tiers(count for done in self.rounds for count in done.tiers),
+            tiers=counts,
+            kv_read_bytes=tuple(
+                sum(one.kv_bytes for one in passes if one.tier == count.tier) for count in counts
+            ),
             link=LinkSummary(
                 link.kind,
                 link.gbps,
@@ -189,7 +196,7 @@ class Run:
                 total_bytes(transfers, "to_host"),
                 sum(t.ms for t in decode_transfers),
             ),
-            residency=Residency.of(p for done in self.rounds for p in done.passes),
+            residency=Residency.of(passes),
             memory=self.memory,
             cancelled=cancelled,
             config={
