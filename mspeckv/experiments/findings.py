@@ -1,0 +1,297 @@
+"""What an experiment shows, in sentences made from its numbers and the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+
+from mspeckv.experiments.matching import Match
+from mspeckv.experiments.published import Published
+from mspeckv.experiments.report_style import axis_words
+from mspeckv.experiments.statistics import Comparison, Table
+
+CLIFF_RISE = 1.5
+"""A step between neighbours counts as a cliff when speed rises by this factor at least ..."""
+CLIFF_LEAD = 2.0
+"""... and its rise per layer (of the logarithm) is this many times that of any other step."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the numbers say.
+
+    Attributes:
+        topic: what it is about, in a word or two.
+        text: one or two sentences.
+        holds: whether what was expected (the published claim, a target) is so here; None where
+            nothing was.
+    """
+
+    topic: str
+    text: str
+    holds: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed`` or nothing."""
+        return {True: "met", False: "missed", None: ""}[self.holds]
+
+
+def findings(match: Match) -> tuple[Finding, ...]:
+    """Everything that can be said of one experiment's table, failures first."""
+    table, paper = match.table, match.paper
+    parts: list[Iterator[Finding]] = [_failures(table), _order(match)]
+    parts += [_targets(match, reference) for reference in match.references]
+    parts += [part(match) for part in _OWN[table.experiment]]
+    parts += [_control(table), _spread(table, paper)]
+    return tuple(finding for part in parts for finding in part)
+
+
+def cliff(speeds: Mapping[int, float]) -> tuple[int, int, float] | None:
+    """The two neighbouring values between which speed jumps, and by what factor.
+
+    None where no step stands out: see `CLIFF_RISE` and `CLIFF_LEAD`.
+    """
+    places = sorted(speeds)
+    steps = [
+        (log(speeds[high] / speeds[low]) / (high - low), low, high)
+        for low, high in pairwise(places)
+    ]
+    if not steps:
+        return None
+    steepest, low, high = max(steps)
+    others = [rise for rise, start, _ in steps if start != low]
+    factor = speeds[high] / speeds[low]
+    stands_out = all(steepest >= CLIFF_LEAD * rise for rise in others)
+    return (low, high, factor) if factor >= CLIFF_RISE and stands_out else None
+
+
+def _failures(table: Table) -> Iterator[Finding]:
+    failed = table.failed
+    if failed:
+        named = "; ".join(
+            f"{variant} at {axis_words(table.axis)} {value}, seed {seed}: {error}"
+            for value, variant, seed, error in failed
+        )
+        yield Finding(
+            "failed trials", f"{len(failed)} failed and stand in no mean: {named}.", False
+        )
+    missing = [
+        f"{variant} at {value}"
+        for value in table.values
+        for variant in table.variants
+        if (value, variant) not in table.cells
+    ]
+    if missing:
+        yield Finding("not run", f"No trial yet of {', '.join(missing)}.")
+
+
+def _order(match: Match) -> Iterator[Finding]:
+    """Whether methods stand in the published order at every value."""
+    table, kept, told, other = match.table, 0, 0, []
+    for value in table.values:
+        paper = match.value(value)
+        names = [name for name in match.paper.methods if table.speed(value, name) is not None]
+        if paper is None or len(names) < 2:
+            continue
+        ours = sorted(names, key=lambda name: -(table.speed(value, name) or 0.0))
+        theirs = sorted(names, key=lambda name: -match.paper.speeds[paper, name].mean)
+        told += 1
+        kept += ours == theirs
+        if ours != theirs:
+            other.append(f"at {value} it is {' > '.join(ours)}, published {' > '.join(theirs)}")
+    if told:
+        words = f"The published order of methods by speed holds at {kept} of {told} values"
+        yield Finding("order", f"{words}{': ' if other else ''}{'; '.join(other)}.", not other)
+
+
+def _targets(match: Match, reference: str) -> Iterator[Finding]:
+    """Mspeckv's speed-up over a reference beside the published one."""
+    found = [
+        (one, match.speedup(one.value, "mspeckv", reference))
+        for one in _along(match.table, "mspeckv", reference)
+    ]
+    known = [(one, paper.mean) for one, paper in found if paper is not None]
+    if known:
+        parts = [
+            f"{one.value}: {one.text()}, published {paper:.2f}x"
+            f"{'' if one.speedup.mean >= paper else ' (less)'}"
+            for one, paper in known
+        ]
+        words = f"mspeckv over {reference} by {axis_words(match.table.axis)}: {'; '.join(parts)}."
+        met = all(one.speedup.mean >= paper for one, paper in known)
+        yield Finding(f"speed-up over {reference}", words, met)
+
+
+def _growth(match: Match) -> Iterator[Finding]:
+    """A1: the speed-up grows with the context."""
+    along = _along(match.table, "mspeckv", "autoregressive")
+    if len(along) < 2:
+        return
+    first, last = along[0], along[-1]
+    ours = last.speedup.mean / first.speedup.mean
+    papers = [match.speedup(one.value, "mspeckv", "autoregressive") for one in (first, last)]
+    text = (
+        f"From {first.value} to {last.value} prompt tokens the speed-up over autoregressive "
+        f"becomes {ours:.1f} times as large"
+    )
+    if papers[0] is not None and papers[1] is not None:
+        text += f" (published {papers[1].mean / papers[0].mean:.1f})"
+    yield Finding("context", f"{text}: the longer the context, the more KV has to move.", ours > 1)
+
+
+def _quantization(match: Match) -> Iterator[Finding]:
+    """A2: what int8 does where no layer is resident, and what residency adds."""
+    along = _along(match.table, "mspeckv", "triforce")
+    alone = next((one for one in along if one.value == 0), None)
+    if alone is not None:
+        paper = match.speedup(0, "mspeckv", "triforce")
+        told = "" if paper is None else f"; published {paper.text()}x"
+        text = f"With no layer resident, quantization alone gives {alone.text()}{told}"
+        if alone.interval is not None:
+            within = alone.interval[0] <= 1 <= alone.interval[1]
+            text += ". The interval " + ("holds 1: no gain is shown" if within else "leaves 1 out")
+        yield Finding("quantization alone", f"{text}.")
+    if alone is not None and along[-1] is not alone:
+        full = along[-1]
+        share = full.speedup.mean / alone.speedup.mean
+        text = f"{full.value} resident layers make that {full.text()}, {share:.2f} times as much"
+        yield Finding("residency", f"{text}: what no longer moves is what pays.", share > 1)
+    lru = _along(match.table, "mspeckv-lru", "mspeckv")
+    if lru:
+        parts = [f"{one.value}: {one.text()}" for one in lru]
+        yield Finding("LRU", f"The LRU policy over fixed places: {'; '.join(parts)}.")
+
+
+def _one_column(match: Match) -> Iterator[Finding]:
+    """A2: triforce ignores resident layers, so its column is one configuration read repeatedly."""
+    speeds = _series(match.table, "triforce")
+    if len(speeds) < 2:
+        return
+    low, high = min(speeds.values()), max(speeds.values())
+    paper = [match.paper.speeds[value, "triforce"].mean for value in match.paper.values]
+    text = (
+        f"triforce has nothing quantized to keep resident, so its {len(speeds)} cells are one "
+        f"configuration: they differ by {high / low - 1:.0%} (published "
+        f"{max(paper) / min(paper) - 1:.0%}), which is noise of measuring and nothing else"
+    )
+    yield Finding("one configuration", f"{text}.")
+
+
+def _cliff(match: Match) -> Iterator[Finding]:
+    """B1: where speed jumps, under fixed places and under LRU, here and in the published table."""
+    expected = {"mspeckv": False, "mspeckv-lru": True}
+    for variant, wanted in expected.items():
+        speeds = _series(match.table, variant)
+        if len(speeds) < 2:
+            continue
+        found = cliff(speeds)
+        if found is None:
+            most = max(speeds[high] / speeds[low] for low, high in pairwise(sorted(speeds)))
+            text = f"{variant}: no cliff, the largest step between neighbours is {most:.2f}x"
+        else:
+            text = f"{variant}: a cliff, {found[2]:.2f}x between {found[0]} and {found[1]}"
+        rates = [match.table.cells[value, variant].hit_rate for value in sorted(speeds)]
+        hits = ", ".join("none packed" if rate is None else f"{rate:.0%}" for rate in rates)
+        policy = "fixed places" if variant == "mspeckv" else "LRU"
+        yield Finding(
+            f"cliff, {policy}",
+            f"{text}. Packed layers found on the device, by {axis_words(match.table.axis)} "
+            f"{', '.join(map(str, sorted(speeds)))}: {hits} (counted).",
+            (found is not None) == wanted,
+        )
+    paper = cliff(
+        {value: match.paper.speeds[value, "mspeckv"].mean for value in match.paper.values}
+    )
+    if paper is not None:
+        text = f"The published mspeckv, which keeps layers by LRU, has one of {paper[2]:.2f}x"
+        yield Finding("cliff, published", f"{text} between {paper[0]} and {paper[1]}.")
+
+
+def _length(match: Match) -> Iterator[Finding]:
+    """B2: whether the speed-up depends on how much is written."""
+    along = _along(match.table, "mspeckv", "triforce")
+    if len(along) < 2:
+        return
+    gains = [one.speedup.mean for one in along]
+    papers = [match.speedup(one.value, "mspeckv", "triforce") for one in along]
+    known = [paper.mean for paper in papers if paper is not None]
+    text = (
+        f"From {along[0].value} to {along[-1].value} new tokens the speed-up over triforce stays "
+        f"between {min(gains):.2f}x and {max(gains):.2f}x"
+    )
+    if known:
+        text += f" (published {min(known):.2f}x to {max(known):.2f}x)"
+    yield Finding("output length", f"{text}.", min(gains) > 1)
+
+
+def _control(table: Table) -> Iterator[Finding]:
+    """What plain decoding does when it gets all its KV on the device."""
+    along = _along(table, "mspeckv", "control")
+    if not along:
+        return
+    parts = [f"{one.value}: {one.text()}" for one in along]
+    sure = [one for one in along if one.interval is not None]
+    ahead = sum(one.interval[0] > 1 for one in sure if one.interval)
+    behind = sum(one.interval[1] < 1 for one in sure if one.interval)
+    text = (
+        "Against the control, autoregressive with all KV on the device and nothing to fetch, "
+        f"mspeckv makes {'; '.join(parts)}"
+    )
+    if sure:
+        text += f": surely faster at {ahead}, surely slower at {behind} of {len(sure)} values"
+    memory = _device_kv(table, along)
+    if memory is not None:
+        text += f". Its KV of the full context takes {memory:.0%} of the control's (modelled)"
+    yield Finding("equal-memory control", f"{text}.")
+
+
+def _device_kv(table: Table, along: Sequence[Comparison]) -> float | None:
+    """Mspeckv's on-chip and resident bytes over the control's, at the last value."""
+    sizes = []
+    for variant in ("mspeckv", "control"):
+        row = next(iter(table.cells[along[-1].value, variant].finished.values()))
+        memory = (row.result or {})["memory"]
+        sizes.append(memory["on_chip_bytes"] + memory["resident_bytes"])
+    return sizes[0] / sizes[1] if sizes[1] else None
+
+
+def _spread(table: Table, paper: Published) -> Iterator[Finding]:
+    """How far seeds differ, here and in the published table."""
+    spreads = [
+        (speed.std / speed.mean, cell.variant, cell.value)
+        for cell in table.cells.values()
+        if (speed := cell.speed) is not None and speed.std is not None
+    ]
+    known = [one.std / one.mean for one in paper.speeds.values() if one.std is not None]
+    if not spreads:
+        yield Finding("spread", "One seed each: how far seeds differ is not known.")
+        return
+    most, variant, value = max(spreads)
+    yield Finding(
+        "spread",
+        f"Over {len(table.seeds)} seeds the standard deviation is at most {most:.0%} of the mean "
+        f"({variant} at {value}); published, at most {max(known):.0%}.",
+    )
+
+
+def _along(table: Table, variant: str, reference: str) -> list[Comparison]:
+    """The comparison at every value where there is one."""
+    found = (table.compare(value, variant, reference) for value in table.values)
+    return [one for one in found if one is not None]
+
+
+def _series(table: Table, variant: str) -> dict[int, float]:
+    """Mean tokens per second at every value where there is one."""
+    found = {value: table.speed(value, variant) for value in table.values}
+    return {value: speed for value, speed in found.items() if speed is not None}
+
+
+_OWN: dict[str, tuple[Callable[[Match], Iterator[Finding]], ...]] = {
+    "A1": (_growth,),
+    "A2": (_quantization, _one_column),
+    "B1": (_cliff,),
+    "B2": (_length,),
+}

@@ -1,0 +1,69 @@
+"""Which published figure stands beside which of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mspeckv.experiments.definitions import Experiment, experiment
+from mspeckv.experiments.published import Published, published
+from mspeckv.experiments.row import Row
+from mspeckv.experiments.statistics import Spread, Table, summarise
+
+
+@dataclass(frozen=True)
+class Match:
+    """A table and the published figures beside it.
+
+    Values stand for one another by their place: the first of the experiment's values is the first
+    of the published table's, whatever they are scaled by.
+    """
+
+    table: Table
+    paper: Published
+    experiment: Experiment
+
+    @classmethod
+    def of(cls, table: Table) -> Match:
+        """The published figures of the table's experiment.
+
+        Raises:
+            ValueError: an experiment or preset that is not defined.
+        """
+        known = experiment(table.experiment, table.preset)
+        return cls(table, published(table.experiment), known)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What the published speed-ups are over."""
+        return tuple(dict.fromkeys((self.experiment.reference, "triforce")))
+
+    def value(self, value: int) -> int | None:
+        """The published value that ours stands for; None where it stands for none."""
+        if value not in self.experiment.values:
+            return None
+        return self.paper.values[self.experiment.values.index(value)]
+
+    def speed(self, value: int, method: str) -> Spread | None:
+        """Published tokens per second."""
+        place = self.value(value)
+        return None if place is None else self.paper.speeds.get((place, method))
+
+    def accepted(self, value: int, method: str) -> Spread | None:
+        """Published guesses kept per round."""
+        place = self.value(value)
+        return None if place is None else self.paper.accepted.get((place, method))
+
+    def speedup(self, value: int, method: str, reference: str) -> Spread | None:
+        """Published speed-up."""
+        place = self.value(value)
+        return None if place is None else self.paper.speedups.get((place, method, reference))
+
+
+def match_rows(rows: Iterable[Row]) -> tuple[Match, ...]:
+    """Every experiment in ``rows``, summarised, beside what was published.
+
+    Raises:
+        ValueError: an experiment or preset that is not defined.
+    """
+    return tuple(Match.of(table) for table in summarise(rows))

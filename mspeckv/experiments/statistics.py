@@ -1,0 +1,269 @@
+"""What rows say: mean and spread of each cell, and methods compared seed by seed.
+
+Methods are paired by seed, since a seed fixes the order of methods and what the machine was doing
+meanwhile; the interval is a percentile bootstrap of the mean speed-up (Efron and Tibshirani, "An
+Introduction to the Bootstrap", chapter 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from mspeckv.experiments.definitions import VARIANTS
+from mspeckv.experiments.row import Row
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean and the sample standard deviation (divisor n - 1; None where n is 1)."""
+
+    mean: float
+    std: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        data = np.asarray(values, dtype=np.float64)
+        return cls(float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None)
+
+    def text(self, digits: int = 2) -> str:
+        """``12.42 ± 4.40``, or the mean alone."""
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One variant at one place of the axis, over its seeds.
+
+    Attributes:
+        finished: rows that ended well and produced tokens, by seed.
+        failed: what went wrong, by seed.
+    """
+
+    value: int
+    variant: str
+    finished: Mapping[int, Row]
+    failed: Mapping[int, str]
+
+    @property
+    def speeds(self) -> dict[int, float]:
+        """Tokens per second, by seed."""
+        return {seed: _result(row, "tokens_per_second") for seed, row in self.finished.items()}
+
+    @property
+    def speed(self) -> Spread | None:
+        """Tokens per second."""
+        return _spread(self.speeds.values())
+
+    @property
+    def latency(self) -> Spread | None:
+        """Milliseconds per token."""
+        return _spread(_result(row, "ms_per_token") for row in self.finished.values())
+
+    @property
+    def accepted(self) -> Spread | None:
+        """Guesses that tier 2 kept per round; None for methods that do not guess."""
+        guessed = [row for row in self.finished.values() if _proposed(row)]
+        return _spread(_result(row, "accepted_per_round") for row in guessed)
+
+    @property
+    def link(self) -> Spread | None:
+        """Bytes over the link per token while decoding (counted)."""
+        return _spread(row.link_bytes_per_token for row in self.finished.values())
+
+    @property
+    def kv_read(self) -> dict[int, Spread]:
+        """Bytes of KV that each tier's attention read per token (counted)."""
+        by_tier: dict[int, list[float]] = {}
+        for row in self.finished.values():
+            for tier, size in row.kv_read_per_token.items():
+                by_tier.setdefault(int(tier), []).append(size)
+        return {tier: Spread.of(sizes) for tier, sizes in sorted(by_tier.items())}
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of packed layers that tier 2 found on the device, over all seeds together."""
+        counts = [(row.result or {}).get("residency", {}) for row in self.finished.values()]
+        hits, misses = (sum(one.get(name, 0) for one in counts) for name in ("hits", "misses"))
+        return hits / (hits + misses) if hits + misses else None
+
+    @property
+    def clock(self) -> str:
+        """``emulated`` where a throttled copy stood in for the link, else ``measured``."""
+        kinds = {(row.result or {})["link"]["kind"] for row in self.finished.values()}
+        return "emulated" if "emulated" in kinds else "measured"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two variants at one place of the axis, seed by seed.
+
+    Attributes:
+        seeds: those that both finished.
+        delta: tokens per second more than the reference.
+        speedup: tokens per second over the reference's; the mean is over the seeds' ratios.
+        interval: bootstrap interval of that mean at `CONFIDENCE`; None with a single seed.
+    """
+
+    value: int
+    variant: str
+    reference: str
+    seeds: tuple[int, ...]
+    delta: Spread
+    speedup: Spread
+    interval: tuple[float, float] | None
+
+    def text(self, digits: int = 2) -> str:
+        """``4.75x [4.60, 4.90]``."""
+        between = ""
+        if self.interval is not None:
+            between = f" [{self.interval[0]:.{digits}f}, {self.interval[1]:.{digits}f}]"
+        return f"{self.speedup.mean:.{digits}f}x{between}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One experiment under one preset.
+
+    Attributes:
+        axis: what `values` are, such as ``prefill``.
+        cells: by value and variant; only what was tried is there.
+        machines: every machine that rows were made on.
+        versions: every set of versions that they were made with.
+    """
+
+    experiment: str
+    preset: str
+    axis: str
+    values: tuple[int, ...]
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: Mapping[tuple[int, str], Outcome]
+    machines: tuple[str, ...]
+    versions: tuple[str, ...]
+
+    @property
+    def failed(self) -> tuple[tuple[int, str, int, str], ...]:
+        """Failed trials: value, variant, seed, error."""
+        cells = self.cells.values()
+        return tuple((c.value, c.variant, s, e) for c in cells for s, e in c.failed.items())
+
+    @property
+    def clock(self) -> str:
+        """The label of the table's times."""
+        clocks = {cell.clock for cell in self.cells.values() if cell.finished}
+        return "emulated" if "emulated" in clocks else "measured"
+
+    def speed(self, value: int, variant: str) -> float | None:
+        """Mean tokens per second; None where there is no finished trial."""
+        cell = self.cells.get((value, variant))
+        return cell.speed.mean if cell is not None and cell.speed is not None else None
+
+    def compare(self, value: int, variant: str, reference: str) -> Comparison | None:
+        """Seed by seed; None where no seed finished both."""
+        one, other = self.cells.get((value, variant)), self.cells.get((value, reference))
+        if one is None or other is None:
+            return None
+        ours, theirs = one.speeds, other.speeds
+        seeds = tuple(seed for seed in ours if seed in theirs)
+        if not seeds:
+            return None
+        ratios = [ours[seed] / theirs[seed] for seed in seeds]
+        return Comparison(
+            value,
+            variant,
+            reference,
+            seeds,
+            Spread.of([ours[seed] - theirs[seed] for seed in seeds]),
+            Spread.of(ratios),
+            bootstrap_interval(ratios),
+        )
+
+
+def summarise(rows: Iterable[Row]) -> tuple[Table, ...]:
+    """One table per experiment and preset, in the order of their names."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.experiment, row.preset), []).append(row)
+    return tuple(_table(groups[name]) for name in sorted(groups))
+
+
+def bootstrap_interval(
+    values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of the mean; None for fewer than two values.
+
+    Where all resamples are few enough (five values: 3125), each is taken once, so that nothing is
+    left to chance; else `RESAMPLES` are drawn with ``seed``.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    count = len(data)
+    if count < 2:
+        return None
+    if count**count <= RESAMPLES:
+        picks = np.array(list(product(range(count), repeat=count)))
+    else:
+        picks = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    rest = (1 - confidence) / 2
+    low, high = np.quantile(data[picks].mean(axis=1), [rest, 1 - rest])
+    return float(low), float(high)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    cells: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row.value, row.variant), []).append(row)
+    variants = {row.variant for row in rows}
+    known = [name for name in VARIANTS if name in variants]
+    first = rows[0]
+    return Table(
+        first.experiment,
+        first.preset,
+        first.axis,
+        tuple(sorted({row.value for row in rows})),
+        (*known, *sorted(variants.difference(VARIANTS))),
+        tuple(sorted({row.seed for row in rows})),
+        {place: _outcome(*place, found) for place, found in cells.items()},
+        tuple(sorted({_named(row.hardware) for row in rows})),
+        tuple(sorted({_named({**row.versions, "mspeckv": row.mspeckv}) for row in rows})),
+    )
+
+
+def _outcome(value: int, variant: str, rows: Sequence[Row]) -> Outcome:
+    finished: dict[int, Row] = {}
+    failed: dict[int, str] = {}
+    for row in sorted(rows, key=lambda one: one.seed):
+        if not row.ok or row.result is None:
+            failed[row.seed] = row.error or "no result"
+        elif not row.result["tokens_per_second"]:
+            failed[row.seed] = "it produced no token"
+        else:
+            finished[row.seed] = row
+    return Outcome(value, variant, finished, failed)
+
+
+def _result(row: Row, name: str) -> float:
+    assert row.result is not None
+    return float(row.result[name])
+
+
+def _proposed(row: Row) -> int:
+    assert row.result is not None
+    return sum(tier["proposed"] for tier in row.result["tiers"])
+
+
+def _spread(values: Iterable[float]) -> Spread | None:
+    found = list(values)
+    return Spread.of(found) if found else None
+
+
+def _named(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
