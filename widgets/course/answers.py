@@ -1,0 +1,73 @@
+"""Judgements that several checkers share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mspeckv_widgets.course.exercise import Verdict
+
+from mspeckv import RunSummary
+
+
+def near(found: Any, right: float, share: float, why: str) -> Verdict:
+    """Whether a number is within ``share`` of the right one; the wrong side is told, not the value.
+
+    Args:
+        why: one line for the right answer.
+    """
+    number = as_number(found)
+    if number is None:
+        return Verdict(False, f"a number is asked for, this is {short(found)}")
+    if math.isclose(number, right, rel_tol=share, abs_tol=1e-12):
+        return Verdict(True, why)
+    side = "too large" if number > right else "too small"
+    factor = number / right if right else math.inf
+    known = factor if factor >= 1 else 1 / factor if factor > 0 else math.inf
+    far = f", by a factor of about {known:.2g}" if math.isfinite(known) else ""
+    return Verdict(False, f"{number:.6g} is {side}{far}")
+
+
+def same_function(
+    found: Any,
+    right: Callable[..., float],
+    cases: Sequence[tuple[Any, ...]],
+    why: str,
+    share: float = 1e-6,
+) -> Verdict:
+    """Whether a function gives what ``right`` gives for every case."""
+    if not callable(found):
+        return Verdict(False, f"a function is asked for, this is {short(found)}")
+    for case in cases:
+        gave, wanted = found(*case), right(*case)
+        number = as_number(gave)
+        called = f"called with {', '.join(short(part) for part in case)}"
+        if number is None:
+            return Verdict(False, f"{called}, it returned {short(gave)} instead of a number")
+        if not math.isclose(number, wanted, rel_tol=share, abs_tol=1e-9):
+            return Verdict(False, f"{called}, it returned {number:.6g}; {wanted:.6g} is right")
+    return Verdict(True, why)
+
+
+def is_run(found: Any) -> Verdict | None:
+    """A complaint where a run's summary is asked for and something else came."""
+    if isinstance(found, RunSummary):
+        return None
+    return Verdict(False, f"what generate(...) returned is asked for, this is {short(found)}")
+
+
+def as_number(found: Any) -> float | None:
+    """A plain float of whatever kind of number was given; None where it is none."""
+    if isinstance(found, (bool, str)):
+        return None
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        return None
+
+
+def short(found: Any) -> str:
+    """A value as text that fits on a line."""
+    text = repr(found)
+    return text if len(text) <= 60 else text[:57] + "..."

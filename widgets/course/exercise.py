@@ -1,0 +1,84 @@
+"""What an exercise is, how a lab finds its own, and how an answer is judged."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mspeckv.config import refuse
+
+_PACKAGE = "mspeckv_widgets.course.exercises"
+_LAB_ID = re.compile(r"(\d\d)_\w+")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A checker's judgement.
+
+    Attributes:
+        passed: whether the answer holds.
+        message: one line: why it holds, or what is wrong with it.
+    """
+
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise of a lab.
+
+    Attributes:
+        title: the task in a few words.
+        check: judges an answer; what it raises counts as a wrong answer.
+        hint: shown until the exercise is solved; points the way without giving the answer.
+    """
+
+    title: str
+    check: Callable[[Any], Verdict]
+    hint: str
+
+
+def find_exercises(lab_id: str) -> dict[str, Exercise]:
+    """The exercises of a lab, by the two digits its id begins with.
+
+    Args:
+        lab_id: a notebook's stem, such as ``02_quantize``.
+
+    Raises:
+        ValueError: not such a stem, or there is no module of exercises for it.
+    """
+    found = _LAB_ID.fullmatch(lab_id)
+    if found is None:
+        raise refuse("lab_id", lab_id, "use the notebook's name, such as '00_start_here'")
+    name = f"{_PACKAGE}.lab{found[1]}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise refuse("lab_id", lab_id, f"no exercises lab{found[1]} are installed") from None
+    exercises: dict[str, Exercise] = module.EXERCISES
+    return exercises
+
+
+def judge(exercise: Exercise, answer: Any) -> Verdict:
+    """The verdict on an answer; an answer that makes the checker stumble is a wrong one."""
+    if is_open(answer):
+        return Verdict(False, "there is no answer yet: replace the ... and run the cell again")
+    try:
+        return exercise.check(answer)
+    except Exception as error:  # a learner's function may raise anything
+        return Verdict(False, f"this answer raised {type(error).__name__}: {error}")
+
+
+def is_open(answer: Any) -> bool:
+    """Whether an answer, or a part of it, is still the placeholder."""
+    if answer is None or answer is ...:
+        return True
+    if isinstance(answer, Mapping):
+        return any(is_open(part) for part in answer.values())
+    return isinstance(answer, (tuple, list)) and any(is_open(part) for part in answer)

@@ -1,0 +1,151 @@
+"""A question with a control for the guess, and the guess beside the result."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as ipw
+from mspeckv_widgets.course.progress import Answer, PredictionRecord
+from mspeckv_widgets.theme import STYLE_SHEET
+
+from mspeckv.config import refuse
+
+
+class PredictBox:
+    """The widget of one prediction: question, labelled control, a button that records.
+
+    Args:
+        name: the prediction's id, such as ``p1``.
+        question: what is asked.
+        unit: of a number; empty where it has none.
+        choices: the answers to choose from; empty where a number is asked for.
+        record: called with a guess that was made with the control.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        question: str,
+        unit: str,
+        choices: Sequence[str],
+        record: Callable[[Answer], None],
+    ) -> None:
+        self.name, self.question, self.unit = name, question, unit
+        self.choices = tuple(choices)
+        self._record = record
+        words = f"Your guess for {name}"
+        if self.choices:
+            self.control: Any = ipw.RadioButtons(
+                options=self.choices, value=None, description=words, layout={"width": "auto"}
+            )
+        else:
+            # a text field, so that it can be empty before there is a guess
+            self.control = ipw.Text(
+                placeholder="a number", description=words + (f" ({unit})" if unit else "")
+            )
+        self.control.style.description_width = "initial"
+        self.button = ipw.Button(description="Record guess", tooltip=f"Record the guess for {name}")
+        self.button.on_click(lambda _: self.press())
+        self.status = ipw.HTML()
+        asked = html.escape(question)
+        self.panel = ipw.VBox(
+            [
+                ipw.HTML(f'{STYLE_SHEET}<div class="mskv-title">Predict {name}: {asked}</div>'),
+                self.control,
+                ipw.HBox([self.button, self.status], layout={"align_items": "center"}),
+            ]
+        )
+        self.panel.add_class("mskv-panel")
+
+    def press(self) -> None:
+        """What the button does: record what the control holds, or say why that cannot be."""
+        try:
+            self._record(self.parse(self.control.value))
+        except ValueError as error:
+            self.say(str(error), "mskv-error")
+
+    def parse(self, guess: Any) -> Answer:
+        """A guess or a result as it is recorded.
+
+        Raises:
+            ValueError: neither a finite number nor, where there are some, one of the choices.
+        """
+        if self.choices:
+            if guess not in self.choices:
+                raise refuse(self.name, guess, f"choose one of: {', '.join(self.choices)}")
+            return str(guess)
+        return parse_number(self.name, guess)
+
+    def show(self, record: PredictionRecord) -> None:
+        """Put a recorded guess into the control, and say what is recorded."""
+        if record.guess is None:
+            self.control.value = None if self.choices else ""
+        else:
+            self.control.value = record.guess if self.choices else f"{record.guess:g}"
+        known = record.result is not None and record.guess is not None
+        self.control.disabled = self.button.disabled = known
+        self.say(status_of(record))
+
+    def say(self, words: str, kind: str = "mskv-small") -> None:
+        """Show one line under the control."""
+        self.status.value = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.panel._repr_mimebundle_(**kwargs)
+
+
+def parse_number(name: str, value: Any) -> float:
+    """A finite number, from a number or from text with a decimal point or comma.
+
+    Raises:
+        ValueError: it is none.
+    """
+    given = value.strip().replace(",", ".") if isinstance(value, str) else value
+    try:
+        number = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise refuse(name, value, "use a number, such as 12 or 0.5")
+    return number
+
+
+def status_of(record: PredictionRecord) -> str:
+    """What is recorded, in one line."""
+    if record.guess is None:
+        if record.result is None:
+            return "Guess before you run the next cell."
+        return "The result was shown before there was a guess; a guess now is marked as late."
+    guess = words_of(record.guess, record.unit)
+    if record.result is None:
+        return f"Recorded: {guess}. You may change it until the result is shown."
+    late = " (after the result)" if record.late else ""
+    return f"Recorded: {guess}{late}. The result: {words_of(record.result, record.unit)}."
+
+
+def words_of(answer: Answer | None, unit: str) -> str:
+    """An answer with its unit."""
+    if answer is None:
+        return "none"
+    return answer if isinstance(answer, str) else f"{answer:.4g} {unit}".strip()
+
+
+def compare(record: PredictionRecord) -> str:
+    """How the guess did, in words."""
+    guess, result = record.guess, record.result
+    if guess is None or result is None:
+        return "no guess was recorded"
+    if isinstance(guess, str) or isinstance(result, str):
+        return "as guessed" if guess == result else "not as guessed"
+    if guess == result:
+        return "exactly as guessed"
+    if guess * result <= 0:
+        return f"off by {abs(guess - result):.3g} {record.unit}".strip()
+    factor = max(guess / result, result / guess)
+    side = "too high" if abs(guess) > abs(result) else "too low"
+    if factor < 1.1:
+        return f"within {100 * (factor - 1):.0f} %"
+    return f"{side} by a factor of {factor:.3g}"
