@@ -65,10 +65,16 @@ def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int) -> i
     widths) beside the residual stream, its norm, and queries before and after rotation (6 hidden
     widths); the allocator's slack is inside these counts.
     """
+    hidden, inner = layer_widths(config)
+    return prompt * itemsize * (4 * inner + 6 * hidden)
+
+
+def layer_widths(config: PretrainedConfig) -> tuple[int, int]:
+    """Hidden and intermediate width of a decoder's layers."""
     text = config.get_text_config()
     hidden = int(text.hidden_size)
     inner = getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None) or 4 * hidden
-    return prompt * itemsize * (4 * int(inner) + 6 * hidden)
+    return hidden, int(inner)
 
 
 def predict(pair: Pair, config: RunConfig, prompt: int) -> Prediction:

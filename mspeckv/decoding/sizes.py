@@ -12,7 +12,7 @@ from mspeckv.models import Pair
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
-_WINDOW_SLACK = 64
+WINDOW_SLACK = 64
 """Tokens between two slides of the draft's window."""
 
 
@@ -34,7 +34,7 @@ class Sizes:
     def of(cls, config: RunConfig, prompt: int) -> Sizes:
         """Guesses never reach past the last wanted token, so it bounds every cache."""
         guess = config.speculation
-        slack = _WINDOW_SLACK + guess.longest_gamma + guess.longest_draft_gamma
+        slack = WINDOW_SLACK + guess.longest_gamma + guess.longest_draft_gamma
         return cls(prompt, prompt + config.new_tokens, slack)
 
     @property

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from mspeckv.config import KVPolicy, Speculation
 from mspeckv.kv.nibble import NibblePlanes
@@ -65,27 +68,90 @@ def needs_scratch(policy: KVPolicy, layers: int) -> bool:
     return packed_residents or "offloaded" in places
 
 
+@dataclass(frozen=True)
+class Packing:
+    """Bytes that a policy's places are made of; every field a number, or an array of them.
+
+    Attributes:
+        token: unquantized K and V of one token in one layer.
+        record: one block of one packed layer.
+        streamed: what of it crosses the link in a pass.
+        block: tokens per block.
+        tail: settled tokens that stay unquantized (`KVPolicy.tail`).
+        tail_slots: slots of a packed layer's float tail.
+        upper: what of an offloaded layer's block stays on the device.
+        float_residents: whether resident layers are kept unpacked.
+        ahead: offloaded layers that may be on their way at once.
+    """
+
+    token: Any
+    record: Any
+    streamed: Any
+    block: Any
+    tail: Any
+    tail_slots: Any
+    upper: Any
+    float_residents: Any
+    ahead: Any
+
+    @classmethod
+    def of(cls, shape: KVShape, policy: KVPolicy) -> Packing:
+        """The numbers of one policy."""
+        record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
+        return cls(
+            token=shape.token_bytes,
+            record=record,
+            streamed=streamed,
+            block=policy.block,
+            tail=policy.tail,
+            tail_slots=tail_tokens(policy),
+            # in nibble mode, what is not streamed of an offloaded layer's record
+            upper=record - streamed if policy.nibble else 0,
+            float_residents=policy.resident_format == "float",
+            ahead=policy.ahead,
+        )
+
+    def blocks(self, tokens: Any) -> Any:
+        """Blocks in packed form once ``tokens`` tokens are settled; see `packed_blocks`."""
+        return np.maximum(0, tokens - self.tail) // self.block
+
+
+def placed_sizes(
+    packing: Packing, on_chip: Any, resident: Any, offloaded: Any, cached: Any, capacity: Any
+) -> dict[str, Any]:
+    """Bytes of tier 2's cache by place, for one setting or arrays of them.
+
+    Args:
+        on_chip: layers unquantized on the device.
+        resident: layers quantized on the device, in places of their own.
+        offloaded: layers on the host.
+        cached: how many of those an LRU cache on the device holds as well.
+        capacity: most tokens.
+    """
+    blocks, floats = packing.blocks(capacity), capacity * packing.token
+    in_floats = packing.float_residents
+    packed_residents = np.where(in_floats, 0, resident)
+    tail = (offloaded + packed_residents) * packing.tail_slots * packing.token
+    slots = np.minimum(packing.ahead + cached, offloaded)
+    residents = np.where(in_floats, resident * floats, resident * blocks * packing.record)
+    return {
+        "on_chip": on_chip * floats,
+        "resident": residents + offloaded * blocks * packing.upper,
+        "offloaded": offloaded * blocks * packing.streamed,
+        "tail": tail,
+        "slots": slots * blocks * packing.streamed,
+        # where any layer has to be unpacked for its pass
+        "scratch": np.where(packed_residents + offloaded > 0, floats, 0),
+    }
+
+
 def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
     places = policy.placement(shape.layers)
-    on_chip, offloaded = places.count("on-chip"), places.count("offloaded")
-    resident = places.count("resident")
-    blocks = packed_blocks(policy, capacity)
-    floats = capacity * shape.token_bytes
-    record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
-    slots = min(policy.ahead + policy.cached_layers, offloaded)
-    in_floats = policy.resident_format == "float"
-    # in nibble mode, what is not streamed of an offloaded layer's record stays on the device
-    upper = record - streamed if policy.nibble else 0
+    counts = [places.count(place) for place in ("on-chip", "resident", "offloaded")]
+    sizes = placed_sizes(Packing.of(shape, policy), *counts, policy.cached_layers, capacity)
     return CacheSizes(
-        on_chip=on_chip * floats,
-        resident=resident * (floats if in_floats else blocks * record) + offloaded * blocks * upper,
-        offloaded=offloaded * blocks * streamed,
-        tail=(offloaded + (0 if in_floats else resident)) * tail_tokens(policy) * shape.token_bytes,
-        slots=slots * blocks * streamed,
-        scratch=floats if needs_scratch(policy, shape.layers) else 0,
-        retrieval=0,
-        streaming=0,
+        **{place: int(size) for place, size in sizes.items()}, retrieval=0, streaming=0
     )
 
 
@@ -110,15 +176,20 @@ class ChunkPlan:
     @classmethod
     def of(cls, speculation: Speculation, prompt: int) -> ChunkPlan:
         """Fill the budget: the recent window first, chunks with what is left."""
-        chunks = max(0, prompt - speculation.recent) // speculation.chunk
-        rest = prompt - chunks * speculation.chunk
-        chosen = min(chunks, max(0, speculation.budget - rest) // speculation.chunk)
-        return cls(prompt, speculation.chunk, chunks, chosen, rest)
+        counts = chunk_counts(speculation.budget, speculation.chunk, speculation.recent, prompt)
+        return cls(prompt, speculation.chunk, *(int(count) for count in counts))
 
     @property
     def kept(self) -> int:
         """Prompt tokens in the cache."""
         return self.chosen * self.chunk + self.rest
+
+
+def chunk_counts(budget: Any, chunk: Any, recent: Any, prompt: Any) -> tuple[Any, Any, Any]:
+    """Whole chunks, chosen ones and tokens after the last of a `ChunkPlan`; numbers or arrays."""
+    chunks = np.maximum(0, prompt - recent) // chunk
+    rest = prompt - chunks * chunk
+    return chunks, np.minimum(chunks, np.maximum(0, budget - rest) // chunk), rest
 
 
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
