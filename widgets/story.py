@@ -11,6 +11,7 @@ from mspeckv_widgets.theme import TIERS
 # Tokens of context decoded before a new one: some tokenizers drop a text's first space.
 _CONTEXT = 8
 _PARTIAL = "\ufffd"
+_FRAME = ";outline:2px solid var(--mskv-focus)"
 
 
 def split_text(tokenizer: Any, tokens: Sequence[int]) -> list[tuple[int, str]]:
@@ -34,6 +35,9 @@ def split_text(tokenizer: Any, tokens: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def _decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """Text of tokens; their ids where there is no tokenizer."""
+    if tokenizer is None:
+        return "".join(f"{token} " for token in tokens)
     return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
 
@@ -60,12 +64,17 @@ def legend_html() -> str:
     )
 
 
-def story_html(tokenizer: Any, tokens: Sequence[int], settled_by: Sequence[int]) -> str:
-    """The generated text as HTML, one span per token."""
+def story_html(
+    tokenizer: Any, tokens: Sequence[int], settled_by: Sequence[int], now: int | None = None
+) -> str:
+    """The generated text as HTML, one span per token; token ``now`` is framed."""
+    frame = ' aria-current="true"'
     spans = [
         f'<span class="mskv-token" data-tier="{settled_by[index]}" '
-        f'title="token {index + 1}: settled by tier {settled_by[index]}" '
-        f'style="{tier_style(settled_by[index])}">{html.escape(text)}</span>'
+        f'title="token {index + 1}: settled by tier {settled_by[index]}"'
+        f"{frame if index == now else ''} "
+        f'style="{tier_style(settled_by[index])}{_FRAME if index == now else ""}">'
+        f"{html.escape(text)}</span>"
         for index, text in split_text(tokenizer, tokens)
     ]
     body = "".join(spans) or '<em class="mskv-small">The text appears here.</em>'
