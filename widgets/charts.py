@@ -7,13 +7,14 @@ one message to the browser.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from mspeckv_widgets import record as series
 from mspeckv_widgets.record import RunRecord, Series
-from mspeckv_widgets.theme import FAINT, GRID, INK, PAST, PURPOSES, TIERS
+from mspeckv_widgets.theme import CLEAR, FAINT, GRID, INK, PAST, PURPOSES, TIERS
 from plotly.subplots import make_subplots
 
 LINK, ACCEPTANCE, LATENCY = 1, 2, 3
@@ -30,7 +31,32 @@ _UNITS = {
     LATENCY: "ms per round",
 }
 _PAST_WORDS = {LINK: "all", ACCEPTANCE: "kept by tier 2", LATENCY: "all tiers"}
-_TOP = {LINK: 1.0, ACCEPTANCE: 0.625, LATENCY: 0.26}
+_ROWS = (LINK, ACCEPTANCE, LATENCY)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the charts and their legends lie: legends beside them, or below where width lacks.
+
+    Attributes:
+        height: of the figure, in pixels.
+        domains: bottom and top of each chart, in shares of the figure.
+        legends: top of each legend, likewise.
+        legend_x: left edge of the legends, in widths of a chart.
+        orientation: of a legend's entries, as plotly says it.
+    """
+
+    height: int
+    domains: tuple[tuple[float, float], ...]
+    legends: tuple[float, ...]
+    legend_x: float
+    orientation: str
+
+
+WIDE = Spread(640, ((0.75, 1.0), (0.375, 0.625), (0.0, 0.25)), (1.0, 0.625, 0.26), 1.01, "v")
+NARROW = Spread(
+    1020, ((0.83, 1.0), (0.475, 0.645), (0.13, 0.29)), (0.785, 0.43, 0.085), 0.0, "h"
+)  # fmt: skip
 
 
 class Charts:
@@ -45,13 +71,12 @@ class Charts:
             make_subplots(
                 rows=3,
                 cols=1,
-                vertical_spacing=0.125,
-                subplot_titles=[_TITLES[row] for row in (LINK, ACCEPTANCE, LATENCY)],
+                subplot_titles=[_TITLES[row] for row in _ROWS],
             )
         )
         self._traces: dict[str, Any] = {}
         for age in range(len(PAST)):
-            for row in (LINK, ACCEPTANCE, LATENCY):
+            for row in _ROWS:
                 self._add_past(row, age)
         for purpose in PURPOSES:
             self._add_bar(purpose)
@@ -60,6 +85,7 @@ class Charts:
                 self._add_line(ACCEPTANCE, tier)
             self._add_line(LATENCY, tier)
         self._lay_out()
+        self.fit(narrow=False)
 
     def draw(self, current: RunRecord | None, past: Sequence[RunRecord]) -> None:
         """Show ``current`` in full and ``past`` (newest first) faded behind it."""
@@ -96,6 +122,19 @@ class Charts:
     def clear(self) -> None:
         """Empty every chart."""
         self.draw(None, ())
+
+    def fit(self, narrow: bool) -> None:
+        """Put the legends below the charts where there is no room beside them."""
+        spread = NARROW if narrow else WIDE
+        with self.figure.batch_update():
+            layout = self.figure.layout
+            layout.height = spread.height
+            for place, row in enumerate(_ROWS):
+                layout[f"yaxis{row if row > 1 else ''}"].domain = spread.domains[place]
+                layout.annotations[place].y = spread.domains[place][1]
+                layout[_LEGENDS[row]].update(
+                    x=spread.legend_x, y=spread.legends[place], orientation=spread.orientation
+                )
 
     def _add_past(self, row: int, age: int) -> None:
         style = PAST[age]
@@ -147,24 +186,22 @@ class Charts:
     def _lay_out(self) -> None:
         figure = self.figure
         legend = {
-            "x": 1.01,
             "xanchor": "left",
             "yanchor": "top",
             "font": {"size": 11},
-            "bgcolor": "rgba(255,255,255,0)",
+            "bgcolor": CLEAR,
             "tracegroupgap": 0,
         }
         figure.update_layout(
             barmode="stack",
             bargap=0.25,
-            height=640,
             autosize=True,
             margin={"l": 70, "r": 10, "t": 30, "b": 45},
-            paper_bgcolor="#ffffff",
-            plot_bgcolor="#ffffff",
+            paper_bgcolor=CLEAR,
+            plot_bgcolor=CLEAR,
             font={"color": INK, "size": 12},
             uirevision="keep",
-            **{_LEGENDS[row]: {**legend, "y": _TOP[row]} for row in _LEGENDS},
+            **dict.fromkeys(_LEGENDS.values(), legend),
         )
         figure.update_annotations(font={"size": 13, "color": INK}, x=0, xanchor="left")
         figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, title_standoff=4, rangemode="tozero")

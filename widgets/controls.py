@@ -56,8 +56,8 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
         "B1, what on-chip layers buy: run with on-chip 4, then 8, 12 and 15, and compare.",
     ),
 }
-_STYLE = {"description_width": "112px"}
-_LAYOUT = {"width": "330px"}
+_STYLE = {"description_width": "110px"}
+_LAYOUT = {"width": "348px", "max_width": "100%"}
 
 
 class Controls:
@@ -92,7 +92,7 @@ class Controls:
                 *(self.inputs[name] for name in ("gamma", "draft_gamma", "budget")),
                 *(self.inputs[name] for name in ("prefill", "new_tokens", "temperature", "seed")),
             ],
-            layout={"width": "350px", "flex": "0 0 auto"},
+            layout={"flex": "0 1 350px", "max_width": "100%"},
         )
         self._show_placement()
 

@@ -17,8 +17,7 @@ function render({ model, el }) {
   const code = document.createElement("pre");
   code.tabIndex = 0;
   code.setAttribute("aria-label", "Code of this setting");
-  code.style.cssText = "overflow-x:auto;margin:6px 0;padding:8px;line-height:1.4;" +
-    "font-size:13px;background:#f6f8fa;color:#1f2328;border-radius:4px";
+  code.className = "mskv-code";
   const show = () => { code.textContent = model.get("text"); said.textContent = ""; };
   const select = () => {
     const range = document.createRange();

@@ -11,6 +11,7 @@ from IPython.core import display
 from mspeckv_widgets.charts import Charts
 from mspeckv_widgets.controls import Controls
 from mspeckv_widgets.copybox import CopyBox
+from mspeckv_widgets.panel import panel
 from mspeckv_widgets.record import RunRecord
 from mspeckv_widgets.runner import Runner, State, View
 from mspeckv_widgets.scorecard import card_html, comparison_html, rounds_html
@@ -131,14 +132,15 @@ class LiveLab:
 
     def _assemble(self) -> Any:
         toolbar = widgets.HBox(
-            [self._run, self._stop, self._reset, self._status], layout={"align_items": "center"}
+            [self._run, self._stop, self._reset, self._status],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
         )
         top = widgets.HBox(
             [
                 self.controls.panel,
                 widgets.VBox(
                     [self.charts.figure],
-                    layout={"flex": "1 1 560px", "min_width": "480px", "overflow": "hidden"},
+                    layout={"flex": "1 1 400px", "min_width": "280px", "overflow": "hidden"},
                 ),
             ],
             layout={"flex_flow": "row wrap"},
@@ -148,27 +150,18 @@ class LiveLab:
                 widgets.HTML(f'<div class="mskv-title">Text as it is settled</div>{legend_html()}'),
                 self._story,
             ],
-            layout={"flex": "1 1 420px", "min_width": "300px", "padding": "0 12px 0 0"},
+            layout={"flex": "1 1 400px", "min_width": "280px", "padding": "0 12px 0 0"},
         )
         card = widgets.VBox(
             [widgets.HTML('<div class="mskv-title">Score card</div>'), self._card],
-            layout={"flex": "1 1 380px", "min_width": "300px"},
+            layout={"flex": "1 1 380px", "min_width": "280px"},
         )
         tabs = widgets.Tab(
             children=[self._comparison, self._rounds, self._code],
             titles=("Last runs", "Round by round", "Copy as code"),
         )
-        panel = widgets.VBox(
-            [
-                widgets.HTML(STYLE_SHEET),
-                toolbar,
-                top,
-                widgets.HBox([text, card], layout={"flex_flow": "row wrap"}),
-                tabs,
-            ]
-        )
-        panel.add_class("mskv-panel")
-        return panel
+        below = widgets.HBox([text, card], layout={"flex_flow": "row wrap"})
+        return panel("Live lab", [toolbar, top, below, tabs], self.charts.fit)
 
     def _show_code(self) -> None:
         try:

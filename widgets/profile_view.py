@@ -7,8 +7,9 @@ from typing import Any
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
+from mspeckv_widgets.panel import lay_out, panel
 from mspeckv_widgets.scorecard import readable_bytes, table_html
-from mspeckv_widgets.theme import FAINT, GRID, INK, PLACES, STYLE_SHEET, TIERS
+from mspeckv_widgets.theme import INK, PLACES, TIERS
 
 from mspeckv import Profile, RunSummary
 from mspeckv.profiling import Bar, Ceilings, StepRow
@@ -24,7 +25,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "kv/flush": ("#CC79A7", "."),
     "retrieval/score": ("#F0E442", "\\"),
     "retrieval/gather": ("#F0E442", "+"),
-    "sample": ("#000000", "-"),
+    "sample": ("#808080", "-"),
+    "record": ("#999933", "|"),
     "not attributed": ("#BBBBBB", ""),
 }
 """Colour and pattern of each step."""
@@ -38,9 +40,8 @@ class _View:
 
     def __init__(self, figure: Any, table: str) -> None:
         self.figure = figure
-        self.table = ipw.HTML(STYLE_SHEET + table)
-        self._box = ipw.VBox([figure, self.table])
-        self._box.add_class("mskv-panel")
+        self.table = ipw.HTML(table)
+        self._box = panel(figure.layout.title.text, [figure, self.table])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self._box._repr_mimebundle_(**kwargs)
@@ -244,16 +245,4 @@ def _gbps(bar: Bar) -> float:
 
 
 def _figure(title: str, height: int) -> Any:
-    figure = go.FigureWidget()
-    figure.update_layout(
-        title={"text": title, "font": {"size": 13}},
-        height=height,
-        autosize=True,
-        margin={"l": 90, "r": 10, "t": 35, "b": 45},
-        paper_bgcolor="#ffffff",
-        plot_bgcolor="#ffffff",
-        font={"color": INK, "size": 12},
-    )
-    figure.update_xaxes(gridcolor=GRID, linecolor=FAINT)
-    figure.update_yaxes(gridcolor=GRID, linecolor=FAINT)
-    return figure
+    return lay_out(go.FigureWidget(), title, height)

@@ -1,7 +1,12 @@
-"""How tiers, purposes and runs look, in one place.
+"""How tiers, purposes and runs look, in one place, by day and by night.
 
 Colours are Okabe and Ito's, which people with the common colour-vision deficiencies can tell
-apart; every colour comes with a second sign (dash, marker, pattern or underline).
+apart; every colour comes with a second sign (dash, marker, pattern or underline). They stand out
+from white and from black alike, so figures keep them in both of JupyterLab's themes.
+
+Ink, faint ink and grid lines do change. HTML says ``var(--mskv-ink)``; plotly knows no variables,
+so figures are drawn in `INK`, `FAINT` and `GRID`, and the style sheet repaints what has exactly
+those colours.
 """
 
 from __future__ import annotations
@@ -11,9 +16,53 @@ from typing import Literal
 
 Placement = Literal["on-chip", "resident", "offloaded"]
 
-INK = "#1f2328"
-FAINT = "#6b7280"
-GRID = "#e5e7eb"
+
+@dataclass(frozen=True)
+class Palette:
+    """What differs between light and dark: CSS colours by use.
+
+    Attributes:
+        ink: text and axes.
+        faint: captions, notes.
+        grid: grid and table lines.
+        paper: behind everything.
+        raised: behind code and quiet buttons.
+        error: behind an error's line.
+        focus: the ring around what the keyboard is at.
+        tints: behind text that tier 0, 1, 2 settled.
+    """
+
+    ink: str
+    faint: str
+    grid: str
+    paper: str
+    raised: str
+    error: str
+    focus: str
+    tints: tuple[str, str, str]
+
+    def variables(self) -> str:
+        """The palette as CSS custom properties."""
+        words = {
+            "ink": self.ink, "faint": self.faint, "grid": self.grid, "paper": self.paper,
+            "raised": self.raised, "error": self.error, "focus": self.focus,
+            **{f"tint-{tier}": tint for tier, tint in enumerate(self.tints)},
+        }  # fmt: skip
+        return "".join(f"--mskv-{name}:{colour};" for name, colour in words.items())
+
+
+LIGHT = Palette(
+    "#1f2328", "#5b6370", "#e5e7eb", "#ffffff", "#f0f1f3", "#fbe3d3", "#0072b2",
+    ("#fbe3d3", "#d9ecf8", "#d5f0e6"),
+)  # fmt: skip
+DARK = Palette(
+    "#eceff2", "#aab2bd", "#3a4048", "#111111", "#24282d", "#4a2408", "#56b4e9",
+    ("#55290a", "#0b3c5a", "#06442f"),
+)  # fmt: skip
+
+INK, FAINT, GRID = LIGHT.ink, LIGHT.faint, LIGHT.grid
+CLEAR = "rgba(0,0,0,0)"
+"""Background of figures: the panel's own shows through."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +73,7 @@ class TierStyle:
         name: short name for legends.
         role: what the tier does, in words.
         colour: line and underline colour.
-        tint: background of text the tier settled, light enough for dark ink.
+        tint: background of text the tier settled, as a CSS variable; ink is readable on it.
         dash: plotly line dash.
         marker: plotly marker symbol.
         underline: CSS line style under text the tier settled.
@@ -43,13 +92,20 @@ class TierStyle:
 
 TIERS: dict[int, TierStyle] = {
     0: TierStyle(
-        "tier 0", "draft", "#D55E00", "#fbe3d3", "dot", "circle", "dotted", "dotted underline"
+        "tier 0",
+        "draft",
+        "#D55E00",
+        "var(--mskv-tint-0)",
+        "dot",
+        "circle",
+        "dotted",
+        "dotted underline",
     ),
     1: TierStyle(
         "tier 1",
         "target, retrieved KV",
         "#0072B2",
-        "#d9ecf8",
+        "var(--mskv-tint-1)",
         "dash",
         "diamond",
         "dashed",
@@ -59,7 +115,7 @@ TIERS: dict[int, TierStyle] = {
         "tier 2",
         "target, full KV",
         "#009E73",
-        "#d5f0e6",
+        "var(--mskv-tint-2)",
         "solid",
         "square",
         "solid",
@@ -112,32 +168,63 @@ class PastStyle:
 
 
 PAST: tuple[PastStyle, ...] = (
-    PastStyle("#444444", "dash", 0.60),
-    PastStyle("#666666", "dot", 0.50),
-    PastStyle("#888888", "dashdot", 0.45),
+    PastStyle("#808080", "dash", 0.95),
+    PastStyle("#808080", "dot", 0.80),
+    PastStyle("#808080", "dashdot", 0.65),
 )
 
+
+def _repaint(colour: str, variable: str) -> str:
+    """Rules that give whatever a figure draws in ``colour`` the theme's colour instead."""
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "".join(
+        f'.mskv-panel .js-plotly-plot [style*="{part}: rgb({red}, {green}, {blue})"] '
+        f"{{ {part}: var(--mskv-{variable}) !important; }}\n"
+        for part in ("fill", "stroke")
+    )
+
+
 STYLE_SHEET = f"""<style>
-.mskv-panel {{ color: {INK}; background: #ffffff; }}
-.mskv-panel .widget-label, .mskv-panel .jupyter-widgets {{ color: {INK}; }}
+body {{ {LIGHT.variables()} }}
+body[data-jp-theme-light="false"] {{ {DARK.variables()} }}
+.mskv-panel {{ color: var(--mskv-ink); background: var(--mskv-paper); max-width: 100%; }}
+.mskv-panel .widget-label, .mskv-panel .jupyter-widgets {{ color: var(--mskv-ink); }}
+.mskv-panel .widget-html-content {{ color: var(--mskv-ink); }}
+.mskv-panel .jupyter-button {{ color: var(--mskv-ink); background-color: var(--mskv-raised); }}
+.mskv-panel .jupyter-button.mod-success, .mskv-panel .jupyter-button.mod-primary,
+.mskv-panel .jupyter-button.mod-info {{ color: #ffffff; background-color: #00704f; }}
+.mskv-panel .jupyter-button.mod-warning, .mskv-panel .jupyter-button.mod-danger
+  {{ color: #ffffff; background-color: #a64500; }}
+.mskv-panel :focus-visible {{ outline: 3px solid var(--mskv-focus); outline-offset: 1px; }}
+.mskv-panel select {{ appearance: auto !important; background-image: none !important; }}
+body[data-jp-theme-light="false"] .mskv-panel {{ color-scheme: dark; }}
+.mskv-panel .js-plotly-plot .main-svg {{ background: transparent !important; }}
+.mskv-panel .js-plotly-plot rect.bg {{ fill: transparent !important; }}
+{_repaint(INK, "ink")}{_repaint(FAINT, "faint")}{_repaint(GRID, "grid")}\
 .mskv-title {{ font-weight: 600; font-size: 14px; margin: 6px 0 2px; line-height: 1.3; }}
-.mskv-small {{ color: {FAINT}; font-size: 12px; line-height: 1.35; }}
-.mskv-error {{ border-left: 4px solid #D55E00; padding: 4px 10px; background: #fbe3d3;
-  line-height: 1.4; }}
+.mskv-small {{ color: var(--mskv-faint); font-size: 12px; line-height: 1.35; }}
+.mskv-error {{ border-left: 4px solid #D55E00; padding: 4px 10px; background: var(--mskv-error);
+  color: var(--mskv-ink); line-height: 1.4; }}
+.mskv-passed {{ border-left: 4px solid #009E73; padding: 4px 10px; background: var(--mskv-tint-2);
+  color: var(--mskv-ink); line-height: 1.4; }}
 .mskv-story {{ font: 14px/1.75 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; max-height: 330px; overflow-y: auto; border: 1px solid {GRID};
-  border-radius: 4px; padding: 8px 10px; background: #ffffff; color: {INK}; }}
-.mskv-story span, .mskv-key {{ color: {INK}; border-bottom-width: 3px; padding-bottom: 1px; }}
+  overflow-wrap: anywhere; max-height: 330px; overflow-y: auto; border: 1px solid var(--mskv-grid);
+  border-radius: 4px; padding: 8px 10px; background: var(--mskv-paper); color: var(--mskv-ink); }}
+.mskv-story span, .mskv-key {{ color: var(--mskv-ink); border-bottom-width: 3px;
+  padding-bottom: 1px; }}
 .mskv-key {{ padding: 1px 4px; margin-right: 4px; white-space: nowrap; }}
 .mskv-table {{ border-collapse: collapse; font-size: 13px; line-height: 1.35; width: 100%;
-  color: {INK}; }}
-.mskv-table th, .mskv-table td {{ border-bottom: 1px solid {GRID}; padding: 2px 8px;
+  color: var(--mskv-ink); }}
+.mskv-table th, .mskv-table td {{ border-bottom: 1px solid var(--mskv-grid); padding: 2px 8px;
   text-align: left; vertical-align: top; }}
 .mskv-table td.num, .mskv-table th.num {{ text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.mskv-table caption {{ text-align: left; color: {FAINT}; font-size: 12px; padding: 2px 8px; }}
+.mskv-table caption {{ text-align: left; color: var(--mskv-faint); font-size: 12px;
+  padding: 2px 8px; }}
 .mskv-scroll {{ overflow-x: auto; }}
-.mskv-bar {{ display: flex; height: 16px; border: 1px solid {FAINT}; border-radius: 3px;
+.mskv-code {{ overflow-x: auto; margin: 6px 0; padding: 8px; line-height: 1.4; font-size: 13px;
+  background: var(--mskv-raised); color: var(--mskv-ink); border-radius: 4px; }}
+.mskv-bar {{ display: flex; height: 16px; border: 1px solid var(--mskv-faint); border-radius: 3px;
   overflow: hidden; }}
 .mskv-progress {{ width: 160px; height: 12px; vertical-align: middle; margin-left: 8px; }}
 </style>"""

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,9 +29,17 @@ def free_port() -> int:
 def settings(home: Path) -> dict[str, str]:
     """An environment in which JupyterLab neither reads nor writes the user's settings."""
     user = home / "user-settings"
-    quiet = user / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    wanted: dict[str, dict[str, object]] = {
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        # JupyterLab follows the browser's colour scheme, which a test chooses.
+        "apputils-extension/themes": {"adaptive-theme": True},
+        # Cells out of sight are drawn too: pictures show whole notebooks.
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, values in wanted.items():
+        file = user / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
     places = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",
@@ -44,17 +52,20 @@ def settings(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serve(home: Path) -> Iterator[str]:
+def serve(home: Path, prepare: Callable[[Path], None] | None = None) -> Iterator[str]:
     """Serve a copy of ``labs/`` under ``home``; yields the address of a notebook, ``{name}`` open.
 
-    A copy, because JupyterLab saves notebooks with their outputs.
+    A copy, because JupyterLab saves notebooks with their outputs; ``prepare`` may change it first.
     """
     root = home / "labs"
     shutil.copytree(LABS, root)
+    if prepare is not None:
+        prepare(root)
     port, token = free_port(), secrets.token_hex(16)
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
         "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+        "--LabApp.expose_app_in_browser=True",
         f"--ServerApp.root_dir={root}", f"--IdentityProvider.token={token}",
     ]  # fmt: skip
     with (home / "server.log").open("w") as log:

@@ -1,0 +1,119 @@
+"""Steps of a reader in JupyterLab: open a notebook, run its cells, move its controls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, ConsoleMessage, Page
+
+OUTPUT = Path(__file__).resolve().parents[1] / "output"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+RUN_ALL = """() => { window.mskvRun = "running";
+  window.jupyterapp.commands.execute("notebook:run-all-cells").then(
+    () => { window.mskvRun = "done"; }, error => { window.mskvRun = String(error); }); }"""
+READ_CELLS = """() => {
+  const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
+  return Array.from(cells).filter(cell => cell.type === "code").map(cell => ({
+    id: cell.id, count: cell.executionCount, outputs: cell.outputs.toJSON(),
+  }));
+}"""
+READY = """() => {
+  const widget = window.jupyterapp && window.jupyterapp.shell.currentWidget;
+  const context = widget && widget.context;
+  return Boolean(context && context.isReady && widget.content.model
+    && context.sessionContext.session && context.sessionContext.session.kernel
+    && context.sessionContext.session.kernel.status === "idle");
+}"""
+
+
+def chromium() -> str | None:
+    """A Chromium of the system; None for the one that Playwright installs."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [os.environ.get("MSPECKV_CHROMIUM"), *(shutil.which(name) for name in names)]
+    return next((path for path in found if path), None)
+
+
+@dataclass
+class Visit:
+    """A page and what went wrong on it.
+
+    Attributes:
+        problems: errors of the browser's console and uncaught exceptions, as they come.
+    """
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+
+
+def visit(browser: Browser, width: int = 1440, height: int = 1500, dark: bool = False) -> Visit:
+    """A new page of the given size, listened to."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+    )
+    seen = Visit(context.new_page())
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            seen.problems.append(f"{message.text} ({message.location.get('url', '')})")
+
+    seen.page.on("console", hear)
+    seen.page.on("pageerror", lambda error: seen.problems.append(str(error)))
+    return seen
+
+
+def settle(page: Page, probe: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Ask ``probe`` until it answers something; the browser goes on meanwhile."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = probe()
+        if answer:
+            return answer
+        page.wait_for_timeout(100)
+    state = page.locator(".mskv-status").all_inner_texts()
+    raise AssertionError(f"{what}: not within {seconds:g} s; the status says {state}")
+
+
+def open_notebook(page: Page, address: str) -> None:
+    """Load JupyterLab with a notebook and wait for its kernel."""
+    page.goto(address, wait_until="domcontentloaded")
+    settle(page, lambda: page.evaluate(READY), 120, "the kernel is there")
+    page.keyboard.press("Control+b")
+
+
+def run_all(page: Page, seconds: float) -> list[dict[str, Any]]:
+    """Run every cell from top to bottom; returns the code cells with their outputs.
+
+    Raises:
+        AssertionError: it took longer than ``seconds``, or a cell raised.
+    """
+    page.evaluate(RUN_ALL)
+    settle(page, lambda: page.evaluate("window.mskvRun") != "running", seconds, "cells have run")
+    assert page.evaluate("window.mskvRun") == "done"
+    cells: list[dict[str, Any]] = page.evaluate(READ_CELLS)
+    for cell in cells:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error", f"{cell['id']}: {output['evalue']}"
+    return cells
+
+
+def slider(page: Page, label: str) -> Any:
+    """A slider's readout, by its visible label."""
+    row = page.locator(".mskv-panel .widget-hslider", has=page.get_by_text(label, exact=True))
+    return row.locator(".widget-readout").first
+
+
+def set_slider(page: Page, label: str, value: float) -> None:
+    """Type a value into a slider's readout."""
+    readout = slider(page, label)
+    readout.click()
+    readout.fill(str(value))
+    readout.press("Enter")
