@@ -1,7 +1,7 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, `profile`, `calibrate`, the event records, and `documents`.
+`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, and `experiments`.
 """
 
 import os
@@ -11,7 +11,7 @@ import os
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from mspeckv import documents
+from mspeckv import documents, experiments, retrieval
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.decoding.engine import generate, stream
 from mspeckv.drop_in import as_custom_generate
@@ -53,8 +53,10 @@ __all__ = [
     "as_custom_generate",
     "calibrate",
     "documents",
+    "experiments",
     "generate",
     "load_pair",
     "profile",
+    "retrieval",
     "stream",
 ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import NoReturn
 
+from mspeckv import retrieval
 from mspeckv.config import (
     METHODS,
     KVPolicy,
@@ -25,14 +26,18 @@ from mspeckv.config import (
     refuse,
 )
 from mspeckv.fetch import ModelMissing, fetch
+from mspeckv.parallel import AgreedError, Ranks, join, leave, together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = build_parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    ranks = join()
     try:
-        return command(options)
+        code = _run_command(arguments, ranks)
+    except AgreedError as error:
+        code = 2
+        if ranks is None or ranks.first:
+            print(f"mspeckv: {error}", file=sys.stderr)
     except ValueError as error:
         print(f"mspeckv: {error}", file=sys.stderr)
         return 2
@@ -42,13 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mspeckv: interrupted", file=sys.stderr)
         return 130
+    leave(ranks)
+    return code
+
+
+def _run_command(arguments: Sequence[str] | None, ranks: Ranks | None) -> int:
+    with together(ranks):
+        options = build_parser().parse_args(arguments)
+        options.ranks = ranks
+        if ranks is not None and options.command is not _generate:
+            raise refuse("torchrun", ranks.size, "several processes: use it with generate")
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
 
 
 class _Parser(argparse.ArgumentParser):
     """Complains in one line, like the rest of the command."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mspeckv: {message} (see {self.prog} --help)\n")
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,6 +98,10 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--csv", metavar="FILE", help="write the table")
     one.add_argument("--tensorboard", metavar="DIR", help="write a folder for torch-tb-profiler")
     one.set_defaults(command=_profile)
+
+    one = commands.add_parser("run", help="run an ablation, or what is missing of it")
+    _add_run(one)
+    one.set_defaults(command=_run)
 
     one = commands.add_parser("lab", help="open JupyterLab on the first lab")
     one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
@@ -145,6 +166,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--sinks", type=int, default=guess.sinks, help="first tokens tier 0 always sees")
     add("--window", type=int, default=guess.window, help="recent tokens tier 0 sees")
     add("--tier1", default=guess.tier1, metavar="retrieval|nibble", help="what tier 1 reads")
+    add(
+        "--retrieval",
+        default=guess.retrieval,
+        metavar="NAME|FILE.py:NAME",
+        help=f"what chooses tier 1's chunks: {', '.join(retrieval.names())}, or a file's",
+    )
     add("--graphs", action=argparse.BooleanOptionalAction, default=True, help="on CUDA")
     add("--device-gb", type=float, metavar="GB", help="device memory the run may take")
     add("--link", default="off", metavar="off|live|origin|GB/S", help="emulated link on CPU")
@@ -158,6 +185,19 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add("--ignore-eos", action="store_true", help="go on after the end-of-sequence token")
     add("--json", action="store_true", help="print JSON")
     add("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("experiment", metavar="A1|A2|B1|B2|all", help="context, resident, on-chip, output length")
+    add("--preset", default="classroom", help="classroom (two cores) or origin (as published)")
+    add("--seeds", default="1,2,3", metavar="N,N", help="a trial per cell and seed")
+    add("--out", required=True, metavar="DIR", help="folder of the rows; run again to go on")
+    add("--values", metavar="N,N", help="of the axis, instead of the preset's")
+    add("--variants", metavar="NAME,NAME", help="what is compared, instead of the preset's")
+    _add_models(parser)
+    parser.set_defaults(device=None, dtype=None)
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 def _number(text: str) -> Width | str:
@@ -177,6 +217,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     bits = default_width(options.method) if options.kv_bits is None else options.kv_bits
     policy = {field.name: given[field.name] for field in fields(KVPolicy) if field.name != "bits"}
     guess = {part.name: given[part.name] for part in fields(Speculation) if part.name != "tier0"}
+    guess["retrieval"] = retrieval.load(options.retrieval)
     tier0 = options.draft if options.draft in ("none", "lookup") else "draft"
     return RunConfig.build(
         options.method,
@@ -215,7 +256,8 @@ def _doctor(options: argparse.Namespace) -> int:
 def _generate(options: argparse.Namespace) -> int:
     from mspeckv.console import generate
 
-    config = run_config(options)
+    with together(options.ranks):
+        config = run_config(options)
     return generate(config, options)
 
 
@@ -223,6 +265,12 @@ def _profile(options: argparse.Namespace) -> int:
     from mspeckv.console import profile
 
     return profile(run_config(options), options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mspeckv.experiments.command import sweep
+
+    return sweep(options)
 
 
 def _lab(options: argparse.Namespace) -> int:

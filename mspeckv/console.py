@@ -19,6 +19,7 @@ from mspeckv.config import RunConfig, check_count, refuse
 from mspeckv.documents import check_source, load_document, text_tokens
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+from mspeckv.parallel import Ranks, together
 
 
 def generate(config: RunConfig, options: argparse.Namespace) -> int:
@@ -27,12 +28,13 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
     Raises:
         ValueError: bad input; found before a model is loaded where that is possible.
     """
-    pair, prompt = _load(config, options)
-    summary = _run(pair, config, prompt, options.quiet)
-    if options.json:
-        print(json.dumps(summary.to_json(), indent=2))
-    else:
-        print(describe(summary))
+    ranks: Ranks | None = options.ranks
+    speaks = ranks is None or ranks.first
+    with together(ranks):
+        pair, prompt = _load(config, options)
+    summary = _run(pair, config, prompt, options.quiet or not speaks)
+    if speaks:
+        print(json.dumps(summary.to_json(), indent=2) if options.json else describe(summary))
     return 130 if summary.cancelled else 0
 
 
@@ -86,7 +88,9 @@ def _load(config: RunConfig, options: argparse.Namespace) -> tuple[Pair, list[in
     elif not options.prompt:
         raise refuse("prompt", options.prompt, "use text of at least one character")
     draft = "none" if config.speculation.tier0 == "lookup" else options.draft
-    pair = load_pair(options.target, draft, device=options.device, dtype=options.dtype)
+    pair = load_pair(
+        options.target, draft, device=options.device, dtype=options.dtype, ranks=options.ranks
+    )
     return pair, _prompt(pair, options)
 
 
@@ -126,7 +130,7 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
         on_progress=progress,
     )
     writing: tqdm[None] | None = None
-    with _on_interrupt(cancel):
+    with on_interrupt(cancel):
         try:
             for event in events:
                 if isinstance(event, Prefill):
@@ -149,7 +153,7 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
 
 
 @contextmanager
-def _on_interrupt(cancel: threading.Event) -> Iterator[None]:
+def on_interrupt(cancel: threading.Event) -> Iterator[None]:
     """Ctrl-C asks the run to stop; a second one stops it at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -186,6 +190,9 @@ def describe(summary: RunSummary) -> str:
         f"resident {_megabytes(memory.resident_bytes)}, "
         f"offloaded {_megabytes(memory.offloaded_bytes)} of KV (counted)",
     ]
+    ranks = summary.config.get("ranks", 1)
+    if ranks > 1:
+        lines.append(f"ranks     {ranks}, by heads; link and memory are those of rank 0 alone")
     residency = summary.residency
     if residency.hit_rate is not None:
         lines.append(

@@ -1,0 +1,192 @@
+"""What one process needs to run trials: the pair, the prompts, and being warm."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
+
+import mspeckv
+from mspeckv.config import refuse
+from mspeckv.decoding.engine import stream
+from mspeckv.decoding.run import measured_step_seconds, versions
+from mspeckv.documents import load_document
+from mspeckv.events import Round, RunSummary
+from mspeckv.experiments.definitions import Experiment, Preset, Trial
+from mspeckv.experiments.row import Row, hardware, kv_read_per_token, link_bytes_per_token
+from mspeckv.experiments.setup import Setup
+from mspeckv.models import DEFAULT, Pair, load_pair
+
+WARM_UP_ROUNDS = 3
+"""Rounds after which a run has built what it will use again: on a GPU, its graphs."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """What to load, as in `mspeckv.load_pair`; hashable, and small to send to a worker.
+
+    Attributes:
+        target: id or folder.
+        draft: id, folder, or ``none``.
+        device: ``cpu`` or ``cuda``.
+        dtype: compute dtype.
+    """
+
+    target: str = DEFAULT
+    draft: str = DEFAULT
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    def load(self) -> Pair:
+        """The pair.
+
+        Raises:
+            ValueError: it cannot be loaded.
+            ModelMissing: the default target is absent and cannot be fetched.
+        """
+        return load_pair(self.target, self.draft, device=self.device, dtype=self.dtype)
+
+
+class Bench:
+    """A pair, ready for trials one after the other.
+
+    Args:
+        pair: models and tokenizer; the documents of experiments need a tokenizer.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.hardware = hardware(pair.device)
+        self._prompts: dict[tuple[str, int], list[int]] = {}
+        self._warm = False
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse an experiment whose placements are another target's.
+
+        Raises:
+            ValueError: the number of layers differs, or the pair has no tokenizer.
+        """
+        preset = experiment.preset
+        if self.pair.layers != preset.layers:
+            raise refuse(
+                "preset",
+                preset.name,
+                f"it places {preset.layers} layers and the target has {self.pair.layers}: "
+                f"use a target of {preset.layers} layers",
+            )
+        if self.pair.tokenizer is None:
+            raise refuse("target", self.pair.target_id, "use a target with a tokenizer")
+
+    def setup(self, preset: Preset, step_seconds: float | None = None) -> Setup:
+        """What this bench's rows share; measures the target's step where that is needed.
+
+        Args:
+            preset: of the sweep.
+            step_seconds: the step that an ``origin`` link is scaled by, if measured before.
+        """
+        pair = self.pair
+        if preset.link.preset == "origin" and pair.device.type == "cpu":
+            pair.step_seconds = step_seconds
+            step_seconds = measured_step_seconds(pair)
+        return Setup(
+            pair.target_id,
+            pair.draft_id,
+            pair.device.type,
+            str(pair.dtype).removeprefix("torch."),
+            step_seconds,
+            self.hardware,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def run(self, trial: Trial, cancel: threading.Event | None = None) -> Row | None:
+        """One trial's row, whether it works or fails; None if it was cancelled."""
+        started, start = datetime.now(UTC), time.perf_counter()
+        try:
+            self._warm_up(trial)
+            start = time.perf_counter()
+            summary, rounds = self._measure(trial, cancel)
+        except Exception as error:  # one trial's failure is a row, and the rest go on
+            text = " ".join(str(error).split())
+            return self._row(trial, started, start, error=f"{type(error).__name__}: {text}")
+        if summary.cancelled:
+            return None
+        return self._row(trial, started, start, summary=summary, rounds=rounds)
+
+    def _measure(
+        self, trial: Trial, cancel: threading.Event | None
+    ) -> tuple[RunSummary, list[Round]]:
+        config = trial.config
+        events = list(
+            stream(
+                self.pair, self._prompt(trial), method=config.method,
+                new_tokens=config.new_tokens, policy=config.policy,
+                speculation=config.speculation, sampling=config.sampling, link=config.link,
+                cancel=cancel,
+            )
+        )  # fmt: skip
+        summary = events[-1]
+        assert isinstance(summary, RunSummary)
+        return summary, [event for event in events if isinstance(event, Round)]
+
+    def _warm_up(self, trial: Trial) -> None:
+        """A few rounds that do not count: on a CPU once, on a GPU for every trial's graphs."""
+        if self._warm and self.pair.device.type == "cpu":
+            return
+        config = trial.config
+        events = stream(
+            self.pair, self._prompt(trial), method=config.method, new_tokens=config.new_tokens,
+            policy=config.policy, speculation=config.speculation, sampling=config.sampling,
+        )  # fmt: skip
+        for _ in islice(events, 1 + WARM_UP_ROUNDS):
+            pass
+        self._warm = True
+
+    def _prompt(self, trial: Trial) -> list[int]:
+        preset = trial.cell.preset
+        key = preset.document, preset.prefill
+        if key not in self._prompts:
+            assert self.pair.tokenizer is not None
+            self._prompts[key] = load_document(key[0], self.pair.tokenizer, key[1])
+        return self._prompts[key]
+
+    def _row(
+        self,
+        trial: Trial,
+        started: datetime,
+        start: float,
+        *,
+        summary: RunSummary | None = None,
+        rounds: list[Round] | None = None,
+        error: str | None = None,
+    ) -> Row:
+        cell = trial.cell
+        return Row(
+            key=trial.key,
+            experiment=cell.experiment,
+            preset=cell.preset.name,
+            axis=cell.axis,
+            value=cell.value,
+            variant=cell.variant,
+            seed=trial.seed,
+            status="ok" if summary else "failed",
+            error=error,
+            result=summary.to_json() if summary else None,
+            link_bytes_per_token=link_bytes_per_token(rounds or []),
+            kv_read_per_token=kv_read_per_token(summary, rounds or []) if summary else {},
+            prefill_shared=False,
+            prefill_saved_seconds=0.0,
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - start,
+            hardware=self.hardware,
+            versions=versions(),
+            mspeckv=mspeckv.__version__,
+        )
+
+
+@lru_cache(maxsize=1)
+def loaded(models: Models) -> Pair:
+    """The pair that this process loaded last, so that its trials share it."""
+    return models.load()
