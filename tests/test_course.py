@@ -170,15 +170,15 @@ def test_a_question_of_another_kind_does_not_take_an_old_answer(lab: Lab, tmp_pa
 def test_the_placeholder_is_not_yet_an_answer(lab: Lab, shown: list[Any], answer: Any) -> None:
     assert lab.check("e1", answer) is False
     assert repr(shown[-1]).startswith("e1: not yet")
-    assert "there is no answer yet" in repr(shown[-1])
+    assert "There is no answer yet" in repr(shown[-1])
     assert f"Hint: {lab.exercises['e1'].hint}" in repr(shown[-1])
 
 
 def test_an_answer_that_raises_is_a_wrong_answer(lab: Lab, shown: list[Any]) -> None:
     assert lab.check("e1", lambda layers: layers) is False
-    assert "this answer raised TypeError" in repr(shown[-1])
+    assert "This answer raised TypeError" in repr(shown[-1])
     assert lab.check("e1", lambda *shape: None) is False
-    assert "returned None instead of a number" in repr(shown[-1])
+    assert "it returned None instead of a number" in repr(shown[-1])
 
 
 def test_what_is_shown_is_escaped(lab: Lab, shown: list[Any]) -> None:

@@ -5,7 +5,6 @@ Each lab is executed once, with each cell of its solution right after the exerci
 
 from __future__ import annotations
 
-import re
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -102,7 +101,6 @@ def test_links_lead_to_files(path: Path) -> None:
 def test_is_listed(path: Path) -> None:
     listed = (LABS / "README.md").read_text(encoding="utf-8")
     assert f"({path.name})" in listed
-    assert f"(solutions/{path.name})" in listed
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
@@ -113,7 +111,7 @@ def test_exercises_are_open_and_have_solutions(path: Path) -> None:
     assert list(asked) == list(solved)
     for name, cell in asked.items():
         assert "..." in cell.source
-        assert re.search(rf'lab\.check\("{name}"', cell.source.splitlines()[-1]), cell.source
+        assert f'\nlab.check("{name}", ' in cell.source, cell.source
     for name in solved:
         place = next(i for i, c in enumerate(solution.cells) if c.metadata.get("exercise") == name)
         assert solution.cells[place - 1].cell_type == "markdown", "the answer is explained"

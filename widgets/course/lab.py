@@ -220,13 +220,14 @@ def _say(words: str) -> None:
 
 
 def _verdict_shown(name: str, title: str, verdict: Verdict, hint: str) -> _Shown:
+    message = verdict.message[:1].upper() + verdict.message[1:]
     head = f"{name}: {'solved' if verdict.passed else 'not yet'}"
     kind = "mskv-passed" if verdict.passed else "mskv-error"
     body = (
         f'<div class="{kind}" role="status"><b>{html.escape(head)}</b>, {html.escape(title)}. '
-        f"{html.escape(verdict.message)}</div>"
+        f"{html.escape(message)}</div>"
     )
-    text = f"{head}, {title}. {verdict.message}"
+    text = f"{head}, {title}. {message}"
     if not verdict.passed:
         body += (
             f'<details class="mskv-small"><summary>{HINT_LABEL}</summary>{html.escape(hint)}'

@@ -94,7 +94,8 @@ class PredictBox:
         self.status.value = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
+        bundle = self.panel._repr_mimebundle_(**kwargs)
+        return {**bundle, "text/plain": f"Predict {self.name}: {self.question}"}
 
 
 def parse_number(name: str, value: Any) -> float:
@@ -130,7 +131,10 @@ def words_of(answer: Answer | None, unit: str) -> str:
     """An answer with its unit."""
     if answer is None:
         return "none"
-    return answer if isinstance(answer, str) else f"{answer:.4g} {unit}".strip()
+    if isinstance(answer, str):
+        return answer
+    number = f"{answer:,.0f}" if abs(answer) >= 1000 else f"{answer:.4g}"
+    return f"{number} {unit}".strip()
 
 
 def compare(record: PredictionRecord) -> str:
