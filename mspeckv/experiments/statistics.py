@@ -202,7 +202,8 @@ def bootstrap_interval(
     """Percentile interval of the mean; None for fewer than two values.
 
     Where all resamples are few enough (five values: 3125), each is taken once, so that nothing is
-    left to chance; else `RESAMPLES` are drawn with ``seed``.
+    left to chance; else `RESAMPLES` are drawn with ``seed``. Of three values, one resample in 27
+    repeats the least: at 95 % the interval then is their whole range.
     """
     data = np.asarray(values, dtype=np.float64)
     count = len(data)
@@ -213,7 +214,8 @@ def bootstrap_interval(
     else:
         picks = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     rest = (1 - confidence) / 2
-    low, high = np.quantile(data[picks].mean(axis=1), [rest, 1 - rest])
+    means = data[picks].mean(axis=1)
+    low, high = np.quantile(means, [rest, 1 - rest], method="inverted_cdf")
     return float(low), float(high)
 
 
