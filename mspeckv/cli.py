@@ -103,6 +103,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(one)
     one.set_defaults(command=_run)
 
+    one = commands.add_parser(
+        "report", help="what the rows of `run` say, beside what was published"
+    )
+    one.add_argument("results", metavar="DIR", help="folder that `run` wrote")
+    one.add_argument(
+        "--out", metavar="DIR", help="where the report goes (default: beside the rows)"
+    )
+    one.set_defaults(command=_report)
+
     one = commands.add_parser("lab", help="open JupyterLab on the first lab")
     one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
     one.add_argument("--labs", default="labs", metavar="DIR", help="folder of the notebooks")
@@ -271,6 +280,16 @@ def _run(options: argparse.Namespace) -> int:
     from mspeckv.experiments.command import sweep
 
     return sweep(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mspeckv.experiments.report import write_report
+
+    report = write_report(options.results, options.out or options.results)
+    print(report.describe())
+    if report.missing:
+        print(f"mspeckv: {report.missing}", file=sys.stderr)
+    return 1 if report.missing else 0
 
 
 def _lab(options: argparse.Namespace) -> int:

@@ -31,15 +31,15 @@ class Report:
     files: tuple[Path, ...]
     missing: str = ""
 
-    def findings(self) -> str:
-        """Every finding, as lines of text."""
+    def describe(self) -> str:
+        """Every finding and file, as lines of text."""
         lines = []
         for match in self.matches:
             lines.append(f"{match.experiment.id} ({match.table.preset}): {match.experiment.title}")
             for one in findings(match):
                 verdict = f" [{one.verdict}]" if one.verdict else ""
                 lines.append(f"  {one.topic}{verdict}: {one.text}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"wrote {path}" for path in self.files)])
 
 
 def write_report(source: str | Path | Iterable[str | Path], out: str | Path) -> Report:
