@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from IPython.core import display_functions
-from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
 from mspeckv_widgets.course.predict import PredictBox, compare, parse_number, words_of
 from mspeckv_widgets.course.progress import (
     Answer,
@@ -69,15 +69,20 @@ class Lab:
             raise refuse("prediction", name, f"run its predict cell first; asked: {self._asked()}")
         self._record(name, self.boxes[name].parse(guess))
 
-    def reveal(self, name: str, result: float | str) -> None:
+    def reveal(self, name: str, result: Any) -> None:
         """Show the result beside the guess, and keep both.
+
+        Where the result is ``...`` or None, it is said to be not known yet.
 
         Raises:
             ValueError: the result is no answer to the question.
         """
+        if is_open(result):
+            _say(f"{name}: the result is not known yet; come back once it is.")
+            return
         box = self.boxes.get(name)
         if box is not None:
-            found = box.parse(result)
+            found: Answer = box.parse(result)
         else:
             found = result if isinstance(result, str) else parse_number(name, result)
         with self._file.change(self.lab_id) as lab:
@@ -119,6 +124,9 @@ class Lab:
     def score(self, runs: RunSummary | Sequence[RunSummary]) -> None:
         """Show the score card of a run, or of several side by side."""
         listed = [runs] if isinstance(runs, RunSummary) else list(runs)
+        if not listed:
+            _say("The score card comes with the end of a run.")
+            return
         _show(_Shown(score_html(listed), score_text(listed)))
 
     def progress(self) -> None:
