@@ -27,7 +27,7 @@ $(BIN)/python:
 
 $(DONE)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
-		-c constraints.txt -e '.[lab,demo,test]'
+		-c constraints.txt -e '.[lab,demo,profile,cluster,test]'
 	@mkdir -p $(DONE)/types
 	@ln -sfn ../../widgets $(DONE)/types/mspeckv_widgets
 	@touch $@
@@ -44,8 +44,9 @@ $(DONE)/chromium: $(DONE)/installed
 lab: $(DONE)/installed $(DONE)/model
 	$(BIN)/mspeckv lab $(if $(PORT),--port $(PORT))
 
+# A browser test executes the labs, so their execution without one is left out.
 test: setup lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not no_browser"
 
 lint: $(DONE)/installed
 	$(BIN)/ruff check
@@ -63,7 +64,7 @@ $(DONE)/installed-5.17: $(DONE)/installed
 	$(PYTHON) -m venv .venv-5.17
 	grep -v -i -E '^(transformers|huggingface[-_]hub)==' constraints.txt > $(DONE)/constraints-5.17.txt
 	.venv-5.17/bin/python -m pip install --disable-pip-version-check --quiet \
-		-c $(DONE)/constraints-5.17.txt -e '.[lab,test]' transformers==5.17.0
+		-c $(DONE)/constraints-5.17.txt -e '.[lab,demo,profile,cluster,test]' transformers==5.17.0
 	@touch $@
 
 hooks: $(DONE)/installed
