@@ -51,12 +51,6 @@ const dress = (panel) => {
   for (const button of panel.querySelectorAll("button"))
     if (!button.textContent.trim()) name(button, button.title);
   for (const plot of panel.querySelectorAll(".js-plotly-plot")) entitle(plot);
-  for (const scroll of panel.querySelectorAll(".mskv-scroll")) {
-    const caption = scroll.querySelector("caption");
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    name(scroll, caption ? caption.textContent : "Table");
-  }
 };
 function render({ model, el }) {
   el.style.display = "none";

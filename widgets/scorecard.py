@@ -116,8 +116,10 @@ def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
         + "</tr>"
         for row in rows
     )
+    # On a narrow screen the table scrolls in its box, which the keyboard must be able to reach.
     return (
-        f'<div class="mskv-scroll"><table class="mskv-table"><caption>{html.escape(caption)}'
+        f'<div class="mskv-scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
+        f'<table class="mskv-table"><caption>{html.escape(caption)}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

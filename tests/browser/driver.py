@@ -20,11 +20,22 @@ FLAGS = [
 RUN_ALL = """() => { window.mskvRun = "running";
   window.jupyterapp.commands.execute("notebook:run-all-cells").then(
     () => { window.mskvRun = "done"; }, error => { window.mskvRun = String(error); }); }"""
-READ_CELLS = """() => {
-  const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
-  return Array.from(cells).filter(cell => cell.type === "code").map(cell => ({
-    id: cell.id, count: cell.executionCount, outputs: cell.outputs.toJSON(),
-  }));
+READ_CELLS = """() => Array.from(
+  window.jupyterapp.shell.currentWidget.content.model.cells).map(cell => cell.toJSON())"""
+SHOW = """async name => {
+  await window.jupyterapp.restored;
+  await window.jupyterapp.commands.execute("docmanager:open", { path: name });
+}"""
+CLOSE = """async () => {
+  const widget = window.jupyterapp.shell.currentWidget;
+  await widget.context.save();
+  await widget.context.sessionContext.shutdown();
+  widget.dispose();
+}"""
+NOTEBOOK_HEIGHT = """() => {
+  const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
+  const tops = cells.map(cell => cell.getBoundingClientRect());
+  return Math.max(...tops.map(one => one.bottom)) - Math.min(...tops.map(one => one.top));
 }"""
 READY = """() => {
   const widget = window.jupyterapp && window.jupyterapp.shell.currentWidget;
@@ -89,20 +100,44 @@ def open_notebook(page: Page, address: str) -> None:
     page.keyboard.press("Control+b")
 
 
+def show_notebook(page: Page, name: str) -> None:
+    """Open a notebook in a JupyterLab that is loaded, and wait for its kernel."""
+    settle(page, lambda: page.evaluate("Boolean(window.jupyterapp)"), 120, "JupyterLab is there")
+    page.evaluate(SHOW, name)
+    settle(page, lambda: page.evaluate(READY), 120, "the kernel is there")
+
+
+def close_notebook(page: Page) -> None:
+    """End the notebook's kernel and close it."""
+    page.evaluate(CLOSE)
+
+
 def run_all(page: Page, seconds: float) -> list[dict[str, Any]]:
-    """Run every cell from top to bottom; returns the code cells with their outputs.
+    """Run every cell from top to bottom; returns all cells with their outputs, as nbformat's.
 
     Raises:
         AssertionError: it took longer than ``seconds``, or a cell raised.
     """
     page.evaluate(RUN_ALL)
     settle(page, lambda: page.evaluate("window.mskvRun") != "running", seconds, "cells have run")
-    assert page.evaluate("window.mskvRun") == "done"
     cells: list[dict[str, Any]] = page.evaluate(READ_CELLS)
     for cell in cells:
-        for output in cell["outputs"]:
+        for output in cell.get("outputs", ()):
             assert output["output_type"] != "error", f"{cell['id']}: {output['evalue']}"
+    assert page.evaluate("window.mskvRun") == "done"
     return cells
+
+
+def picture(page: Page, path: Path) -> None:
+    """A picture of the whole notebook, not of the part that fits the window."""
+    size = page.viewport_size
+    assert size is not None
+    height = int(page.evaluate(NOTEBOOK_HEIGHT)) + 160
+    page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
+    page.wait_for_timeout(600)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.locator(".jp-Notebook").screenshot(path=path)
+    page.set_viewport_size(size)
 
 
 def slider(page: Page, label: str) -> Any:

@@ -1,31 +1,25 @@
 """The live lab in JupyterLab in a headless Chromium: Run draws, Stop stops, Reset restores.
 
-One browser session for all tests of this file, in order: a start of JupyterLab costs seconds.
+One page for all tests of this file, in order: a start of JupyterLab costs seconds.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from .driver import OUTPUT, Visit, open_notebook, set_slider, settle, slider, visit
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-TESTS = Path(__file__).resolve().parents[1]
-SCREENSHOT = TESTS / "output" / "live_lab.png"
-PUBLISHED = TESTS.parent / "docs" / "live_lab.png"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+SCREENSHOT = OUTPUT / "live_lab.png"
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "live_lab.png"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
   if (!plot || !plot._fullData) return null;
@@ -33,25 +27,6 @@ READ_CHARTS = """() => {
     name: t.name, axis: t.yaxis, kind: t.type, y: Array.from(t.y || []),
   }));
 }"""
-
-
-def chromium() -> str | None:
-    """A Chromium of the system; None for the one that Playwright installs."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = [os.environ.get("MSPECKV_CHROMIUM"), *(shutil.which(name) for name in names)]
-    return next((path for path in found if path), None)
-
-
-def settle(page: Page, probe: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Ask ``probe`` until it answers something; the browser goes on meanwhile."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = probe()
-        if answer:
-            return answer
-        page.wait_for_timeout(100)
-    state = page.locator(".mskv-status").all_inner_texts()
-    raise AssertionError(f"{what}: not within {seconds:g} s; the status says {state}")
 
 
 def state(page: Page) -> str:
@@ -65,52 +40,25 @@ def points(page: Page, axis: str) -> int:
     return sum(len(t["y"]) for t in traces if t["axis"] == axis and t["name"])
 
 
-def set_slider(page: Page, label: str, value: int) -> None:
-    """Type a value into a slider's readout."""
-    row = page.locator(".mskv-panel .widget-hslider", has=page.get_by_text(label, exact=True))
-    readout = row.locator(".widget-readout")
-    readout.click()
-    readout.fill(str(value))
-    readout.press("Enter")
-
-
-def slider_value(page: Page, label: str) -> str:
-    """A slider's readout."""
-    row = page.locator(".mskv-panel .widget-hslider", has=page.get_by_text(label, exact=True))
-    return row.locator(".widget-readout").inner_text()
-
-
 @pytest.fixture(scope="module")
-def problems() -> list[str]:
-    """Errors of the browser's console and uncaught exceptions, as they come."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, problems: list[str]) -> Iterator[Page]:
+def seen(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     """The notebook of the live lab, open, all cells run, its panel there."""
-    home = tmp_path_factory.mktemp("jupyter")
-    with serve(home) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1500})
-
-        def hear(message: ConsoleMessage) -> None:
-            if message.type == "error":
-                problems.append(f"{message.text} ({message.location.get('url', '')})")
-
-        page.on("console", hear)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(address.format(name="01_live_lab.ipynb"), wait_until="domcontentloaded")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=90_000)
-        # Running cells before the kernel is there opens a dialog instead.
-        page.get_by_text("| Idle").wait_for(timeout=90_000)
-        page.keyboard.press("Control+b")
+    with serve(tmp_path_factory.mktemp("jupyter")) as address:
+        visited = visit(browser)
+        page = visited.page
+        open_notebook(page, address.format(name="01_live_lab.ipynb"))
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         page.locator(".mskv-panel .js-plotly-plot").wait_for(timeout=180_000)
-        page.locator(".mskv-panel:has(.mskv-run)").scroll_into_view_if_needed()
-        yield page
-        browser.close()
+        page.locator(".mskv-panel", has=page.locator(".mskv-run")).scroll_into_view_if_needed()
+        yield visited
+        page.context.close()
+
+
+@pytest.fixture
+def page(seen: Visit) -> Page:
+    """The page with the panel."""
+    return seen.page
 
 
 def test_run_moves_charts_and_text(page: Page) -> None:
@@ -146,7 +94,9 @@ def test_last_run_stays_for_comparison(page: Page) -> None:
 
 
 def test_screenshot_shows_everything(page: Page) -> None:
-    page.locator(".mskv-panel:has(.mskv-run)").evaluate("panel => panel.scrollIntoView({block: 'start'})")
+    page.locator(".mskv-panel:has(.mskv-run)").evaluate(
+        "panel => panel.scrollIntoView({block: 'start'})"
+    )
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
@@ -174,15 +124,17 @@ def test_stop_stops_within_a_pass(page: Page) -> None:
 
 def test_reset_restores_controls(page: Page) -> None:
     set_slider(page, "On-chip layers", 30)
-    settle(page, lambda: slider_value(page, "Resident layers") == "0", 10, "layers are bounded")
+    settle(
+        page, lambda: slider(page, "Resident layers").inner_text() == "0", 10, "layers are bounded"
+    )
     page.locator(".mskv-reset").click()
     settle(page, lambda: state(page) == "idle", 15, "the panel is idle again")
-    settle(page, lambda: slider_value(page, "On-chip layers") == "15", 10, "on-chip is back")
-    assert slider_value(page, "Prompt tokens") == "1024"
-    assert slider_value(page, "New tokens") == "32"
+    settle(page, lambda: slider(page, "On-chip layers").inner_text() == "15", 10, "on-chip is back")
+    assert slider(page, "Prompt tokens").inner_text() == "1024"
+    assert slider(page, "New tokens").inner_text() == "32"
     settle(page, lambda: points(page, "y") == 0, 10, "the charts are empty")
     assert page.locator(".mskv-token").count() == 0
 
 
-def test_the_console_stayed_clean(page: Page, problems: list[str]) -> None:
-    assert problems == []
+def test_the_console_stayed_clean(seen: Visit) -> None:
+    assert seen.problems == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as ipw
 from mspeckv_widgets.course.progress import Answer, PredictionRecord
-from mspeckv_widgets.theme import STYLE_SHEET
+from mspeckv_widgets.panel import panel
 
 from mspeckv.config import refuse
 
@@ -51,14 +51,14 @@ class PredictBox:
         self.button.on_click(lambda _: self.press())
         self.status = ipw.HTML()
         asked = html.escape(question)
-        self.panel = ipw.VBox(
+        self.panel = panel(
+            f"Prediction {name}",
             [
-                ipw.HTML(f'{STYLE_SHEET}<div class="mskv-title">Predict {name}: {asked}</div>'),
+                ipw.HTML(f'<div class="mskv-title">Predict {name}: {asked}</div>'),
                 self.control,
                 ipw.HBox([self.button, self.status], layout={"align_items": "center"}),
-            ]
+            ],
         )
-        self.panel.add_class("mskv-panel")
 
     def press(self) -> None:
         """What the button does: record what the control holds, or say why that cannot be."""

@@ -1,0 +1,78 @@
+"""Every lab runs from top to bottom in JupyterLab, its widgets answer the keyboard, all look right.
+
+This is the labs' one execution where there is a browser; each leaves a picture in `tests/output`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page
+
+from tests.labs import NOTEBOOKS, judge, load, minutes, named, save, solved_lab
+
+from .driver import OUTPUT, Visit, close_notebook, picture, run_all, settle, show_notebook, visit
+from .lab_server import serve
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+# A reading pause between the end of the cells and the last drawing.
+DRAWN_MS = 1200
+CONTROLS = "[role=slider], select:enabled, input[type=radio]:enabled, button:enabled"
+READ_PANEL = """panel => [panel.innerText,
+  ...[...panel.querySelectorAll('select, input')].map(one => one.value),
+  ...[...panel.querySelectorAll('[role=slider]')].map(one => one.ariaValueNow),
+  ...[...panel.querySelectorAll('.js-plotly-plot')].map(one => JSON.stringify(one.data)),
+].join('|')"""
+
+
+def solve(folder: Path) -> None:
+    """Put each lab's solutions into the served copy."""
+    for path in NOTEBOOKS:
+        save(solved_lab(path), folder / path.name)
+
+
+@pytest.fixture(scope="module")
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    """JupyterLab on the solved labs, no notebook open."""
+    with serve(tmp_path_factory.mktemp("labs"), solve) as address:
+        seen = visit(browser, width=1280, height=1400)
+        seen.page.goto(address.format(name=""), wait_until="domcontentloaded")
+        yield seen
+        seen.page.context.close()
+
+
+def drive(page: Page, panel: Locator) -> None:
+    """Move a panel's first control with the keyboard: something must be drawn anew."""
+    before = panel.evaluate(READ_PANEL)
+    control = panel.locator(CONTROLS).first
+    control.focus()
+    for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(400)
+        if panel.evaluate(READ_PANEL) != before:
+            return
+    raise AssertionError(f"nothing answers in {panel.get_attribute('aria-label')}")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
+    page, notebook = lab.page, load(path)
+    show_notebook(page, path.name)
+    start = time.monotonic()
+    cells = run_all(page, 120 + 60 * minutes(notebook))
+    judge(notebook, cells, time.monotonic() - start)
+    page.wait_for_timeout(DRAWN_MS)
+    picture(page, OUTPUT / f"{path.stem}.png")
+    panels = page.locator(".mskv-panel[aria-label]:visible")
+    for place in range(panels.count()):
+        if panels.nth(place).locator(CONTROLS).count():
+            drive(page, panels.nth(place))
+    close_notebook(page)
+    settle(page, lambda: page.locator(".jp-Notebook").count() == 0, 30, "the notebook is closed")
+    problems, lab.problems[:] = list(lab.problems), []
+    assert problems == []
