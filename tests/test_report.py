@@ -142,9 +142,8 @@ def test_residency_and_the_column_that_is_one_configuration() -> None:
 
 
 def test_cliffs() -> None:
-    assert cliff(dict(zip((4, 8, 12, 16, 18), (9.74, 9.69, 10.89, 20.01, 22.08), strict=True))) == (
-        12, 16, pytest.approx(20.01 / 10.89),
-    )  # fmt: skip
+    papers = {4: 9.74, 8: 9.69, 12: 10.89, 16: 20.01, 18: 22.08}
+    assert cliff(papers) == (12, 16, 20.01 / 10.89)
     assert cliff({0: 1.0, 4: 2.0, 8: 4.0}) is None, "no step stands out"
     assert cliff({0: 1.0, 4: 1.1, 8: 1.5}) is None, "too small"
     assert cliff({0: 3.0}) is None
