@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypedDict, Unpack, cast, overload
 
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
+from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.run import Run
 from mspeckv.decoding.sizes import check_method
@@ -30,6 +31,7 @@ class Settings(TypedDict, total=False):
     graphs: bool
     cancel: threading.Event | None
     on_progress: Progress | None
+    prefills: Prefills | None
 
 
 @overload
@@ -80,6 +82,7 @@ def stream(
     graphs: bool = True,
     cancel: threading.Event | None = None,
     on_progress: Progress | None = None,
+    prefills: Prefills | None = None,
 ) -> Iterator[Event]:
     """Decode, yielding one `Prefill`, a `Round` per tier-2 pass, and one `RunSummary`.
 
@@ -98,6 +101,8 @@ def stream(
         cancel: set it from another thread and the run ends within one pass, keeping what it has:
             the last event is then a `RunSummary` with ``cancelled`` true.
         on_progress: told of prefill as ``("prefill", layers done, layers)``.
+        prefills: keeps the prompts that its runs have read; one that begins with the same caches
+            takes them up instead, and its `Prefill` then tells the time of that, and no passes.
 
     Raises:
         ValueError: a setting that is not allowed; at the call, before any work.
@@ -107,7 +112,7 @@ def stream(
     )
     tokens = encode_prompt(pair, prompt)
     check_run(pair, config, len(tokens))
-    return Run(pair, config, tokens, cancel, on_progress).events()
+    return Run(pair, config, tokens, cancel, on_progress, prefills=prefills).events()
 
 
 def encode_prompt(pair: Pair, prompt: Prompt) -> list[int]:

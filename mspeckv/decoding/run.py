@@ -15,6 +15,7 @@ from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
 from mspeckv.decoding.ending import Criterion, Ending
 from mspeckv.decoding.methods import Tiers, build_tiers
+from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
 from mspeckv.decoding.text import TextStream
@@ -69,6 +70,7 @@ class Run:
         on_progress: told of prefill's layers.
         processors: see `mspeckv.decoding.sampling.Sampler`.
         criterion: a further reason to end.
+        prefills: prompts read by earlier runs; this one takes up what it finds.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Run:
         *,
         processors: LogitsProcessorList | None = None,
         criterion: Criterion | None = None,
+        prefills: Prefills | None = None,
     ) -> None:
         self.pair, self.config, self.prompt = pair, config, prompt
         self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
+        self.prefills = prefills
         sampling = config.sampling
         ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
         self.ending = Ending(
@@ -123,8 +127,11 @@ class Run:
         tiers = build_tiers(
             self.config, self.pair, self.prompt, link, self.recorder, self.processors
         )
-        for reader in tiers.prefilled:
-            reader.prefill(self.prompt[:-1])
+        if self.prefills is not None:
+            self.prefills.read(tiers.prefilled, self.prompt[:-1], link)
+        else:
+            for reader in tiers.prefilled:
+                reader.prefill(self.prompt[:-1])
         link.drain()
         self.prefill_seconds = time.perf_counter() - start
         noted = self.recorder.take()

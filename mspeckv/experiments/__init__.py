@@ -18,7 +18,7 @@ from mspeckv.experiments.definitions import (
     experiment,
 )
 from mspeckv.experiments.row import Row
-from mspeckv.experiments.runner import SEEDS, ordered, run
+from mspeckv.experiments.runner import SEEDS, missing, ordered, run
 from mspeckv.experiments.store import Store, load_rows
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Variant",
     "experiment",
     "load_rows",
+    "missing",
     "ordered",
     "run",
 ]

@@ -12,6 +12,7 @@ from itertools import islice
 import mspeckv
 from mspeckv.config import refuse
 from mspeckv.decoding.engine import stream
+from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.run import measured_step_seconds, versions
 from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
@@ -55,10 +56,14 @@ class Bench:
 
     Args:
         pair: models and tokenizer; the documents of experiments need a tokenizer.
+
+    Attributes:
+        prefills: prompts read by its trials, for those that follow.
     """
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
+        self.prefills = Prefills()
         self.hardware = hardware(pair.device)
         self._prompts: dict[tuple[str, int], list[int]] = {}
         self._warm = False
@@ -124,7 +129,7 @@ class Bench:
                 self.pair, self._prompt(trial), method=config.method,
                 new_tokens=config.new_tokens, policy=config.policy,
                 speculation=config.speculation, sampling=config.sampling, link=config.link,
-                cancel=cancel,
+                cancel=cancel, prefills=self.prefills,
             )
         )  # fmt: skip
         summary = events[-1]
@@ -139,6 +144,7 @@ class Bench:
         events = stream(
             self.pair, self._prompt(trial), method=config.method, new_tokens=config.new_tokens,
             policy=config.policy, speculation=config.speculation, sampling=config.sampling,
+            prefills=self.prefills,
         )  # fmt: skip
         for _ in islice(events, 1 + WARM_UP_ROUNDS):
             pass
@@ -176,8 +182,8 @@ class Bench:
             result=summary.to_json() if summary else None,
             link_bytes_per_token=link_bytes_per_token(rounds or []),
             kv_read_per_token=kv_read_per_token(summary, rounds or []) if summary else {},
-            prefill_shared=False,
-            prefill_saved_seconds=0.0,
+            prefill_shared=summary is not None and self.prefills.shared,
+            prefill_saved_seconds=self.prefills.saved_seconds if summary else 0.0,
             started=started.isoformat(timespec="seconds"),
             seconds=time.perf_counter() - start,
             hardware=self.hardware,
@@ -187,6 +193,6 @@ class Bench:
 
 
 @lru_cache(maxsize=1)
-def loaded(models: Models) -> Pair:
-    """The pair that this process loaded last, so that its trials share it."""
-    return models.load()
+def bench_of(models: Models) -> Bench:
+    """This process' bench for ``models``; a cluster's worker keeps it between trials."""
+    return Bench(models.load())

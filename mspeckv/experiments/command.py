@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mspeckv.config import refuse
 from mspeckv.console import on_interrupt
-from mspeckv.experiments.bench import Models
+from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.definitions import IDS, experiment
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.runner import missing, run
@@ -56,10 +56,11 @@ def sweep(options: argparse.Namespace) -> int:
         bar.update()
 
     with on_interrupt(cancel), bar:
+        bench = Bench(models.load()) if trials else None
         for one, cells in plan:
             bar.set_description(one.id)
             run(
-                one, seeds=seeds, out=options.out, cells=cells, models=models, on_row=show,
+                one, seeds=seeds, out=options.out, cells=cells, bench=bench, on_row=show,
                 cancel=cancel,
             )  # fmt: skip
     if cancel.is_set():

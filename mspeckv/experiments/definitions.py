@@ -25,6 +25,9 @@ from mspeckv.config import (
 
 Axis = Literal["prefill", "resident", "on_chip", "new_tokens"]
 
+SHORT_LIST = 8192
+"""Tokens that an adaptive variant's draft scores."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -80,8 +83,9 @@ CLASSROOM = Preset(
     resident=15,
     # a sixteenth of 256 would be two or three rounds: too few for an average
     new_tokens=64,
-    # refresh as published; chunk and gammas are counts of tokens in a round, not of context
-    speculation=Speculation(gamma=8, draft_gamma=3, budget=256, chunk=8, refresh=0),
+    # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
+    # tokens that were chosen once soon miss what matters, so the choice is this project's default
+    speculation=Speculation(gamma=8, draft_gamma=3, budget=256, chunk=8, refresh=8),
     link=Link("origin"),
 )
 
@@ -94,7 +98,8 @@ class Variant:
         method: as in `mspeckv.generate`.
         residency: who gets the ``resident`` places.
         whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
-        adaptive: ``"auto"`` lengths instead of the preset's.
+        adaptive: ``"auto"`` lengths and a short list for the draft's head, instead of the
+            preset's speculation.
     """
 
     method: str
@@ -116,7 +121,9 @@ class Variant:
         """The run, still with the preset's seed."""
         speculation = preset.speculation
         if self.adaptive:
-            speculation = replace(speculation, gamma="auto", draft_gamma="auto")
+            speculation = replace(
+                speculation, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST
+            )
         return RunConfig(
             self.method, preset.new_tokens, self.policy(preset), speculation,
             preset.sampling, preset.link,

@@ -33,8 +33,10 @@ class Row:
         link_bytes_per_token: bytes over the link while decoding, both ways, per token (counted).
         kv_read_per_token: bytes of KV that attention read while decoding, per token, by tier
             (counted).
-        prefill_shared: whether an earlier trial's prefill was used again.
-        prefill_saved_seconds: what that saved: the first prefill's seconds less this one's.
+        prefill_shared: whether an earlier trial's prefill was used again; then the result's
+            ``prefill_seconds`` is the time of that, and its ``link`` counts nothing of a prefill.
+        prefill_saved_seconds: what that saved: the time of reading less that of using it again
+            (measured).
         started: when, in ISO 8601 with the zone.
         seconds: how long it took, prefill included, warm-up not (measured).
         hardware: see `hardware`.

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mspeckv.config import check_count, refuse
-from mspeckv.experiments.bench import Bench, Models, loaded
+from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.definitions import Cell, Experiment, Trial, experiment
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.setup import agree
 from mspeckv.experiments.store import Store, settled
-from mspeckv.models import Pair
 
 SEEDS = (1, 2, 3)
 _POLL_SECONDS = 0.5
@@ -31,7 +30,7 @@ def run(
     *,
     cells: Sequence[Cell] | None = None,
     models: Models | None = None,
-    pair: Pair | None = None,
+    bench: Bench | None = None,
     on_row: OnRow | None = None,
     cancel: threading.Event | None = None,
 ) -> list[Row]:
@@ -47,7 +46,7 @@ def run(
         out: folder of the rows; made if it is not there.
         cells: what to run of it; see `Experiment.cells`. Default: everything.
         models: what to load; default: the default pair on the preset's device and dtype.
-        pair: models already in memory, instead.
+        bench: a pair already in memory, and what was read with it before, instead.
         on_row: told of every row that was missing, once it is on disk.
         cancel: ends the sweep within one pass; the trial under way leaves no row.
 
@@ -66,7 +65,7 @@ def run(
     if sweep.missing():
         own = chosen.preset
         models = models or Models(device=own.device, dtype=own.dtype)
-        bench = Bench(pair or loaded(models))
+        bench = bench or Bench(models.load())
         bench.check(chosen)
         agree(Path(out), own.name, lambda step: bench.setup(own, step))
         sweep.run(bench)

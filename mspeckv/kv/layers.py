@@ -66,6 +66,11 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         """Forget everything, and keep the memory for another run."""
         self.length = 0
 
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Everything held, as views: of the same shapes in any layer like it that holds as much."""
+        raise NotImplementedError
+
     # What a static pass (`mspeckv.static`) asks of a layer.
 
     @property
@@ -129,6 +134,11 @@ class FloatLayer(PlacedLayer):
     def __init__(self, buffer: Buffer) -> None:
         super().__init__()
         self.buffer = buffer
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """The tokens."""
+        return [*self.buffer.read(self.length)]
 
     @property
     def view(self) -> Buffer:
@@ -198,6 +208,11 @@ class BlockLayer(PlacedLayer):
         self.store, self.codec, self.policy = store, store.codec, store.policy
         self.tail = tail
         self.blocks = 0
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """The tail's tokens; with finished blocks, where a subclass keeps them."""
+        return [*self.tail.read(self.length - self.packed_tokens)]
 
     @property
     def packed_tokens(self) -> int:

@@ -25,6 +25,11 @@ class OffloadedLayer(BlockLayer):
         self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
         pipeline.layers.append(self)
 
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and records."""
+        return [*super().contents, self.records[: self.blocks]]
+
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""
         place = slice(self.blocks, self.blocks + len(records))
@@ -57,6 +62,11 @@ class NibbleLayer(OffloadedLayer):
             dtype=torch.uint8,
             device=tail.key.device,
         )
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and both planes."""
+        return [*super().contents, self.upper[: self.blocks]]
 
     @property
     def coarse_bytes(self) -> int:

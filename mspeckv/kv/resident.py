@@ -17,6 +17,11 @@ class ResidentLayer(BlockLayer):
             store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
         )
 
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and records."""
+        return [*super().contents, self.records[: self.blocks]]
+
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Store new records after those held."""
         self.records[self.blocks : self.blocks + len(records)] = records
@@ -42,6 +47,11 @@ class FloatResidentLayer(BlockLayer):
     """
 
     brings = False
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """The one buffer's tokens."""
+        return [*self.tail.read(self.length)]
 
     @property
     def view(self) -> Buffer:

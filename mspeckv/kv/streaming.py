@@ -38,12 +38,12 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         size = (shape.heads, streaming_slots(sinks, window, slack), shape.dim, shape.dtype, device)
         super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
         self._token_bytes = shape.token_bytes
-        self._dropped = 0
+        self.dropped = 0
 
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for, dropped ones included."""
-        return int(self.layers[0].length) + self._dropped
+        return int(self.layers[0].length) + self.dropped
 
     @property
     def bytes(self) -> int:
@@ -57,25 +57,25 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
         for layer in self.layers:
-            layer.settle(min(int(layer.length), length - self._dropped))
+            layer.settle(min(int(layer.length), length - self.dropped))
 
     def visible(self, tokens: list[int]) -> list[int]:
         """What is read of a prompt: sinks and window only. Call once, on an empty cache."""
         if len(tokens) > self.sinks + self.window:
-            self._dropped = len(tokens) - self.sinks - self.window
+            self.dropped = len(tokens) - self.sinks - self.window
             return tokens[: self.sinks] + tokens[-self.window :]
         return tokens
 
     def restart(self) -> None:
         """Forget everything: a prompt may be read anew."""
-        self._dropped = 0
+        self.dropped = 0
         for layer in self.layers:
             layer.length = 0
 
     @property
     def first_position(self) -> int:
         """Position of slot 0: the sinks stand just before the window."""
-        return self._dropped
+        return self.dropped
 
     def must_slide(self, coming: int) -> bool:
         """Whether ``coming`` more tokens do not fit."""
@@ -92,7 +92,7 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
             kept = layer.buffer.read(int(layer.length), self.sinks + excess)
             layer.buffer.write(self.sinks, *(part.clone() for part in kept))
             layer.length = 0
-        self._dropped += excess
+        self.dropped += excess
 
     def reopen(self) -> None:
         """The sinks are filled: show the window again."""
