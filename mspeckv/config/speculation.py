@@ -37,6 +37,7 @@ class Speculation:
         window: recent tokens that tier 0 sees.
         tier1: what tier 1 reads: ``"retrieval"``, or ``"nibble"``, the whole context from the
             upper int4 planes of ``KVPolicy(nibble=True)``.
+        retrieval: by what tier 1's chunks are chosen: a name of `mspeckv.retrieval`.
         tier0: who guesses first: ``"draft"``, the pair's draft where it has one; ``"lookup"``,
             what followed the last tokens when they stood in the text before; or ``"none"``.
         draft_vocab: tokens that the draft's head scores, the prompt's own first; 0 for all. What
@@ -60,6 +61,7 @@ class Speculation:
     tier0: str = "draft"
     draft_vocab: int = 0
     draft_threshold: float = 0.0
+    retrieval: str = "attention"
 
     def __post_init__(self) -> None:
         for field in ("gamma", "draft_gamma"):
@@ -78,6 +80,12 @@ class Speculation:
         check_choice("tier0", self.tier0, GUESSERS)
         check_count("draft_vocab", self.draft_vocab, 0)
         check_number("draft_threshold", self.draft_threshold, 0.0, 1.0)
+        # here, since policies are registered with this package's own checks
+        from mspeckv import retrieval
+
+        retrieval.policy(self.retrieval)
+        if self.tier1 != "retrieval" and self.retrieval != retrieval.DEFAULT:
+            raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
         if self.budget < self.recent + 2 * self.chunk:
             raise refuse(
                 "budget",

@@ -27,6 +27,7 @@ from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models import Pair
+from mspeckv.retrieval import policy
 from mspeckv.static import StaticInputs
 
 
@@ -153,7 +154,9 @@ class Workspace:
 
 def workspace_key(config: RunConfig, sizes: Sizes) -> tuple[object, ...]:
     """What two runs must share to use the same caches and graphs."""
-    return config.method, config.policy, config.speculation, config.graphs, sizes
+    # A name may have been given to another function since: graphs hold on to the old one.
+    chooser = policy(config.speculation.retrieval)
+    return config.method, config.policy, config.speculation, chooser, config.graphs, sizes
 
 
 def release(pair: Pair) -> None:

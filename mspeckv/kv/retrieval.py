@@ -1,8 +1,8 @@
 """Tier 1's cache: a few chunks of the prompt, chosen by what tier 2 attends to.
 
-Chunks of keys are stood for by their mean, the landmark, and scored by tier 2's recent queries,
-per layer and KV head (retrieval after TriForce, arXiv 2404.11912, section 4.1, with softmax scores
-summed over each KV head's query group). Chunk 0 and the recent window are always kept.
+Chunks of keys are stood for by their mean, the landmark, and scored with tier 2's recent queries,
+per layer and KV head, by a policy of `mspeckv.retrieval` (retrieval after TriForce, arXiv
+2404.11912, section 4.1). Chunk 0 and the recent window are always kept.
 
 The cache watches tier 2's attention instead of reading its store: the keys and values it gathers
 are those the pass has just brought to the device anyway. So building it during prefill, and
@@ -20,10 +20,43 @@ from mspeckv.kv.layers import Buffer, FloatLayer
 from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.shape import KVShape
 from mspeckv.ranges import span
+from mspeckv.retrieval import Policy, policy
 from mspeckv.static import StaticInputs
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
+
+
+def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
+    """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
+    whole = key[0, :, : plan.chunks * plan.chunk]
+    return whole.unflatten(1, (plan.chunks, plan.chunk)).mean(2)
+
+
+def score_chunks(
+    score: Policy, query: torch.Tensor, landmarks: torch.Tensor, real: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A policy's scores ``[H, chunks]``.
+
+    Args:
+        score: the policy.
+        query: ``[1, Hq, Q, D]``.
+        landmarks: ``[H, chunks, D]``.
+        real: ``[Q]``, 0 for queries that do not count; None counts all.
+    """
+    rows = fold_groups(query, landmarks.shape[0])[0]
+    if real is None:
+        weights = torch.ones(rows.shape[1], device=rows.device)
+    else:
+        weights = real.repeat(rows.shape[1] // len(real)).float()
+    return score(rows, landmarks, weights)
+
+
+def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Chunks ``[H, count]``, in order, with the highest scores; chunk 0 is always among them."""
+    ranked = scores.to(torch.float32, copy=True)
+    ranked[:, 0] = float("inf")
+    return ranked.topk(count, dim=-1).indices.sort(-1).values
 
 
 class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed here
@@ -34,7 +67,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
 
     Args:
         shape: the target's KV shape.
-        speculation: budget, chunk, recent window, refresh schedule.
+        speculation: budget, chunk, recent window, refresh schedule, policy.
         prompt: prompt tokens that tier 2 will have read.
         grown: most generated tokens, guesses included.
         device: where compute runs.
@@ -50,6 +83,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
     ) -> None:
         self.plan = ChunkPlan.of(speculation, prompt)
         self.refresh = speculation.refresh
+        self.policy = policy(speculation.retrieval)
         size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
         super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
         self.landmarks = torch.empty(
@@ -98,7 +132,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         """
         total, new = key.shape[2], query.shape[2]
         if total == new:
-            self._set_landmarks(layer, key)
+            self.landmarks[layer] = landmarks_of(key, self.plan)
             self._choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
         if layer == 0:
@@ -144,10 +178,6 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         for layer in self.layers:
             layer.length = self.plan.kept
 
-    def _set_landmarks(self, layer: int, key: torch.Tensor) -> None:
-        whole = key[0, :, : self.plan.chunks * self.plan.chunk]
-        self.landmarks[layer] = whole.unflatten(1, (self.plan.chunks, self.plan.chunk)).mean(2)
-
     def _choose(
         self,
         layer: int,
@@ -163,7 +193,8 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         plan, heads = self.plan, key.shape[1]
         if plan.chosen:
             with span("retrieval/score"):
-                best = self._best(layer, fold_groups(query, heads)[0], real)
+                scores = score_chunks(self.policy, query, self.landmarks[layer], real)
+                best = best_chunks(scores, plan.chosen)
             self.chosen[layer] = best
             with span("retrieval/gather"):
                 tokens = best[..., None] * plan.chunk
@@ -174,14 +205,3 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         self.layers[layer].buffer.write(
             plan.chosen * plan.chunk, key[:, :, rest], value[:, :, rest]
         )
-
-    def _best(self, layer: int, rows: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
-        """Chunks ``[H, chosen]``, in order, that get most of the attention of ``rows``."""
-        scores = rows @ self.landmarks[layer].transpose(1, 2) * rows.shape[-1] ** -0.5
-        shares = scores.softmax(-1, dtype=torch.float32)
-        if real is not None:
-            shares = shares * real.repeat(shares.shape[1] // len(real))[:, None]
-        mass = shares.sum(1)
-        mass[:, 0] = float("inf")
-        best: torch.Tensor = mass.topk(self.plan.chosen, dim=-1).indices.sort(-1).values
-        return best

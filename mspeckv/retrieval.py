@@ -1,0 +1,148 @@
+"""Retrieval policies: by what tier 1 chooses the chunks of the prompt that it sees.
+
+A policy scores the chunks of one layer, from what tier 2 has just asked and from what stands for
+each chunk. Those with the highest scores are kept; chunk 0 and the recent window always are. Under
+a name of its own it is a setting like any other:
+
+    @mspeckv.retrieval.register("peak")
+    def peak(queries, landmarks, weights):
+        scores = queries @ landmarks.transpose(1, 2)
+        return scores.masked_fill(weights[:, None] == 0, -1e9).amax(1)
+
+    mspeckv.generate(pair, prompt, speculation=Speculation(retrieval="peak"))
+
+A policy decides what tier 1 guesses, never what is written: tier 2 verifies every token.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mspeckv.config.checks import refuse
+
+Policy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Called for one layer as ``policy(queries, landmarks, weights)``; returns scores ``[H, chunks]``.
+
+``queries`` ``[H, R, D]``: tier 2's recent queries; the heads that share a KV head are rows.
+``landmarks`` ``[H, chunks, D]``: the mean key of each chunk, in the prompt's order.
+``weights`` ``[R]``: 1 for a query that counts, 0 for padding. On a GPU passes are padded to fixed
+shapes and recorded, so a policy that looks at a value on the host keeps its pass from being
+replayed: that pass is then run as it comes.
+"""
+
+DEFAULT = "attention"
+_policies: dict[str, Policy] = {}
+
+
+def attention(
+    queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Attention that the landmarks would get, added up over queries and heads of a group.
+
+    Scores after TriForce, arXiv 2404.11912, section 4.1, with softmax per query, so that no query
+    counts for more than another.
+    """
+    scores = queries @ landmarks.transpose(1, 2) * queries.shape[-1] ** -0.5
+    shares = scores.softmax(-1, dtype=torch.float32)
+    return (shares * weights[:, None]).sum(1)
+
+
+def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The newest chunks, whatever is asked: a control that shows what asking is worth."""
+    heads, chunks, _ = landmarks.shape
+    return torch.arange(chunks, device=landmarks.device).float().expand(heads, chunks)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all policies, the default first."""
+    return tuple(_policies)
+
+
+def policy(name: str) -> Policy:
+    """The policy registered under ``name``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _policies:
+        raise refuse("retrieval", name, f"use one of {', '.join(names())}, or register it first")
+    return _policies[name]
+
+
+def register(name: str) -> Callable[[Policy], Policy]:
+    """A decorator that makes a function the policy ``name``; a later one takes its place.
+
+    The function is tried on small random tensors first.
+
+    Raises:
+        ValueError: the name is no identifier or belongs to a policy of the engine; or the
+            function's scores are not floating-point, finite and of the shape ``[H, chunks]``, or
+            depend on padding.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise refuse("retrieval", name, "use letters, digits and _ for a policy's name")
+    if name in _BUILT_IN:
+        raise refuse("retrieval", name, "the engine's own policies stay: use another name")
+
+    def add(function: Policy) -> Policy:
+        _try(name, function)
+        _policies[name] = function
+        return function
+
+    return add
+
+
+def unregister(name: str) -> None:
+    """Forget a policy; runs that use it already are not affected.
+
+    Raises:
+        ValueError: it is not there, or the engine's own.
+    """
+    policy(name)
+    if name in _BUILT_IN:
+        raise refuse("retrieval", name, "the engine's own policies stay")
+    del _policies[name]
+
+
+def load(text: str) -> str:
+    """The name in ``NAME`` or ``FILE.py:NAME``; a file is run first, to register its policies.
+
+    Raises:
+        ValueError: the file cannot be read or run, or registers no such policy.
+    """
+    path, colon, name = text.rpartition(":")
+    if colon:
+        if not Path(path).is_file():
+            raise refuse("retrieval", text, f"use NAME or FILE.py:NAME; there is no file {path}")
+        try:
+            runpy.run_path(path)
+        except Exception as error:  # the file is the user's, and may raise anything
+            said = f"{type(error).__name__}: {error}"
+            raise refuse("retrieval", text, f"mend {path}, which raised {said}") from error
+    policy(name)
+    return name
+
+
+def _try(name: str, function: Policy) -> None:
+    """Refuse a policy whose scores cannot be used, before any run depends on it."""
+    generator = torch.Generator().manual_seed(0)
+    queries, landmarks = (torch.randn(2, n, 8, generator=generator) for n in (6, 5))
+    weights = torch.tensor([1.0, 1, 1, 1, 0, 0])
+    scores = function(queries.clone(), landmarks.clone(), weights.clone())
+    if not isinstance(scores, torch.Tensor) or scores.shape != (2, 5):
+        shape = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise refuse("retrieval", name, f"return scores [H, chunks], here [2, 5], not {shape}")
+    if not scores.is_floating_point() or not bool(scores.isfinite().all()):
+        raise refuse("retrieval", name, "return finite floating-point scores")
+    queries[:, 4:] = 100 * torch.randn(2, 2, 8, generator=generator)
+    again = function(queries, landmarks.clone(), weights.clone())
+    if not torch.equal(scores.argsort(-1), again.argsort(-1)):
+        raise refuse("retrieval", name, "leave out queries of weight 0: they are padding")
+
+
+_policies.update({DEFAULT: attention, "newest": newest})
+_BUILT_IN = frozenset(_policies)
