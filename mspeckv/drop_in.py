@@ -102,6 +102,8 @@ class CustomGenerate:
         new_tokens = int(generation_config.max_length) - input_ids.shape[1]
         config = RunConfig.build(new_tokens=new_tokens, sampling=sampling, **self.settings)
         pair = self._pair_of(model)
+        if pair.ranks is not None:
+            raise refuse("model", pair.target_id, "it is split over ranks: use mspeckv.generate")
         prompts = [[int(token) for token in row] for row in input_ids.tolist()]
         check_run(pair, config, input_ids.shape[1])
         self.summaries = []

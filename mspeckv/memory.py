@@ -58,15 +58,15 @@ class Prediction:
         return self.caches.offloaded
 
 
-def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int) -> int:
+def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:
     """Bytes of activations alive at once while one layer reads ``prompt`` tokens.
 
     Per token, a gated MLP holds its gate, its up projection and two products (4 intermediate
     widths) beside the residual stream, its norm, and queries before and after rotation (6 hidden
-    widths); the allocator's slack is inside these counts.
+    widths); the allocator's slack is inside these counts. ``ranks`` share the MLP.
     """
     hidden, inner = layer_widths(config)
-    return prompt * itemsize * (4 * inner + 6 * hidden)
+    return prompt * itemsize * (4 * -(-inner // ranks) + 6 * hidden)
 
 
 def layer_widths(config: PretrainedConfig) -> tuple[int, int]:
@@ -82,7 +82,9 @@ def predict(pair: Pair, config: RunConfig, prompt: int) -> Prediction:
     return Prediction(
         weights=pair.weight_bytes,
         caches=predict_sizes(config, pair, prompt),
-        workspace=prefill_workspace(pair.target.config, pair.dtype.itemsize, prompt),
+        workspace=prefill_workspace(
+            pair.target.config, pair.dtype.itemsize, prompt, pair.rank_count
+        ),
         runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
     )
 
@@ -124,6 +126,8 @@ def _shortage(pair: Pair, config: RunConfig, prompt: int) -> tuple[str, int, int
     if config.device_gb is not None and need.device > config.device_gb * 1e9:
         return "device memory", need.device, int(config.device_gb * 1e9)
     host = int(psutil.virtual_memory().available)
+    if pair.ranks is not None:
+        host //= pair.ranks.here
     # the weights are loaded already
     own = need.device - need.weights
     if pair.device.type == "cuda":

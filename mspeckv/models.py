@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,10 @@ from mspeckv.compatibility import (
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch
 from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
+from mspeckv.kv.shape import KVShape
+from mspeckv.parallel import Ranks, together
 from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
+from mspeckv.tensor_parallel import check_split, load_split, own_device, own_part, ranks_of
 
 __all__ = [
     "LLAMA_2_7B",
@@ -60,6 +63,7 @@ class Pair:
         draft_id: where the draft came from; ``"none"`` without one.
         step_seconds: the engine's measurement of one target step, once it has been made.
         workspace: on a GPU, the caches and graphs of the last run, for another like it.
+        ranks: this process among those that the target is split over; None for a whole target.
     """
 
     target: PreTrainedModel
@@ -69,6 +73,7 @@ class Pair:
     draft_id: str
     step_seconds: float | None = None
     workspace: object = None
+    ranks: Ranks | None = None
 
     @classmethod
     def of(
@@ -89,16 +94,20 @@ class Pair:
             freeze: set the models to evaluation, without gradients.
 
         Raises:
-            ValueError: an architecture without standard causal attention in every layer, or a
-                draft whose vocabulary, device or dtype is not the target's.
+            ValueError: an architecture without standard causal attention in every layer, a
+                draft whose vocabulary, device or dtype is not the target's, a target that is not
+                split over ranks by whole heads, or a draft that is split.
         """
         from mspeckv.attention import install
 
         target_id = target_id or _name_of(target)
         draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
         check_decoder(target.config, "target", target_id)
+        ranks = ranks_of(target)
         models = [target]
         if draft is not None:
+            if ranks_of(draft) is not None:
+                raise refuse("draft", draft_id, "every rank needs a whole one")
             check_decoder(draft.config, "draft", draft_id)
             check_match(target, draft, target_id, draft_id)
             if tokenizer is not None and draft_tokenizer is not None:
@@ -112,7 +121,7 @@ class Pair:
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
-        return cls(target, draft, tokenizer, target_id, draft_id)
+        return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +152,17 @@ class Pair:
         return int(own or self._config.hidden_size // self._heads)
 
     @property
+    def rank_count(self) -> int:
+        """Processes that the target is split over; 1 for a whole target."""
+        return self.ranks.size if self.ranks is not None else 1
+
+    @property
+    def kv_shape(self) -> KVShape:
+        """The target's KV in this process: of all heads, or of this rank's."""
+        shape = KVShape.of(self._config, self.dtype)
+        return replace(shape, heads=shape.heads // self.rank_count)
+
+    @property
     def max_positions(self) -> int:
         """Tokens that the target was made for, prompt and output together."""
         return int(self._config.max_position_embeddings)
@@ -163,12 +183,11 @@ class Pair:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of both models' weights; a tensor that they share counts once."""
+        """Bytes of both models' weights in this process; a tensor that they share counts once."""
         models = [self.target] + ([self.draft] if self.draft is not None else [])
+        parts = [own_part(weight) for model in models for weight in model.parameters()]
         storages = {
-            weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
-            for model in models
-            for weight in model.parameters()
+            part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts
         }
         return sum(storages.values())
 
@@ -187,6 +206,7 @@ def load_pair(
     *,
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
+    ranks: Ranks | None = None,
 ) -> Pair:
     """Load a target and a draft.
 
@@ -198,14 +218,16 @@ def load_pair(
             of ``tools/train_draft.py``, or an id or folder with the target's vocabulary.
         device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
         dtype: compute dtype: float32, bfloat16 or float16.
+        ranks: split the target over them (`mspeckv.parallel.join`); every rank calls this.
 
     Raises:
-        ValueError: a model that cannot be loaded or does not fit; a device that is not there.
+        ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
+            target that cannot be split over so many ranks.
         ModelMissing: the default target is absent and cannot be fetched.
     """
-    where, kind = parse_device(device), parse_dtype(dtype)
+    where, kind = own_device(parse_device(device), ranks), parse_dtype(dtype)
     source = str(fetch()) if target == DEFAULT else target
-    model = _load("target", source, where, kind)
+    model = _load("target", source, where, kind, ranks)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
     if draft == "none":
@@ -252,12 +274,23 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
-def _load(field: str, source: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    with _one_line_errors(field, source):
-        config = AutoConfig.from_pretrained(source)
-    # Before the weights, which may be many gigabytes.
-    check_decoder(config, field, source)
-    with _one_line_errors(field, source), _no_progress_bar():
+def _load(
+    field: str,
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks | None = None,
+) -> PreTrainedModel:
+    with together(ranks):
+        with _one_line_errors(field, source):
+            config = AutoConfig.from_pretrained(source)
+        # Before the weights, which may be many gigabytes.
+        check_decoder(config, field, source)
+        if ranks is not None:
+            check_split(config, ranks)
+    with together(ranks), _one_line_errors(field, source), _no_progress_bar():
+        if ranks is not None:
+            return load_split(source, dtype, ranks)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         model.to(device)
     return model

@@ -14,6 +14,7 @@ from mspeckv.decoding.sizes import check_method
 from mspeckv.events import Event, RunSummary
 from mspeckv.memory import check_memory
 from mspeckv.models import Pair
+from mspeckv.parallel import together
 
 Prompt = str | Sequence[int]
 
@@ -110,8 +111,11 @@ def stream(
     config = RunConfig.build(
         method, new_tokens, policy, speculation, sampling, link, device_gb, graphs
     )
-    tokens = encode_prompt(pair, prompt)
-    check_run(pair, config, len(tokens))
+    with together(pair.ranks):
+        tokens = encode_prompt(pair, prompt)
+        check_run(pair, config, len(tokens))
+    if pair.ranks is not None:
+        pair.ranks.check_same("prompt and settings", (tokens, config))
     return Run(pair, config, tokens, cancel, on_progress, prefills=prefills).events()
 
 

@@ -19,7 +19,6 @@ from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Guess
-from mspeckv.host import to_host
 
 
 @dataclass
@@ -89,17 +88,12 @@ class Autoregress:
         probs = self.sampler.distribution(logits, prefix)[0]
         self.reader.settle(len(prefix))
         token = self.sampler.draw(probs)
-        unsure = self.threshold > 0 and _likelihood(logits[0], token) < self.threshold
+        unsure = self.threshold > 0 and self.sampler.likelihood(logits[0], token) < self.threshold
         return Emission([token], [probs], [self.tier], last=unsure)
 
     def settle(self, length: int) -> None:
         """Forget what was read after ``length`` tokens."""
         self.reader.settle(length)
-
-
-def _likelihood(logits: torch.Tensor, token: int) -> float:
-    """Probability of ``token`` by unwarped logits ``[V]``."""
-    return float(to_host(logits.softmax(-1)[token]))
 
 
 class Speculate:

@@ -10,6 +10,7 @@ from transformers import LogitsProcessorList
 
 from mspeckv.config import RunConfig, Speculation
 from mspeckv.decoding.adaptive import Adaptive, Planner
+from mspeckv.decoding.agreement import AgreedPlanner, AgreedSampler, Agreement
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import ModelReader
@@ -52,13 +53,17 @@ def build_tiers(
     link: KVLink,
     recorder: Recorder,
     processors: LogitsProcessorList | None = None,
+    agreement: Agreement | None = None,
 ) -> Tiers:
     """Allocate the caches of ``config.method`` and nest its levels.
 
     Args:
         processors: see `Sampler`.
+        agreement: with the other ranks, if there are any.
     """
     speculation, sampler = config.speculation, Sampler(config.sampling, processors)
+    if agreement is not None:
+        sampler = AgreedSampler(config.sampling, processors, agreement)
     space = Workspace.of(config, pair, Sizes.of(config, len(prompt)), link)
     guesser: Level | None = None
     prefilled: list[ModelReader] = []
@@ -71,7 +76,7 @@ def build_tiers(
     middle = space.between(pair, "verify" if guesser else "draft", recorder)
     top = space.top(pair, "verify" if guesser or middle else "decode", recorder)
     prefilled.append(top)
-    root, plan = _nest(speculation, guesser, middle, top, sampler, recorder)
+    root, plan = _nest(speculation, guesser, middle, top, sampler, recorder, agreement)
     return Tiers(root, space.full, prefilled, plan)
 
 
@@ -82,12 +87,15 @@ def _nest(
     top: ModelReader,
     sampler: Sampler,
     recorder: Recorder,
+    agreement: Agreement | None,
 ) -> tuple[Level, Plan]:
     """The levels over one another, and the lengths they work with."""
     path = (*((0,) if guesser else ()), *((1,) if middle else ()), 2)
     if speculation.adaptive and len(path) > 1:
-        free = isinstance(guesser, Lookup)
-        planner = Planner(speculation, guesser is not None, middle is not None, free)
+        there = guesser is not None, middle is not None, isinstance(guesser, Lookup)
+        planner = Planner(speculation, *there)
+        if agreement is not None:
+            planner = AgreedPlanner(speculation, *there, agreement)
         adaptive = Adaptive(guesser, middle, top, planner, sampler, recorder)
         return adaptive, adaptive.plan
     gamma, draft_gamma = speculation.longest_gamma, speculation.longest_draft_gamma

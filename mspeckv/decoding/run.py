@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList
 
 from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
+from mspeckv.decoding.agreement import Agreement
 from mspeckv.decoding.ending import Criterion, Ending
 from mspeckv.decoding.methods import Tiers, build_tiers
 from mspeckv.decoding.prefills import Prefills
@@ -33,7 +34,6 @@ from mspeckv.events import (
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import KVLink, bandwidth, open_link, origin_gbps
-from mspeckv.kv.shape import KVShape
 from mspeckv.memory import predict
 from mspeckv.models import Pair
 from mspeckv.ranges import span
@@ -46,11 +46,10 @@ def measured_step_seconds(pair: Pair) -> float:
     """
     if pair.step_seconds is None:
         recorder = Recorder(Ledger(clock_of(pair.device)))
-        shape = KVShape.of(pair.target.config, pair.dtype)
         tokens = list(range(16))
         with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
             on_chip = KVPolicy(bits="full", on_chip=pair.layers)
-            cache = FullCache(shape, on_chip, 16, link, pair.target.device)
+            cache = FullCache(pair.kv_shape, on_chip, 16, link, pair.target.device)
             reader = ModelReader(2, "decode", pair.target, cache, recorder)
             reader.prefill(tokens[:8])
             for end in range(9, 17):
@@ -93,21 +92,27 @@ class Run:
         self.ending = Ending(
             config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer), criterion
         )
+        self.agreement = Agreement(pair.ranks, cancel) if pair.ranks is not None else None
         self.memory = Memory(0, 0, 0, 0)
         self.prefill_seconds = 0.0
         self.rounds: list[Round] = []
 
     def events(self) -> Iterator[Event]:
         """One `Prefill`, a `Round` per tier-2 pass, one `RunSummary`."""
-        shape = KVShape.of(self.pair.target.config, self.pair.dtype)
         gbps = bandwidth(
             self.config.link,
             lambda: origin_gbps(
-                measured_step_seconds(self.pair), self.pair.layers, shape.token_bytes
+                measured_step_seconds(self.pair), self.pair.layers, self.pair.kv_shape.token_bytes
             ),
         )
+        cancel, on_progress = self.cancel, self.on_progress
+        if self.agreement is not None:
+            if gbps is not None:
+                gbps = self.agreement.figure(gbps)
+            cancel = self.agreement.stop
+            on_progress = self.agreement.between_layers(on_progress)
         self.ledger = Ledger(clock_of(self.pair.device))
-        self.recorder = Recorder(self.ledger, self.cancel, self.on_progress)
+        self.recorder = Recorder(self.ledger, cancel, on_progress)
         cancelled = False
         with open_link(self.ledger, gbps, self.pair.device) as link:
             try:
@@ -125,7 +130,13 @@ class Run:
         start = time.perf_counter()
         self.memory = predict(self.pair, self.config, len(self.prompt)).record()
         tiers = build_tiers(
-            self.config, self.pair, self.prompt, link, self.recorder, self.processors
+            self.config,
+            self.pair,
+            self.prompt,
+            link,
+            self.recorder,
+            self.processors,
+            self.agreement,
         )
         if self.prefills is not None:
             self.prefills.read(tiers.prefilled, self.prompt[:-1], link)
@@ -212,6 +223,7 @@ class Run:
                 "target": self.pair.target_id,
                 "draft": self.pair.draft_id,
                 "placement": list(self.config.policy.placement(self.pair.layers)),
+                "ranks": self.pair.rank_count,
             },
             versions=versions(),
         )

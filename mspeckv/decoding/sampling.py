@@ -112,6 +112,10 @@ class Sampler:
         """True with probability ``min(1, p / q)``."""
         return self._uniform() * q < p
 
+    def likelihood(self, logits: torch.Tensor, token: int) -> float:
+        """Probability of ``token`` by unwarped logits ``[V]``."""
+        return float(to_host(logits.softmax(-1)[token]))
+
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 

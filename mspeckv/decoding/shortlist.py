@@ -16,6 +16,8 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from mspeckv.tensor_parallel import whole
+
 
 def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tensor:
     """``size`` token ids: the prompt's, commonest first, then those of lowest id.
@@ -41,9 +43,9 @@ class Shortlist:
         self.head = model.get_output_embeddings()
         self.tokens = tokens.to(model.device)
         self.vocab = int(self.head.weight.shape[0])
-        self.weight = self.head.weight[self.tokens].clone()
+        self.weight = whole(self.head.weight)[self.tokens].clone()
         bias = getattr(self.head, "bias", None)
-        self.bias = None if bias is None else bias[self.tokens].clone()
+        self.bias = None if bias is None else whole(bias)[self.tokens].clone()
 
     @property
     def bytes(self) -> int:
@@ -53,12 +55,15 @@ class Shortlist:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model's head is the short one; whatever the model does to logits stays."""
+        # A split head has a forward of its own; else the class's shows once ours is gone.
+        own = vars(self.head).get("forward")
         self.head.forward = lambda hidden: linear(hidden, self.weight, self.bias)
         try:
             yield
         finally:
-            # An instance attribute hid the class's method; without it the head is as it was.
             del self.head.forward
+            if own is not None:
+                self.head.forward = own
 
     def widen(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""

@@ -73,7 +73,7 @@ def uses_draft(config: RunConfig, pair: Pair) -> bool:
 def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
     """Bytes of every cache of a run, before any is allocated."""
     sizes, speculation = Sizes.of(config, prompt), config.speculation
-    shape = KVShape.of(pair.target.config, pair.dtype)
+    shape = pair.kv_shape
     out = full_sizes(shape, config.policy, sizes.capacity)
     if config.method in USES_TIER1 and speculation.tier1 == "retrieval":
         size = retrieval_bytes(shape, speculation, prompt - 1, sizes.grown)

@@ -76,8 +76,7 @@ class Workspace:
     def _allocate(
         cls, key: tuple[object, ...], config: RunConfig, pair: Pair, sizes: Sizes, link: KVLink
     ) -> Workspace:
-        speculation, device = config.speculation, pair.device
-        shape = KVShape.of(pair.target.config, pair.dtype)
+        speculation, device, shape = config.speculation, pair.device, pair.kv_shape
         full = FullCache(shape, config.policy, sizes.capacity, link, device)
         middle: RetrievalCache | CoarseCache | None = None
         if config.method in USES_TIER1 and speculation.tier1 == "nibble":
