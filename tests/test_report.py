@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,50 +15,7 @@ from mspeckv.experiments.findings import Finding, cliff, findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report import NO_PLOTLY, write_report
 from mspeckv.experiments.report_tables import grids, speedup_summary
-from tests.experiment_rows import row
-
-SEEDS = (1, 2, 3)
-A1_SPEEDS = {
-    "autoregressive": (8.0, 4.0, 2.5, 2.0),
-    "vanilla": (9.0, 5.0, 3.0, 2.2),
-    "triforce": (20.0, 15.0, 10.0, 8.0),
-    "mspeckv": (40.0, 36.0, 35.0, 28.0),
-    "control": (50.0, 45.0, 40.0, 30.0),
-}
-B1_LRU = (9.0, 9.5, 10.0, 20.0, 21.0)
-B1_STATIC = (12.0, 14.0, 17.0, 20.0, 21.0)
-
-
-def a1() -> list[Row]:
-    """Every cell of A1, seeds 5 % apart."""
-    return [
-        row("A1", value, variant, seed, speeds[place] * (0.9 + 0.05 * seed))
-        for variant, speeds in A1_SPEEDS.items()
-        for (place, value), seed in product(enumerate((512, 1024, 1536, 2048)), SEEDS)
-    ]
-
-
-def b1() -> list[Row]:
-    """B1, under fixed places and under LRU, whose layers are all found from 15 on."""
-    rows = []
-    for place, value in enumerate((4, 8, 12, 15, 17)):
-        found = (30, 0) if value >= 15 else (0, 30)
-        rows += [
-            row("B1", value, "triforce", 1, 8.0),
-            row("B1", value, "mspeckv", 1, B1_STATIC[place], residency=(15, max(0, 15 - value))),
-            row("B1", value, "mspeckv-lru", 1, B1_LRU[place], residency=found),
-        ]
-    return rows
-
-
-def a2(alone: tuple[float, ...] = (9.0, 10.0, 11.0)) -> list[Row]:
-    """A2; triforce's cells are one configuration."""
-    rows = []
-    for seed in SEEDS:
-        rows += [row("A2", value, "triforce", seed, 10.0 + value / 15) for value in (0, 8, 15)]
-        rows.append(row("A2", 0, "mspeckv", seed, alone[seed - 1]))
-        rows += [row("A2", value, "mspeckv", seed, 22.0) for value in (8, 15)]
-    return rows
+from tests.experiment_rows import a1, a2, b1, row, write
 
 
 def match_of(rows: list[Row]) -> Match:
@@ -71,16 +27,6 @@ def about(rows: list[Row], topic: str) -> Finding:
     """The one finding on a topic."""
     (found,) = (one for one in findings(match_of(rows)) if one.topic == topic)
     return found
-
-
-def write(folder: Path, rows: list[Row]) -> Path:
-    """Rows as a runner's store has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in rows:
-        path = folder / f"{one.experiment}-{one.preset}.jsonl"
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(one.to_json()) + "\n")
-    return folder
 
 
 def test_targets_are_met_or_missed_value_by_value() -> None:

@@ -1,7 +1,8 @@
 """The four ablations A1, A2, B1 and B2, run for real: definitions, trials, stores.
 
 `run` runs what is missing of one into a folder and can be killed and run again; `load_rows` reads
-what is there.
+what is there, `match_rows` puts it beside the published figures, `findings` says what it shows and
+`write_report` writes all that down.
 """
 
 from mspeckv.experiments.bench import Bench, Models
@@ -17,8 +18,14 @@ from mspeckv.experiments.definitions import (
     Variant,
     experiment,
 )
+from mspeckv.experiments.findings import Finding, cliff, findings
+from mspeckv.experiments.matching import Match, match_rows
+from mspeckv.experiments.published import Published, published
+from mspeckv.experiments.report import Report, write_report
+from mspeckv.experiments.report_tables import Grid, grids, speedup_summary
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.runner import SEEDS, missing, ordered, run
+from mspeckv.experiments.statistics import Comparison, Outcome, Spread, Table, summarise
 from mspeckv.experiments.store import Store, load_rows
 
 __all__ = [
@@ -29,16 +36,33 @@ __all__ = [
     "VARIANTS",
     "Bench",
     "Cell",
+    "Comparison",
     "Experiment",
+    "Finding",
+    "Grid",
+    "Match",
     "Models",
+    "Outcome",
     "Preset",
+    "Published",
+    "Report",
     "Row",
+    "Spread",
     "Store",
+    "Table",
     "Trial",
     "Variant",
+    "cliff",
     "experiment",
+    "findings",
+    "grids",
     "load_rows",
+    "match_rows",
     "missing",
     "ordered",
+    "published",
     "run",
+    "speedup_summary",
+    "summarise",
+    "write_report",
 ]

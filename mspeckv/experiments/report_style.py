@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+INK = "#1f2328"
+"""Text and axes, and what stands for plain decoding: panels repaint it where the page is dark."""
 AXES = {
     "prefill": "prompt tokens",
     "resident": "resident layers",
@@ -27,7 +29,7 @@ class VariantStyle:
 
 
 VARIANTS: dict[str, VariantStyle] = {
-    "autoregressive": VariantStyle("one token a pass, KV as floats", "#000000", "solid", "circle"),
+    "autoregressive": VariantStyle("one token a pass, KV as floats", INK, "solid", "circle"),
     "vanilla": VariantStyle("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
     "triforce": VariantStyle("three tiers, KV as floats", "#0072B2", "dash", "square"),
     "mspeckv": VariantStyle(

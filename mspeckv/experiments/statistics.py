@@ -33,6 +33,10 @@ class Spread:
         data = np.asarray(values, dtype=np.float64)
         return cls(float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None)
 
+    def scaled(self, factor: float) -> Spread:
+        """The same in another unit."""
+        return Spread(self.mean * factor, None if self.std is None else self.std * factor)
+
     def text(self, digits: int = 2) -> str:
         """``12.42 ± 4.40``, or the mean alone."""
         spread = "" if self.std is None else f" ± {self.std:.{digits}f}"

@@ -1,0 +1,129 @@
+"""The lines of every chart, as numbers: pages and panels only draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mspeckv.experiments.matching import Match
+from mspeckv.experiments.report_style import AXES
+from mspeckv.experiments.statistics import Outcome, Spread
+
+MEGA = 1e6
+Numbers = tuple[float | None, ...]
+Source = Literal["ours", "published", "modelled"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant in one chart, a point for each value of the table, or None.
+
+    Attributes:
+        source: who says so.
+        means: the points.
+        up: how far a point's bar goes up.
+        down: how far it goes down.
+    """
+
+    variant: str
+    source: Source
+    means: Numbers
+    up: Numbers
+    down: Numbers
+
+    @property
+    def name(self) -> str:
+        """For legends."""
+        return self.variant if self.source == "ours" else f"{self.variant} ({self.source})"
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return all(mean is None for mean in self.means)
+
+
+def speed_lines(match: Match) -> list[Line]:
+    """Tokens per second, ours."""
+    return _ours(match, lambda one: one.speed)
+
+
+def published_speed_lines(match: Match) -> list[Line]:
+    """Tokens per second, published."""
+    return _theirs(match, match.speed)
+
+
+def speedup_lines(match: Match, reference: str) -> list[Line]:
+    """Speed-ups over ``reference``: ours with their intervals, and the published ones."""
+    table, lines = match.table, []
+    for variant in table.variants:
+        if variant == reference:
+            continue
+        means: list[float | None] = []
+        up: list[float | None] = []
+        down: list[float | None] = []
+        for value in table.values:
+            found = table.compare(value, variant, reference)
+            mean = None if found is None else found.speedup.mean
+            low, high = (mean, mean) if found is None or not found.interval else found.interval
+            means.append(mean)
+            up.append(None if mean is None or high is None else high - mean)
+            down.append(None if mean is None or low is None else mean - low)
+        lines.append(Line(variant, "ours", tuple(means), tuple(up), tuple(down)))
+
+    def published(value: int, variant: str) -> Spread | None:
+        return match.speedup(value, variant, reference)
+
+    return [*lines, *_theirs(match, published)]
+
+
+def accepted_lines(match: Match) -> list[Line]:
+    """Guesses kept per round, ours and the published ones."""
+    return [*_ours(match, lambda one: one.accepted), *_theirs(match, match.accepted)]
+
+
+def traffic_lines(match: Match, tier: int | None) -> list[Line]:
+    """MB of KV per token, ours: read by ``tier``, or over the link for None."""
+
+    def size(one: Outcome) -> Spread | None:
+        found = one.link if tier is None else one.kv_read.get(tier)
+        return None if found is None else found.scaled(1 / MEGA)
+
+    return _ours(match, size)
+
+
+def axis_labels(match: Match) -> list[str]:
+    """The table's values, each with the published one that it stands for."""
+    labels = []
+    for value in match.table.values:
+        paper = match.value(value)
+        labels.append(f"{value}" if paper in {None, value} else f"{value}<br>({paper})")
+    return labels
+
+
+def axis_title(match: Match) -> str:
+    """What the values are."""
+    axis = AXES.get(match.table.axis, match.table.axis)
+    scaled = any(match.value(value) not in {None, value} for value in match.table.values)
+    return f"{axis} (published at)" if scaled else axis
+
+
+def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
+    lines = []
+    for variant in match.table.variants:
+        cells = [match.table.cells.get((value, variant)) for value in match.table.values]
+        lines.append(_line(variant, [None if one is None else what(one) for one in cells]))
+    return lines
+
+
+def _theirs(match: Match, what: Callable[[int, str], Spread | None]) -> list[Line]:
+    return [
+        _line(variant, [what(value, variant) for value in match.table.values], "published")
+        for variant in match.table.variants
+    ]
+
+
+def _line(variant: str, points: list[Spread | None], source: Source = "ours") -> Line:
+    stds = tuple(None if one is None else one.std for one in points)
+    means = tuple(None if one is None else one.mean for one in points)
+    return Line(variant, source, means, stds, stds)
