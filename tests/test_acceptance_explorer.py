@@ -1,0 +1,150 @@
+"""The acceptance explorer without a browser: real steps, and what comes out is the target's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mspeckv_widgets import AcceptanceExplorer
+from mspeckv_widgets.acceptance_charts import emitted_distribution
+
+from mspeckv import Sampling, next_distributions
+from mspeckv.models import Pair
+from tests.random_models import random_pair, random_prompt
+
+P, Q = (0.5, 0.3, 0.15, 0.05), (0.2, 0.5, 0.05, 0.25)
+
+
+@pytest.fixture
+def explorer() -> AcceptanceExplorer:
+    return AcceptanceExplorer(P, Q)
+
+
+def said(explorer: AcceptanceExplorer) -> str:
+    return str(explorer._said.value)
+
+
+def test_bars_show_both_distributions_their_minimum_and_the_residual(
+    explorer: AcceptanceExplorer,
+) -> None:
+    p, q, both, left, drawn = explorer.figure.data
+    assert tuple(p.y) == P
+    assert tuple(q.y) == Q
+    assert np.allclose(both.y, [0.2, 0.3, 0.05, 0.05])
+    assert np.allclose(left.y, [0.3, 0, 0.1, 0])
+    assert np.isnan(drawn.y).all()
+    assert "sum of min(p, q) = 0.6000" in said(explorer)
+    assert list(p.x) == ["1: A", "2: B", "3: C", "4: D"]
+
+
+def test_a_guess_is_proposed_then_tested_then_settled(explorer: AcceptanceExplorer) -> None:
+    seen = set()
+    for _ in range(12):
+        explorer.step()
+        assert explorer.trial.guess is not None
+        assert "Next: accept it with chance" in said(explorer)
+        explorer.step()
+        assert explorer.trial.accepted is not None
+        explorer.step()
+        seen.add(explorer.trial.accepted)
+        if explorer.trial.accepted:
+            assert explorer.trial.emitted == explorer.trial.guess
+        else:
+            # only A and C are more likely to the target
+            assert explorer.trial.emitted in (0, 2)
+            assert "is drawn from the residual" in said(explorer)
+    assert seen == {True, False}
+    assert explorer.guesses == explorer.counts.sum() == 12
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.5, 1.0])
+def test_what_is_emitted_is_distributed_as_the_target(
+    explorer: AcceptanceExplorer, likeness: float
+) -> None:
+    explorer.likeness.value = likeness
+    explorer.many(4000)
+    expected = 0.6 + 0.4 * likeness
+    assert explorer.accepted / explorer.guesses == pytest.approx(expected, abs=0.03)
+    assert explorer.distance() < 0.03
+    assert np.allclose(explorer.rows.emitted, P)
+
+
+def test_resampling_from_the_target_itself_would_be_wrong() -> None:
+    p, q = torch.tensor(P), torch.tensor(Q)
+    both = torch.minimum(p, q)
+    wrong = both + (1 - both.sum()) * p
+    assert torch.allclose(emitted_distribution(p, q), p)
+    assert float((wrong - p).abs().sum() / 2) > 0.1
+
+
+def test_reset_repeats_the_same_draws(explorer: AcceptanceExplorer) -> None:
+    explorer.many(50)
+    first = explorer.counts.clone()
+    explorer.reset()
+    assert explorer.guesses == 0
+    explorer.many(50)
+    assert torch.equal(explorer.counts, first)
+    explorer.likeness.value = 0.25
+    assert explorer.guesses == 0, "counts of another draft are not mixed in"
+
+
+def test_real_models_are_shown_place_by_place() -> None:
+    pair, prompt = random_pair(vocab=64), random_prompt(40)
+    explorer = AcceptanceExplorer.of_model(pair, prompt, last=5)
+    found = next_distributions(pair, prompt, last=5)
+    explorer.place.value = 3
+    rows = explorer.rows
+    assert len(rows.names) == 13
+    assert rows.names[-1] == "52 others"
+    assert rows.p.sum() == pytest.approx(1)
+    assert rows.q.sum() == pytest.approx(1)
+    assert rows.both.sum() == pytest.approx(found[3].acceptance, abs=1e-5)
+    assert f"token {prompt[-2]}" in said(explorer)
+    explorer.many(3000)
+    assert explorer.accepted / 3000 == pytest.approx(found[3].acceptance, abs=0.04)
+    assert rows.emitted == pytest.approx(rows.p, abs=1e-6)
+
+
+def test_distributions_are_the_models_own() -> None:
+    pair, prompt = random_pair(vocab=64), random_prompt(40)
+    found = next_distributions(pair, prompt, last=3)
+    assert [one.place for one in found] == [37, 38, 39]
+    assert [one.token for one in found] == prompt[-3:]
+    assert pair.draft is not None
+    with torch.inference_mode():
+        for model, name in ((pair.target, "target"), (pair.draft, "draft")):
+            own = model(torch.tensor([prompt[:38]])).logits[0, -1].softmax(-1)
+            assert torch.allclose(getattr(found[1], name), own, atol=1e-5)
+    greedy = next_distributions(pair, prompt, Sampling(temperature=0), last=3)
+    assert all(one.acceptance in (0, 1) for one in greedy)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "words"),
+    [
+        ([0.5, 0.4], [0.5, 0.5], "p: .* add up to 1"),
+        ([1.0], [1.0], "p: .* two or more"),
+        ([1.5, -0.5], [0.5, 0.5], "p: .* add up to 1"),
+        ([0.5, 0.5], ["a", "b"], "q: .* use a list of probabilities"),
+        ([0.5, 0.5], [0.2, 0.3, 0.5], "q: '3 tokens' is not allowed; use as many as p"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(p: Any, q: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AcceptanceExplorer(p, q)
+
+
+def test_texts_and_pairs_that_do_not_serve_are_refused() -> None:
+    pair = random_pair(vocab=64)
+    with pytest.raises(ValueError, match="prompt: '16 tokens' is not allowed; use 17 to"):
+        next_distributions(pair, random_prompt(16), last=16)
+    with pytest.raises(ValueError, match="pair: .* it has no draft"):
+        next_distributions(Pair.of(pair.target, None), random_prompt(16), last=4)
+
+
+def test_controls_are_named(explorer: AcceptanceExplorer) -> None:
+    assert explorer.likeness.description == "Draft like target"
+    assert explorer.place.description == "Place"
+    assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
