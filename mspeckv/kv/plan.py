@@ -148,8 +148,14 @@ def placed_sizes(
 def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
     places = policy.placement(shape.layers)
-    counts = [places.count(place) for place in ("on-chip", "resident", "offloaded")]
-    sizes = placed_sizes(Packing.of(shape, policy), *counts, policy.cached_layers, capacity)
+    sizes = placed_sizes(
+        Packing.of(shape, policy),
+        places.count("on-chip"),
+        places.count("resident"),
+        places.count("offloaded"),
+        policy.cached_layers,
+        capacity,
+    )
     return CacheSizes(
         **{place: int(size) for place, size in sizes.items()}, retrieval=0, streaming=0
     )

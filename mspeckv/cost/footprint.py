@@ -1,0 +1,136 @@
+"""Bytes on each side, by the formulas that a run is checked against before it starts.
+
+`mspeckv.kv.plan` sizes the caches, `mspeckv.memory` the rest; here they are asked for arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from mspeckv.cost.hardware import Hardware
+from mspeckv.cost.setting import Setting
+from mspeckv.cost.shapes import ModelShape
+from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
+from mspeckv.kv.plan import Packing, chunk_counts, placed_sizes
+from mspeckv.kv.streaming import streaming_slots
+from mspeckv.memory import RUNTIME_BYTES
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes, one array entry per setting; all modelled.
+
+    Attributes:
+        weights: both models', shared tensors once.
+        on_chip: unquantized KV of on-chip layers.
+        resident: quantized KV on the device.
+        tail: newest tokens of packed layers, unquantized.
+        slots: where offloaded layers arrive.
+        scratch: where a layer is unpacked.
+        retrieval: tier 1's cache and landmarks.
+        streaming: tier 0's cache.
+        workspace: activations of the prefill.
+        runtime: the libraries' own, on a CPU.
+        offloaded: KV on the host.
+    """
+
+    weights: Any
+    on_chip: Any
+    resident: Any
+    tail: Any
+    slots: Any
+    scratch: Any
+    retrieval: Any
+    streaming: Any
+    workspace: Any
+    runtime: Any
+    offloaded: Any
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What lies on the device, by name."""
+        names = [part.name for part in fields(self) if part.name != "offloaded"]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def device(self) -> Any:
+        """Sum of `parts`: the peak on the device."""
+        return sum(self.parts.values())
+
+
+def packing(setting: Setting, shape: ModelShape, dtype: torch.dtype) -> Packing:
+    """Of every setting, the bytes that its policy's places are made of."""
+    kv = shape.kv(dtype)
+    each = [Packing.of(kv, policy) for policy in setting.policies]
+    columns = {
+        part.name: np.array([getattr(one, part.name) for one in each])[setting.which]
+        for part in fields(Packing)
+    }
+    return Packing(**columns)
+
+
+def footprint(
+    setting: Setting, shape: ModelShape, draft: ModelShape | None, machine: Hardware
+) -> Footprint:
+    """Bytes of every part of every setting; see `mspeckv.memory.predict`."""
+    kv, size = shape.kv(machine.torch_dtype), machine.torch_dtype.itemsize
+    lengths, guess = setting.lengths, setting.speculation
+    sizes = placed_sizes(
+        packing(setting, shape, machine.torch_dtype),
+        setting.on_chip,
+        setting.fixed_resident,
+        setting.offloaded,
+        setting.cached,
+        setting.prefill + setting.new_tokens,
+    )
+    nothing = np.zeros_like(setting.prefill)
+    retrieval = streaming = nothing
+    if setting.method in USES_TIER1 and guess.tier1 == "retrieval":
+        prompt, grown = setting.prefill - 1, setting.new_tokens + 1
+        chunks, chosen, rest = chunk_counts(
+            lengths["budget"], lengths["chunk"], lengths["recent"], prompt
+        )
+        kept = chosen * lengths["chunk"] + rest
+        retrieval = kv.layers * (2 * (kept + grown) + chunks) * kv.token_bytes // 2
+    weights = shape.own_params * size
+    if draft is not None:
+        weights += draft.own_params * size
+        if setting.method != "autoregressive" and guess.tier0 == "draft":
+            slack: Any = WINDOW_SLACK + lengths["gamma"] + lengths["draft_gamma"]
+            sinks: Any = lengths["sinks"]
+            window: Any = lengths["window"]
+            slots = streaming_slots(sinks, window, slack)
+            head = lengths["draft_vocab"] * draft.hidden * size
+            streaming = draft.layers * slots * draft.kv(machine.torch_dtype).token_bytes + head
+    return Footprint(
+        weights=nothing + weights,
+        **{name: sizes[name] for name in ("on_chip", "resident", "tail", "slots", "scratch")},
+        retrieval=retrieval,
+        streaming=streaming,
+        # as mspeckv.memory.prefill_workspace
+        workspace=setting.prefill * size * (4 * shape.intermediate + 6 * shape.hidden),
+        runtime=nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),
+        offloaded=sizes["offloaded"],
+    )
+
+
+def plain_placement(
+    setting: Setting, shape: ModelShape, machine: Hardware, device_bytes: Any
+) -> tuple[Any, Any]:
+    """Most layers on-chip that unquantized autoregressive decoding can have in so many bytes.
+
+    Returns:
+        The number of layers, and whether even none on-chip needs no more than ``device_bytes``.
+    """
+    best = np.zeros_like(setting.prefill)
+    fits = np.zeros(best.shape, dtype=bool)
+    for count in range(shape.layers + 1):
+        plain = setting.plain(np.full_like(best, count))
+        enough = footprint(plain, shape, None, machine).device <= device_bytes
+        best = np.where(enough, count, best)
+        fits |= enough
+    return best, fits
