@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mspeckv.config import (
     KVPolicy,
@@ -239,7 +239,8 @@ class Experiment:
             check_count(
                 self.axis, value, 0 if placed else 1, self.preset.layers if placed else None
             )
-            preset = replace(self.preset, **{self.axis: value})
+            setting: dict[str, Any] = {self.axis: value}
+            preset = replace(self.preset, **setting)
             out += [Cell(self.id, preset, self.axis, value, variant) for variant in chosen]
         return out
 
@@ -260,7 +261,7 @@ def _experiments(
             "How does the speed-up grow with the context?",
             "prefill",
             tuple(values["A1"]),
-            ("autoregressive", "vanilla", "triforce", "mspeckv", "control"),
+            ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control"),
             "autoregressive",
             preset_of("A1"),
         ),
