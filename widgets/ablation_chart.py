@@ -1,0 +1,129 @@
+"""The chart of `Ablation`: speed, speed-up and bytes of an experiment along its axis.
+
+Traces are made once, empty; drawing replaces their arrays inside one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from mspeckv_widgets.panel import lay_out
+from plotly.subplots import make_subplots
+
+from mspeckv.experiments import VARIANTS, Match
+from mspeckv.experiments.report_charts import bars, trace
+from mspeckv.experiments.report_series import (
+    Line,
+    Source,
+    axis_labels,
+    axis_title,
+    published_speed_lines,
+    speed_lines,
+    speedup_lines,
+    traffic_lines,
+)
+
+PLACES = {"speed": (1, 1), "published": (1, 2), "speed-up": (2, 1), "link": (2, 2)}
+"""Panels, by row and column."""
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "speed": ("ours",),
+    "published": ("published",),
+    "speed-up": ("ours", "published"),
+    "link": ("ours",),
+}
+UNITS = {
+    "speed": "tokens/s",
+    "published": "tokens/s",
+    "speed-up": "times as fast",
+    "link": "MB per token",
+}
+
+
+class AblationChart:
+    """The figure and what draws into it.
+
+    Attributes:
+        figure: the widget to display.
+    """
+
+    def __init__(self) -> None:
+        grid = make_subplots(
+            rows=2, cols=2, subplot_titles=list(PLACES), vertical_spacing=0.24,
+            horizontal_spacing=0.12,
+        )  # fmt: skip
+        self.figure: Any = go.FigureWidget(grid)
+        self._traces: dict[tuple[str, Source, str], Any] = {}
+        for panel, sources in SOURCES.items():
+            for source in sources:
+                for variant in VARIANTS:
+                    self._add(panel, Line(variant, source, (), (), ()))
+        lay_out(self.figure, "", 640)
+        self.figure.update_layout(legend={"traceorder": "normal"}, margin={"t": 70, "b": 90})
+        self.figure.update_xaxes(tickmode="array", title_standoff=4)
+        self.figure.update_yaxes(rangemode="tozero", title_standoff=4)
+        for panel, (row, column) in PLACES.items():
+            self.figure.update_yaxes(title_text=UNITS[panel], row=row, col=column)
+        self.draw("", None)
+
+    def draw(self, title: str, match: Match | None) -> None:
+        """Show an experiment, or nothing."""
+        panels = {panel: [] for panel in PLACES} if match is None else lines_of(match)
+        found = {
+            (panel, line.source, line.variant): line
+            for panel, lines in panels.items()
+            for line in lines
+            if not line.empty
+        }
+        labels = [] if match is None else axis_labels(match)
+        with self.figure.batch_update():
+            self.figure.layout.title.text = title
+            names = _titles(match)
+            for place, panel in enumerate(PLACES):
+                self.figure.layout.annotations[place].text = names[panel]
+            for axis in ("xaxis", "xaxis2", "xaxis3", "xaxis4"):
+                self.figure.layout[axis].tickvals = list(range(len(labels)))
+                self.figure.layout[axis].ticktext = labels
+                self.figure.layout[axis].range = [-0.3, max(len(labels), 1) - 0.7]
+                self.figure.layout[axis].title.text = "" if match is None else axis_title(match)
+            shown = set[str]()
+            for key, drawn in self._traces.items():
+                self._fill(drawn, found.get(key), labels, shown)
+
+    def _fill(self, drawn: Any, line: Line | None, labels: Sequence[str], shown: set[str]) -> None:
+        drawn.x = list(range(len(labels))) if line is not None else []
+        drawn.y = list(line.means) if line is not None else []
+        drawn.customdata = [label.replace("<br>", " ") for label in labels] if line else []
+        if line is not None:
+            drawn.error_y.update(bars(line))
+        # a line that several panels share stands in the legend once
+        drawn.showlegend = line is not None and line.name not in shown
+        if line is not None:
+            shown.add(line.name)
+
+    def _add(self, panel: str, line: Line) -> None:
+        row, column = PLACES[panel]
+        self.figure.add_trace(trace(line, ()), row=row, col=column)
+        self._traces[panel, line.source, line.variant] = self.figure.data[-1]
+
+
+def lines_of(match: Match) -> dict[str, list[Line]]:
+    """Every panel's lines."""
+    return {
+        "speed": speed_lines(match),
+        "published": published_speed_lines(match),
+        "speed-up": speedup_lines(match, match.references[0]),
+        "link": traffic_lines(match, None),
+    }
+
+
+def _titles(match: Match | None) -> dict[str, str]:
+    clock = "measured" if match is None else match.table.clock
+    over = "" if match is None else f" over {match.references[0]}"
+    return {
+        "speed": f"Speed, ours ({clock})",
+        "published": "Speed, published",
+        "speed-up": f"Speed-up{over} ({clock}; published dotted)",
+        "link": "KV over the link (counted)",
+    }
