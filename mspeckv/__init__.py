@@ -14,6 +14,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 from mspeckv import documents, experiments, retrieval
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.decoding.engine import generate, stream
+from mspeckv.decoding.next_token import next_distributions
 from mspeckv.drop_in import as_custom_generate
 from mspeckv.events import (
     Event,
@@ -27,22 +28,28 @@ from mspeckv.events import (
     TierCount,
     Transfer,
 )
+from mspeckv.kv.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
+from mspeckv.kv.probe import KVProbe, Packing
 from mspeckv.models import Pair, load_pair
 from mspeckv.profiling import Profile, calibrate, profile
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionProbe",
     "Event",
     "Guess",
     "KVPolicy",
+    "KVProbe",
     "Link",
     "Memory",
+    "Packing",
     "Pair",
     "Pass",
     "Plan",
     "Prefill",
     "Profile",
+    "RetrievalReport",
     "Round",
     "RunConfig",
     "RunSummary",
@@ -56,7 +63,9 @@ __all__ = [
     "experiments",
     "generate",
     "load_pair",
+    "next_distributions",
     "profile",
     "retrieval",
+    "retrieval_report",
     "stream",
 ]

@@ -121,9 +121,11 @@ def test_text_so_far_is_marked_by_tier(pair: Pair) -> None:
 
 def test_controls_have_names(events: list[Event]) -> None:
     story = TokenStory(PAIR, events)
-    for control in (story.slider, story.player, *story.buttons.values()):
+    for control in (story.slider, *story.buttons.values()):
         assert control.description
         assert len(control.tooltip) > 10
+    assert story.player.tooltip
+    assert (story.player.min, story.player.max) == (1, len(story.replay.steps))
     assert "application/vnd.jupyter.widget-view+json" in story._repr_mimebundle_()
 
 

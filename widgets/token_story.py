@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as ipw
 from mspeckv_widgets.panel import panel
+from mspeckv_widgets.player import Player
 from mspeckv_widgets.replay import Replay, Step, Word
 from mspeckv_widgets.scorecard import readable_bytes, table_html
 from mspeckv_widgets.story import legend_html, story_html
@@ -41,10 +42,7 @@ class TokenStory:
             tooltip="Which token of the run is looked at",
             style={"description_width": "60px"}, layout={"width": "380px"},
         )  # fmt: skip
-        self.player = ipw.Play(
-            value=1, min=1, max=last, interval=_PAUSE_MS, description="Replay",
-            tooltip="Play the run, a token at a time", show_repeat=False,
-        )  # fmt: skip
+        self.player = Player(max=last, interval=_PAUSE_MS, tooltip="Play the run token by token")
         self._link = ipw.link((self.player, "value"), (self.slider, "value"))
         self.buttons = {
             "back": self._button("Back", "step-backward", "One token back", -1),
