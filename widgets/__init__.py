@@ -1,11 +1,28 @@
 """Jupyter widgets of the lab: they read `mspeckv`'s event stream and draw it.
 
 Public surface: `LiveLab`, the panel that decodes real text and shows what moves; `Timeline`,
-`TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay.
+`TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay;
+`QuantExplorer`, what packing keys and values loses; `AcceptanceExplorer`, guesses accepted and
+rejected one by one; `Ablation`, results beside the published ones.
 """
 
+from mspeckv_widgets.ablation import Ablation
+from mspeckv_widgets.acceptance_explorer import AcceptanceExplorer
 from mspeckv_widgets.live import LiveLab
 from mspeckv_widgets.profile_view import MemoryMap, Roofline, TierBreakdown, Timeline
+from mspeckv_widgets.quant_explorer import QuantExplorer
+from mspeckv_widgets.retrieval_explorer import RetrievalExplorer
 from mspeckv_widgets.token_story import TokenStory
 
-__all__ = ["LiveLab", "MemoryMap", "Roofline", "TierBreakdown", "Timeline", "TokenStory"]
+__all__ = [
+    "Ablation",
+    "AcceptanceExplorer",
+    "LiveLab",
+    "MemoryMap",
+    "QuantExplorer",
+    "RetrievalExplorer",
+    "Roofline",
+    "TierBreakdown",
+    "Timeline",
+    "TokenStory",
+]
