@@ -25,6 +25,7 @@ from mspeckv.config import (
     default_width,
     refuse,
 )
+from mspeckv.cost.command import add_machine, add_plan, add_what_if, run_plan, run_what_if
 from mspeckv.fetch import ModelMissing, fetch
 from mspeckv.parallel import AgreedError, Ranks, join, leave, together
 
@@ -111,6 +112,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="where the report goes (default: beside the rows)"
     )
     one.set_defaults(command=_report)
+
+    one = commands.add_parser("whatif", help="what a run would cost on another machine (modelled)")
+    add_machine(one)
+    add_what_if(one)
+    one.set_defaults(command=run_what_if)
+
+    one = commands.add_parser("plan", help="the fastest setting that fits a device (modelled)")
+    add_machine(one)
+    add_plan(one)
+    one.set_defaults(command=run_plan)
 
     one = commands.add_parser("lab", help="open JupyterLab on the first lab")
     one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
@@ -204,6 +215,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder of the rows; run again to go on")
     add("--values", metavar="N,N", help="of the axis, instead of the preset's")
     add("--variants", metavar="NAME,NAME", help="what is compared, instead of the preset's")
+    add("--scheduler", metavar="tcp://...", help="run on the workers of this Dask scheduler")
     _add_models(parser)
     parser.set_defaults(device=None, dtype=None)
     add("--quiet", action="store_true", help="no progress bar")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 import mspeckv
 from mspeckv.config import refuse
@@ -49,6 +50,14 @@ class Models:
             ModelMissing: the default target is absent and cannot be fetched.
         """
         return load_pair(self.target, self.draft, device=self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Began:
+    """When a trial began, by the calendar and by the clock."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: float = field(default_factory=time.perf_counter)
 
 
 class Bench:
@@ -108,17 +117,14 @@ class Bench:
 
     def run(self, trial: Trial, cancel: threading.Event | None = None) -> Row | None:
         """One trial's row, whether it works or fails; None if it was cancelled."""
-        started, start = datetime.now(UTC), time.perf_counter()
+        began = Began()
         try:
             self._warm_up(trial)
-            start = time.perf_counter()
+            began = Began()
             summary, rounds = self._measure(trial, cancel)
         except Exception as error:  # one trial's failure is a row, and the rest go on
-            text = " ".join(str(error).split())
-            return self._row(trial, started, start, error=f"{type(error).__name__}: {text}")
-        if summary.cancelled:
-            return None
-        return self._row(trial, started, start, summary=summary, rounds=rounds)
+            return failed_row(trial, error, self.hardware, began)
+        return None if summary.cancelled else self._row(trial, began, summary, rounds)
 
     def _measure(
         self, trial: Trial, cancel: threading.Event | None
@@ -158,38 +164,53 @@ class Bench:
             self._prompts[key] = load_document(key[0], self.pair.tokenizer, key[1])
         return self._prompts[key]
 
-    def _row(
-        self,
-        trial: Trial,
-        started: datetime,
-        start: float,
-        *,
-        summary: RunSummary | None = None,
-        rounds: list[Round] | None = None,
-        error: str | None = None,
-    ) -> Row:
-        cell = trial.cell
+    def _row(self, trial: Trial, began: Began, summary: RunSummary, rounds: list[Round]) -> Row:
         return Row(
-            key=trial.key,
-            experiment=cell.experiment,
-            preset=cell.preset.name,
-            axis=cell.axis,
-            value=cell.value,
-            variant=cell.variant,
-            seed=trial.seed,
-            status="ok" if summary else "failed",
-            error=error,
-            result=summary.to_json() if summary else None,
-            link_bytes_per_token=link_bytes_per_token(rounds or []),
-            kv_read_per_token=kv_read_per_token(summary, rounds or []) if summary else {},
-            prefill_shared=summary is not None and self.prefills.shared,
-            prefill_saved_seconds=self.prefills.saved_seconds if summary else 0.0,
-            started=started.isoformat(timespec="seconds"),
-            seconds=time.perf_counter() - start,
-            hardware=self.hardware,
-            versions=versions(),
-            mspeckv=mspeckv.__version__,
+            **_common(trial, began, self.hardware),
+            status="ok",
+            error=None,
+            result=summary.to_json(),
+            link_bytes_per_token=link_bytes_per_token(rounds),
+            kv_read_per_token=kv_read_per_token(summary, rounds),
+            prefill_shared=self.prefills.shared,
+            prefill_saved_seconds=self.prefills.saved_seconds,
         )
+
+
+def failed_row(
+    trial: Trial, error: BaseException, hardware: dict[str, Any], began: Began | None = None
+) -> Row:
+    """The row of a trial that failed, such as where every worker that tried it was lost."""
+    text = " ".join(str(error).split())
+    return Row(
+        **_common(trial, began or Began(), hardware),
+        status="failed",
+        error=f"{type(error).__name__}: {text}",
+        result=None,
+        link_bytes_per_token=0.0,
+        kv_read_per_token={},
+        prefill_shared=False,
+        prefill_saved_seconds=0.0,
+    )
+
+
+def _common(trial: Trial, began: Began, hardware: dict[str, Any]) -> dict[str, Any]:
+    """What every row of a trial says, however it ended."""
+    cell = trial.cell
+    return {
+        "key": trial.key,
+        "experiment": cell.experiment,
+        "preset": cell.preset.name,
+        "axis": cell.axis,
+        "value": cell.value,
+        "variant": cell.variant,
+        "seed": trial.seed,
+        "started": began.at.isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - began.clock,
+        "hardware": hardware,
+        "versions": versions(),
+        "mspeckv": mspeckv.__version__,
+    }
 
 
 @lru_cache(maxsize=1)

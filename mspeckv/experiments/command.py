@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mspeckv.config import refuse
 from mspeckv.console import on_interrupt
-from mspeckv.experiments.bench import Bench, Models
+from mspeckv.experiments.bench import Models
 from mspeckv.experiments.definitions import IDS, experiment
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.runner import missing, run
@@ -43,7 +43,8 @@ def sweep(options: argparse.Namespace) -> int:
         options.device or preset.device,
         options.dtype or preset.dtype,
     )
-    parse_device(models.device)
+    if options.scheduler is None:
+        parse_device(models.device)
     parse_dtype(models.dtype)
     cancel = threading.Event()
     failed = 0
@@ -56,12 +57,13 @@ def sweep(options: argparse.Namespace) -> int:
         bar.update()
 
     with on_interrupt(cancel), bar:
-        bench = Bench(models.load()) if trials else None
+        here = trials > 0 and options.scheduler is None
+        pair = models.load() if here else None
         for one, cells in plan:
             bar.set_description(one.id)
             run(
-                one, seeds=seeds, out=options.out, cells=cells, bench=bench, on_row=show,
-                cancel=cancel,
+                one, seeds=seeds, out=options.out, scheduler=options.scheduler, cells=cells,
+                models=models, pair=pair, on_row=show, cancel=cancel,
             )  # fmt: skip
     if cancel.is_set():
         return 130

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mspeckv.config import check_count, refuse
@@ -13,13 +13,11 @@ from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.definitions import Cell, Experiment, Trial, experiment
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.setup import agree
-from mspeckv.experiments.store import Store, settled
+from mspeckv.experiments.store import Store
+from mspeckv.experiments.sweep import OnRow, Sweep
+from mspeckv.models import Pair
 
 SEEDS = (1, 2, 3)
-_POLL_SECONDS = 0.5
-"""Between two looks at trials that another runner has claimed."""
-
-OnRow = Callable[[Row], None]
 
 
 def run(
@@ -28,9 +26,10 @@ def run(
     seeds: Sequence[int] = SEEDS,
     out: str | Path = "results",
     *,
+    scheduler: str | None = None,
     cells: Sequence[Cell] | None = None,
     models: Models | None = None,
-    bench: Bench | None = None,
+    pair: Pair | None = None,
     on_row: OnRow | None = None,
     cancel: threading.Event | None = None,
 ) -> list[Row]:
@@ -44,10 +43,12 @@ def run(
         preset: ``classroom`` or ``origin``; without effect on an experiment of your own.
         seeds: of the sampling; a row per cell and seed.
         out: folder of the rows; made if it is not there.
+        scheduler: address of a Dask scheduler whose workers run the trials; see
+            `mspeckv.experiments.cluster`.
         cells: what to run of it; see `Experiment.cells`. Default: everything.
         models: what to load; default: the default pair on the preset's device and dtype.
-        bench: a pair already in memory, and what was read with it before, instead.
-        on_row: told of every row that was missing, once it is on disk.
+        pair: models already in memory, instead; not with a scheduler.
+        on_row: told of every row that was missing, once it is on disk, whoever made it.
         cancel: ends the sweep within one pass; the trial under way leaves no row.
 
     Returns:
@@ -62,13 +63,21 @@ def run(
     trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
     store = Store(Path(out), chosen.id, chosen.preset.name)
     sweep = Sweep(store, trials, on_row, cancel)
-    if sweep.missing():
-        own = chosen.preset
-        models = models or Models(device=own.device, dtype=own.dtype)
-        bench = bench or Bench(models.load())
-        bench.check(chosen)
-        agree(Path(out), own.name, lambda step: bench.setup(own, step))
-        sweep.run(bench)
+    own = chosen.preset
+    models = models or Models(device=own.device, dtype=own.dtype)
+    if scheduler is not None and pair is not None:
+        raise refuse("pair", pair.target_id, "workers load models themselves: use models=")
+    if not sweep.missing():
+        return sweep.found()
+    if scheduler is not None:
+        from mspeckv.experiments.cluster import run_on
+
+        run_on(scheduler, sweep, chosen, models, Path(out))
+        return sweep.found()
+    bench = Bench(pair or models.load())
+    bench.check(chosen)
+    agree(Path(out), own.name, partial(bench.setup, own))
+    sweep.run(bench)
     return sweep.found()
 
 
@@ -111,73 +120,3 @@ def ordered(chosen: Experiment, cells: Iterable[Cell], seeds: Sequence[int]) -> 
             shuffled.shuffle(row)
             out += [Trial(cell, seed) for cell in row]
     return out
-
-
-class Sweep:
-    """Trials to be run into a store, by whoever claims them first.
-
-    Args:
-        store: where rows go.
-        trials: in order.
-        on_row: told of every row that was missing.
-        cancel: ends the sweep.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        trials: Sequence[Trial],
-        on_row: OnRow | None = None,
-        cancel: threading.Event | None = None,
-    ) -> None:
-        self.store, self.trials = store, trials
-        self.cancel = cancel or threading.Event()
-        self._on_row = on_row
-        self._failed_before = Counter(row.key for row in store.rows() if not row.ok)
-
-    def missing(self) -> list[Trial]:
-        """Trials without an ok row, less those that have failed since the sweep began."""
-        rows = self.store.rows()
-        done = {row.key for row in rows if row.ok}
-        failed = Counter(row.key for row in rows if not row.ok) - self._failed_before
-        return [one for one in self.trials if one.key not in done and one.key not in failed]
-
-    def found(self) -> list[Row]:
-        """One row per trial that has any, in the trials' order."""
-        by_key = {row.key: row for row in settled(self.store.rows())}
-        return [by_key[one.key] for one in self.trials if one.key in by_key]
-
-    def run(self, bench: Bench) -> None:
-        """Run every missing trial here, and wait for those that other runners have claimed."""
-        waiting = self.missing()
-        while waiting and not self.cancel.is_set():
-            others = [one for one in waiting if not self._try(one, bench)]
-            if len(others) == len(waiting):
-                self.cancel.wait(_POLL_SECONDS)
-            waiting = others
-
-    def settle(self, row: Row) -> None:
-        """Put a row on disk and tell of it."""
-        self.store.append(row)
-        self.tell(row)
-
-    def tell(self, row: Row) -> None:
-        """A row that was missing is on disk."""
-        if self._on_row is not None:
-            self._on_row(row)
-
-    def _try(self, trial: Trial, bench: Bench) -> bool:
-        """Run a trial unless another runner is at it; whether it needs no further look."""
-        if self.cancel.is_set():
-            return True
-        with self.store.claim(trial.key) as mine:
-            if not mine:
-                return False
-            if trial not in self.missing():
-                # another runner was faster
-                self.tell(next(row for row in self.found() if row.key == trial.key))
-                return True
-            row = bench.run(trial, self.cancel)
-            if row is not None:
-                self.settle(row)
-        return True

@@ -1,0 +1,227 @@
+"""A sweep on Dask workers: each runs one trial at a time, and the driver alone writes rows.
+
+A worker offers what a trial takes as resource tags, so that Dask gives it one at a time::
+
+    dask worker tcp://... --nthreads 1 --resources trial=1            # a machine's cores
+    dask worker tcp://... --nthreads 1 --resources "trial=1 GPU=1"    # one GPU
+
+A worker that is lost loses the trial it was at: Dask gives it to another one. Rows come from
+results, of which a trial has one however often it was begun. Needs the extra ``cluster``.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mspeckv.config import refuse
+from mspeckv.experiments.bench import Models, bench_of, failed_row
+from mspeckv.experiments.definitions import Experiment, Trial
+from mspeckv.experiments.row import Row
+from mspeckv.experiments.setup import Setup, agree
+from mspeckv.experiments.sweep import POLL_SECONDS, Sweep
+
+WAIT_SECONDS = 60
+"""How long a scheduler may take to answer, and then to have a worker."""
+_AHEAD = 2
+"""Trials given to Dask per worker, so that none waits for the driver."""
+
+
+def run_on(scheduler: str, sweep: Sweep, chosen: Experiment, models: Models, out: Path) -> None:
+    """Run a sweep's missing trials on the workers of ``scheduler``.
+
+    Raises:
+        ValueError: no scheduler there, no worker that offers what a trial takes, models that a
+            worker cannot load, or that the experiment or the folder is not for.
+        ModelMissing: the default target is absent on a worker and cannot be fetched there.
+    """
+    with _connected(scheduler) as client:
+        takes = resources(models)
+        _check_workers(client, scheduler, takes)
+
+        def describe(step_seconds: float | None) -> Setup:
+            asked = client.submit(
+                setup_on_worker, models, chosen, step_seconds, pure=False, resources=takes
+            )
+            found: Setup = asked.result()
+            return found
+
+        setup = agree(out, chosen.preset.name, describe)
+        _Driver(client, sweep, models, setup, takes).run()
+
+
+def resources(models: Models) -> dict[str, int]:
+    """The tags that a trial takes of a worker."""
+    gpu = {"GPU": 1} if models.device.startswith("cuda") else {}
+    return {"trial": 1, **gpu}
+
+
+def setup_on_worker(models: Models, chosen: Experiment, step_seconds: float | None) -> Setup:
+    """`Bench.setup`, on the worker that runs this.
+
+    Raises:
+        ValueError: the experiment is not for these models.
+    """
+    bench = bench_of(models)
+    bench.check(chosen)
+    return bench.setup(chosen.preset, step_seconds)
+
+
+def trial_on_worker(
+    models: Models, step_seconds: float | None, trial: Trial, stop: str
+) -> Row | None:
+    """`Bench.run`, on the worker that runs this; ends when the event called ``stop`` is set."""
+    from distributed import Event
+
+    bench, cancel, over = bench_of(models), threading.Event(), threading.Event()
+    bench.pair.step_seconds = step_seconds
+    asked = Event(stop)
+
+    def watch() -> None:
+        while not over.wait(POLL_SECONDS) and not cancel.is_set():
+            if asked.is_set():
+                cancel.set()
+
+    watcher = threading.Thread(target=watch, name="mspeckv-stop", daemon=True)
+    watcher.start()
+    try:
+        return bench.run(trial, cancel)
+    finally:
+        over.set()
+        watcher.join()
+
+
+class _Driver:
+    """Keeps the workers busy, and puts what comes back on disk.
+
+    Args:
+        client: connected.
+        sweep: what is to be run, and where rows go.
+        models: what workers load.
+        setup: what rows share.
+        takes: resource tags of a trial.
+    """
+
+    def __init__(
+        self, client: Any, sweep: Sweep, models: Models, setup: Setup, takes: dict[str, int]
+    ) -> None:
+        from distributed import Event
+
+        self.client, self.sweep, self.models, self.takes = client, sweep, models, takes
+        self.setup = setup
+        self._stop = Event(f"mspeckv-stop-{uuid.uuid4().hex}", client=client)
+        self._given: dict[Any, tuple[Trial, ExitStack]] = {}
+
+    def run(self) -> None:
+        """Until nothing is missing or the sweep is cancelled; claims are given back."""
+        cancel = self.sweep.cancel
+        try:
+            while not cancel.is_set():
+                self._give()
+                if not self._given and not self.sweep.missing():
+                    return
+                self._take()
+        finally:
+            for _, claim in self._given.values():
+                claim.close()
+            self.client.cancel(list(self._given))
+            self._stop.set()
+
+    def _give(self) -> None:
+        """Give trials to Dask that nobody has claimed, a few more than there are workers."""
+        workers = len(_offering(self.client, self.takes))
+        given = {trial.key for trial, _ in self._given.values()}
+        for trial in self.sweep.missing():
+            if len(self._given) >= max(1, workers) * _AHEAD:
+                return
+            if trial.key in given:
+                continue
+            with ExitStack() as claim:
+                mine = claim.enter_context(self.sweep.store.claim(trial.key))
+                if mine and self.sweep.is_missing(trial):
+                    future = self.client.submit(
+                        trial_on_worker, self.models, self.setup.step_seconds, trial,
+                        self._stop.name, pure=False, resources=self.takes,
+                    )  # fmt: skip
+                    self._given[future] = trial, claim.pop_all()
+
+    def _take(self) -> None:
+        """Wait a moment for results, and settle those that there are."""
+        from distributed import wait
+
+        if not self._given:
+            # the rest is claimed by other runners
+            self.sweep.cancel.wait(POLL_SECONDS)
+            self.sweep.tell_news()
+            return
+        try:
+            done = wait(list(self._given), POLL_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            return
+        for future in done:
+            trial, claim = self._given.pop(future)
+            with claim:
+                row = self._row(future, trial)
+                if row is not None:
+                    self.sweep.settle(row)
+
+    def _row(self, future: Any, trial: Trial) -> Row | None:
+        """A future's row; a failed one where every worker that tried was lost."""
+        if future.status == "error":
+            return failed_row(trial, future.exception(), self.setup.hardware)
+        row: Row | None = future.result()
+        return row
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Any]:
+    """A client.
+
+    Raises:
+        ValueError: Dask is not installed, or no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise refuse(
+            "scheduler", scheduler, "install it: pip install 'mspeckv[cluster]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=WAIT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        allowed = f"use the address of a running Dask scheduler ({reason})"
+        raise refuse("scheduler", scheduler, allowed) from error
+    with client:
+        yield client
+
+
+def _offering(client: Any, takes: dict[str, int]) -> list[str]:
+    """Addresses of the workers that a trial can run on."""
+    workers = client.scheduler_info()["workers"]
+    return [
+        address
+        for address, worker in workers.items()
+        if all(worker["resources"].get(tag, 0) >= count for tag, count in takes.items())
+    ]
+
+
+def _check_workers(client: Any, scheduler: str, takes: dict[str, int]) -> None:
+    """Wait for a worker.
+
+    Raises:
+        ValueError: there is none that offers what a trial takes.
+    """
+    tags = " ".join(f"{tag}={count}" for tag, count in takes.items())
+    try:
+        client.wait_for_workers(1, timeout=WAIT_SECONDS)
+        there = bool(_offering(client, takes))
+    except TimeoutError:
+        there = False
+    if not there:
+        start = f'dask worker {scheduler} --nthreads 1 --resources "{tags}"'
+        raise refuse("scheduler", scheduler, f"it has no worker for a trial; start one: {start}")
