@@ -1,7 +1,8 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, and `experiments`.
+`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, `experiments`, and,
+modelled, `what_if` and `plan`.
 """
 
 import os
@@ -13,6 +14,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from mspeckv import documents, experiments, retrieval
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.cost import what_if
 from mspeckv.decoding.engine import generate, stream
 from mspeckv.decoding.next_token import next_distributions
 from mspeckv.drop_in import as_custom_generate
@@ -31,6 +33,7 @@ from mspeckv.events import (
 from mspeckv.kv.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
 from mspeckv.kv.probe import KVProbe, Packing
 from mspeckv.models import Pair, load_pair
+from mspeckv.planner import plan
 from mspeckv.profiling import Profile, calibrate, profile
 
 __version__ = "0.1.0"
@@ -64,8 +67,10 @@ __all__ = [
     "generate",
     "load_pair",
     "next_distributions",
+    "plan",
     "profile",
     "retrieval",
     "retrieval_report",
     "stream",
+    "what_if",
 ]

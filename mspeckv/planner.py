@@ -26,6 +26,8 @@ from mspeckv.config import (
     refuse,
 )
 from mspeckv.cost import Acceptance, Hardware, ModelShape, WhatIf, hardware, model_shape, what_if
+from mspeckv.cost.acceptance import likely_acceptance
+from mspeckv.cost.shapes import draft_shape
 
 WIDTH_ACCEPTANCE: Mapping[Width, float] = {"full": 1.0, 8: 0.997, 4: 0.95, 2: 0.69}
 """What of the unquantized model's tokens a tier 2 of each width keeps: sum min(p, q), measured on
@@ -163,8 +165,9 @@ def plan(
         link_gbps: link bandwidth in 1e9 bytes per second.
         min_acceptance: the least of ``width_acceptance`` that a width must have: the bound on
             quality, since what every method emits is what its tier 2 would.
-        acceptance: of guesses, scalars; tier 1's at the largest budget tried (a smaller budget is
-            taken to lose what it did on the default pair: see `budget_acceptance`).
+        acceptance: of guesses, scalars, default `likely_acceptance`; tier 1's at the largest
+            budget tried (a smaller one is taken to lose what it did on the default pair: see
+            `budget_acceptance`).
         width_acceptance: default `WIDTH_ACCEPTANCE`.
         graphs: as in `what_if`.
         grid: default `Grid()`.
@@ -194,10 +197,16 @@ def plan(
         "link_gbps": link_gbps,
         "graphs": graphs,
     }
+    guesser = draft_shape(shape, draft)
+    name = guesser.name if guesser else None
     tables = [
-        _predict(method, shape, where, grid, allowed, acceptance or Acceptance(), common)
+        _predict(
+            method, shape, where, grid, allowed,
+            acceptance or likely_acceptance(shape.name, name, method, prefill), common,
+        )
         for method in grid.methods
-    ]
+        if guesser is not None or method != "vanilla"
+    ]  # fmt: skip
     best: dict[str, Choice] = {}
     for table in tables:
         fastest = table.fastest(room)
@@ -309,6 +318,7 @@ def _predict(
         where,
         method=method,
         acceptance=Acceptance(acceptance.draft_middle, rate, acceptance.draft_full),
+        control=False,
         **common,
         **columns,
     )

@@ -37,7 +37,7 @@ class Acceptance:
     """Per-token acceptance at each nesting, in [0, 1]; numbers or arrays.
 
     The defaults are what the default pair shows on the Python reference at temperature 0.6, tier 1
-    with a budget of 256 at 4 to 8 k of context.
+    with a budget of 256 at 4 to 8 k of context; see `likely_acceptance` for other models.
 
     Attributes:
         draft_middle: tier 0's guesses, by tier 1.
@@ -84,6 +84,34 @@ def rate_of(accepted: ArrayLike, gamma: ArrayLike) -> Floats:
         under = expected_tokens(middle, n) < kept + 1
         low, high = np.where(under, middle, low), np.where(under, high, middle)
     return (low + high) / 2
+
+
+PUBLISHED_PAIR = ("llama-2-7b", "llama-68m")
+"""Target and draft of the published tables."""
+PUBLISHED_GAMMA = 8
+
+
+def likely_acceptance(
+    target: str, draft: str | None, method: str, prefill: ArrayLike
+) -> Acceptance:
+    """What to assume where nothing is known of a run: published, or the default pair's.
+
+    For the published pair, what table A1 kept of 8 guesses at that context with a budget of 4096
+    (the nearest published context beyond its ends), `vanilla`'s for tier 0; for others the
+    defaults of `Acceptance`.
+    """
+    from mspeckv.experiments.published import published
+
+    if (target, draft) != PUBLISHED_PAIR:
+        return Acceptance()
+    table = published("A1")
+
+    def rate(which: str) -> Floats:
+        kept = [table.accepted[value, which].mean for value in table.values]
+        return rate_of(np.interp(prefill, table.values, kept), PUBLISHED_GAMMA)
+
+    outer = rate("mspeckv" if method == "mspeckv" else "triforce")
+    return Acceptance(rate("vanilla"), outer, rate("vanilla"))
 
 
 @dataclass(frozen=True)

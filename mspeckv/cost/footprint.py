@@ -15,7 +15,7 @@ from mspeckv.cost.hardware import Hardware
 from mspeckv.cost.setting import Setting
 from mspeckv.cost.shapes import ModelShape
 from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.plan import Packing, chunk_counts, placed_sizes
+from mspeckv.kv.plan import LayerBytes, chunk_counts, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.memory import RUNTIME_BYTES
 
@@ -62,15 +62,15 @@ class Footprint:
         return sum(self.parts.values())
 
 
-def packing(setting: Setting, shape: ModelShape, dtype: torch.dtype) -> Packing:
+def packing(setting: Setting, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
     """Of every setting, the bytes that its policy's places are made of."""
     kv = shape.kv(dtype)
-    each = [Packing.of(kv, policy) for policy in setting.policies]
+    each = [LayerBytes.of(kv, policy) for policy in setting.policies]
     columns = {
         part.name: np.array([getattr(one, part.name) for one in each])[setting.which]
-        for part in fields(Packing)
+        for part in fields(LayerBytes)
     }
-    return Packing(**columns)
+    return LayerBytes(**columns)
 
 
 def footprint(

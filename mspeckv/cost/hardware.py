@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -54,15 +54,34 @@ class MeasuredPasses:
 
     Attributes:
         layers: the model's layers.
-        tokens: input tokens of the measured passes, rising.
-        base_ms: of each, time without context.
-        key_us: of each, microseconds that one more token of context adds.
+        tokens: input tokens of the measured passes, rising, at least two.
+        contexts: tokens of context they were measured at, rising, at least two.
+        ms: a row per entry of ``tokens``, a column per entry of ``contexts``.
     """
 
     layers: int
     tokens: tuple[int, ...]
-    base_ms: tuple[float, ...]
-    key_us: tuple[float, ...]
+    contexts: tuple[int, ...]
+    ms: tuple[tuple[float, ...], ...]
+
+    def at(self, tokens: Any, context: Any) -> Any:
+        """Milliseconds of a pass: linear between measured places, and beyond the last ones."""
+        tokens, context = np.broadcast_arrays(
+            np.asarray(tokens, dtype=float), np.asarray(context, dtype=float)
+        )
+        table = np.array(self.ms)
+        row, down = _between(tokens, self.tokens)
+        column, right = _between(context, self.contexts)
+        upper = table[row, column] * (1 - right) + table[row, column + 1] * right
+        lower = table[row + 1, column] * (1 - right) + table[row + 1, column + 1] * right
+        return upper * (1 - down) + lower * down
+
+
+def _between(values: Any, places: tuple[int, ...]) -> tuple[Any, Any]:
+    """The place under each value, and how far it is to the next one, in steps."""
+    grid = np.array(places, dtype=float)
+    under = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
+    return under, (values - grid[under]) / (grid[under + 1] - grid[under])
 
 
 @dataclass(frozen=True)

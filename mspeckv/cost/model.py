@@ -26,14 +26,19 @@ from numpy.typing import ArrayLike, NDArray
 from transformers import PretrainedConfig
 
 from mspeckv.config import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
-from mspeckv.cost.acceptance import Acceptance, expected_tokens, inner_passes
+from mspeckv.cost.acceptance import (
+    Acceptance,
+    expected_tokens,
+    inner_passes,
+    likely_acceptance,
+)
 from mspeckv.cost.footprint import Footprint, footprint, packing, plain_placement
 from mspeckv.cost.hardware import Hardware, hardware
 from mspeckv.cost.passes import choose_ms, pass_time, unpack_ms
 from mspeckv.cost.setting import Setting, build_setting
 from mspeckv.cost.shapes import ModelShape, draft_shape, model_shape
 from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.plan import Packing, chunk_counts
+from mspeckv.kv.plan import LayerBytes, chunk_counts
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +81,7 @@ class WhatIf:
         passes_per_round: by tier, such as ``(20.1, 6.4, 1)``.
         memory: bytes by part.
         fits: whether the device's memory holds it.
-        equal_memory: the control.
+        equal_memory: the control; None where it was not asked for.
     """
 
     model: str
@@ -91,7 +96,7 @@ class WhatIf:
     passes_per_round: tuple[Any, Any, Any]
     memory: Footprint
     fits: Any
-    equal_memory: EqualMemory
+    equal_memory: EqualMemory | None
 
     @property
     def tokens_per_second(self) -> Any:
@@ -122,6 +127,7 @@ def what_if(
     acceptance: Acceptance | None = None,
     link_gbps: ArrayLike | None = None,
     graphs: bool = True,
+    control: bool = True,
     **fields: Any,
 ) -> WhatIf:
     """Predict time, traffic and memory of one setting, or of arrays of them.
@@ -138,9 +144,10 @@ def what_if(
         new_tokens: tokens produced; the mean context holds half of them.
         policy: default ``KVPolicy`` with the method's width.
         speculation: lengths must be numbers (not ``auto``); ``draft_threshold`` is not modelled.
-        acceptance: per-token acceptance at each nesting.
+        acceptance: per-token acceptance at each nesting; default `likely_acceptance`.
         link_gbps: instead of the machine's.
         graphs: replay passes as graphs, on machines that can.
+        control: also say what plain decoding would do in the same memory.
         fields: fields of `KVPolicy` and `Speculation` that replace those given, numbers or arrays
             (``tier0`` and ``tier1`` single words).
 
@@ -150,12 +157,13 @@ def what_if(
     check_choice("method", method, METHODS)
     shape, where = model_shape(model), hardware(machine)
     guesser = draft_shape(shape, draft)
+    name = guesser.name if guesser else None
     setting = build_setting(
         method,
         shape.layers,
         policy or KVPolicy(bits=default_width(method)),
         speculation or Speculation(),
-        acceptance or Acceptance(),
+        acceptance or likely_acceptance(shape.name, name, method, prefill),
         {
             "prefill": prefill,
             "new_tokens": new_tokens,
@@ -166,19 +174,10 @@ def what_if(
     uses_draft = guesser is not None and setting.speculation.tier0 == "draft"
     if method == "vanilla" and not uses_draft and setting.speculation.tier0 != "lookup":
         raise refuse("method", method, "there is no draft: use another method, or tier0='lookup'")
-    return evaluate(setting, shape, guesser, where, graphs)
-
-
-def evaluate(
-    setting: Setting, shape: ModelShape, draft: ModelShape | None, where: Hardware, graphs: bool
-) -> WhatIf:
-    """`what_if` of a checked setting."""
-    done = _round(setting, shape, draft, where, graphs)
-    memory = footprint(setting, shape, draft, where)
-    on_chip, fits = plain_placement(setting, shape, where, memory.device)
-    control = _round(setting.plain(on_chip), shape, None, where, graphs)
+    done = _round(setting, shape, guesser, where, graphs)
+    memory = footprint(setting, shape, guesser, where)
     ms = done.ms / done.settled
-    plain_ms = control.ms / control.settled
+    plain = _control(setting, shape, where, graphs, memory, ms) if control else None
     return WhatIf(
         model=shape.name,
         hardware=where.name,
@@ -190,13 +189,30 @@ def evaluate(
         link_bytes_per_token=_out(done.link_bytes / done.settled),
         link_ms_per_token=_out(done.link_bytes / setting.link_gbps / 1e6 / done.settled),
         passes_per_round=(_out(done.draft_passes), _out(done.middle_passes), 1),
-        memory=Footprint(**{
-            name: _out(part)
-            for name, part in {**memory.parts, "offloaded": memory.offloaded}.items()
-        }),
+        memory=Footprint(
+            **{
+                name: _out(part)
+                for name, part in {**memory.parts, "offloaded": memory.offloaded}.items()
+            }
+        ),
         fits=_out(memory.device <= where.memory_gb * 1e9),
-        equal_memory=EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms)),
-    )  # fmt: skip
+        equal_memory=plain,
+    )
+
+
+def _control(
+    setting: Setting,
+    shape: ModelShape,
+    where: Hardware,
+    graphs: bool,
+    memory: Footprint,
+    ms: Floats,
+) -> EqualMemory:
+    """Unquantized autoregressive decoding with the setting's device bytes."""
+    on_chip, fits = plain_placement(setting, shape, where, memory.device)
+    plain = _round(setting.plain(on_chip), shape, None, where, graphs)
+    plain_ms = plain.ms / plain.settled
+    return EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms))
 
 
 def _out(values: Any) -> Any:
@@ -280,7 +296,7 @@ def _middle_ms(
     setting: Setting,
     shape: ModelShape,
     where: Hardware,
-    packed: Packing,
+    packed: LayerBytes,
     read: Floats,
     graphs: bool,
 ) -> Floats:
@@ -309,7 +325,7 @@ def _retrieve_ms(
 
 
 def _unpack(
-    setting: Setting, where: Hardware, packed: Packing, graphs: bool, record: Any
+    setting: Setting, where: Hardware, packed: LayerBytes, graphs: bool, record: Any
 ) -> Floats:
     """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
     context, out = setting.context, np.zeros(setting.prefill.shape)
@@ -325,7 +341,7 @@ def _verify(
     setting: Setting,
     shape: ModelShape,
     where: Hardware,
-    packed: Packing,
+    packed: LayerBytes,
     tokens: Any,
     drafting: Floats,
     graphs: bool,

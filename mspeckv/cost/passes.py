@@ -77,11 +77,10 @@ def pass_time(
     tokens, context = np.asarray(tokens, dtype=float), np.asarray(context, dtype=float)
     table = machine.passes.get(role)
     if table is not None and table.layers == shape.layers:
-        base = np.interp(tokens, table.tokens, table.base_ms)
-        key = np.interp(tokens, table.tokens, table.key_us)
         whole = shape.layers * shape.layer_params + shape.head_params
-        outside = base * shape.head_params / whole
-        layer = (base - outside + context * key / 1e3) / shape.layers
+        # the head's share of a pass without context
+        outside = table.at(tokens, 0.0) * shape.head_params / whole
+        layer = (table.at(tokens, context) - outside) / shape.layers
         return PassTime(layer, outside * head_share, shape.layers)
     kv = shape.kv(machine.torch_dtype)
     size = machine.torch_dtype.itemsize

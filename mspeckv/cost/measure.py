@@ -1,0 +1,174 @@
+"""What a pair's passes take on this machine: a few seconds that stand in for the roofline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+
+import torch
+from transformers import PreTrainedModel
+
+from mspeckv.config import KVPolicy, Sampling, Speculation, Width
+from mspeckv.cost.hardware import Hardware, MeasuredPasses
+from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.sampling import Sampler
+from mspeckv.kv.cache import FullCache
+from mspeckv.kv.layers import Buffer
+from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.link import open_link
+from mspeckv.kv.nibble import NibblePlanes
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.shape import KVShape
+from mspeckv.models import Pair
+
+_TOKENS = (1, 2, 4, 5, 9, 17)
+_CONTEXTS = (128, 1024, 2048)
+_DRAFT_TOKENS = (1, 2)
+_DRAFT_CONTEXTS = (32, 320)
+_REPEATS = 3
+_UNPACKED = 1024
+"""Tokens that the unpacking of a layer is timed with."""
+
+
+@torch.inference_mode()
+def measure(machine: Hardware, pair: Pair, sampling: Sampling | None = None) -> Hardware:
+    """``machine`` with a pair's measured pass times, unpacking, choosing and drawing.
+
+    Passes run over on-chip caches filled with noise, so no prompt has to be read.
+
+    Args:
+        machine: from `mspeckv.calibrate`.
+        pair: whose passes.
+        sampling: how tokens will be drawn; default `Sampling`.
+    """
+    passes = {"target": _passes(pair, pair.target, _TOKENS, _CONTEXTS)}
+    if pair.draft is not None:
+        passes["draft"] = _passes(pair, pair.draft, _DRAFT_TOKENS, _DRAFT_CONTEXTS)
+    return replace(
+        machine,
+        source=f"{machine.source}; passes of {pair.target_id} measured",
+        dtype=str(pair.dtype).removeprefix("torch."),
+        passes=passes,
+        unpack_ns=_unpacking(pair),
+        choose_us=_choosing(pair),
+        row_us=_drawing(pair, sampling or Sampling()),
+    )
+
+
+def _passes(
+    pair: Pair, model: PreTrainedModel, tokens: Sequence[int], contexts: Sequence[int]
+) -> MeasuredPasses:
+    """Median times of passes of ``model``, by tokens read and tokens of context."""
+    room = pair.max_positions - max(tokens)
+    places = sorted({min(context, room) for context in contexts})
+    places = places if len(places) > 1 else [room // 2, room]
+    shape = KVShape.of(model.config, pair.dtype)
+    recorder = Recorder(Ledger())
+    ids = [index % pair.vocab_size for index in range(places[-1] + max(tokens))]
+    columns: list[list[float]] = []
+    with open_link(recorder.ledger, None, pair.device) as link:
+        on_chip = KVPolicy(bits="full", on_chip=shape.layers)
+        cache = FullCache(shape, on_chip, len(ids), link, pair.device)
+        reader = ModelReader(2, "decode", model, cache, recorder)
+        for layer in cache.layers:
+            layer.buffer.key.normal_()
+            layer.buffer.value.normal_()
+        for context in places:
+            column = []
+            for count in tokens:
+
+                def read(context: int = context, count: int = count) -> None:
+                    for layer in cache.layers:
+                        layer.length = context
+                    _wait(reader.read(ids[: context + count], rows=count))
+
+                column.append(_ms(read))
+            columns.append(column)
+    rows = tuple(tuple(column[i] for column in columns) for i in range(len(tokens)))
+    return MeasuredPasses(shape.layers, tuple(tokens), tuple(places), rows)
+
+
+def _unpacking(pair: Pair) -> dict[str, float]:
+    """Nanoseconds per token and layer of unpacking, by width; layers are cold, as in a pass."""
+    shape = KVShape.of(pair.target.config, pair.dtype)
+    scratch = Buffer(shape.heads, _UNPACKED, shape.dim, shape.dtype, pair.device)
+    scratch.key.normal_()
+    scratch.value.normal_()
+    source = tuple(part.clone() for part in scratch.whole)
+    found: dict[str, float] = {}
+    widths: tuple[Width, ...] = (8, 4, 2, "full")
+    for width in widths:
+        codec = BlockCodec.of(shape, KVPolicy(bits=width))
+        layers = [codec.encode(*source) for _ in range(shape.layers)]
+
+        def unpack(codec: BlockCodec = codec, layers: list[torch.Tensor] = layers) -> None:
+            for records in layers:
+                codec.decode(records, *scratch.whole)
+            _wait(scratch.key)
+
+        found[str(width)] = _ms(unpack) * 1e6 / shape.layers / _UNPACKED
+    planes = NibblePlanes(shape, KVPolicy(bits=8, nibble=True))
+    halves = [planes.split(planes.whole.encode(*source)) for _ in range(shape.layers)]
+
+    def join() -> None:
+        for upper, lower in halves:
+            planes.join(upper, lower, *scratch.whole)
+        _wait(scratch.key)
+
+    found["nibble"] = _ms(join) * 1e6 / shape.layers / _UNPACKED
+    return found
+
+
+def _choosing(pair: Pair) -> float:
+    """Microseconds per layer of choosing tier 1's chunks anew, with a budget of 256."""
+    shape = KVShape.of(pair.target.config, pair.dtype)
+    prompt, read = 1024, 9
+    cache = RetrievalCache(shape, Speculation(refresh=1), prompt, 64 * read, pair.device)
+    heads = int(pair.target.config.get_text_config().num_attention_heads)
+    options = {"dtype": pair.dtype, "device": pair.device}
+    key = torch.randn(1, shape.heads, prompt + 64 * read, shape.dim, **options)
+    query = torch.randn(1, heads, read, shape.dim, **options)
+    whole = torch.randn(1, heads, prompt, shape.dim, **options)
+    for layer in range(shape.layers):
+        cache.watch(layer, whole, key[:, :, :prompt], key[:, :, :prompt])
+    total = prompt
+
+    def choose() -> None:
+        nonlocal total
+        total += read
+        for layer in range(shape.layers):
+            cache.watch(layer, query, key[:, :, :total], key[:, :, :total])
+        _wait(cache.layers[-1].buffer.key)
+
+    return _ms(choose) * 1e3 / shape.layers
+
+
+def _drawing(pair: Pair, sampling: Sampling) -> float:
+    """Microseconds of turning logits into a distribution and a token, per row."""
+    sampler, rows = Sampler(sampling), 9
+    logits = 3 * torch.randn(rows, pair.vocab_size, device=pair.device)
+
+    def draw() -> None:
+        sampler.draw(sampler.distribution(logits, [0] * rows)[0])
+
+    return _ms(draw) * 1e3 / rows
+
+
+def _ms(work: Callable[[], None]) -> float:
+    """Median milliseconds of a few calls after one that does not count."""
+    times = []
+    for _ in range(_REPEATS + 1):
+        start = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - start) * 1e3)
+    return median(times[1:])
+
+
+def _wait(tensor: torch.Tensor) -> None:
+    """Until the device has computed ``tensor``."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
