@@ -49,7 +49,7 @@ def check_stored(found: Any) -> Verdict:
 
 
 def check_axis(answer: Any) -> Verdict:
-    """The better axis for keys at int2, by the model's own answers in the explorer."""
+    """The better axis for values at int2, by the model's own answers in the explorer."""
     given = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
     if not isinstance(given[0], QuantExplorer):
         return Verdict(False, "give (explorer, 'channel' or 'token')")
@@ -57,10 +57,10 @@ def check_axis(answer: Any) -> Verdict:
     found = {
         one.packing.axis: one.acceptance
         for one in explorer.asked
-        if one.tensor == "keys" and one.packing.bits == 2 and one.packing.group == 64
+        if one.tensor == "values" and one.packing.bits == 2 and one.packing.group == 64
     }
     if set(found) != {"channel", "token"}:
-        return Verdict(False, "ask the model about int2 keys both ways first, 64 numbers a scale")
+        return Verdict(False, "ask the model about int2 values both ways first, 64 numbers a scale")
     if axis not in found:
         return Verdict(False, f"answer 'channel' or 'token', this is {short(axis)}")
     told = ", ".join(f"per {way} {share:.2f}" for way, share in sorted(found.items()))
@@ -97,9 +97,9 @@ EXERCISES: dict[str, Exercise] = {
         "A step and a low of 16 bits each are shared by the group: spread them over its numbers.",
     ),
     "e3": Exercise(
-        "which way keys want their scales",
+        "which way values want their scales",
         check_axis,
-        "In the explorer: tensor keys, width int2, 64 numbers a scale. Ask the model once per "
+        "In the explorer: tensor values, width int2, 64 numbers a scale. Ask the model once per "
         "channel and once per token, then compare the two acceptances.",
     ),
     "e4": Exercise(
