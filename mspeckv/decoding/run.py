@@ -86,7 +86,8 @@ class Run:
     ) -> None:
         self.pair, self.config, self.prompt = pair, config, prompt
         self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
-        self.prefills = prefills
+        # What one rank has dropped another may still keep: then one would read and one would not.
+        self.prefills = prefills if pair.ranks is None else None
         sampling = config.sampling
         ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
         self.ending = Ending(
