@@ -22,6 +22,8 @@ A1_SPEEDS = {
 }
 B1_LRU = (9.0, 9.5, 10.0, 20.0, 21.0)
 B1_STATIC = (12.0, 14.0, 17.0, 20.0, 21.0)
+B1_LRU_TIER2_MS = (100.0, 95.0, 90.0, 40.0, 38.0)
+B1_STATIC_TIER2_MS = (60.0, 52.0, 45.0, 40.0, 38.0)
 
 
 def row(
@@ -35,6 +37,7 @@ def row(
     link_bytes: float = 1e6,
     kv_read: dict[str, float] | None = None,
     residency: tuple[int, int] = (0, 0),
+    tier2_ms: float = 20.0,
     device_kv: tuple[int, int] = (3_000_000, 1_000_000),
     link: str = "emulated",
     error: str | None = None,
@@ -55,7 +58,7 @@ def row(
         prefill_seconds=0.5,
         rounds=3,
         accepted_per_round=accepted if guesses else 0.0,
-        tiers=(TierCount(1, 5, guesses, guesses // 2, 7.0), TierCount(2, 3, 0, 0, 9.0)),
+        tiers=(TierCount(1, 5, guesses, guesses // 2, 7.0), TierCount(2, 3, 0, 0, 3 * tier2_ms)),
         kv_read_bytes=(6, 9),
         link=LinkSummary(link, 0.02 if link == "emulated" else None, 9, 9, 1.0),
         residency=Residency(hits, misses, hits / (hits + misses) if hits + misses else None),
@@ -109,9 +112,15 @@ def b1() -> list[Row]:
         found = (30, 0) if value >= 15 else (0, 30)
         rows += [
             row("B1", value, "triforce", 1, 8.0),
-            row("B1", value, "mspeckv", 1, B1_STATIC[place], residency=(15, max(0, 15 - value))),
-            row("B1", value, "mspeckv-lru", 1, B1_LRU[place], residency=found),
-        ]
+            row(
+                "B1", value, "mspeckv", 1, B1_STATIC[place], residency=(15, max(0, 15 - value)),
+                tier2_ms=B1_STATIC_TIER2_MS[place],
+            ),
+            row(
+                "B1", value, "mspeckv-lru", 1, B1_LRU[place], residency=found,
+                tier2_ms=B1_LRU_TIER2_MS[place],
+            ),
+        ]  # fmt: skip
     return rows
 
 

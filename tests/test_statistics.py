@@ -104,6 +104,14 @@ def test_bytes_and_guesses_are_averaged_by_tier() -> None:
     assert table.cells[512, "control"].accepted is None, "it guesses nothing"
 
 
+def test_a_tiers_time_is_per_token() -> None:
+    table = one_table([row("B1", 4, "triforce", seed, tier2_ms=10.0 * seed) for seed in (1, 3)])
+    # 7 ms of tier 1 over three tokens
+    assert table.cells[4, "triforce"].tier_ms(1) == Spread.of([7 / 3, 7 / 3])
+    assert table.cells[4, "triforce"].tier_ms(2) == Spread.of([10.0, 30.0])
+    assert table.cells[4, "triforce"].tier_ms(0) is None
+
+
 def test_hits_are_added_up_over_seeds() -> None:
     rows = [row("B1", 4, "mspeckv-lru", seed, residency=(seed, 9)) for seed in (1, 2)]
     assert one_table(rows).cells[4, "mspeckv-lru"].hit_rate == pytest.approx(3 / 21)

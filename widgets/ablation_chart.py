@@ -18,12 +18,12 @@ from mspeckv.experiments.report_series import (
     Line,
     Source,
     axis_labels,
-    axis_title,
     published_speed_lines,
     speed_lines,
     speedup_lines,
     traffic_lines,
 )
+from mspeckv.experiments.report_style import axis_words
 
 PLACES = {"speed": (1, 1), "published": (1, 2), "speed-up": (2, 1), "link": (2, 2)}
 """Panels, by row and column."""
@@ -77,6 +77,7 @@ class AblationChart:
             if not line.empty
         }
         labels = [] if match is None else axis_labels(match)
+        words = "" if match is None else axis_words(match.table.axis)
         with self.figure.batch_update():
             self.figure.layout.title.text = title
             names = _titles(match)
@@ -86,7 +87,7 @@ class AblationChart:
                 self.figure.layout[axis].tickvals = list(range(len(labels)))
                 self.figure.layout[axis].ticktext = labels
                 self.figure.layout[axis].range = [-0.3, max(len(labels), 1) - 0.7]
-                self.figure.layout[axis].title.text = "" if match is None else axis_title(match)
+                self.figure.layout[axis].title.text = words
             shown = set[str]()
             for key, drawn in self._traces.items():
                 self._fill(drawn, found.get(key), labels, shown)

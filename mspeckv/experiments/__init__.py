@@ -6,6 +6,7 @@ what is there, `match_rows` puts it beside the published figures, `findings` say
 """
 
 from mspeckv.experiments.bench import Bench, Models
+from mspeckv.experiments.cliffs import cliff, tier2_rates
 from mspeckv.experiments.definitions import (
     EXPERIMENTS,
     IDS,
@@ -18,7 +19,7 @@ from mspeckv.experiments.definitions import (
     Variant,
     experiment,
 )
-from mspeckv.experiments.findings import Finding, cliff, findings
+from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.published import Published, published
 from mspeckv.experiments.report import Report, write_report
@@ -64,5 +65,6 @@ __all__ = [
     "run",
     "speedup_summary",
     "summarise",
+    "tier2_rates",
     "write_report",
 ]

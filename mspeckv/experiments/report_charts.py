@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,54 +14,75 @@ from mspeckv.experiments.report_series import (
     Line,
     accepted_lines,
     axis_labels,
-    axis_title,
     published_speed_lines,
     speed_lines,
     speedup_lines,
+    tier_lines,
     traffic_lines,
 )
-from mspeckv.experiments.report_style import INK, style
+from mspeckv.experiments.report_style import INK, axis_words, style
 from mspeckv.experiments.statistics import CONFIDENCE
 
+TIERS = (0, 1, 2)
+ROW_PIXELS = 400
 
-def speed_figure(match: Match) -> Any:
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and its title, which pages set as text, since plotly does not wrap one."""
+
+    title: str
+    figure: Any
+
+
+def speed_chart(match: Match) -> Chart:
     """Tokens per second, ours beside the published ones: each on a scale of its own."""
     panels = {
         f"ours ({match.table.clock})": speed_lines(match),
         "published": published_speed_lines(match),
     }
-    title = "Speed; bars are the standard deviation over seeds"
-    return _figure(match, panels, title, "tokens/s")
+    figure = _figure(match, panels, "tokens/s")
+    return Chart("Speed; bars are the standard deviation over seeds", figure)
 
 
-def speedup_figure(match: Match) -> Any:
+def speedup_chart(match: Match) -> Chart:
     """Speed-ups, ours and the published ones on one scale, a panel per reference."""
     panels = {f"over {name}": speedup_lines(match, name) for name in match.references}
-    title = f"Speed-up ({match.table.clock}); bars are the {CONFIDENCE:.0%} bootstrap interval"
-    figure = _figure(match, panels, title, "times as fast")
+    figure = _figure(match, panels, "times as fast")
     figure.add_hline(y=1, line={"color": "#6b7280", "width": 1})
-    return figure
+    title = f"Speed-up ({match.table.clock}); bars are the {CONFIDENCE:.0%} bootstrap interval"
+    return Chart(title, figure)
 
 
-def accepted_figure(match: Match) -> Any:
+def accepted_chart(match: Match) -> Chart:
     """Guesses that tier 2 kept per round."""
-    gamma = match.experiment.preset.speculation.gamma
-    title = f"Guesses kept per round, of {gamma} (counted); bars are the standard deviation"
-    return _figure(match, {"": accepted_lines(match)}, title, "tokens per round")
+    figure = _figure(match, {"": accepted_lines(match)}, "tokens per round")
+    title = "Guesses kept per round (counted); bars are the standard deviation over seeds"
+    return Chart(title, figure)
 
 
-def traffic_figure(match: Match) -> Any:
+def time_chart(match: Match) -> Chart:
+    """Where the time goes: each tier's passes."""
+    panels = {f"tier {tier}": tier_lines(match, tier) for tier in TIERS}
+    figure = _figure(match, panels, "ms per token")
+    clock = match.table.clock
+    return Chart(f"Time per token by tier, waits for the link included ({clock})", figure)
+
+
+def traffic_chart(match: Match) -> Chart:
     """KV bytes per token: over the link, and read by each tier."""
     panels = {"over the link": traffic_lines(match, None)}
-    panels |= {f"read by tier {tier}": traffic_lines(match, tier) for tier in (0, 1, 2)}
-    return _figure(match, panels, "KV per token while decoding (counted)", "MB per token")
+    panels |= {f"read by tier {tier}": traffic_lines(match, tier) for tier in TIERS}
+    figure = _figure(match, panels, "MB per token")
+    return Chart("KV per token while decoding (counted)", figure)
 
 
-CHARTS: dict[str, Callable[[Match], Any]] = {
-    "speed": speed_figure,
-    "speed-up": speedup_figure,
-    "kept": accepted_figure,
-    "traffic": traffic_figure,
+CHARTS: dict[str, Callable[[Match], Chart]] = {
+    "speed": speed_chart,
+    "speed-up": speedup_chart,
+    "guesses kept": accepted_chart,
+    "time by tier": time_chart,
+    "traffic": traffic_chart,
 }
 """What draws each chart of an experiment."""
 
@@ -98,19 +120,23 @@ def bars(line: Line) -> dict[str, Any]:
     }
 
 
-def _figure(match: Match, panels: dict[str, list[Line]], title: str, unit: str) -> Any:
-    """Panels side by side. Their x is places, not numbers: ours stand for the published ones."""
+def _figure(match: Match, panels: dict[str, list[Line]], unit: str) -> Any:
+    """Panels, two to a row. Their x is places, not numbers: ours stand for the published ones."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
     figure = make_subplots(
-        rows=1,
-        cols=len(panels),
+        rows=rows,
+        cols=columns,
         subplot_titles=list(panels),
-        horizontal_spacing=0.15 / len(panels),
+        horizontal_spacing=0.09,
+        vertical_spacing=0.22,
     )
     labels, shown = axis_labels(match), set[str]()
-    for column, lines in enumerate(panels.values(), 1):
+    for place, lines in enumerate(panels.values()):
+        row, column = place // columns + 1, place % columns + 1
         for line in lines:
             if not line.empty:
-                figure.add_trace(trace(line, labels), row=1, col=column)
+                figure.add_trace(trace(line, labels), row=row, col=column)
                 figure.data[-1].showlegend = line.name not in shown
                 shown.add(line.name)
     figure.update_xaxes(
@@ -118,17 +144,16 @@ def _figure(match: Match, panels: dict[str, list[Line]], title: str, unit: str) 
         tickvals=list(range(len(labels))),
         ticktext=labels,
         range=[-0.3, len(labels) - 0.7],
-        title_text=axis_title(match),
+        title_text=axis_words(match.table.axis),
         title_standoff=6,
     )
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title_text=unit, col=1)
     figure.update_layout(
-        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 15}},
         template="plotly_white",
-        height=440,
+        height=ROW_PIXELS * rows,
         autosize=True,
-        margin={"l": 60, "r": 15, "t": 75, "b": 60},
+        margin={"l": 60, "r": 15, "t": 35, "b": 60},
         legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         font={"size": 13, "color": INK},
     )

@@ -81,6 +81,7 @@ def _line(match: Match, outcome: Outcome) -> dict[str, Any]:
         "link_bytes_per_token": outcome.link,
     }
     for tier in TIERS:
+        pairs[f"tier{tier}_ms_per_token"] = outcome.tier_ms(tier)
         pairs[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read.get(tier)
     for name, spread in pairs.items():
         line[name] = None if spread is None else spread.mean

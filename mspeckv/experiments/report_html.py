@@ -28,7 +28,8 @@ th, td { border-bottom: 1px solid #e5e7eb; padding: 3px 10px; text-align: left;
 .missed { background: #fbe3d3; } .met { background: #d5f0e6; }
 pre { background: #f6f8fa; padding: 10px; overflow-x: auto; font-size: 13px; }
 .small { color: #4b5563; font-size: 14px; }
-.chart { min-height: 430px; margin: 14px 0; }
+.chart { min-height: 400px; }
+figure { margin: 22px 0; } figcaption { font-weight: 600; }
 """
 
 
@@ -89,16 +90,23 @@ def charts_html(match: Match) -> str:
     """Every chart, to be drawn by the page's own plotly."""
     from mspeckv.experiments.report_charts import CHARTS
 
+    scaled = any(match.value(value) not in {None, value} for value in match.table.values)
+    note = "; in brackets, the published value that ours stands for" if scaled else ""
     parts = []
     for name, draw in CHARTS.items():
-        drawn = draw(match).to_html(
+        chart = draw(match)
+        drawn = chart.figure.to_html(
             full_html=False,
             include_plotlyjs=False,
             config={"responsive": True, "displaylogo": False},
-            div_id=f"{_anchor(match)}-{name}",
+            div_id=f"{_anchor(match)}-{name.replace(' ', '-')}",
         )
-        label = f"{match.experiment.id}: chart of {name}; its numbers stand in the tables below"
-        parts.append(f'<div class="chart" role="img" aria-label="{escape(label)}">{drawn}</div>')
+        said = escape(chart.title + note)
+        label = f"{match.experiment.id}: {said}; the numbers stand in the tables below"
+        parts.append(
+            f'<figure><figcaption>{said}</figcaption><div class="chart" role="img" '
+            f'aria-label="{label}">{drawn}</div></figure>'
+        )
     return "".join(parts)
 
 

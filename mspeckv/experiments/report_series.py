@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report_style import AXES
 from mspeckv.experiments.statistics import Outcome, Spread
 
 MEGA = 1e6
@@ -82,6 +81,11 @@ def accepted_lines(match: Match) -> list[Line]:
     return [*_ours(match, lambda one: one.accepted), *_theirs(match, match.accepted)]
 
 
+def tier_lines(match: Match, tier: int) -> list[Line]:
+    """Milliseconds per token of one tier's passes, ours."""
+    return _ours(match, lambda one: one.tier_ms(tier))
+
+
 def traffic_lines(match: Match, tier: int | None) -> list[Line]:
     """MB of KV per token, ours: read by ``tier``, or over the link for None."""
 
@@ -99,13 +103,6 @@ def axis_labels(match: Match) -> list[str]:
         paper = match.value(value)
         labels.append(f"{value}" if paper in {None, value} else f"{value}<br>({paper})")
     return labels
-
-
-def axis_title(match: Match) -> str:
-    """What the values are."""
-    axis = AXES.get(match.table.axis, match.table.axis)
-    scaled = any(match.value(value) not in {None, value} for value in match.table.values)
-    return f"{axis} (published at)" if scaled else axis
 
 
 def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:

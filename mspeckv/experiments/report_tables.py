@@ -45,6 +45,7 @@ def speeds(match: Match) -> Grid:
                 _cell(outcome.speed),
                 _cell(match.speed(value, variant)),
                 _cell(outcome.latency, 1),
+                *(_cell(outcome.tier_ms(tier), 1) for tier in (0, 1, 2)),
                 _cell(outcome.accepted),
                 _cell(match.accepted(value, variant)),
                 _trials(outcome),
@@ -56,8 +57,8 @@ def speeds(match: Match) -> Grid:
     )
     heads = (
         "variant", axis_words(table.axis), "published at", f"tokens/s, {table.clock}",
-        "tokens/s, published", f"ms/token, {table.clock}", "kept/round, counted",
-        "kept/round, published", "trials",
+        "tokens/s, published", f"ms/token, {table.clock}", "of these tier 0", "tier 1", "tier 2",
+        "kept/round, counted", "kept/round, published", "trials",
     )  # fmt: skip
     return Grid(caption, heads, tuple(rows), 1)
 

@@ -92,6 +92,15 @@ class Outcome:
                 by_tier.setdefault(int(tier), []).append(size)
         return {tier: Spread.of(sizes) for tier, sizes in sorted(by_tier.items())}
 
+    def tier_ms(self, tier: int) -> Spread | None:
+        """Milliseconds per token of a tier's passes, waits for the link included."""
+        times = []
+        for row in self.finished.values():
+            assert row.result is not None
+            tokens = len(row.result["tokens"])
+            times += [one["ms"] / tokens for one in row.result["tiers"] if one["tier"] == tier]
+        return _spread(times)
+
     @property
     def hit_rate(self) -> float | None:
         """Share of packed layers that tier 2 found on the device, over all seeds together."""

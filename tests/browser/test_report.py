@@ -41,7 +41,7 @@ def test_page_draws_and_fetches_nothing(
     seen.page.goto(page_file.as_uri())
     charts = settle(
         seen.page,
-        lambda: [one for one in seen.page.evaluate(DRAWN) if one["marks"] and one["height"] > 300],
+        lambda: [one for one in seen.page.evaluate(DRAWN) if one["marks"] and one["height"] > 250],
         60,
         "charts are drawn",
     )

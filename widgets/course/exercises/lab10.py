@@ -10,18 +10,12 @@ from mspeckv_widgets.course.answers import near, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.results import load_results
 
-from mspeckv.experiments import Table, cliff
-
-
-def speeds_of(table: Table, variant: str) -> dict[int, float]:
-    """Mean tokens per second along the axis."""
-    found = {value: table.speed(value, variant) for value in table.values}
-    return {value: speed for value, speed in found.items() if speed is not None}
+from mspeckv.experiments import cliff, tier2_rates
 
 
 def check_cliff(found: Any) -> Verdict:
-    """The two neighbours between which LRU's speed jumps."""
-    step = cliff(speeds_of(load_results("B1").table, "mspeckv-lru"))
+    """The two neighbours between which tier 2's speed jumps under LRU."""
+    step = cliff(tier2_rates(load_results("B1").table, "mspeckv-lru"))
     if step is None:
         return Verdict(False, "these results have no cliff under LRU: run the sweep again")
     if not isinstance(found, (list, tuple)) or len(found) != 2:
@@ -68,9 +62,9 @@ def check_fit(found: Any) -> Verdict:
 
 def check_static(found: Any) -> Verdict:
     """The largest step between neighbours under fixed places."""
-    speeds = speeds_of(load_results("B1").table, "mspeckv")
-    places = sorted(speeds)
-    steps = [speeds[b] / speeds[a] for a, b in pairwise(places)]
+    rates = tier2_rates(load_results("B1").table, "mspeckv")
+    places = sorted(rates)
+    steps = [rates[b] / rates[a] for a, b in pairwise(places)]
     if not steps:
         return Verdict(False, "these results have fewer than two cells of mspeckv")
     told = "the same memory, the same layers, another policy."
@@ -79,9 +73,9 @@ def check_static(found: Any) -> Verdict:
 
 EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
-        "where LRU's speed jumps",
+        "where tier 2 jumps under LRU",
         check_cliff,
-        "table.speed(value, 'mspeckv-lru') along table.values: which neighbour is much faster?",
+        "tier2_rates(table, 'mspeckv-lru') along its values: which neighbour is much faster?",
     ),
     "e2": Exercise(
         "hit rate of an LRU cache under a cyclic scan",
@@ -98,6 +92,6 @@ EXERCISES: dict[str, Exercise] = {
     "e4": Exercise(
         "the largest step under fixed places",
         check_static,
-        "table.speed(value, 'mspeckv'), each over its neighbour before.",
+        "tier2_rates(table, 'mspeckv'): each over its neighbour before.",
     ),
 }
