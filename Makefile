@@ -1,7 +1,8 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
+# make demo  set up what is missing, then show the panels alone, code hidden, for a projector
 # make test  set up what is missing, then run every check
 #
-# PYTHON picks the interpreter (3.11 or newer), PORT the first port JupyterLab tries,
+# PYTHON picks the interpreter (3.11 or newer), PORT the first port a server tries,
 # MSPECKV_CACHE the folder that keeps the model.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 DONE := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint types unit test-matrix hooks constraints clean
+.PHONY: help setup lab demo test lint types unit test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -43,6 +44,9 @@ $(DONE)/chromium: $(DONE)/installed
 
 lab: $(DONE)/installed $(DONE)/model
 	$(BIN)/mspeckv lab $(if $(PORT),--port $(PORT))
+
+demo: $(DONE)/installed $(DONE)/model
+	$(BIN)/mspeckv demo $(if $(PORT),--port $(PORT)) $(if $(DARK),--dark)
 
 # A browser test executes the labs, so their execution without one is left out.
 test: setup lint types

@@ -124,11 +124,20 @@ def build_parser() -> argparse.ArgumentParser:
     one.set_defaults(command=run_plan)
 
     one = commands.add_parser("lab", help="open JupyterLab on the first lab")
-    one.add_argument("--port", type=int, help="first port to try (default: Jupyter's)")
-    one.add_argument("--labs", default="labs", metavar="DIR", help="folder of the notebooks")
-    one.add_argument("--no-browser", action="store_true", help="print the address only")
+    _add_server(one)
     one.set_defaults(command=_lab)
+
+    one = commands.add_parser("demo", help="open the panels alone, code hidden, for a projector")
+    _add_server(one)
+    one.add_argument("--dark", action="store_true", help="light on dark")
+    one.set_defaults(command=_demo)
     return parser
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, help="first port to try (default: the server's)")
+    parser.add_argument("--labs", default="labs", metavar="DIR", help="folder of the notebooks")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +314,13 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _lab(options: argparse.Namespace) -> int:
-    from mspeckv.launch import launch_lab
+    from mspeckv.launch import lab_command, launch
 
-    return launch_lab(options.labs, options.port, not options.no_browser)
+    return launch(lab_command(options.labs, options.port, not options.no_browser))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from mspeckv.launch import demo_command, launch
+
+    browser = not options.no_browser
+    return launch(demo_command(options.labs, options.port, browser, options.dark))

@@ -1,4 +1,4 @@
-"""Starting JupyterLab on the first lab."""
+"""Starting JupyterLab on the first lab, and Voilà on the panels alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from mspeckv.config import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
+PROJECTOR = Path("demo") / "projector.ipynb"
 
 
 def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
@@ -19,13 +20,8 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
     Raises:
         ValueError: no such folder of labs, a port out of range, or no JupyterLab.
     """
-    first = Path(labs) / FIRST_LAB
-    if not first.is_file():
-        raise refuse("labs", labs, f"use the folder that holds {FIRST_LAB}")
-    if port is not None:
-        check_count("port", port, 1, 65535)
-    if find_spec("jupyterlab") is None:
-        raise refuse("lab", "jupyterlab", "it is not installed: pip install 'mspeckv[lab]'")
+    first = _notebook(labs, Path(FIRST_LAB), port)
+    _need("jupyterlab", "lab")
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1"]
     # Jupyter tries the next ports when one is taken.
     command += [f"--port={port}"] if port is not None else []
@@ -37,15 +33,44 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
     return [*command, f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
 
 
-def launch_lab(labs: str, port: int | None = None, browser: bool = True) -> int:
-    """Run JupyterLab until it is stopped; returns its exit code."""
-    process = subprocess.Popen(lab_command(labs, port, browser))
+def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False) -> list[str]:
+    """Voilà's command line: the panels without their code, this machine only, a token of its own.
+
+    Raises:
+        ValueError: no such folder of labs, a port out of range, or no Voilà.
+    """
+    page = _notebook(labs, PROJECTOR, port)
+    _need("voila", "demo")
+    command = [sys.executable, "-m", "voila", str(page), "--Voila.ip=127.0.0.1"]
+    command += ["--Voila.auto_token=True", f"--theme={'dark' if dark else 'light'}"]
+    command += [f"--port={port}"] if port is not None else []
+    return [*command, *([] if browser else ["--no-browser"])]
+
+
+def launch(command: list[str]) -> int:
+    """Run a server until it is stopped; returns its exit code."""
+    process = subprocess.Popen(command)
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The terminal has sent it to JupyterLab too, which asks before it ends.
+            # The terminal has sent it to the server too; JupyterLab asks before it ends.
             continue
+
+
+def _notebook(labs: str, name: Path, port: int | None) -> Path:
+    """The notebook to serve; refuses a folder without it, and a port that is none."""
+    found = Path(labs) / name
+    if not found.is_file():
+        raise refuse("labs", labs, f"use the folder that holds {name}")
+    if port is not None:
+        check_count("port", port, 1, 65535)
+    return found
+
+
+def _need(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise refuse(extra, module, f"it is not installed: pip install 'mspeckv[{extra}]'")
 
 
 def _is_root() -> bool:

@@ -237,10 +237,21 @@ def test_lab_serves_this_machine_only(tmp_path: Path) -> None:
     assert command[-1].endswith("/lab/tree/00_start_here.ipynb")
 
 
+def test_demo_serves_this_machine_only(tmp_path: Path) -> None:
+    (tmp_path / launch.PROJECTOR).parent.mkdir()
+    (tmp_path / launch.PROJECTOR).write_text("{}")
+    command = launch.demo_command(str(tmp_path), 9001, browser=False, dark=True)
+    assert {"--Voila.ip=127.0.0.1", "--port=9001", "--no-browser", "--theme=dark"} < set(command)
+    assert "--Voila.auto_token=True" in command
+
+
+@pytest.mark.parametrize("server", ["lab", "demo"])
 @pytest.mark.parametrize("arguments", [["--labs", "nowhere"], ["--port", "0"]])
 def test_lab_refuses(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / launch.FIRST_LAB).write_text("{}")
-    assert main(["lab", "--labs", str(tmp_path), *arguments]) == 2
+    (tmp_path / launch.PROJECTOR).parent.mkdir()
+    for name in (launch.FIRST_LAB, launch.PROJECTOR):
+        (tmp_path / name).write_text("{}")
+    assert main([server, "--labs", str(tmp_path), *arguments]) == 2
     assert "is not allowed" in capsys.readouterr().err
