@@ -53,8 +53,17 @@ def generate(
     Several prompts, of any lengths, are checked together and decoded one after the other, each
     exactly as if it were alone: rows of one batch would have to roll back by different lengths.
 
+    Args:
+        pair: models and tokenizer, from `mspeckv.load_pair`.
+        prompt: text or token ids; or a list of either, for several.
+        settings: ``method``, ``new_tokens``, ``policy``, ``speculation``, ``sampling``, ``link``
+            and the others, as `stream` explains them.
+
     Returns:
         The run's summary; for several prompts a list, which ends early when the run is cancelled.
+
+    Raises:
+        ValueError: a setting that is not allowed, before any work; the message says what is.
     """
     if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
         *_, last = stream(pair, cast("Prompt", prompt), **settings)
