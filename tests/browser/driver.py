@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,16 +129,22 @@ def run_all(page: Page, seconds: float) -> list[dict[str, Any]]:
     return cells
 
 
-def picture(page: Page, path: Path) -> None:
-    """A picture of the whole notebook, not of the part that fits the window."""
+@contextmanager
+def whole_notebook(page: Page) -> Iterator[None]:
+    """A window as high as the notebook: pictures, and what is judged by eye, need it in sight."""
     size = page.viewport_size
     assert size is not None
     height = int(page.evaluate(NOTEBOOK_HEIGHT)) + 160
     page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
     page.wait_for_timeout(600)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page.locator(".jp-Notebook").screenshot(path=path)
+    yield
     page.set_viewport_size(size)
+
+
+def picture(page: Page, name: str, part: str = ".jp-Notebook") -> None:
+    """A picture of a part of the page, kept in ``tests/output``."""
+    OUTPUT.mkdir(exist_ok=True)
+    page.locator(part).first.screenshot(path=OUTPUT / f"{name}.png")
 
 
 def slider(page: Page, label: str) -> Any:

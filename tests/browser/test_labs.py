@@ -14,7 +14,17 @@ from playwright.sync_api import Browser, Locator, Page
 
 from tests.labs import NOTEBOOKS, judge, load, minutes, named, save, solved_lab
 
-from .driver import OUTPUT, Visit, close_notebook, picture, run_all, settle, show_notebook, visit
+from .axe import examine, grave
+from .driver import (
+    Visit,
+    close_notebook,
+    picture,
+    run_all,
+    settle,
+    show_notebook,
+    visit,
+    whole_notebook,
+)
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -67,7 +77,9 @@ def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
     cells = run_all(page, 120 + 60 * minutes(notebook))
     judge(notebook, cells, time.monotonic() - start)
     page.wait_for_timeout(DRAWN_MS)
-    picture(page, OUTPUT / f"{path.stem}.png")
+    with whole_notebook(page):
+        picture(page, path.stem)
+        faults = grave(examine(page))
     panels = page.locator(".mskv-panel[aria-label]:visible")
     for place in range(panels.count()):
         if panels.nth(place).locator(CONTROLS).count():
@@ -76,3 +88,4 @@ def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
     settle(page, lambda: page.locator(".jp-Notebook").count() == 0, 30, "the notebook is closed")
     problems, lab.problems[:] = list(lab.problems), []
     assert problems == []
+    assert faults == []

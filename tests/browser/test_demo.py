@@ -1,0 +1,69 @@
+"""`mspeckv demo`: Voilà shows the panel without its code, behind a token, and it runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from .driver import picture, set_slider, settle, visit
+from .lab_server import LABS, free_port, settings
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*token=\w+")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page is served, as the command prints it."""
+    home: Path = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "mspeckv", "demo", "--labs", str(LABS), "--no-browser"]
+    server = subprocess.Popen(
+        [*command, "--port", str(free_port())],
+        env=settings(home), cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert server.stdout is not None
+    try:
+        said = []
+        for line in server.stdout:
+            said.append(line)
+            if found := ADDRESS.search(line):
+                yield found[0]
+                break
+        else:
+            raise AssertionError("".join(said))
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_panel_is_shown_without_code_and_runs(address: str, browser: Browser) -> None:
+    seen = visit(browser, height=1300)
+    page = seen.page
+    page.goto(address, wait_until="domcontentloaded")
+    page.locator(".mskv-panel .js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
+    assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
+    set_slider(page, "Prompt tokens", 256)
+    set_slider(page, "New tokens", 16)
+    page.locator(".mskv-run").click()
+    done = page.locator(".mskv-status[data-state=done]")
+    settle(page, lambda: done.count() == 1, 180, "the run ends")
+    assert page.locator(".mskv-token").count() > 8
+    page.wait_for_timeout(800)
+    picture(page, "demo", "body")
+    # Voilà's template names an icon font elsewhere; without a network, its own one is used.
+    assert [one for one in seen.problems if "fontawesome" not in one] == []
+    page.context.close()
+
+
+def test_nobody_comes_in_without_the_token(address: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(address.split("?", maxsplit=1)[0], timeout=20)

@@ -1,0 +1,44 @@
+"""Shift+Tab on a name shows its docstring in JupyterLab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser
+
+from tests.labs import save
+
+from .driver import picture, open_notebook, run_all, settle, visit
+from .lab_server import serve
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def put_cells(folder: Path) -> None:
+    """A notebook that has imported what is asked about."""
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3"}})
+    notebook.cells = [
+        nbformat.v4.new_code_cell("from mspeckv import KVPolicy, generate"),
+        nbformat.v4.new_code_cell("generate"),
+    ]
+    save(notebook, folder / "help.ipynb")
+
+
+def test_docstring_in_the_inspector(browser: Browser, tmp_path: Path) -> None:
+    with serve(tmp_path, put_cells) as address:
+        seen = visit(browser, height=900)
+        page = seen.page
+        open_notebook(page, address.format(name="help.ipynb"))
+        run_all(page, 120)
+        page.locator(".jp-CodeCell .cm-content").nth(1).click()
+        page.keyboard.press("End")
+        page.keyboard.press("Shift+Tab")
+        tip = page.locator(".jp-Tooltip")
+        settle(page, lambda: tip.count() == 1 and "Args:" in tip.inner_text(), 30, "help comes")
+        text = tip.inner_text()
+        assert all(part in text for part in ("pair", "prompt", "method", "Raises:", "ValueError"))
+            picture(page, "help", "body")
+        assert seen.problems == []
+        page.context.close()
