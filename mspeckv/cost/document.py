@@ -53,11 +53,11 @@ nothing else:
 | launch | {fitted.launch_us:.1f} us | host time of one kernel; {LAYER_KERNELS} to a layer \
 ({layer:.2f} ms), {PASS_KERNELS} more to a pass |
 
-A pass of that column takes 17 layers of launches and 16 transfers. Assumed is the loop of TriForce's
-offloading code, in whose folder the tables' commands ran: it synchronises twice per layer, so the
-first transfer and the last layer are exposed. (The project's later source prefetches by events; its
-passes would expose one layer, which then had to take 17 times as long as tier 1's do.) Two
-latencies fix two numbers; the other two are a check.
+A pass of that column takes 17 layers of launches and 16 transfers. Assumed is the loop of
+TriForce's offloading code, in whose folder the tables' commands ran: it synchronises twice per
+layer, so the first transfer and the last layer are exposed. (The project's later source prefetches
+by events; its passes would expose one layer, which then had to take 17 times as long as tier 1's
+do.) Two latencies fix two numbers; the other two are a check.
 
 Not fitted, but taken from the tables or from the software's published source:
 
