@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from tests.labs import save
 
-from .driver import picture, open_notebook, run_all, settle, visit
+from .driver import open_notebook, picture, run_all, settle, visit
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -39,6 +39,6 @@ def test_docstring_in_the_inspector(browser: Browser, tmp_path: Path) -> None:
         settle(page, lambda: tip.count() == 1 and "Args:" in tip.inner_text(), 30, "help comes")
         text = tip.inner_text()
         assert all(part in text for part in ("pair", "prompt", "method", "Raises:", "ValueError"))
-            picture(page, "help", "body")
+        picture(page, "help", "body")
         assert seen.problems == []
         page.context.close()
