@@ -69,7 +69,7 @@ def needs_scratch(policy: KVPolicy, layers: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Packing:
+class LayerBytes:
     """Bytes that a policy's places are made of; every field a number, or an array of them.
 
     Attributes:
@@ -95,7 +95,7 @@ class Packing:
     ahead: Any
 
     @classmethod
-    def of(cls, shape: KVShape, policy: KVPolicy) -> Packing:
+    def of(cls, shape: KVShape, policy: KVPolicy) -> LayerBytes:
         """The numbers of one policy."""
         record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
         return cls(
@@ -117,7 +117,7 @@ class Packing:
 
 
 def placed_sizes(
-    packing: Packing, on_chip: Any, resident: Any, offloaded: Any, cached: Any, capacity: Any
+    packing: LayerBytes, on_chip: Any, resident: Any, offloaded: Any, cached: Any, capacity: Any
 ) -> dict[str, Any]:
     """Bytes of tier 2's cache by place, for one setting or arrays of them.
 
@@ -149,7 +149,7 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
     places = policy.placement(shape.layers)
     sizes = placed_sizes(
-        Packing.of(shape, policy),
+        LayerBytes.of(shape, policy),
         places.count("on-chip"),
         places.count("resident"),
         places.count("offloaded"),
