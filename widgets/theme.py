@@ -198,6 +198,7 @@ body[data-jp-theme-light="false"] {{ {DARK.variables()} }}
 .mskv-panel :focus-visible {{ outline: 3px solid var(--mskv-focus); outline-offset: 1px; }}
 .mskv-panel select {{ appearance: auto !important; background-image: none !important; }}
 body[data-jp-theme-light="false"] .mskv-panel {{ color-scheme: dark; }}
+.mskv-panel .widget-box, .mskv-panel .js-plotly-plot {{ max-width: 100%; }}
 .mskv-panel .js-plotly-plot .main-svg {{ background: transparent !important; }}
 .mskv-panel .js-plotly-plot rect.bg {{ fill: transparent !important; }}
 {_repaint(INK, "ink")}{_repaint(FAINT, "faint")}{_repaint(GRID, "grid")}\
