@@ -198,20 +198,22 @@ def plan(
         "graphs": graphs,
     }
     guesser = draft_shape(shape, draft)
-    name = guesser.name if guesser else None
+    draft_name = guesser.name if guesser else None
     tables = [
         _predict(
             method, shape, where, grid, allowed,
-            acceptance or likely_acceptance(shape.name, name, method, prefill), common,
+            acceptance or likely_acceptance(shape.name, draft_name, method, prefill), common,
         )
         for method in grid.methods
-        if guesser is not None or method != "vanilla"
+        if (guesser is not None or method != "vanilla") and _widths(method, allowed)
     ]  # fmt: skip
     best: dict[str, Choice] = {}
     for table in tables:
         fastest = table.fastest(room)
         if fastest is not None:
             best[table.method] = table.choice(fastest)
+    if not tables:
+        raise refuse("methods", grid.methods, "none of them is possible with these widths")
     if not best:
         least = min(float(table.bytes.min()) for table in tables)
         raise refuse(
@@ -296,16 +298,15 @@ def _predict(
     common: Mapping[str, Any],
 ) -> _Table:
     """All combinations for one method, predicted at once."""
-    widths = [w for w in widths if method != "triforce" or w == default_width(method)]
-    axes = {
-        "bits": widths,
+    axes: dict[str, Sequence[Any]] = {
+        "bits": _widths(method, widths),
         "place": _placements(shape.layers, grid.places),
         "resident_format": grid.resident_formats,
         "budget": grid.budgets if method in ("triforce", "mspeckv") else grid.budgets[:1],
         "gamma": grid.gammas if method != "autoregressive" else grid.gammas[:1],
         "draft_gamma": grid.draft_gammas if method in ("triforce", "mspeckv") else [1],
     }
-    columns = _combine(axes)
+    columns: dict[str, Any] = _combine(axes)
     rate = np.broadcast_to(
         budget_acceptance(
             float(np.asarray(acceptance.middle_full)), columns["budget"], max(grid.budgets)
@@ -324,6 +325,11 @@ def _predict(
     )
     columns["middle_full"] = rate
     return _Table(method, columns, found.ms_per_token, found.device_bytes, asked)
+
+
+def _widths(method: str, widths: Sequence[Width]) -> list[Width]:
+    """Those that a method can have: ``triforce`` is unquantized."""
+    return [width for width in widths if method != "triforce" or width == default_width(method)]
 
 
 def _placements(layers: int, step: int) -> list[tuple[int, int]]:

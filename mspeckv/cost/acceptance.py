@@ -108,7 +108,8 @@ def likely_acceptance(
 
     def rate(which: str) -> Floats:
         kept = [table.accepted[value, which].mean for value in table.values]
-        return rate_of(np.interp(prefill, table.values, kept), PUBLISHED_GAMMA)
+        at = np.interp(np.asarray(prefill, dtype=float), table.values, kept)
+        return rate_of(at, PUBLISHED_GAMMA)
 
     outer = rate("mspeckv" if method == "mspeckv" else "triforce")
     return Acceptance(rate("vanilla"), outer, rate("vanilla"))

@@ -131,10 +131,12 @@ def _choosing(pair: Pair) -> float:
     prompt, read = 1024, 9
     cache = RetrievalCache(shape, Speculation(refresh=1), prompt, 64 * read, pair.device)
     heads = int(pair.target.config.get_text_config().num_attention_heads)
-    options = {"dtype": pair.dtype, "device": pair.device}
-    key = torch.randn(1, shape.heads, prompt + 64 * read, shape.dim, **options)
-    query = torch.randn(1, heads, read, shape.dim, **options)
-    whole = torch.randn(1, heads, prompt, shape.dim, **options)
+
+    def noise(heads: int, tokens: int) -> torch.Tensor:
+        return torch.randn(1, heads, tokens, shape.dim, dtype=pair.dtype, device=pair.device)
+
+    key = noise(shape.heads, prompt + 64 * read)
+    query, whole = noise(heads, read), noise(heads, prompt)
     for layer in range(shape.layers):
         cache.watch(layer, whole, key[:, :, :prompt], key[:, :, :prompt])
     total = prompt

@@ -5,10 +5,12 @@ in that order, c one layer's compute, q its unpacking and t its transfer, the ve
 its offloaded layers at ``before = D + K c + R (c + q)``, and the round ends at the latest of
 
     before + M (c + q)                         compute is what lasts
+    t + M (c + q)                              the same, once the first layer is there
     M t + c + q                                the link is: busy since the round began
-    before + q + (M - ahead) t + c + q         the link had to stop with its slots full
+    before + q + t + L (c + q)                 the link had to stop with its slots full, and
+    before + q + L t + c + q                   what was left of it, L = M - ahead, lasts
 
-the last two only where M > 0: the maximum over a pipeline's critical paths, its fill included. A
+the last two only where L > 0: the maximum over a pipeline's critical paths, its fill included. A
 loop that does not prefetch (`Loop`) takes ``before + t + (M - 1) max(t, c + q) + c + q``.
 Under LRU all M layers hit once M of them fit, and none does while they do not (a decoder's scan
 is cyclic). Not modelled: rounds cut short at flush boundaries, packing itself, memory traffic of an
@@ -361,11 +363,11 @@ def _verify(
     work = start + missing * (compute + unpack)
     streams = missing > 0
     if where.loop.prefetch:
-        late = np.maximum(0, missing - packed.ahead)
-        paths = np.maximum(
-            missing * transfer + compute + unpack - drafting,
-            start + late * transfer + compute + 2 * unpack,
-        )
+        late, one_more = missing - packed.ahead, compute + unpack
+        linked = np.maximum(transfer + missing * one_more, missing * transfer + one_more)
+        stopped = np.maximum(transfer + late * one_more, late * transfer + one_more)
+        stopped = np.where(late > 0, start + unpack + stopped, 0.0)
+        paths = np.maximum(linked - drafting, stopped)
         waiting = np.where(streams, np.maximum(0.0, paths - work), 0.0)
     else:
         slower = np.maximum(0.0, transfer - compute - unpack)

@@ -1,0 +1,188 @@
+"""The cost model against this machine: predicted and measured time per token, side by side.
+
+    python -m benchmarks.cost                    # 12 random settings of the default pair
+    python -m benchmarks.cost --seed 2 --settings 6
+
+The machine is calibrated first (ceilings, pass times, unpacking: `mspeckv.cost.this_machine`). Each
+setting is then run, and predicted with the acceptance that the run showed: the model predicts time,
+not what a draft guesses. Links are emulated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import machine, table
+from mspeckv import (
+    KVPolicy,
+    Pair,
+    RunSummary,
+    Sampling,
+    Speculation,
+    calibrate,
+    documents,
+    generate,
+    load_pair,
+)
+from mspeckv.config import Width
+from mspeckv.cost import Acceptance, Hardware, WhatIf, rate_of, this_machine, what_if
+from mspeckv.cost.shapes import ModelShape
+
+_SLOWEST = 400.0
+"""Settings predicted to take more milliseconds per token are drawn again: the run is short."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One random setting."""
+
+    method: str
+    prefill: int
+    link_gbps: float
+    policy: KVPolicy
+    speculation: Speculation
+
+    @property
+    def name(self) -> str:
+        """In few words."""
+        policy, guess = self.policy, self.speculation
+        words = [self.method, f"{self.prefill}", f"{self.link_gbps:g} GB/s", f"{policy.bits}"]
+        words.append(f"{policy.on_chip}+{policy.resident}")
+        if self.method != "autoregressive":
+            words.append(f"gamma {guess.gamma}")
+        if self.method in ("triforce", "mspeckv"):
+            words.append(f"/{guess.draft_gamma} budget {guess.budget}")
+        return " ".join(words)
+
+
+def draw_case(random: np.random.Generator, layers: int) -> Case:
+    """Method, context, link, width, placement and lengths, each uniformly."""
+
+    def one_of(values: tuple[Any, ...]) -> Any:
+        return values[int(random.integers(len(values)))]
+
+    method = one_of(("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv"))
+    on_chip = int(random.integers(0, layers + 1))
+    bits: Width = one_of((8, 4, "full")) if method != "triforce" else "full"
+    return Case(
+        method,
+        one_of((512, 1024, 1536, 2048)),
+        one_of((0.1, 0.2, 0.4, 0.8)),
+        KVPolicy(
+            bits=bits, on_chip=on_chip, resident=int(random.integers(0, layers - on_chip + 1))
+        ),
+        Speculation(
+            gamma=int(random.integers(2, 11)),
+            draft_gamma=int(random.integers(1, 5)),
+            budget=one_of((128, 256, 512)),
+        ),
+    )
+
+
+def predict(
+    case: Case, shape: ModelShape, draft: ModelShape, here: Hardware, new_tokens: int,
+    acceptance: Acceptance,
+) -> WhatIf:  # fmt: skip
+    """The cost model's word on one setting."""
+    return what_if(
+        shape, here, draft=draft, method=case.method, prefill=case.prefill, new_tokens=new_tokens,
+        policy=case.policy, speculation=case.speculation, acceptance=acceptance,
+        link_gbps=case.link_gbps, control=False,
+    )  # fmt: skip
+
+
+def acceptance_of(run: RunSummary, gamma: int) -> Acceptance:
+    """Per-token rates at which the run's rounds would settle what they did."""
+    counts = {tier.tier: tier for tier in run.tiers}
+    outer = rate_of(min(run.accepted_per_round, gamma), gamma)
+    inner = 0.0
+    if 0 in counts and 1 in counts:
+        # by inner round: guesses put to tier 1, and kept
+        passes = counts[1].passes
+        inner = float(rate_of(counts[0].accepted / passes, counts[0].proposed / passes))
+    return Acceptance(inner, outer, outer)
+
+
+def measure(pair: Pair, prompt: list[int], case: Case, new_tokens: int) -> RunSummary:
+    """Run one setting."""
+    return generate(
+        pair, prompt[: case.prefill], method=case.method, new_tokens=new_tokens,
+        policy=case.policy, speculation=case.speculation,
+        sampling=Sampling(stop_at_eos=False), link=case.link_gbps,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Calibrate, draw, run, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", type=int, default=12)
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    pair = load_pair()
+    assert pair.draft is not None
+    assert pair.tokenizer is not None
+    print(machine(pair.device), end="\n\n", flush=True)
+    start = time.perf_counter()
+    calibrate("cpu", again=True)
+    here = this_machine("cpu", pair)
+    print(f"calibrated in {time.perf_counter() - start:.1f} s: {here.describe()}\n")
+    shape = ModelShape.of(pair.target.config)
+    draft = shape.shared_draft(int(pair.draft.config.num_hidden_layers))
+    prompt = documents.load_document("python-reference", pair.tokenizer, 2048)
+    random = np.random.default_rng(options.seed)
+    cases: list[Case] = []
+    while len(cases) < options.settings:
+        case = draw_case(random, pair.layers)
+        likely = predict(case, shape, draft, here, options.new_tokens, Acceptance(0.5, 0.8, 0.4))
+        if likely.ms_per_token <= _SLOWEST:
+            cases.append(case)
+    generate(pair, prompt[:128], new_tokens=8)
+    rows, off = [], []
+    for case in cases:
+        run = measure(pair, prompt, case, options.new_tokens)
+        gamma = case.speculation.longest_gamma
+        found = predict(
+            case, shape, draft, here, options.new_tokens, acceptance_of(run, gamma)
+        )  # fmt: skip
+        error = found.ms_per_token / run.ms_per_token - 1
+        off.append(abs(error))
+        tiers = {tier.tier: tier.ms / len(run.tokens) for tier in run.tiers}
+        rows.append((
+            case.name, run.accepted_per_round, found.ms_per_token, run.ms_per_token,
+            f"{100 * error:+.1f} %", _tiers(_predicted_tiers(found)), _tiers(tiers),
+        ))  # fmt: skip
+    headers = (
+        "setting", "kept per round", "predicted ms/token", "measured ms/token", "error",
+        "predicted by tier", "measured by tier",
+    )  # fmt: skip
+    print("Modelled and measured; links emulated")
+    print(table(headers, rows))
+    print(
+        f"\nabsolute error: median {100 * median(off):.1f} %, worst {100 * max(off):.1f} %, "
+        f"{sum(one <= 0.2 for one in off)} of {len(off)} within 20 %"
+    )
+
+
+def _predicted_tiers(found: WhatIf) -> dict[int, float]:
+    steps = found.steps
+    return {
+        0: steps["tier 0 draft"],
+        1: steps["tier 1 verify"],
+        2: sum(value for name, value in steps.items() if name.startswith("tier 2"))
+        + steps["retrieve"],
+    }
+
+
+def _tiers(ms: dict[int, float]) -> str:
+    return " / ".join(f"{ms.get(tier, 0.0):.1f}" for tier in (0, 1, 2))
+
+
+if __name__ == "__main__":
+    main()
