@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mspeckv import KVPolicy, Speculation, what_if
+from mspeckv.cost import Acceptance, rate_of
 from mspeckv.experiments import Row
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.published import TABLES, published, read_table
@@ -174,3 +176,29 @@ def test_values_stand_for_the_published_ones_by_place() -> None:
     scaled = Match.of(one_table([row("A1", 2048, "mspeckv")]))
     assert scaled.speedup(2048, "mspeckv", "autoregressive") == Spread(14.45)
     assert scaled.references == ("autoregressive", "triforce")
+
+
+def test_modelled_speeds_are_the_cost_models_for_the_published_machine() -> None:
+    rows = [row("B1", value, name) for value in (12, 15) for name in ("mspeckv", "mspeckv-lru")]
+    match = Match.of(one_table([*rows, row("B1", 12, "control"), row("B1", 9, "mspeckv")]))
+    for variant, residency in (("mspeckv", "static"), ("mspeckv-lru", "lru")):
+        found = match.modelled_speed(12, variant)
+        assert found is not None
+        # published values stand for ours by place: 12 for 12, 16 for 15
+        expected = what_if(
+            "llama-2-7b", "origin", method="mspeckv", prefill=16384, new_tokens=256, on_chip=12,
+            resident=16, policy=KVPolicy(8, block=128, group=128, tail=0, residency=residency),
+            speculation=Speculation(
+                gamma=8, draft_gamma=1, budget=4096, refresh=0, sinks=16, window=240
+            ),
+            acceptance=Acceptance(rate_of(0.19, 8), rate_of(5.43, 8), rate_of(0.19, 8)),
+        )  # fmt: skip
+        assert found.mean == pytest.approx(expected.tokens_per_second)
+    ratio = match.modelled_speedup(12, "mspeckv", "mspeckv-lru")
+    assert ratio is not None
+    assert ratio.mean > 1.2, "LRU finds nothing where not all layers fit"
+    even = match.modelled_speedup(15, "mspeckv", "mspeckv-lru")
+    assert even is not None
+    assert even.mean == pytest.approx(1.0)
+    assert match.modelled_speed(12, "control") is None
+    assert match.modelled_speed(9, "mspeckv") is None

@@ -29,8 +29,8 @@ PLACES = {"speed": (1, 1), "published": (1, 2), "speed-up": (2, 1), "link": (2, 
 """Panels, by row and column."""
 SOURCES: dict[str, tuple[Source, ...]] = {
     "speed": ("ours",),
-    "published": ("published",),
-    "speed-up": ("ours", "published"),
+    "published": ("published", "modelled"),
+    "speed-up": ("ours", "published", "modelled"),
     "link": ("ours",),
 }
 UNITS = {
@@ -124,7 +124,7 @@ def _titles(match: Match | None) -> dict[str, str]:
     over = "" if match is None else f" over {match.references[0]}"
     return {
         "speed": f"Speed, ours ({clock})",
-        "published": "Speed, published",
-        "speed-up": f"Speed-up{over} ({clock}; published dotted)",
+        "published": "Speed, published; modelled, no markers",
+        "speed-up": f"Speed-up{over} ({clock})",
         "link": "KV over the link (counted)",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mspeckv.experiments.definitions import Experiment, experiment
+from mspeckv.experiments.definitions import VARIANTS, Experiment, experiment
 from mspeckv.experiments.published import Published, published
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.statistics import Spread, Table, summarise
@@ -58,6 +58,28 @@ class Match:
         """Published speed-up."""
         place = self.value(value)
         return None if place is None else self.paper.speedups.get((place, method, reference))
+
+    def modelled_speed(self, value: int, variant: str) -> Spread | None:
+        """The cost model's tokens per second for the published machine, at the published value.
+
+        Each variant is modelled under its own policy: `mspeckv` with fixed places, where the
+        published one kept layers by LRU. None for what was not published in any form.
+        """
+        # the cost model reads the published figures of this package
+        from mspeckv.cost.published import curve
+
+        place, known = self.value(value), VARIANTS.get(variant)
+        if place is None or known is None or known.whole or known.adaptive:
+            return None
+        if known.method not in self.paper.methods:
+            return None
+        speed = curve(self.table.experiment, known.method, place, residency=known.residency)
+        return Spread(float(speed))
+
+    def modelled_speedup(self, value: int, variant: str, reference: str) -> Spread | None:
+        """The same over a reference."""
+        ours, theirs = (self.modelled_speed(value, name) for name in (variant, reference))
+        return None if ours is None or theirs is None else ours.scaled(1 / theirs.mean)
 
 
 def match_rows(rows: Iterable[Row]) -> tuple[Match, ...]:

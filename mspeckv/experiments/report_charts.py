@@ -39,7 +39,7 @@ def speed_chart(match: Match) -> Chart:
     """Tokens per second, ours beside the published ones: each on a scale of its own."""
     panels = {
         f"ours ({match.table.clock})": speed_lines(match),
-        "published": published_speed_lines(match),
+        "published, and modelled for that machine": published_speed_lines(match),
     }
     figure = _figure(match, panels, "tokens/s")
     return Chart("Speed; bars are the standard deviation over seeds", figure)
@@ -88,19 +88,20 @@ CHARTS: dict[str, Callable[[Match], Chart]] = {
 
 
 def trace(line: Line, labels: Sequence[str]) -> Any:
-    """A line's points over their places; those that are not ours are thin, with open markers."""
+    """A line's points over their places: published ones are open, modelled ones a thin line."""
     signs, ours = style(line.variant), line.source == "ours"
+    dashes = {"ours": signs.dash, "published": "dot", "modelled": "dashdot"}
     return go.Scatter(
         x=list(range(len(line.means))),
         y=list(line.means),
         error_y=bars(line),
-        mode="lines+markers",
+        mode="lines" if line.source == "modelled" else "lines+markers",
         name=line.name,
         legendgroup=line.name,
         opacity=1.0 if ours else 0.65,
         line={
             "color": signs.colour,
-            "dash": signs.dash if ours else "dot",
+            "dash": dashes[line.source],
             "width": 2.5 if ours else 1.5,
         },
         marker={"symbol": signs.marker if ours else f"{signs.marker}-open", "size": 10},
@@ -122,6 +123,7 @@ def bars(line: Line) -> dict[str, Any]:
 
 def _figure(match: Match, panels: dict[str, list[Line]], unit: str) -> Any:
     """Panels, two to a row. Their x is places, not numbers: ours stand for the published ones."""
+    panels = {name: lines for name, lines in panels.items() if not all(x.empty for x in lines)}
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = make_subplots(

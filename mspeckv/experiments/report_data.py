@@ -75,6 +75,7 @@ def _line(match: Match, outcome: Outcome) -> dict[str, Any]:
     pairs: dict[str, Spread | None] = {
         "tokens_per_second": outcome.speed,
         "published_tokens_per_second": match.speed(value, variant),
+        "modelled_tokens_per_second": match.modelled_speed(value, variant),
         "ms_per_token": outcome.latency,
         "accepted_per_round": outcome.accepted,
         "published_accepted_per_round": match.accepted(value, variant),

@@ -12,7 +12,8 @@ LABELS = {
     "measured": "a clock on the machine named below",
     "emulated": "the same clock, in runs that waited for a throttled copy standing in for the link",
     "counted": "bytes or tokens, counted where they moved",
-    "modelled": "computed from shapes",
+    "modelled": "computed from shapes; a speed so labelled is the cost model's for the published "
+    "machine, under the variant's own policy (the published mspeckv kept layers by LRU)",
     "published": "the original project's figure, of a 7B model on a GPU: compare ratios and "
     "shapes, not tokens/s",
 }

@@ -48,12 +48,12 @@ def speed_lines(match: Match) -> list[Line]:
 
 
 def published_speed_lines(match: Match) -> list[Line]:
-    """Tokens per second, published."""
-    return _theirs(match, match.speed)
+    """Tokens per second of the published machine: published, and modelled."""
+    return [*_theirs(match, match.speed), *_theirs(match, match.modelled_speed, "modelled")]
 
 
 def speedup_lines(match: Match, reference: str) -> list[Line]:
-    """Speed-ups over ``reference``: ours with their intervals, and the published ones."""
+    """Speed-ups over ``reference``: ours with intervals, the published and the modelled ones."""
     table, lines = match.table, []
     for variant in table.variants:
         if variant == reference:
@@ -73,7 +73,10 @@ def speedup_lines(match: Match, reference: str) -> list[Line]:
     def published(value: int, variant: str) -> Spread | None:
         return match.speedup(value, variant, reference)
 
-    return [*lines, *_theirs(match, published)]
+    def modelled(value: int, variant: str) -> Spread | None:
+        return None if variant == reference else match.modelled_speedup(value, variant, reference)
+
+    return [*lines, *_theirs(match, published), *_theirs(match, modelled, "modelled")]
 
 
 def accepted_lines(match: Match) -> list[Line]:
@@ -113,9 +116,11 @@ def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
     return lines
 
 
-def _theirs(match: Match, what: Callable[[int, str], Spread | None]) -> list[Line]:
+def _theirs(
+    match: Match, what: Callable[[int, str], Spread | None], source: Source = "published"
+) -> list[Line]:
     return [
-        _line(variant, [what(value, variant) for value in match.table.values], "published")
+        _line(variant, [what(value, variant) for value in match.table.values], source)
         for variant in match.table.variants
     ]
 

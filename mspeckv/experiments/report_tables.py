@@ -44,6 +44,7 @@ def speeds(match: Match) -> Grid:
                 _place(match.value(value)),
                 _cell(outcome.speed),
                 _cell(match.speed(value, variant)),
+                _cell(match.modelled_speed(value, variant)),
                 _cell(outcome.latency, 1),
                 *(_cell(outcome.tier_ms(tier), 1) for tier in (0, 1, 2)),
                 _cell(outcome.accepted),
@@ -57,7 +58,8 @@ def speeds(match: Match) -> Grid:
     )
     heads = (
         "variant", axis_words(table.axis), "published at", f"tokens/s, {table.clock}",
-        "tokens/s, published", f"ms/token, {table.clock}", "of these tier 0", "tier 1", "tier 2",
+        "tokens/s, published", "tokens/s, modelled", f"ms/token, {table.clock}",
+        "of these tier 0", "tier 1", "tier 2",
         "kept/round, counted", "kept/round, published", "trials",
     )  # fmt: skip
     return Grid(caption, heads, tuple(rows), 1)
@@ -71,7 +73,7 @@ def speedups(match: Match) -> Grid:
     for reference in references:
         heads.append(f"over {reference}, {table.clock}")
         if reference != "control":
-            heads.append(f"over {reference}, published")
+            heads += [f"over {reference}, published", f"over {reference}, modelled"]
     rows = []
     for outcome in _outcomes(match):
         cells = [outcome.variant, f"{outcome.value}"]
@@ -80,8 +82,9 @@ def speedups(match: Match) -> Grid:
             ours = table.compare(outcome.value, outcome.variant, reference)
             cells.append(NOTHING if own or ours is None else ours.text())
             if reference != "control":
-                paper = match.speedup(outcome.value, outcome.variant, reference)
-                cells.append(NOTHING if paper is None else f"{paper.text()}x")
+                place = outcome.value, outcome.variant, reference
+                papers = (match.speedup(*place), match.modelled_speedup(*place))
+                cells += [NOTHING if own or one is None else f"{one.text()}x" for one in papers]
         rows.append(tuple(cells))
     caption = (
         f"Speed-up: mean of the seeds' ratios of tokens/s ({table.clock}), with a {CONFIDENCE:.0%} "

@@ -65,10 +65,11 @@ def test_results_are_drawn_beside_the_published_ones(seen: Visit) -> None:
 
 def test_another_experiment_by_keyboard(seen: Visit) -> None:
     page = seen.page
-    page.get_by_label("Experiment").focus()
-    page.keyboard.press("ArrowDown")
+    page.locator(f"{PANEL} select").first.focus()
+    # JupyterLab takes ArrowDown for itself
+    page.keyboard.press("ArrowRight")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 3, 30, "A2 is drawn")
-    page.get_by_label("Experiment").select_option("A1: context length")
+    page.locator(f"{PANEL} select").first.select_option("A1: context length")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 4, 30, "A1 is drawn again")
 
 
