@@ -36,7 +36,8 @@ def outcome(pair: Pair, **settings: Any) -> dict[str, Any]:
     return {
         "tokens": last.tokens,
         "plans": plans,
-        "accepted": last.accepted_per_round,
+        "accepted": [tier.accepted for tier in last.tiers],
+        "proposed": [tier.proposed for tier in last.tiers],
         "offloaded": last.memory.offloaded_bytes,
         "gbps": last.link.gbps,
         "cancelled": last.cancelled,

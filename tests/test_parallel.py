@@ -38,13 +38,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tokenizer, target = word_tokenizer(WORDS), build_llama(**SHAPE)
     save(target, tokenizer, folder / "llama")
-    # the target without its last layer: sometimes right
-    draft = build_llama(**SHAPE, layers=3)
-    draft.load_state_dict(target.state_dict(), strict=False)
+    # the target, slightly off: often right
+    draft, generator = build_llama(**SHAPE), torch.Generator().manual_seed(1)
+    for weight in draft.parameters():
+        weight.add_(0.01 * torch.randn(weight.shape, generator=generator))
     save(draft, tokenizer, folder / "draft")
     save(build_qwen2(**SHAPE), tokenizer, folder / "qwen2")
     save(build_llama(hidden=96, heads=6, kv_heads=3), tokenizer, folder / "three")
-    save_file(own_weights(shared_draft(target, 3)), folder / "draft.safetensors")
+    save_file(own_weights(shared_draft(target, 4)), folder / "draft.safetensors")
     (folder / "text.txt").write_text(" ".join(f"w{n * n % 63}" for n in range(400)))
     return folder
 
@@ -80,13 +81,15 @@ def test_greedy_tokens_are_those_of_one_process(
     alone, first, second = cases
     assert alone[case]["tokens"] == first[case]["tokens"] == second[case]["tokens"]
     assert len(set(alone[case]["tokens"])) > 2
-    # rank 1 counts what rank 0 accepted
-    assert first[case]["accepted"] == second[case]["accepted"]
+    # a draft or a tier 1 that came out otherwise would be believed more or less often
+    for count in ("proposed", "accepted"):
+        assert alone[case][count] == first[case][count] == second[case][count]
 
 
-def test_guesses_are_accepted_and_rejected(cases: tuple[dict[str, Any], ...]) -> None:
+@pytest.mark.parametrize("case", ["mspeckv", "shared head"])
+def test_some_of_the_draft_is_accepted(case: str, cases: tuple[dict[str, Any], ...]) -> None:
     _, first, _ = cases
-    assert 0 < first["mspeckv"]["accepted"] < 4
+    assert 0 < first[case]["accepted"][0] <= first[case]["proposed"][0]
 
 
 @pytest.mark.parametrize("case", ["sampled", "misled"])
