@@ -48,7 +48,8 @@ def attention(
     """
     scores = queries @ landmarks.transpose(1, 2) * queries.shape[-1] ** -0.5
     shares = scores.softmax(-1, dtype=torch.float32)
-    return (shares * weights[:, None]).sum(1)
+    mass: torch.Tensor = (shares * weights[:, None]).sum(1)
+    return mass
 
 
 def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

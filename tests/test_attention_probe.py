@@ -108,4 +108,4 @@ def test_retrieval_finds_a_needle_that_the_newest_chunks_miss(pair: Pair) -> Non
         for name in ("attention", "newest")
     }
     assert seen["newest"] == 0
-    assert seen["attention"] > 0.3
+    assert seen["attention"] > 0.1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate, stream
+from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate, retrieval, stream
 from mspeckv.clock import clock_of
 from mspeckv.decoding.workspace import Workspace, release
 from mspeckv.events import Round
@@ -110,6 +112,28 @@ def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
     assert other.tokens == alone.tokens
     release(pair)
     assert pair.workspace is None
+
+
+def test_a_policy_of_ones_own_is_recorded_with_its_pass() -> None:
+    def peak(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        shares = (queries @ landmarks.transpose(1, 2)).softmax(-1, dtype=torch.float32)
+        return (shares * weights[:, None]).amax(1)
+
+    retrieval.register("peak")(peak)
+    try:
+        own = replace(SPECULATION, retrieval="peak", refresh=4)
+        options: dict[str, Any] = {
+            "new_tokens": 80, "policy": POLICIES["int8"], "speculation": own, "sampling": GREEDY,
+        }  # fmt: skip
+        pair, prompt = on_gpu(), random_prompt(120)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a pass that could not be captured
+            found = generate(pair, prompt, **options)
+        plain = generate(random_pair(layers=4), prompt, **options)
+    finally:
+        retrieval.unregister("peak")
+    assert found.tokens == plain.tokens
+    assert found.rounds == plain.rounds
 
 
 def test_the_link_copies_counts_and_makes_compute_wait() -> None:

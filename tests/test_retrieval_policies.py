@@ -39,7 +39,7 @@ def own() -> Iterator[str]:
 
 def run(name: str, **options: Any) -> Any:
     wanted: dict[str, Any] = {
-        "new_tokens": 30,
+        "new_tokens": 24,
         "policy": KVPolicy(8, on_chip=1, resident=1, block=16, tail=8),
         "sampling": Sampling(0, stop_at_eos=False),
         **options,

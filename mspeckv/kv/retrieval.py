@@ -30,7 +30,8 @@ QUERY_WINDOW = 16
 def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
     whole = key[0, :, : plan.chunks * plan.chunk]
-    return whole.unflatten(1, (plan.chunks, plan.chunk)).mean(2)
+    landmarks: torch.Tensor = whole.unflatten(1, (plan.chunks, plan.chunk)).mean(2)
+    return landmarks
 
 
 def score_chunks(
