@@ -45,7 +45,6 @@ class Ablation:
         self._drawn = -1
         self._note, self._failed = "", False
         self.runner = SweepRunner(pair)
-        self.chart = AblationChart()
         self.match: Match | None = None
         self.inputs = self._build(experiment(name), folder)
         self._status = ipw.HTML(layout={"flex": "1 1 260px"})
@@ -61,9 +60,11 @@ class Ablation:
             button.on_click(lambda _, act=action: act())
         self._first = experiment(name).id, self.inputs["folder"].value
         self.inputs["experiment"].observe(lambda _: self._changed(), names="value")
+        self._read()
+        self.chart = AblationChart(self._title(), self.match)
         self.panel = self._assemble()
         self._offer()
-        self.load()
+        self._draw()
 
     @property
     def state(self) -> str:
@@ -81,15 +82,7 @@ class Ablation:
         What goes wrong is said in the status line.
         """
         self.runner.forget()
-        name = self.inputs["experiment"].value
-        try:
-            self.match = load_results(name, self.inputs["folder"].value)
-            table = self.match.table
-            made = "; ".join(table.machines)
-            self._say(f"Results of {name}, seeds {', '.join(map(str, table.seeds))}, on {made}")
-        except (ValueError, OSError) as error:
-            self.match = None
-            self._say(str(error), failed=True)
+        self._read()
         self._drawn = -1
         self._draw()
 
@@ -138,6 +131,17 @@ class Ablation:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.panel._repr_mimebundle_(**kwargs)
+
+    def _read(self) -> None:
+        name = self.inputs["experiment"].value
+        try:
+            self.match = load_results(name, self.inputs["folder"].value)
+            table = self.match.table
+            made = "; ".join(table.machines)
+            self._say(f"Results of {name}, seeds {', '.join(map(str, table.seeds))}, on {made}")
+        except (ValueError, OSError) as error:
+            self.match = None
+            self._say(str(error), failed=True)
 
     def _say(self, words: str, failed: bool = False) -> None:
         self._note, self._failed = words, failed
@@ -232,11 +236,14 @@ class Ablation:
             return view.busy
 
     def _show(self, match: Match | None) -> None:
-        known = experiment(self.inputs["experiment"].value)
-        self.chart.draw(f"{known.id}: {known.question}", match)
+        self.chart.draw(self._title(), match)
         pages = ["", "", "", ""] if match is None else [findings_html(match), *tables(match)]
         for place, page in zip(self._tables, pages, strict=True):
             place.value = page or '<em class="mskv-small">No rows yet.</em>'
+
+    def _title(self) -> str:
+        known = experiment(self.inputs["experiment"].value)
+        return f"{known.id}: {known.question}"
 
     def _status_html(self, view: SweepView) -> str:
         words, bar = self._note, ""

@@ -44,28 +44,35 @@ UNITS = {
 class AblationChart:
     """The figure and what draws into it.
 
+    Args:
+        title: over the whole chart.
+        match: what is drawn first.
+
     Attributes:
         figure: the widget to display.
     """
 
-    def __init__(self) -> None:
-        grid = make_subplots(
-            rows=2, cols=2, subplot_titles=list(PLACES), vertical_spacing=0.24,
+    def __init__(self, title: str, match: Match | None) -> None:
+        # Drawn once before it is a widget: a browser may miss changes from before it is shown.
+        self.figure: Any = make_subplots(
+            rows=2, cols=2, subplot_titles=list(PLACES), vertical_spacing=0.26,
             horizontal_spacing=0.12,
         )  # fmt: skip
-        self.figure: Any = go.FigureWidget(grid)
         self._traces: dict[tuple[str, Source, str], Any] = {}
         for panel, sources in SOURCES.items():
             for source in sources:
                 for variant in VARIANTS:
                     self._add(panel, Line(variant, source, (), (), ()))
-        lay_out(self.figure, "", 640)
+        lay_out(self.figure, "", 700)
         self.figure.update_layout(legend={"traceorder": "normal"}, margin={"t": 70, "b": 90})
-        self.figure.update_xaxes(tickmode="array", title_standoff=4)
+        self.figure.update_annotations(font={"size": 12})
+        self.figure.update_xaxes(tickmode="array", title_standoff=4, zeroline=False)
         self.figure.update_yaxes(rangemode="tozero", title_standoff=4)
         for panel, (row, column) in PLACES.items():
             self.figure.update_yaxes(title_text=UNITS[panel], row=row, col=column)
-        self.draw("", None)
+        self.draw(title, match)
+        self.figure = go.FigureWidget(self.figure)
+        self._traces = dict(zip(self._traces, self.figure.data, strict=True))
 
     def draw(self, title: str, match: Match | None) -> None:
         """Show an experiment, or nothing."""
@@ -124,7 +131,7 @@ def _titles(match: Match | None) -> dict[str, str]:
     over = "" if match is None else f" over {match.references[0]}"
     return {
         "speed": f"Speed, ours ({clock})",
-        "published": "Speed, published; modelled, no markers",
+        "published": "Speed, published (no markers: modelled)",
         "speed-up": f"Speed-up{over} ({clock})",
         "link": "KV over the link (counted)",
     }

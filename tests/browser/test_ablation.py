@@ -59,6 +59,8 @@ def test_results_are_drawn_beside_the_published_ones(seen: Visit) -> None:
     panel = page.locator(PANEL)
     assert "published 14.45x" in panel.inner_text()
     page.wait_for_timeout(800)
+    legend = panel.locator(".legendtext").all_text_contents()
+    assert len(legend) == len(set(legend)) > 0, "a line stands in the legend once"
     OUTPUT.mkdir(exist_ok=True)
     panel.screenshot(path=OUTPUT / "ablation.png")
 
