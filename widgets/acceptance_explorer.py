@@ -122,6 +122,7 @@ class AcceptanceExplorer:
     ) -> None:
         self._pairs, self._words, self._notes = pairs, words, notes
         self._seed, self._lock = seed, threading.RLock()
+        self.trial: Trial
         self.place = ipw.IntSlider(
             value=0, min=0, max=len(pairs) - 1, description="Place", continuous_update=False,
             style=_STYLE, layout=_LAYOUT,
@@ -152,15 +153,20 @@ class AcceptanceExplorer:
         self.reset()
 
     @property
+    def _here(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Target and draft at the chosen place."""
+        return self._pairs[int(self.place.value)]
+
+    @property
     def p(self) -> torch.Tensor:
         """The target's probabilities ``[V]`` at this place."""
-        return self._pairs[self.place.value][0]
+        return self._here[0]
 
     @property
     def q(self) -> torch.Tensor:
         """The draft's, with as much of the target mixed in as the slider says."""
-        target, draft = self._pairs[self.place.value]
-        share = self.likeness.value
+        target, draft = self._here
+        share = float(self.likeness.value)
         return (1 - share) * draft + share * target
 
     @property
@@ -168,7 +174,7 @@ class AcceptanceExplorer:
         """What is drawn."""
         return rows_of(
             self._words[self.place.value], self.p, self.q, self.counts,
-            _order(*self._pairs[self.place.value]),
+            _order(*self._here),
         )  # fmt: skip
 
     def step(self) -> None:
@@ -209,7 +215,7 @@ class AcceptanceExplorer:
         self.accepted += bool(trial.accepted)
 
     def _name(self, token: int) -> str:
-        order = _order(*self._pairs[self.place.value]).tolist()
+        order = _order(*self._here).tolist()
         words = self._words[self.place.value]
         return words[order.index(token)] if token in order else f"token {token}"
 

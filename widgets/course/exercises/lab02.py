@@ -50,10 +50,11 @@ def check_stored(found: Any) -> Verdict:
 
 def check_axis(answer: Any) -> Verdict:
     """The better axis for values at int2, by the model's own answers in the explorer."""
-    given = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
-    if not isinstance(given[0], QuantExplorer):
+    if not isinstance(answer, tuple) or len(answer) != 2:
         return Verdict(False, "give (explorer, 'channel' or 'token')")
-    explorer, axis = given
+    explorer, axis = answer
+    if not isinstance(explorer, QuantExplorer):
+        return Verdict(False, "give (explorer, 'channel' or 'token')")
     found = {
         one.packing.axis: one.acceptance
         for one in explorer.asked
