@@ -8,7 +8,7 @@ from typing import Any
 from mspeckv_widgets.scorecard import readable_bytes, table_html
 from mspeckv_widgets.theme import TIERS
 
-from mspeckv import RunSummary
+from mspeckv import RunSummary, retrieval
 
 CAPTION = (
     "Score card: lower is better everywhere. KV bytes are counted, peak device memory is modelled; "
@@ -42,12 +42,14 @@ def score_text(runs: Sequence[RunSummary]) -> str:
 
 
 def run_name(config: dict[str, Any]) -> str:
-    """A run in a few words: method, width, on-chip + resident layers."""
+    """A run in a few words: method, width, on-chip + resident layers, an unusual policy."""
     policy = config["policy"]
     widths = [policy["k_bits"] or policy["bits"], policy["v_bits"] or policy["bits"]]
     names = ["float" if width == "full" else f"int{width}" for width in widths]
     width = names[0] if names[0] == names[1] else f"K {names[0]} V {names[1]}"
-    return f"{config['method']}, {width}, {policy['on_chip']}+{policy['resident']}"
+    chooser = config["speculation"]["retrieval"]
+    note = "" if chooser == retrieval.DEFAULT else f", {chooser}"
+    return f"{config['method']}, {width}, {policy['on_chip']}+{policy['resident']}{note}"
 
 
 def kv_read_per_token(run: RunSummary) -> dict[int, float]:
