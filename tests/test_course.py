@@ -179,6 +179,8 @@ def test_an_answer_that_raises_is_a_wrong_answer(lab: Lab, shown: list[Any]) -> 
     assert "This answer raised TypeError" in repr(shown[-1])
     assert lab.check("e1", lambda *shape: None) is False
     assert "it returned None instead of a number" in repr(shown[-1])
+    assert lab.check("e1", lambda *shape: ...) is False
+    assert "There is no answer yet" in repr(shown[-1])
 
 
 def test_what_is_shown_is_escaped(lab: Lab, shown: list[Any]) -> None:

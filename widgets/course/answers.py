@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mspeckv_widgets.course.exercise import Verdict
+from mspeckv_widgets.course.exercise import StillOpen, Verdict
 
 from mspeckv import RunSummary
 
@@ -40,7 +40,7 @@ def same_function(
     if not callable(found):
         return Verdict(False, f"a function is asked for, this is {short(found)}")
     for case in cases:
-        gave, wanted = found(*case), right(*case)
+        gave, wanted = call(found, *case), right(*case)
         number = as_number(gave)
         called = f"called with {', '.join(short(part) for part in case)}"
         if number is None:
@@ -48,6 +48,18 @@ def same_function(
         if not math.isclose(number, wanted, rel_tol=share, abs_tol=1e-9):
             return Verdict(False, f"{called}, it returned {number:.6g}; {wanted:.6g} is right")
     return Verdict(True, why)
+
+
+def call(found: Callable[..., Any], *arguments: Any) -> Any:
+    """What a learner's function returns.
+
+    Raises:
+        StillOpen: it returns the placeholder; `judge` says that there is no answer yet.
+    """
+    gave = found(*arguments)
+    if gave is ...:
+        raise StillOpen
+    return gave
 
 
 def is_run(found: Any) -> Verdict | None:

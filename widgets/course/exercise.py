@@ -27,6 +27,13 @@ class Verdict:
     message: str
 
 
+class StillOpen(Exception):
+    """A learner's function returned the placeholder."""
+
+
+_OPEN = Verdict(False, "there is no answer yet: replace the ... and run the cell again")
+
+
 @dataclass(frozen=True)
 class Exercise:
     """One exercise of a lab.
@@ -68,9 +75,11 @@ def find_exercises(lab_id: str) -> dict[str, Exercise]:
 def judge(exercise: Exercise, answer: Any) -> Verdict:
     """The verdict on an answer; an answer that makes the checker stumble is a wrong one."""
     if is_open(answer):
-        return Verdict(False, "there is no answer yet: replace the ... and run the cell again")
+        return _OPEN
     try:
         return exercise.check(answer)
+    except StillOpen:
+        return _OPEN
     except Exception as error:  # a learner's function may raise anything
         return Verdict(False, f"this answer raised {type(error).__name__}: {error}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mspeckv_widgets.course.answers import as_number, same_function, short
+from mspeckv_widgets.course.answers import as_number, call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.quant_explorer import QuantExplorer
 
@@ -20,7 +20,7 @@ def check_round_trip(found: Any) -> Verdict:
     rng = np.random.default_rng(0)
     for bits in (8, 4, 2):
         x = rng.normal(3.0, 2.0, 200)
-        back = np.asarray(found(x.copy(), bits), dtype=np.float64)
+        back = np.asarray(call(found, x.copy(), bits), dtype=np.float64)
         if back.shape != x.shape:
             return Verdict(False, f"an array of {x.shape[0]} numbers should come back")
         levels, step = len(np.unique(back.round(9))), np.ptp(x) / (2**bits - 1)
@@ -44,7 +44,7 @@ def stored_bits(bits: int, group: int) -> float:
 def check_stored(found: Any) -> Verdict:
     """A function of width and group gives stored bits per number."""
     cases = [(8, 64), (4, 64), (2, 64), (2, 16)]
-    why = "int2 with 16 to a scale is as large as int4 of 64 would be without any scale."
+    why = "int2 with 16 numbers to a scale takes 4 bits, as much as int4 without any."
     return same_function(found, stored_bits, cases, why)
 
 
@@ -75,7 +75,7 @@ def check_planes(found: Any) -> Verdict:
     if not callable(found):
         return Verdict(False, f"a function is asked for, this is {short(found)}")
     for code in range(256):
-        gave = found(code)
+        gave = call(found, code)
         if not isinstance(gave, tuple) or len(gave) != 2:
             return Verdict(False, f"for code {code} it returned {short(gave)}, not (upper, lower)")
         upper, lower = (as_number(part) for part in gave)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mspeckv_widgets.course.answers import as_number, same_function, short
+from mspeckv_widgets.course.answers import as_number, call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from numpy.typing import NDArray
 
@@ -54,7 +54,7 @@ def check_emit(found: Any) -> Verdict:
         counts = np.zeros(len(p))
         rng = _Watched(0, p)
         for _ in range(_TRIALS):
-            token = found(p, q, rng)
+            token = call(found, p, q, rng)
             place = as_number(token)
             if place is None or place not in range(len(p)):
                 return Verdict(False, f"it returned {short(token)}, which is no token's number")
