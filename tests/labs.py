@@ -30,6 +30,14 @@ def save(notebook: Any, path: Path) -> None:
     write(notebook, path)
 
 
+def of_cells(*sources: str) -> Any:
+    """A notebook of code cells."""
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": spec})
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    return notebook
+
+
 def named(path: Path) -> str:
     """Test ids are file names."""
     return f"{path.stem}-solutions" if path.parent == SOLUTIONS else path.stem

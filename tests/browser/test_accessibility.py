@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.labs import save
+from tests.labs import of_cells, save
 
 from .axe import examine, grave
 from .driver import Visit, open_notebook, picture, run_all, settle, visit
@@ -36,9 +35,7 @@ NAMELESS = """() => [...document.querySelectorAll(
 
 def put_panel(folder: Path) -> None:
     """A notebook with nothing but the live panel."""
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3"}})
-    notebook.cells = [nbformat.v4.new_code_cell(PANEL)]
-    save(notebook, folder / "panel.ipynb")
+    save(of_cells(PANEL), folder / "panel.ipynb")
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser
 
-from tests.labs import save
+from tests.labs import of_cells, save
 
 from .driver import open_notebook, picture, run_all, settle, visit
 from .lab_server import serve
@@ -18,12 +17,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def put_cells(folder: Path) -> None:
     """A notebook that has imported what is asked about."""
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3"}})
-    notebook.cells = [
-        nbformat.v4.new_code_cell("from mspeckv import KVPolicy, generate"),
-        nbformat.v4.new_code_cell("generate"),
-    ]
-    save(notebook, folder / "help.ipynb")
+    cells = of_cells("from mspeckv import KVPolicy, generate", "generate")
+    save(cells, folder / "help.ipynb")
 
 
 def test_docstring_in_the_inspector(browser: Browser, tmp_path: Path) -> None:
