@@ -79,10 +79,20 @@ def test_built_wheel_holds_everything(tmp_path: Path) -> None:
     run(sys.executable, "-c", IMPORT_BOTH, target, cwd=tmp_path, path=target)
 
 
+SET_UP = ("lab", "demo", "profile", "cluster", "test")
+"""Extras that `make setup` and the conda environment install."""
+
+
+def test_every_way_to_set_up_installs_the_same_extras() -> None:
+    for name in ("Makefile", "environment.yml"):
+        assert f".[{','.join(SET_UP)}]" in (ROOT / name).read_text(encoding="utf-8"), name
+
+
 def test_constraints_pin_every_direct_dependency() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = settings["optional-dependencies"]
-    wanted = [*settings["dependencies"], *extras["lab"], *extras["test"]]
+    installed = [part for name in SET_UP for part in extras[name]]
+    wanted = [*settings["dependencies"], *installed]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     names = {part.split(">")[0].split("<")[0].strip().lower() for part in wanted}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import html
 import io
 import time
@@ -26,6 +27,7 @@ from mspeckv_widgets.story import split_text, story_html
 
 from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
 from mspeckv.events import Purpose
+from mspeckv.profiling.session import _one_at_a_time
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -318,3 +320,49 @@ def test_pieces_join_to_the_text(pair: Pair, text: str) -> None:
 )
 def test_readable_bytes(count: float, words: tuple[str, str]) -> None:
     assert readable_bytes(count) == words
+
+
+def test_a_profiled_run_is_drawn_and_can_be_taken_away(lab: LiveLab) -> None:
+    lab.run(profiled=True)
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+    record = lab.records[0]
+    found = record.profile
+    assert found is not None
+    assert found.rounds == tuple(record.rounds)
+    assert found.overhead is not None
+    tab = lab.profile_tab
+    assert tab.timeline is not None
+    assert {"tier1/verify", "tier2/verify"} <= {one.name for one in tab.timeline.figure.data}
+    sent: list[tuple[Any, list[bytes]]] = []
+    for download in (tab.trace, tab.rows):
+        assert download.ready
+        download.send = lambda content, buffers: sent.append((content, buffers))
+        download._answer(None, "wanted", [])
+    (trace, (packed,)), (rows, (table,)) = sent
+    assert trace["name"] == "mspeckv-trace.json.gz"
+    assert b"tier2/verify" in gzip.decompress(packed)
+    assert rows["type"] == "text/csv"
+    assert table.count(b"\n") == len(found.rows) + 1
+    exercise(lab)
+    assert lab.profile_tab.timeline is None
+    assert not tab.trace.ready
+
+
+def test_a_profile_can_be_stopped(lab: LiveLab) -> None:
+    lab.controls.set(new_tokens=64, link="live")
+    lab.run(profiled=True)
+    until(lambda: lab.state == "rehearsal", "the rehearsal begins")
+    lab.stop()
+    assert lab.wait(SECONDS)
+    assert lab.state == "stopped", lab.error
+    assert lab.records[0].profile is None
+    exercise(lab)
+
+
+def test_a_profile_beside_another_is_refused(lab: LiveLab) -> None:
+    with _one_at_a_time:
+        lab.run(profiled=True)
+        assert lab.wait(SECONDS)
+    assert lab.state == "failed"
+    assert "one at a time" in lab.error

@@ -12,6 +12,7 @@ from mspeckv_widgets.charts import Charts
 from mspeckv_widgets.controls import Controls
 from mspeckv_widgets.copybox import CopyBox
 from mspeckv_widgets.panel import panel
+from mspeckv_widgets.profile_tab import ProfileTab
 from mspeckv_widgets.record import RunRecord
 from mspeckv_widgets.runner import Runner, State, View
 from mspeckv_widgets.scorecard import card_html, comparison_html, rounds_html
@@ -19,7 +20,7 @@ from mspeckv_widgets.snippet import code_text
 from mspeckv_widgets.story import legend_html, story_html
 from mspeckv_widgets.theme import STYLE_SHEET
 
-from mspeckv import Pair
+from mspeckv import Pair, Profile
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
@@ -44,16 +45,22 @@ class LiveLab:
         self.runner = Runner(pair, self._bound_by)
         self.charts = Charts()
         self._code = CopyBox()
+        self.profile_tab = ProfileTab()
+        self._profile_shown: Profile | None = None
         self.controls = Controls(document, self._show_code)
         self._status = widgets.HTML(layout={"flex": "1 1 auto"})
         self._story, self._card = widgets.HTML(), widgets.HTML()
         self._comparison, self._rounds = widgets.HTML(), widgets.HTML()
         self._run = self._button("Run", "play", "success", "Start a run with this setting")
+        self._profile = self._button(
+            "Profile", "clock-o", "", "Profile this run: once without, once with PyTorch's profiler"
+        )
         self._stop = self._button("Stop", "stop", "warning", "End the run, keep what it has made")
         self._reset = self._button(
             "Reset", "undo", "", "End the run, clear everything, put every control back"
         )
         self._run.on_click(lambda _: self.run())
+        self._profile.on_click(lambda _: self.run(profiled=True))
         self._stop.on_click(lambda _: self.stop())
         self._reset.on_click(lambda _: self.reset())
         if pair is not None:
@@ -64,7 +71,7 @@ class LiveLab:
 
     @property
     def state(self) -> State:
-        """``idle``, ``loading``, ``prefill``, ``decoding``, ``done``, ``stopped``, ``failed``."""
+        """Where the last run stands: see `mspeckv_widgets.runner.State`."""
         return self.runner.view().state
 
     @property
@@ -78,8 +85,11 @@ class LiveLab:
         view = self.runner.view()
         return [*([view.current] if view.current else []), *view.past]
 
-    def run(self) -> None:
-        """Start a run with the controls' setting; nothing happens while one is at work."""
+    def run(self, profiled: bool = False) -> None:
+        """Start a run with the controls' setting; nothing happens while one is at work.
+
+        ``profiled`` makes it twice, the second time under PyTorch's profiler: see tab *Profile*.
+        """
         if self.runner.busy:
             return
         try:
@@ -88,7 +98,7 @@ class LiveLab:
             self.runner.refuse(str(error))
             self._draw()
             return
-        if self.runner.start(setting):
+        if self.runner.start(setting, profiled):
             self._draw()
             self._painter = threading.Thread(target=self._paint, daemon=True, name="mspeckv-paint")
             self._painter.start()
@@ -132,7 +142,7 @@ class LiveLab:
 
     def _assemble(self) -> Any:
         toolbar = widgets.HBox(
-            [self._run, self._stop, self._reset, self._status],
+            [self._run, self._profile, self._stop, self._reset, self._status],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )
         top = widgets.HBox(
@@ -156,12 +166,12 @@ class LiveLab:
             [widgets.HTML('<div class="mskv-title">Score card</div>'), self._card],
             layout={"flex": "1 1 380px", "min_width": "280px"},
         )
-        tabs = widgets.Tab(
-            children=[self._comparison, self._rounds, self._code],
-            titles=("Last runs", "Round by round", "Copy as code"),
+        self._tabs = widgets.Tab(
+            children=[self._comparison, self._rounds, self.profile_tab.box, self._code],
+            titles=("Last runs", "Round by round", "Profile", "Copy as code"),
         )
         below = widgets.HBox([text, card], layout={"flex_flow": "row wrap"})
-        return panel("Live lab", [toolbar, top, below, tabs], self.charts.fit)
+        return panel("Live lab", [toolbar, top, below, self._tabs], self.charts.fit)
 
     def _show_code(self) -> None:
         try:
@@ -183,6 +193,7 @@ class LiveLab:
         with self._drawing:
             view = self.runner.view()
             self._run.disabled = view.busy
+            self._profile.disabled = view.busy
             self._stop.disabled = not view.busy
             self._status.value = status_html(view)
             if view.version == self._drawn:
@@ -197,7 +208,17 @@ class LiveLab:
             self._rounds.value = rounds_html(record)
             finished = [one for one in (record, *view.past) if one and one.summary]
             self._comparison.value = comparison_html(finished)
+            self._show_profile(record.profile if record else None)
             return view.busy
+
+    def _show_profile(self, found: Profile | None) -> None:
+        """Bring a new profile to the front, once; forget one whose run is no longer the newest."""
+        if found is self._profile_shown:
+            return
+        self._profile_shown = found
+        self.profile_tab.show(found)
+        if found is not None:
+            self._tabs.selected_index = self._tabs.children.index(self.profile_tab.box)
 
 
 def status_html(view: View) -> str:
@@ -208,6 +229,8 @@ def status_html(view: View) -> str:
         words = html.escape(f"Not run: {view.error}")
     elif view.state == "loading":
         words = "Loading the model pair (a few seconds; the first time it is converted)"
+    elif view.state == "rehearsal":
+        words = "Profiling: first without the profiler, to know what it costs"
     elif view.state == "prefill":
         words = "Prefill: reading the prompt"
         if view.progress is not None:

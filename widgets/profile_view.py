@@ -41,14 +41,16 @@ class _View:
     def __init__(self, figure: Any, table: str) -> None:
         self.figure = figure
         self.table = ipw.HTML(table)
-        self._box = panel(figure.layout.title.text, [figure, self.table])
+        self.panel = panel(figure.layout.title.text, [figure, self.table])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self._box._repr_mimebundle_(**kwargs)
+        return self.panel._repr_mimebundle_(**kwargs)
 
 
 class Timeline(_View):
     """One round: spans on the compute lane, transfers on the link lane, so that overlap is seen.
+
+    A slider goes through the profiled rounds.
 
     Args:
         profile: from `mspeckv.profile`.
@@ -59,16 +61,36 @@ class Timeline(_View):
     """
 
     def __init__(self, profile: Profile, index: int = 0) -> None:
-        bars = profile.timeline(index)
-        deepest = max((bar.depth for bar in bars if bar.lane == "compute"), default=0)
-        figure = _figure(f"Round {index}: compute and link", 260 + 24 * deepest)
-        for name in dict.fromkeys(_step(bar) for bar in bars):
-            figure.add_trace(_lane([bar for bar in bars if _step(bar) == name], name))
-        lanes = ["link", *(_lane_name(depth) for depth in range(deepest, -1, -1))]
-        figure.update_yaxes(categoryorder="array", categoryarray=lanes)
+        self.profile = profile
+        profile.timeline(index)
+        figure = _figure("Compute and link in one round", 260)
         figure.update_xaxes(title_text="ms since the round began (measured)")
         figure.update_layout(barmode="overlay")
-        super().__init__(figure, overlap_html(bars))
+        super().__init__(figure, "")
+        self.round = ipw.IntSlider(
+            value=index, min=0, max=len(profile.rounds) - 1, description="Round",
+            continuous_update=False, layout={"width": "348px", "max_width": "100%"},
+        )  # fmt: skip
+        self.round.observe(lambda change: self.show(change["new"]), names="value")
+        self.panel.children = (self.round, *self.panel.children)
+        self.show(index)
+
+    def show(self, index: int) -> None:
+        """Draw round ``index``."""
+        bars = self.profile.timeline(index)
+        deepest = max((bar.depth for bar in bars if bar.lane == "compute"), default=0)
+        lanes = ["link", *(_lane_name(depth) for depth in range(deepest, -1, -1))]
+        names = dict.fromkeys(_step(bar) for bar in bars)
+        with self.figure.batch_update():
+            self.figure.data = ()
+            self.figure.add_traces(
+                [_lane([bar for bar in bars if _step(bar) == name], name) for name in names]
+            )
+            self.figure.update_yaxes(categoryorder="array", categoryarray=lanes)
+            self.figure.update_layout(
+                title_text=f"Round {index}: compute and link", height=260 + 24 * deepest
+            )
+        self.table.value = overlap_html(bars)
 
 
 class TierBreakdown(_View):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from mspeckv_widgets.theme import PURPOSES, TIERS
 from numpy.typing import NDArray
 
-from mspeckv import Event, Prefill, Round, RunConfig, RunSummary, Transfer
+from mspeckv import Event, Prefill, Profile, Round, RunConfig, RunSummary, Transfer
 
 Series = NDArray[np.float64]
 MEGA = 1e6
@@ -32,6 +32,7 @@ class RunRecord:
     prefill: Prefill | None = None
     rounds: list[Round] = field(default_factory=list)
     summary: RunSummary | None = None
+    profile: Profile | None = None
 
     @property
     def label(self) -> str:
@@ -52,7 +53,7 @@ class RunRecord:
 
     def snapshot(self) -> RunRecord:
         """A copy that later events do not change."""
-        return RunRecord(self.number, self.setting, self.prefill, list(self.rounds), self.summary)
+        return replace(self, rounds=list(self.rounds))
 
     @property
     def waits_are_emulated(self) -> bool:

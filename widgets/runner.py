@@ -8,17 +8,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mspeckv_widgets.record import RunRecord, Setting
 
-from mspeckv import Pair, RunSummary, documents, load_pair, stream
+from mspeckv import Event, Pair, RunSummary, documents, load_pair, profile, stream
 
-State = Literal["idle", "loading", "prefill", "decoding", "done", "stopped", "failed"]
+State = Literal["idle", "loading", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"]
+"""``rehearsal``: a profile's first run, without the profiler."""
 KEPT = 6
 
 # Two panels of one kernel take turns: runs at once would spoil each other's clocks.
-_turn = threading.Lock()
+turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Runner:
                 self._past,
             )
 
-    def start(self, setting: Setting) -> bool:
-        """Begin a run; False, and nothing happens, while one is at work."""
+    def start(self, setting: Setting, profiled: bool = False) -> bool:
+        """Begin a run, or a profile of one; False, and nothing happens, while one is at work."""
         with self._lock:
             if self.busy:
                 return False
@@ -88,7 +89,10 @@ class Runner:
             self._set("loading" if self.pair is None else "prefill")
             self._cancel = threading.Event()
             self._worker = threading.Thread(
-                target=self._work, args=(self._current, self._cancel), daemon=True, name="mspeckv"
+                target=self._work,
+                args=(self._current, self._cancel, profiled),
+                daemon=True,
+                name="mspeckv",
             )
             self._worker.start()
             return True
@@ -121,23 +125,25 @@ class Runner:
 
     def _keep_current(self) -> None:
         if self._current is not None and self._current.summary and self._current.rounds:
+            # a profile is large: the panel keeps the newest alone
+            self._current.profile = None
             self._past = (self._current, *self._past)[:KEPT]
 
-    def _work(self, record: RunRecord, cancel: threading.Event) -> None:
+    def _work(self, record: RunRecord, cancel: threading.Event, profiled: bool) -> None:
         try:
-            while not _turn.acquire(timeout=0.1):
+            while not turn.acquire(timeout=0.1):
                 if cancel.is_set():
                     self._finish(record, "stopped")
                     return
             try:
-                self._run(record, cancel)
+                self._run(record, cancel, profiled)
             finally:
-                _turn.release()
+                turn.release()
         except Exception as error:  # whatever it is, the panel must say it and stay usable
             text = str(error) if isinstance(error, ValueError) else ""
             self._finish(record, "failed", text or f"{type(error).__name__}: {error}")
 
-    def _run(self, record: RunRecord, cancel: threading.Event) -> None:
+    def _run(self, record: RunRecord, cancel: threading.Event, profiled: bool) -> None:
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
@@ -151,32 +157,51 @@ class Runner:
 
         def on_progress(stage: str, done: int, total: int) -> None:
             with self._lock:
-                if record is self._current:
+                if record is self._current and self._state != "rehearsal":
                     self._progress = (stage, done, total)
                     self._version += 1
 
-        events = stream(
-            self.pair,
-            prompt,
-            method=config.method,
-            new_tokens=config.new_tokens,
-            policy=config.policy,
-            speculation=config.speculation,
-            sampling=config.sampling,
-            link=config.link,
-            cancel=cancel,
-            on_progress=on_progress,
-        )
-        for event in events:
-            with self._lock:
-                if record is not self._current:
-                    continue
-                record.add(event)
-                if isinstance(event, RunSummary):
-                    self._set("stopped" if event.cancelled else "done")
-                else:
-                    self._state = "decoding"
-                    self._version += 1
+        settings: dict[str, Any] = {
+            "method": config.method,
+            "new_tokens": config.new_tokens,
+            "policy": config.policy,
+            "speculation": config.speculation,
+            "sampling": config.sampling,
+            "link": config.link,
+            "cancel": cancel,
+            "on_progress": on_progress,
+        }
+        if not profiled:
+            for event in stream(self.pair, prompt, **settings):
+                self._take(record, event)
+            return
+        with self._lock:
+            if record is self._current:
+                self._set("rehearsal")
+        try:
+            found = profile(
+                self.pair, prompt, on_event=lambda event: self._take(record, event), **settings
+            )
+        except RuntimeError:
+            if not cancel.is_set():
+                raise
+            self._finish(record, "stopped")
+            return
+        with self._lock:
+            record.profile = found
+            self._version += 1
+
+    def _take(self, record: RunRecord, event: Event) -> None:
+        """Keep an event, unless its run was forgotten meanwhile."""
+        with self._lock:
+            if record is not self._current:
+                return
+            record.add(event)
+            if isinstance(event, RunSummary):
+                self._set("stopped" if event.cancelled else "done")
+            else:
+                self._state = "decoding"
+                self._version += 1
 
     def _finish(self, record: RunRecord, state: State, error: str = "") -> None:
         with self._lock:

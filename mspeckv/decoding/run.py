@@ -164,10 +164,11 @@ class Run:
         tiers.full.begin_pass()
         emission = tiers.root.round(prefix, self.ending.left)
         tokens, text = self.ending.take(emission.tokens)
-        if self.ending.over:
-            link.drain()
-        link.collect()
-        noted = self.recorder.take()
+        with span("record"):
+            if self.ending.over:
+                link.drain()
+            link.collect()
+            noted = self.recorder.take()
         proposer = noted.tiers[-2] if len(noted.tiers) > 1 else None
         event = Round(
             index=len(self.rounds),

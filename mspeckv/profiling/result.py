@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import shutil
 import time
 from bisect import bisect_right
@@ -229,14 +230,24 @@ class Profile:
             f"bytes are counted"
         )
         if self.overhead is not None:
-            lines.append(f"profiling made a token {self.overhead:+.0%} slower (measured)")
+            lines.append(
+                f"profiling changed the time of a token by {self.overhead:+.0%} (measured)"
+            )
         return "\n".join(lines)
 
     def export_trace(self, path: str | Path) -> Path:
-        """Write a Chrome trace, which Perfetto opens; returns its path."""
+        """Write a Chrome trace, which Perfetto opens; returns its path.
+
+        A name that ends in ``.gz`` makes it a compressed one, which Perfetto opens too.
+        """
         where = Path(path)
         where.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(self.trace_folder.name) / TRACE, where)
+        taken = Path(self.trace_folder.name) / TRACE
+        if where.suffix == ".gz":
+            with taken.open("rb") as source, gzip.open(where, "wb", 3) as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            shutil.copyfile(taken, where)
         return where
 
     def export_tensorboard(self, folder: str | Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
@@ -15,7 +16,7 @@ from mspeckv import ranges
 from mspeckv.config import refuse
 from mspeckv.config.checks import check_count
 from mspeckv.decoding.engine import Prompt, Settings, stream
-from mspeckv.events import Prefill, Round, RunSummary
+from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
 from mspeckv.profiling.result import TRACE, Profile, memory_of, read_events
 
@@ -33,13 +34,15 @@ def profile(
     stacks: bool = False,
     memory: bool = True,
     overhead: bool = True,
+    on_event: Callable[[Event], None] | None = None,
     **settings: Unpack[Settings],
 ) -> Profile:
     """Decode under torch's profiler and read the result by tier and step.
 
     Prefill is not profiled. Ranges are named ``tier0/draft``, ``tier1/verify``, ``tier2/verify``,
     ``kv/fetch``, ``kv/dequantize``, ``kv/flush``, ``retrieval/score``, ``retrieval/gather`` and
-    ``sample``. On a GPU a range shows what the host did; operators show both sides.
+    ``sample`` and ``record`` (waiting for what a round has enqueued, and writing it down). On a
+    GPU a range shows what the host did; operators show both sides.
 
     Args:
         pair: models and tokenizer.
@@ -48,11 +51,13 @@ def profile(
         stacks: keep Python stacks, in the trace: large.
         memory: keep allocations.
         overhead: first run the same without a profiler, to say what profiling costs.
+        on_event: told of the profiled run's events as they come.
         settings: as for `mspeckv.generate`.
 
     Raises:
         ValueError: a setting that is not allowed; a long run without ``rounds``.
-        RuntimeError: a profile is being taken already: torch has one profiler per process.
+        RuntimeError: a profile is being taken already: torch has one profiler per process; or the
+            run was cancelled before its first round.
     """
     if rounds is not None:
         check_count("rounds", rounds, 1)
@@ -66,14 +71,18 @@ def profile(
         raise RuntimeError("a profile is being taken already; there can be one at a time")
     try:
         plain = _plain_ms(pair, prompt, settings) if overhead else None
-        return _take(pair, prompt, rounds, stacks, memory, plain, settings)
+        return _take(pair, prompt, rounds, stacks, memory, plain, on_event, settings)
     finally:
         _one_at_a_time.release()
 
 
 def _plain_ms(pair: Pair, prompt: Prompt, settings: Settings) -> float | None:
-    """Milliseconds per token of the run without a profiler."""
-    *_, last = stream(pair, prompt, **settings)
+    """Milliseconds per token of the run without a profiler.
+
+    On a GPU a first run also builds kernels and captures graphs, so there the second one counts.
+    """
+    for _ in range(2 if pair.device.type == "cuda" else 1):
+        *_, last = stream(pair, prompt, **settings)
     assert isinstance(last, RunSummary)
     return last.ms_per_token or None
 
@@ -85,6 +94,7 @@ def _take(
     stacks: bool,
     memory: bool,
     plain: float | None,
+    on_event: Callable[[Event], None] | None,
     settings: Settings,
 ) -> Profile:
     activities = [ProfilerActivity.CPU]
@@ -96,10 +106,12 @@ def _take(
     events = stream(pair, prompt, **settings)
     done: list[Round] = []
     summary: RunSummary | None = None
+    told = on_event or (lambda event: None)
     prefill = next(events)
     if isinstance(prefill, RunSummary):
         raise RuntimeError("the run was cancelled before its first round")
     assert isinstance(prefill, Prefill)
+    told(prefill)
     ranges.switch(on=True)
     taken.start()
     start = end = time.perf_counter()
@@ -115,6 +127,7 @@ def _take(
                     ranges.switch(on=False)
                     taken.stop()
                     running = False
+            told(event)
     finally:
         if running:
             ranges.switch(on=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mspeckv.config import refuse
 
-_OURS = re.compile(r"round|sample|tier[012]/\w+|kv/\w+|retrieval/\w+")
+_OURS = re.compile(r"round|record|sample|tier[012]/\w+|kv/\w+|retrieval/\w+")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
+
+from mspeckv.profiling import read_trace
+from mspeckv.profiling.spans import tier_totals
 
 from .driver import OUTPUT, Visit, open_notebook, set_slider, settle, slider, visit
 from .lab_server import serve
@@ -26,6 +30,14 @@ READ_CHARTS = """() => {
   return plot._fullData.map(t => ({
     name: t.name, axis: t.yaxis, kind: t.type, y: Array.from(t.y || []),
   }));
+}"""
+
+READ_BARS = """() => {
+  const plot = document.querySelector('.mskv-panel .widget-tab .js-plotly-plot');
+  if (!plot || !plot._fullData) return null;
+  return plot._fullData.flatMap(t => Array.from(t.x).map((ms, i) => ({
+    name: t.name, lane: t.y[i], start: t.base[i], ms,
+  })));
 }"""
 
 
@@ -106,6 +118,38 @@ def test_screenshot_shows_everything(page: Page) -> None:
     if os.environ.get("MSPECKV_UPDATE_DOCS") == "1" or not PUBLISHED.exists():
         PUBLISHED.parent.mkdir(exist_ok=True)
         shutil.copyfile(SCREENSHOT, PUBLISHED)
+
+
+def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
+    page.locator(".mskv-profile").click()
+    settle(page, lambda: state(page) == "rehearsal", 60, "a run without the profiler")
+    settle(page, lambda: state(page) == "done", 240, "the profiled run ends")
+    tab = page.locator(".mskv-panel .widget-tab")
+    tab.locator(".js-plotly-plot").wait_for(timeout=60_000)
+    bars = settle(page, lambda: page.evaluate(READ_BARS), 30, "the timeline is drawn")
+    waits = [bar for bar in bars if bar["name"] == "kv/fetch"]
+    passes = [bar for bar in bars if bar["name"].startswith("tier")]
+    moved = [bar for bar in bars if bar["lane"] == "link"]
+    assert moved
+    assert passes
+
+    def under(bar: dict[str, Any], others: list[dict[str, Any]]) -> float:
+        """Milliseconds of ``bar`` that lie within others, which do not overlap one another."""
+        end = bar["start"] + bar["ms"]
+        shared = (min(end, o["start"] + o["ms"]) - max(bar["start"], o["start"]) for o in others)
+        return sum(max(0.0, part) for part in shared)
+
+    hidden = sum(under(bar, passes) - under(bar, waits) for bar in moved)
+    assert hidden > 0.05 * sum(bar["ms"] for bar in moved)
+    tab.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    tab.screenshot(path=OUTPUT / "timeline.png")
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Open trace: download").click()
+    path = waiting.value.path()
+    assert tier_totals(read_trace(Path(shutil.copy(path, path.with_suffix(".gz"))))).keys() == {
+        0, 1, 2,
+    }  # fmt: skip
 
 
 def test_stop_stops_within_a_pass(page: Page) -> None:
