@@ -75,11 +75,12 @@ def trial_on_worker(
     models: Models, step_seconds: float | None, trial: Trial, stop: str
 ) -> Row | None:
     """`Bench.run`, on the worker that runs this; ends when the event called ``stop`` is set."""
-    from distributed import Event
+    from distributed import Event, get_client
 
     bench, cancel, over = bench_of(models), threading.Event(), threading.Event()
     bench.pair.step_seconds = step_seconds
-    asked = Event(stop)
+    # here, since only a task's own thread finds its worker's client
+    asked = Event(stop, client=get_client())
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS) and not cancel.is_set():
@@ -196,7 +197,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
         reason = str(error).splitlines()[0]
         allowed = f"use the address of a running Dask scheduler ({reason})"
         raise refuse("scheduler", scheduler, allowed) from error
-    with client:
+    with client, client.as_current():
         yield client
 
 
