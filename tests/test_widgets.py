@@ -345,8 +345,12 @@ def test_a_profiled_run_is_drawn_and_can_be_taken_away(lab: LiveLab) -> None:
     assert rows["type"] == "text/csv"
     assert table.count(b"\n") == len(found.rows) + 1
     exercise(lab)
-    assert lab.profile_tab.timeline is None
+    assert not tab.shown
     assert not tab.trace.ready
+    lab.run(profiled=True)
+    assert lab.wait(SECONDS)
+    assert tab.shown
+    assert tab.timeline.profile is lab.records[0].profile
 
 
 def test_a_profile_can_be_stopped(lab: LiveLab) -> None:

@@ -24,7 +24,7 @@ class ProfileTab:
 
     def __init__(self) -> None:
         self._said = ipw.HTML(HINT)
-        self._views = ipw.VBox()
+        self._views, self._rows = ipw.VBox(), ipw.HTML()
         self.trace = Download(
             "Open trace: download", f"A Chrome trace, for {PERFETTO}", "mspeckv-trace.json.gz",
             "application/gzip",
@@ -39,15 +39,21 @@ class ProfileTab:
         """Draw a profile; None clears the tab."""
         self.trace.offer(_file(profile.export_trace, "trace.json.gz") if profile else None)
         self.rows.offer(_file(profile.export_csv, "rows.csv") if profile else None)
-        if self.timeline is not None:
-            self.timeline.figure.close()
         if profile is None:
-            self.timeline, self._views.children, self._said.value = None, (), HINT
+            self._views.children, self._said.value = (), HINT
             return
         self._said.value = said_html(profile)
-        self.timeline = Timeline(profile, widest_round(profile))
-        table = ipw.HTML(rows_html(profile.rows))
-        self._views.children = (self.timeline.panel, table)
+        if self.timeline is None:
+            self.timeline = Timeline(profile, widest_round(profile))
+        else:
+            self.timeline.take(profile, widest_round(profile))
+        self._rows.value = rows_html(profile.rows)
+        self._views.children = (self.timeline.panel, self._rows)
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a profile to look at."""
+        return bool(self._views.children)
 
 
 def widest_round(profile: Profile) -> int:

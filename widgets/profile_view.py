@@ -62,7 +62,7 @@ class Timeline(_View):
 
     def __init__(self, profile: Profile, index: int = 0) -> None:
         self.profile = profile
-        profile.timeline(index)
+        bars = profile.timeline(index)
         figure = _figure("Compute and link in one round", 260)
         figure.update_xaxes(title_text="ms since the round began (measured)")
         figure.update_layout(barmode="overlay")
@@ -73,11 +73,29 @@ class Timeline(_View):
         )  # fmt: skip
         self.round.observe(lambda change: self.show(change["new"]), names="value")
         self.panel.children = (self.round, *self.panel.children)
+        self._draw(index, bars)
+
+    def take(self, profile: Profile, index: int = 0) -> None:
+        """Show another profile in the same figure: a new one would cost the browser megabytes.
+
+        Raises:
+            ValueError: no such round.
+        """
+        profile.timeline(index)
+        self.profile = profile
+        self.round.max = len(profile.rounds) - 1
+        self.round.value = index
         self.show(index)
 
     def show(self, index: int) -> None:
-        """Draw round ``index``."""
-        bars = self.profile.timeline(index)
+        """Draw round ``index``.
+
+        Raises:
+            ValueError: no such round.
+        """
+        self._draw(index, self.profile.timeline(index))
+
+    def _draw(self, index: int, bars: Sequence[Bar]) -> None:
         deepest = max((bar.depth for bar in bars if bar.lane == "compute"), default=0)
         lanes = ["link", *(_lane_name(depth) for depth in range(deepest, -1, -1))]
         names = dict.fromkeys(_step(bar) for bar in bars)

@@ -121,6 +121,8 @@ def test_screenshot_shows_everything(page: Page) -> None:
 
 
 def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
+    set_slider(page, "Resident layers", 0)
+    page.get_by_label("Link", exact=True).select_option(label="origin: slowest, emulated")
     page.locator(".mskv-profile").click()
     settle(page, lambda: state(page) == "rehearsal", 60, "a run without the profiler")
     settle(page, lambda: state(page) == "done", 240, "the profiled run ends")
@@ -142,7 +144,7 @@ def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
     hidden = sum(under(bar, passes) - under(bar, waits) for bar in moved)
     assert hidden > 0.05 * sum(bar["ms"] for bar in moved)
     tab.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)
     tab.screenshot(path=OUTPUT / "timeline.png")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Open trace: download").click()
