@@ -1,8 +1,9 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, `experiments`, and,
-modelled, `what_if` and `plan`.
+`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, `experiments`,
+`retrieval` (policies), `KVProbe`, `AttentionProbe` and `retrieval_report`, and, modelled, `what_if`
+and `plan`.
 """
 
 import os
