@@ -29,8 +29,12 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
     # The server refuses to run as root unless told so; containers often have no other user.
     command += ["--allow-root"] if _is_root() else []
     # As a default address, not as a file to open, so that the printed address leads there too.
-    command += [f"--ServerApp.root_dir={first.parent.resolve()}"]
-    return [*command, f"--LabApp.default_url=/lab/tree/{FIRST_LAB}"]
+    root = first.parent.resolve()
+    # The labs link to pages beside their folder, which JupyterLab opens only under its root.
+    if (root.parent / "docs").is_dir():
+        root = root.parent
+    command += [f"--ServerApp.root_dir={root}"]
+    return [*command, f"--LabApp.default_url=/lab/tree/{first.resolve().relative_to(root)}"]
 
 
 def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False) -> list[str]:

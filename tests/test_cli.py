@@ -237,6 +237,15 @@ def test_lab_serves_this_machine_only(tmp_path: Path) -> None:
     assert command[-1].endswith("/lab/tree/00_start_here.ipynb")
 
 
+def test_lab_reaches_the_pages_that_labs_link_to(tmp_path: Path) -> None:
+    for folder in ("labs", "docs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labs" / launch.FIRST_LAB).write_text("{}")
+    command = launch.lab_command(str(tmp_path / "labs"), None, browser=True)
+    assert f"--ServerApp.root_dir={tmp_path}" in command
+    assert command[-1].endswith("/lab/tree/labs/00_start_here.ipynb")
+
+
 def test_demo_serves_this_machine_only(tmp_path: Path) -> None:
     (tmp_path / launch.PROJECTOR).parent.mkdir()
     (tmp_path / launch.PROJECTOR).write_text("{}")
