@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from mspeckv.profiling import read_trace
 from mspeckv.profiling.spans import tier_totals
 
 from .driver import OUTPUT, Visit, open_notebook, set_slider, settle, slider, visit
+from .film import Film
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SCREENSHOT = OUTPUT / "live_lab.png"
-PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "live_lab.png"
+SCREENSHOT, ANIMATION = OUTPUT / "live_lab.png", OUTPUT / "live_lab.gif"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PANEL = ".mskv-panel:has(.mskv-run)"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
   if (!plot || !plot._fullData) return null;
@@ -73,14 +76,20 @@ def page(seen: Visit) -> Page:
     return seen.page
 
 
-def test_run_moves_charts_and_text(page: Page) -> None:
+@pytest.fixture(scope="module")
+def film(seen: Visit) -> Film:
+    """The panel during its first two runs."""
+    return Film(seen.page, PANEL)
+
+
+def test_run_moves_charts_and_text(page: Page, film: Film) -> None:
     assert state(page) == "idle"
     set_slider(page, "Prompt tokens", 512)
     page.locator(".mskv-run").click()
     settle(page, lambda: state(page) in ("decoding", "done"), 120, "decoding begins")
     before = settle(page, lambda: points(page, "y"), 60, "the link's chart moves")
     settle(page, lambda: points(page, "y") > before, 60, "the link's chart moves on")
-    settle(page, lambda: state(page) == "done", 120, "the run ends")
+    film.follow(lambda: state(page) == "done", 120)
     for axis in ("y", "y2", "y3"):
         assert points(page, axis) > 0, axis
     spans = page.locator(".mskv-story .mskv-token")
@@ -91,12 +100,12 @@ def test_run_moves_charts_and_text(page: Page) -> None:
     assert "ms" in page.locator(".mskv-card").inner_text()
 
 
-def test_last_run_stays_for_comparison(page: Page) -> None:
+def test_last_run_stays_for_comparison(page: Page, film: Film) -> None:
     first = page.evaluate(READ_CHARTS)
     set_slider(page, "Resident layers", 8)
     page.locator(".mskv-run").click()
     settle(page, lambda: state(page) == "decoding", 120, "decoding begins")
-    settle(page, lambda: state(page) == "done", 120, "the run ends")
+    film.follow(lambda: state(page) == "done", 120)
     second = page.evaluate(READ_CHARTS)
     faded = [t for t in second if t["name"].startswith("#1 ") and t["y"]]
     assert {t["axis"] for t in faded} == {"y", "y2", "y3"}
@@ -105,19 +114,21 @@ def test_last_run_stays_for_comparison(page: Page) -> None:
     assert page.locator(".mskv-panel tbody tr", has_text="#2 mspeckv").count() >= 1
 
 
-def test_screenshot_shows_everything(page: Page) -> None:
-    page.locator(".mskv-panel:has(.mskv-run)").evaluate(
-        "panel => panel.scrollIntoView({block: 'start'})"
-    )
+def test_pictures_show_everything(page: Page, film: Film) -> None:
+    page.locator(PANEL).evaluate("panel => panel.scrollIntoView({block: 'start'})")
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
-    page.locator(".mskv-panel:has(.mskv-run)").screenshot(path=SCREENSHOT)
+    page.locator(PANEL).screenshot(path=SCREENSHOT)
     assert 20_000 < SCREENSHOT.stat().st_size < 400_000
-    # A new picture at every run would be a change to commit at every run.
-    if os.environ.get("MSPECKV_UPDATE_DOCS") == "1" or not PUBLISHED.exists():
-        PUBLISHED.parent.mkdir(exist_ok=True)
-        shutil.copyfile(SCREENSHOT, PUBLISHED)
+    film.save(ANIMATION, seconds=20)
+    assert 50_000 < ANIMATION.stat().st_size < 3_000_000
+    with Image.open(ANIMATION) as shown:
+        assert shown.n_frames >= 10
+    for made in (SCREENSHOT, ANIMATION):
+        # A new picture at every run would be a change to commit at every run.
+        if os.environ.get("MSPECKV_UPDATE_DOCS") == "1" or not (DOCS / made.name).exists():
+            shutil.copyfile(made, DOCS / made.name)
 
 
 def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
