@@ -14,6 +14,7 @@ from typing import Any
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 OUTPUT = Path(__file__).resolve().parents[1] / "output"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -145,6 +146,15 @@ def picture(page: Page, name: str, part: str = ".jp-Notebook") -> None:
     """A picture of a part of the page, kept in ``tests/output``."""
     OUTPUT.mkdir(exist_ok=True)
     page.locator(part).first.screenshot(path=OUTPUT / f"{name}.png")
+
+
+def publish(name: str) -> None:
+    """Copy a picture from ``tests/output`` into ``docs``, where it is missing or wanted anew.
+
+    Always copying would leave a change to commit after every run.
+    """
+    if os.environ.get("MSPECKV_UPDATE_DOCS") == "1" or not (DOCS / name).exists():
+        shutil.copyfile(OUTPUT / name, DOCS / name)
 
 
 def slider(page: Page, label: str) -> Any:

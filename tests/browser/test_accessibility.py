@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from tests.labs import of_cells, save
 
 from .axe import examine, grave
-from .driver import Visit, open_notebook, picture, run_all, settle, visit
+from .driver import Visit, open_notebook, picture, publish, run_all, settle, visit
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -95,6 +95,8 @@ def test_axe_finds_no_fault(page: Page, scheme: str) -> None:
     rules = {rule["id"] for rule in found["passes"]}
     assert {"aria-input-field-name", "button-name", "color-contrast", "select-name"} <= rules
     picture(page, f"panel_{scheme}", ".mskv-panel")
+    if scheme == "dark":
+        publish("panel_dark.png")
 
 
 def test_everything_has_a_name(page: Page) -> None:

@@ -5,7 +5,6 @@ One page for all tests of this file, in order: a start of JupyterLab costs secon
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,13 @@ from playwright.sync_api import Browser, Page
 from mspeckv.profiling import read_trace
 from mspeckv.profiling.spans import tier_totals
 
-from .driver import OUTPUT, Visit, open_notebook, set_slider, settle, slider, visit
+from .driver import OUTPUT, Visit, open_notebook, publish, set_slider, settle, slider, visit
 from .film import Film
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SCREENSHOT, ANIMATION = OUTPUT / "live_lab.png", OUTPUT / "live_lab.gif"
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 PANEL = ".mskv-panel:has(.mskv-run)"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
@@ -126,9 +124,7 @@ def test_pictures_show_everything(page: Page, film: Film) -> None:
     with Image.open(ANIMATION) as shown:
         assert shown.n_frames >= 10
     for made in (SCREENSHOT, ANIMATION):
-        # A new picture at every run would be a change to commit at every run.
-        if os.environ.get("MSPECKV_UPDATE_DOCS") == "1" or not (DOCS / made.name).exists():
-            shutil.copyfile(made, DOCS / made.name)
+        publish(made.name)
 
 
 def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
