@@ -57,7 +57,7 @@ def rate_at(budget: int, grid: Grid) -> Acceptance:
     return Acceptance(0.3, float(rate), 0.25)
 
 
-@pytest.mark.parametrize("gpu_gb", [5.5, 5.7, 6.0, 8.0])
+@pytest.mark.parametrize("gpu_gb", [6.25, 6.4, 6.8, 9.0])
 def test_the_choice_is_that_of_brute_force(gpu_gb: float) -> None:
     shape = small_model()
     asked: dict[str, Any] = {"prefill": 16384, "new_tokens": 64, "link_gbps": 11.3}
@@ -143,10 +143,10 @@ def test_more_memory_or_a_faster_link_is_never_slower() -> None:
     shape = small_model()
     by_memory = [
         plan(shape, "a10g", gpu_gb=gb, link_gbps=11.3, prefill=16384, grid=SMALL).choice
-        for gb in (5.5, 5.8, 6.2, 10)
+        for gb in (6.25, 6.5, 7.0, 10)
     ]
     by_link = [
-        plan(shape, "a10g", gpu_gb=5.7, link_gbps=g, prefill=16384, grid=SMALL).choice
+        plan(shape, "a10g", gpu_gb=6.4, link_gbps=g, prefill=16384, grid=SMALL).choice
         for g in (1, 10, 50)
     ]
     for row in (by_memory, by_link):
@@ -156,11 +156,11 @@ def test_more_memory_or_a_faster_link_is_never_slower() -> None:
 def test_the_bound_on_quality_rules_widths_out() -> None:
     shape = small_model()
     for bound, allowed in ((0.9, {"full", 8, 4}), (0.99, {"full", 8}), (1.0, {"full"})):
-        found = plan(shape, "a10g", gpu_gb=6, prefill=16384, min_acceptance=bound, grid=SMALL)
+        found = plan(shape, "a10g", gpu_gb=7, prefill=16384, min_acceptance=bound, grid=SMALL)
         assert {one.bits for one in found.front} <= allowed
     assert set(WIDTH_ACCEPTANCE) == set(WIDTHS)
     own: dict[Width, float] = {"full": 1.0, 8: 0.2, 4: 0.2, 2: 0.99}
-    found = plan(shape, "a10g", gpu_gb=6, prefill=16384, width_acceptance=own, grid=SMALL)
+    found = plan(shape, "a10g", gpu_gb=7, prefill=16384, width_acceptance=own, grid=SMALL)
     assert {one.bits for one in found.front} <= {"full", 2}
 
 

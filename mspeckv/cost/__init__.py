@@ -6,7 +6,8 @@
 from mspeckv.cost.acceptance import Acceptance, expected_tokens, inner_passes, rate_of
 from mspeckv.cost.footprint import Footprint
 from mspeckv.cost.hardware import HARDWARE, Hardware, hardware, origin_machine, this_machine
-from mspeckv.cost.model import STEPS, EqualMemory, WhatIf, what_if
+from mspeckv.cost.model import EqualMemory, WhatIf, what_if
+from mspeckv.cost.round import STEPS
 from mspeckv.cost.shapes import MODELS, ModelShape, model_shape
 
 __all__ = [

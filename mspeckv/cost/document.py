@@ -31,7 +31,7 @@ Made by `python -m mspeckv.cost.document > docs/cost-model.md`. Figures under *p
 of `mspeckv/data/published/`; all others are *modelled*. The formulas stand where they are computed:
 [passes](../mspeckv/cost/passes.py) (roofline and launches),
 [acceptance](../mspeckv/cost/acceptance.py) (tokens and passes per round),
-[model](../mspeckv/cost/model.py) (a round, its overlap),
+[round](../mspeckv/cost/round.py) (its overlap),
 [footprint](../mspeckv/cost/footprint.py) (bytes), [machines](../mspeckv/cost/hardware.py)."""
 
 

@@ -102,6 +102,7 @@ class Hardware:
         loop: of the software that decodes.
         row_us: drawing from one distribution over the vocabulary, in microseconds.
         round_us: what the loop itself takes in a round.
+        copy_us: what a transfer takes beyond its bytes.
         choose_us: per layer, choosing and gathering tier 1's chunks anew; 0 for the roofline.
         passes: measured pass times by tier kind, ``target`` and ``draft``.
         unpack_ns: measured nanoseconds per token and layer of unpacking, by width: ``8``, ``4``,
@@ -121,6 +122,7 @@ class Hardware:
     loop: Loop = Loop()
     row_us: float = 0.0
     round_us: float = 0.0
+    copy_us: float = 0.0
     choose_us: float = 0.0
     passes: Mapping[str, MeasuredPasses] = field(default_factory=dict)
     unpack_ns: Mapping[str, float] = field(default_factory=dict)
