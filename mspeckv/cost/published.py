@@ -27,13 +27,15 @@ MODEL = "llama-2-7b"
 GAMMA = 8
 RESIDENCIES = ("lru", "static")
 _AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
-_FIXED = {
+FIXED = {
     "A1": {"on_chip": 16, "resident": 16, "new_tokens": 256},
     "A2": {"prefill": 16384, "on_chip": 16, "new_tokens": 256},
     "B1": {"prefill": 16384, "resident": 16, "new_tokens": 256},
     "B2": {"prefill": 8192, "on_chip": 16, "resident": 16},
 }
 """What each experiment holds fast, by the tables' own remarks."""
+SPECULATION = Speculation(gamma=GAMMA, draft_gamma=1, budget=4096, refresh=0, sinks=16, window=240)
+"""The published software's: tier 1's chunks are chosen once; tier 0 sees 256 tokens."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def predict_table(
         raise refuse("table", table, f"use one of {', '.join(_AXES)}")
     check_choice("residency", residency, RESIDENCIES)
     where = np.asarray(values)
-    given: dict[str, Any] = {**_FIXED[table], _AXES[table]: where}
+    given: dict[str, Any] = {**FIXED[table], _AXES[table]: where}
     # of 32 layers those on-chip leave fewer places to residents
     given["resident"] = np.minimum(given["resident"], 32 - np.asarray(given["on_chip"]))
     if method != "mspeckv":
@@ -138,17 +140,14 @@ def predict_table(
         MODEL,
         machine or origin_machine(),
         method=method,
-        policy=_policy(method, residency),
-        # tier 1's chunks are chosen once; tier 0 sees 256 tokens
-        speculation=Speculation(
-            gamma=GAMMA, draft_gamma=1, budget=4096, refresh=0, sinks=16, window=240
-        ),
+        policy=published_policy(method, residency),
+        speculation=SPECULATION,
         acceptance=_acceptance(table, method, where, np.asarray(given["prefill"])),
         **given,
     )
 
 
-def _policy(method: str, residency: str) -> KVPolicy:
+def published_policy(method: str, residency: str = "lru") -> KVPolicy:
     """int8 with a K scale per 128 tokens and a V scale per head, no tail; else unquantized."""
     if method != "mspeckv":
         return KVPolicy(bits="full")
