@@ -85,7 +85,7 @@ class Charts:
                 self._add_line(ACCEPTANCE, tier)
             self._add_line(LATENCY, tier)
         self._lay_out()
-        self.fit(narrow=False)
+        self.fit(room=0)
 
     def draw(self, current: RunRecord | None, past: Sequence[RunRecord]) -> None:
         """Show ``current`` in full and ``past`` (newest first) faded behind it."""
@@ -123,12 +123,17 @@ class Charts:
         """Empty every chart."""
         self.draw(None, ())
 
-    def fit(self, narrow: bool) -> None:
-        """Put the legends below the charts where there is no room beside them."""
-        spread = NARROW if narrow else WIDE
+    def fit(self, room: int) -> None:
+        """Put the legends below the charts where there is no room beside them.
+
+        Args:
+            room: width of a narrow panel in CSS pixels; 0 for a wide one.
+        """
+        spread = NARROW if room else WIDE
         with self.figure.batch_update():
             layout = self.figure.layout
             layout.height = spread.height
+            layout.autosize, layout.width = not room, room or None
             for place, row in enumerate(_ROWS):
                 layout[f"yaxis{row if row > 1 else ''}"].domain = spread.domains[place]
                 layout.annotations[place].y = spread.domains[place][1]

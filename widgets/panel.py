@@ -2,18 +2,19 @@
 
 ipywidgets ties a slider's label to nothing and plotly names no chart, so that a screen reader
 says "slider" and nothing else. `Frame` sits unseen in a panel and gives each its visible label as
-its name; it also reports when the panel is narrow, so that figures can put their legends below.
+its name; it also reports a narrow panel's width, so that figures can put their legends below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import anywidget
 import ipywidgets as ipw
 import traitlets
 from mspeckv_widgets.theme import CLEAR, FAINT, GRID, INK, STYLE_SHEET
+from plotly.basedatatypes import BaseFigure
 
 NARROW = 760
 """Panels under so many CSS pixels are narrow."""
@@ -62,17 +63,19 @@ function render({ model, el }) {
   const sized = new ResizeObserver(([entry]) => {
     const width = entry.contentRect.width;
     if (!width) return;
-    const narrow = width < model.get("limit");
-    panel.classList.toggle("mskv-narrow", narrow);
+    // In steps, so that a window being dragged does not send a message for each pixel.
+    const room = width < model.get("limit") ? Math.floor(width / 10) * 10 : 0;
     clearTimeout(resizing);
     // plotly looks at a figure's room when the window changes, not when the panel does.
     resizing = setTimeout(() => window.dispatchEvent(new Event("resize")), 150);
-    if (narrow !== model.get("narrow")) { model.set("narrow", narrow); model.save_changes(); }
+    if (room !== model.get("room")) { model.set("room", room); model.save_changes(); }
   });
   const begin = () => {
     panel = el.closest(".mskv-panel");
     if (!panel) { waiting = setTimeout(() => { waiting = 0; begin(); }, 60); return; }
     panel.setAttribute("role", "region");
+    // JupyterLab takes arrow keys for itself unless told that a list of choices wants them.
+    panel.setAttribute("data-lm-suppress-shortcuts", "true");
     name(panel, model.get("label"));
     grown.observe(panel, { childList: true, subtree: true });
     sized.observe(panel);
@@ -89,30 +92,54 @@ export default { render };
 
 
 class Frame(anywidget.AnyWidget):
-    """Names the controls, charts and tables of the panel it lies in; `narrow` follows its width."""
+    """Names the controls, charts and tables of the panel it lies in.
+
+    `room` is the panel's width in CSS pixels while it is narrow, else 0.
+    """
 
     _esm = _ESM
     label = traitlets.Unicode("").tag(sync=True)
     limit = traitlets.Int(NARROW).tag(sync=True)
-    narrow = traitlets.Bool(False).tag(sync=True)
+    room = traitlets.Int(0).tag(sync=True)
+
+
+class Panel(ipw.VBox):
+    """A box that is whole wherever it is first shown.
+
+    A plotly widget tells the browser about later changes only by messages; what is made before a
+    browser listens, as on a page of Voilà, would be lost. Showing a figure renews its state.
+    """
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        for figure in _figures(self):
+            figure._repr_mimebundle_()
+        return super()._repr_mimebundle_(**kwargs)
+
+
+def _figures(box: Any) -> Iterator[Any]:
+    for child in getattr(box, "children", ()):
+        if isinstance(child, BaseFigure):
+            yield child
+        else:
+            yield from _figures(child)
 
 
 def panel(
     label: str,
     children: Sequence[Any],
-    on_narrow: Callable[[bool], None] | None = None,
-) -> Any:
+    on_room: Callable[[int], None] | None = None,
+) -> Panel:
     """A panel of ``children``, named ``label``, in the project's style.
 
     Args:
         label: what a screen reader calls the whole panel.
         children: widgets, top to bottom.
-        on_narrow: told whether the panel is narrow, each time that changes.
+        on_room: told a narrow panel's width in CSS pixels, or 0 once it is wide again.
     """
     frame = Frame(label=label)
-    if on_narrow is not None:
-        frame.observe(lambda change: on_narrow(change["new"]), names="narrow")
-    box = ipw.VBox([ipw.HTML(STYLE_SHEET), *children, frame])
+    if on_room is not None:
+        frame.observe(lambda change: on_room(change["new"]), names="room")
+    box = Panel([ipw.HTML(STYLE_SHEET), *children, frame])
     box.add_class("mskv-panel")
     return box
 

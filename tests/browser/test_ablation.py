@@ -68,8 +68,7 @@ def test_results_are_drawn_beside_the_published_ones(seen: Visit) -> None:
 def test_another_experiment_by_keyboard(seen: Visit) -> None:
     page = seen.page
     page.locator(f"{PANEL} select").first.focus()
-    # JupyterLab takes ArrowDown for itself
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 3, 30, "A2 is drawn")
     page.locator(f"{PANEL} select").first.select_option("A1: context length")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 4, 30, "A1 is drawn again")

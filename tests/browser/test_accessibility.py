@@ -148,6 +148,7 @@ def test_keyboard_reaches_and_moves_every_kind_of_control(page: Page) -> None:
     method = page.get_by_role("combobox", name="Method")
     method.focus()
     page.keyboard.press("ArrowUp")
+    settle(page, lambda: "triforce" in method.input_value(), 10, "the method changes")
     width = page.get_by_role("combobox", name="KV width")
     settle(page, width.is_disabled, 10, "triforce keeps floats")
     page.locator(".mskv-reset").focus()

@@ -34,6 +34,6 @@ def test_docstring_in_the_inspector(browser: Browser, tmp_path: Path) -> None:
         settle(page, lambda: tip.count() == 1 and "Args:" in tip.inner_text(), 30, "help comes")
         text = tip.inner_text()
         assert all(part in text for part in ("pair", "prompt", "method", "Raises:", "ValueError"))
-        picture(page, "help", "body")
+        picture(page, "help", "#main")
         assert seen.problems == []
         page.context.close()
