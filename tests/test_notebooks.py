@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 from .labs import LABS, NOTEBOOKS, SOLUTIONS, exercise_cells, judge, load, named, solved_lab
 
-KEPT = [*NOTEBOOKS, *sorted(SOLUTIONS.glob("*.ipynb"))]
+KEPT = [*NOTEBOOKS, *sorted(SOLUTIONS.glob("*.ipynb")), *sorted(LABS.glob("demo/*.ipynb"))]
 CELL_SECONDS = 300
 LONGEST_CELL = 15
 MOST_CODE = 300
