@@ -126,11 +126,9 @@ def plain_placement(
     Returns:
         The number of layers, and whether even none on-chip needs no more than ``device_bytes``.
     """
-    best = np.zeros_like(setting.prefill)
-    fits = np.zeros(best.shape, dtype=bool)
-    for count in range(shape.layers + 1):
-        plain = setting.plain(np.full_like(best, count))
-        enough = footprint(plain, shape, None, machine).device <= device_bytes
-        best = np.where(enough, count, best)
-        fits |= enough
-    return best, fits
+    shape_of = setting.prefill.shape
+    # every number of layers at once, along an axis in front of the settings' own
+    counts = np.arange(shape.layers + 1).reshape(-1, *(1 for _ in shape_of))
+    plain = setting.plain(np.broadcast_to(counts, (shape.layers + 1, *shape_of)))
+    enough = footprint(plain, shape, None, machine).device <= device_bytes
+    return (counts * enough).max(axis=0), enough.any(axis=0)
