@@ -142,3 +142,13 @@ def write(folder: Path, rows: list[Row]) -> Path:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(one.to_json()) + "\n")
     return folder
+
+
+def b2() -> list[Row]:
+    """B2: twice triforce's speed whatever the length; guesses kept grow with it."""
+    rows = []
+    for value, seed in product((16, 32, 48, 64, 96, 128), SEEDS):
+        speed = 10.0 * (0.9 + 0.05 * seed)
+        rows.append(row("B2", value, "triforce", seed, speed))
+        rows.append(row("B2", value, "mspeckv", seed, 2 * speed, accepted=4 + value / 64))
+    return rows

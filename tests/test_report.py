@@ -12,7 +12,8 @@ import pytest
 
 from mspeckv.cli import main
 from mspeckv.experiments import Row
-from mspeckv.experiments.findings import Finding, cliff, findings
+from mspeckv.experiments.cliffs import cliff
+from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report import NO_PLOTLY, write_report
 from mspeckv.experiments.report_tables import grids, speedup_summary
