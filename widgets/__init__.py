@@ -3,7 +3,8 @@
 Public surface: `LiveLab`, the panel that decodes real text and shows what moves; `Timeline`,
 `TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay;
 `QuantExplorer`, what packing keys and values loses; `AcceptanceExplorer`, guesses accepted and
-rejected one by one; `Ablation`, results beside the published ones.
+rejected one by one; `Ablation`, results beside the published ones; `WhatIf`, what another machine
+would do, modelled.
 """
 
 from mspeckv_widgets.ablation import Ablation
@@ -13,6 +14,7 @@ from mspeckv_widgets.profile_view import MemoryMap, Roofline, TierBreakdown, Tim
 from mspeckv_widgets.quant_explorer import QuantExplorer
 from mspeckv_widgets.retrieval_explorer import RetrievalExplorer
 from mspeckv_widgets.token_story import TokenStory
+from mspeckv_widgets.what_if import WhatIf
 
 __all__ = [
     "Ablation",
@@ -25,4 +27,5 @@ __all__ = [
     "TierBreakdown",
     "Timeline",
     "TokenStory",
+    "WhatIf",
 ]
