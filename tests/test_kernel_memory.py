@@ -11,7 +11,8 @@ from mspeckv_widgets import LiveLab
 
 from mspeckv import Pair
 
-RUNS, WARM = 20, 4
+# The panel keeps six runs for comparison: from then on nothing may be added.
+RUNS, WARM = 20, 8
 # Allocators keep some pages back; a run's KV alone is 12 MB, a kept record would show as more.
 MOST_GROWTH = 24e6
 

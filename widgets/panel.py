@@ -47,6 +47,9 @@ const entitle = (plot) => {
   for (const link of plot.querySelectorAll("a.modebar-btn")) name(link, link.dataset.title);
 };
 const dress = (panel) => {
+  // JupyterLab takes arrow keys for itself unless what has the focus says that it wants them.
+  for (const control of panel.querySelectorAll("select, input, button, [role=slider], [tabindex]"))
+    control.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const row of panel.querySelectorAll(".widget-inline-hbox, .widget-inline-vbox"))
     describe(row);
   for (const button of panel.querySelectorAll("button"))
@@ -74,8 +77,6 @@ function render({ model, el }) {
     panel = el.closest(".mskv-panel");
     if (!panel) { waiting = setTimeout(() => { waiting = 0; begin(); }, 60); return; }
     panel.setAttribute("role", "region");
-    // JupyterLab takes arrow keys for itself unless told that a list of choices wants them.
-    panel.setAttribute("data-lm-suppress-shortcuts", "true");
     name(panel, model.get("label"));
     grown.observe(panel, { childList: true, subtree: true });
     sized.observe(panel);

@@ -73,6 +73,13 @@ def look(page: Page, scheme: str, width: int) -> None:
     page.wait_for_timeout(900)
 
 
+def window_width(page: Page) -> int:
+    """Of the browser's window."""
+    size = page.viewport_size
+    assert size is not None
+    return size["width"]
+
+
 def panel_width(page: Page) -> int:
     """Of the panel, in CSS pixels."""
     box = page.locator(".mskv-panel").bounding_box()
@@ -122,7 +129,7 @@ def test_figures_are_readable_by_night(page: Page) -> None:
 def test_narrow_panel_needs_no_sideways_scrolling(page: Page) -> None:
     look(page, "light", NARROW + 1440 - panel_width(page))
     # JupyterLab folds its own margins on a small window.
-    look(page, "light", page.viewport_size["width"] + NARROW - panel_width(page))
+    look(page, "light", window_width(page) + NARROW - panel_width(page))
     assert panel_width(page) == pytest.approx(NARROW, abs=2)
     overflow = "panel => panel.scrollWidth - panel.clientWidth"
     assert page.locator(".mskv-panel").evaluate(overflow) <= 1
@@ -134,7 +141,7 @@ def test_narrow_panel_needs_no_sideways_scrolling(page: Page) -> None:
     assert plot is not None
     assert plot["width"] > 0.9 * NARROW, "the figure uses the room there is"
     assert grave(examine(page)) == []
-    page.set_viewport_size({"width": page.viewport_size["width"], "height": 3000})
+    page.set_viewport_size({"width": window_width(page), "height": 3000})
     page.wait_for_timeout(600)
     picture(page, "panel_narrow", ".mskv-panel")
 

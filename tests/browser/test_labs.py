@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 DRAWN_MS = 1200
 CONTROLS = "[role=slider], select:enabled, input[type=radio]:enabled, button:enabled"
 READ_PANEL = """panel => [panel.innerText,
-  ...[...panel.querySelectorAll('select, input')].map(one => one.value),
+  ...[...panel.querySelectorAll('select, input')].map(one => `${one.value} ${one.checked}`),
   ...[...panel.querySelectorAll('[role=slider]')].map(one => one.ariaValueNow),
   ...[...panel.querySelectorAll('.js-plotly-plot')].map(one => JSON.stringify(one.data)),
 ].join('|')"""
