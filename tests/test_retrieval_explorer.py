@@ -23,7 +23,7 @@ def test_the_strip_counts_heads_and_bars_split_the_mass(explorer: RetrievalExplo
     explorer.set(layer=2, head=1)
     report, data = explorer.report, explorer.figure.data
     np.testing.assert_array_equal(data[STRIP].z, report.kept.sum(1))
-    assert list(data[MARK].y) == [2, 2]
+    assert list(data[MARK].y) == [2]
     assert sorted([*data[KEPT].x, *data[LEFT].x]) == list(range(report.plan.chunks))
     assert list(data[KEPT].x) == report.chosen[2, 1].tolist()
     shown = np.sum(data[KEPT].y) + np.sum(data[LEFT].y)

@@ -124,7 +124,7 @@ def test_controls_have_names(events: list[Event]) -> None:
     for control in (story.slider, *story.buttons.values()):
         assert control.description
         assert len(control.tooltip) > 10
-    assert story.player.tooltip
+    assert story.player.hint
     assert (story.player.min, story.player.max) == (1, len(story.replay.steps))
     assert "application/vnd.jupyter.widget-view+json" in story._repr_mimebundle_()
 

@@ -9,7 +9,7 @@ _ESM = """
 function render({ model, el }) {
   const button = document.createElement("button");
   button.className = "jupyter-widgets jupyter-button widget-button";
-  button.title = model.get("tooltip");
+  button.title = model.get("hint");
   let timer = 0;
   const put = (name, value) => { model.set(name, value); model.save_changes(); };
   const tick = () => {
@@ -37,7 +37,10 @@ export default { render };
 
 
 class Player(anywidget.AnyWidget):
-    """Counts `value` from `min` to `max`, one up per `interval` milliseconds, while `playing`."""
+    """Counts `value` from `min` to `max`, one up per `interval` milliseconds, while `playing`.
+
+    ``hint`` is the button's title: `tooltip` is ipywidgets' own, which wants a description too.
+    """
 
     _esm = _ESM
     value = traitlets.Int(1).tag(sync=True)
@@ -45,4 +48,4 @@ class Player(anywidget.AnyWidget):
     max = traitlets.Int(1).tag(sync=True)
     interval = traitlets.Int(700).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
-    tooltip = traitlets.Unicode("").tag(sync=True)
+    hint = traitlets.Unicode("").tag(sync=True)

@@ -41,8 +41,8 @@ def build_figure() -> Any:
     )  # fmt: skip
     figure.add_trace(
         go.Scatter(
-            mode="lines", name="the layer shown below", line={"color": "#D55E00", "width": 2},
-            hoverinfo="skip",
+            mode="markers", name="the layer shown below", hoverinfo="skip", cliponaxis=False,
+            marker={"symbol": "triangle-right", "size": 12, "color": "#D55E00"},
         ),
         row=1, col=1,
     )  # fmt: skip
@@ -80,8 +80,7 @@ def draw_figure(figure: Any, report: RetrievalReport, layer: int, head: int, chu
     with figure.batch_update():
         strip = figure.data[STRIP]
         strip.z, strip.zmax = kept.sum(1), kept.shape[1]
-        figure.data[MARK].x = np.array([-0.5, chunks[-1] + 0.5])
-        figure.data[MARK].y = np.array([layer, layer])
+        figure.data[MARK].x, figure.data[MARK].y = np.array([-0.5]), np.array([layer])
         for place, which in ((KEPT, ours), (LEFT, ~ours)):
             figure.data[place].x, figure.data[place].y = chunks[which], mass[which]
         figure.data[HERE].x, figure.data[HERE].y = np.array([chunk]), np.array([mass.max()])

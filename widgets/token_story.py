@@ -42,7 +42,7 @@ class TokenStory:
             tooltip="Which token of the run is looked at",
             style={"description_width": "60px"}, layout={"width": "380px"},
         )  # fmt: skip
-        self.player = Player(max=last, interval=_PAUSE_MS, tooltip="Play the run token by token")
+        self.player = Player(max=last, interval=_PAUSE_MS, hint="Play the run token by token")
         self._link = ipw.link((self.player, "value"), (self.slider, "value"))
         self.buttons = {
             "back": self._button("Back", "step-backward", "One token back", -1),
