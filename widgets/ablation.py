@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
+from datetime import datetime
 from typing import Any
 
 import ipywidgets as ipw
@@ -138,7 +139,9 @@ class Ablation:
             self.match = load_results(name, self.inputs["folder"].value)
             table = self.match.table
             made = "; ".join(table.machines)
-            self._say(f"Results of {name}, seeds {', '.join(map(str, table.seeds))}, on {made}")
+            seeds = ", ".join(map(str, table.seeds))
+            now = datetime.now().strftime("%H:%M:%S")
+            self._say(f"Results of {name}, seeds {seeds}, on {made}; read at {now}")
         except (ValueError, OSError) as error:
             self.match = None
             self._say(str(error), failed=True)
@@ -204,9 +207,8 @@ class Ablation:
 
     def _assemble(self) -> Any:
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
-        first, *others = self.inputs.values()
-        bar = ipw.HBox([first, *self.buttons.values(), self._status], layout=wrap)
-        left = ipw.VBox(others, layout={"width": "350px", "flex": "0 0 auto"})
+        bar = ipw.HBox([*self.buttons.values(), self._status], layout=wrap)
+        left = ipw.VBox(list(self.inputs.values()), layout={"width": "350px", "flex": "0 0 auto"})
         room = {"flex": "1 1 520px", "min_width": "280px", "overflow": "hidden"}
         right = ipw.VBox([self.chart.figure], layout=room)
         top = ipw.HBox([left, right], layout={"flex_flow": "row wrap"})

@@ -65,13 +65,23 @@ def test_results_are_drawn_beside_the_published_ones(seen: Visit) -> None:
     panel.screenshot(path=OUTPUT / "ablation.png")
 
 
-def test_another_experiment_by_keyboard(seen: Visit) -> None:
+def test_another_experiment(seen: Visit) -> None:
     page = seen.page
-    page.locator(f"{PANEL} select").first.focus()
-    page.keyboard.press("ArrowDown")
+    experiment = page.locator(f"{PANEL} select").first
+    experiment.select_option("A2: resident layers")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 3, 30, "A2 is drawn")
-    page.locator(f"{PANEL} select").first.select_option("A1: context length")
+    experiment.select_option("A1: context length")
     settle(page, lambda: len(page.evaluate(POINTS, "mspeckv")) == 4, 30, "A1 is drawn again")
+
+
+def test_results_are_read_again_by_keyboard(seen: Visit) -> None:
+    page = seen.page
+    status = page.locator(f"{PANEL} .mskv-status")
+    before = status.inner_text()
+    page.wait_for_timeout(1100)
+    page.locator(f"{PANEL} .mskv-load").focus()
+    page.keyboard.press("Enter")
+    settle(page, lambda: status.inner_text() != before, 30, "the status has a new time")
 
 
 def test_a_sweep_arrives_and_stops(seen: Visit) -> None:
