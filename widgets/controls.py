@@ -19,8 +19,8 @@ DEFAULT_POSITIONS = 8192
 METHODS = (
     ("autoregressive (no guessing)", "autoregressive"),
     ("vanilla (0 guesses, 2 checks)", "vanilla"),
-    ("triforce (0, 1, 2; float KV)", "triforce"),
-    ("mspeckv (0, 1, 2; quantized)", "mspeckv"),
+    ("triforce (0, 1, 2; floats)", "triforce"),
+    ("mspeckv (0, 1, 2; packed)", "mspeckv"),
 )
 WIDTHS = (("int8", 8), ("int4", 4), ("int2", 2), ("float", "full"))
 LINKS = (
@@ -56,7 +56,7 @@ PRESETS: dict[str, tuple[dict[str, Any], str]] = {
         "B1, what on-chip layers buy: run with on-chip 4, then 8, 12 and 15, and compare.",
     ),
 }
-_STYLE = {"description_width": "110px"}
+_STYLE = {"description_width": "104px"}
 _LAYOUT = {"width": "348px", "max_width": "100%"}
 
 
