@@ -190,6 +190,7 @@ body[data-jp-theme-light="false"] {{ {DARK.variables()} }}
 .mskv-panel {{ color: var(--mskv-ink); background: var(--mskv-paper); max-width: 100%; }}
 .mskv-panel .widget-label, .mskv-panel .jupyter-widgets {{ color: var(--mskv-ink); }}
 .mskv-panel .widget-html-content {{ color: var(--mskv-ink); }}
+.mskv-panel .lm-TabBar-tab {{ color: var(--mskv-ink) !important; }}
 .mskv-panel .jupyter-button {{ color: var(--mskv-ink); background-color: var(--mskv-raised); }}
 .mskv-panel .jupyter-button.mod-success, .mskv-panel .jupyter-button.mod-primary,
 .mskv-panel .jupyter-button.mod-info {{ color: #ffffff; background-color: #00704f; }}
