@@ -149,11 +149,14 @@ def round_html(one: Round, emulated: bool | None) -> str:
         read[done.tier] += done.kv_bytes
     rows = [
         (
-            TIERS[count.tier].name, f"{count.passes}", f"{count.accepted}/{count.proposed}",
-            f"{count.ms:.1f}", _size(read[count.tier]),
+            TIERS[count.tier].name,
+            f"{count.passes}",
+            f"{count.accepted}/{count.proposed}" if count.proposed else "",
+            f"{count.ms:.1f}",
+            _size(read[count.tier]),
         )
         for count in one.tiers
-    ]  # fmt: skip
+    ]
     rows += [
         (f"link, {purpose}", "", "", "", _size(one.link_bytes(purpose)))
         for purpose in PURPOSES
