@@ -4,12 +4,13 @@ Public surface: `LiveLab`, the panel that decodes real text and shows what moves
 `TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay;
 `QuantExplorer`, what packing keys and values loses; `AcceptanceExplorer`, guesses accepted and
 rejected one by one; `Ablation`, results beside the published ones; `WhatIf`, what another machine
-would do, modelled.
+would do, and `PlanView`, what fits it, both modelled.
 """
 
 from mspeckv_widgets.ablation import Ablation
 from mspeckv_widgets.acceptance_explorer import AcceptanceExplorer
 from mspeckv_widgets.live import LiveLab
+from mspeckv_widgets.plan_view import PlanView
 from mspeckv_widgets.profile_view import MemoryMap, Roofline, TierBreakdown, Timeline
 from mspeckv_widgets.quant_explorer import QuantExplorer
 from mspeckv_widgets.retrieval_explorer import RetrievalExplorer
@@ -21,6 +22,7 @@ __all__ = [
     "AcceptanceExplorer",
     "LiveLab",
     "MemoryMap",
+    "PlanView",
     "QuantExplorer",
     "RetrievalExplorer",
     "Roofline",

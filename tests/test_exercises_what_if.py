@@ -1,0 +1,133 @@
+"""Checkers of labs 06 and 07, and the plan's view: wrong answers get a reason, right ones pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mspeckv_widgets import PlanView
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
+
+from mspeckv import plan, what_if
+from mspeckv.config import METHODS
+from mspeckv.cost import HARDWARE, MODELS
+from mspeckv.cost.published import cells
+from mspeckv.planner import DevicePlan
+
+CARD: dict[str, Any] = {"prefill": 32768, "gpu_gb": 24, "link_gbps": 11.3}
+
+
+def verdict(lab: str, name: str, answer: Any) -> Verdict:
+    return judge(find_exercises(lab)[name], answer)
+
+
+@pytest.fixture(scope="module")
+def planned() -> DevicePlan:
+    return plan("llama-2-7b", "h100", **CARD)
+
+
+def test_bytes_over_bandwidth_is_below_the_model() -> None:
+    def bound(weights: float, kv: float, gbps: float) -> float:
+        return (weights + kv) / gbps / 1e6
+
+    assert verdict("06_what_if", "e1", bound).passed
+    assert not verdict("06_what_if", "e1", lambda w, k, g: (w + k) / g / 1e9).passed
+    assert "no answer yet" in verdict("06_what_if", "e1", lambda w, k, g: ...).message
+    shape, machine = MODELS["llama-2-7b"], HARDWARE["h100"]
+    weights = 2 * (shape.layers * shape.layer_params + shape.head_params)
+    kv = shape.layers * shape.kv(machine.torch_dtype).token_bytes * (32768 + 128)
+    found = what_if("llama-2-7b", "h100", method="autoregressive", prefill=32768, on_chip=32)
+    assert 0.5 < bound(weights, kv, machine.memory_gbps) / found.ms_per_token < 1
+
+
+def test_where_arithmetic_takes_over() -> None:
+    machine = HARDWARE["h100"]
+    right = machine.matrix_gflops / machine.memory_gbps
+    assert verdict("06_what_if", "e2", right).passed
+    assert "2 operations" in verdict("06_what_if", "e2", 2 * right).message
+    assert "too small" in verdict("06_what_if", "e2", 9).message
+
+
+def test_a_pass_that_streams() -> None:
+    def right(held: int, streamed: int, compute: float, transfer: float) -> float:
+        if not streamed:
+            return held * compute
+        return (held + 1) * compute + transfer + (streamed - 1) * max(compute, transfer)
+
+    assert verdict("06_what_if", "e3", right).passed
+    no_fill = verdict("06_what_if", "e3", lambda h, s, c, t: h * c + s * max(c, t))
+    assert "is right" in no_fill.message
+    always = verdict("06_what_if", "e3", lambda h, s, c, t: (h + 1) * c + t + (s - 1) * max(c, t))
+    assert not always.passed, "nothing is waited for where nothing is streamed"
+
+
+def test_a_fair_median() -> None:
+    found = cells()
+    fair = 100 * float(np.median([abs(cell.error) for cell in found if cell.counts]))
+    every = 100 * float(np.median([abs(cell.error) for cell in found]))
+    assert verdict("06_what_if", "e4", fair).passed
+    assert "percent" in verdict("06_what_if", "e4", fair / 100).message
+    assert "all cells" in verdict("06_what_if", "e4", every).message
+    signed = 100 * float(np.median([cell.error for cell in found if cell.counts]))
+    assert not verdict("06_what_if", "e4", signed).passed
+
+
+def test_layers_that_fit() -> None:
+    def bytes_of(count: int) -> int:
+        found = what_if(
+            "llama-2-7b", "h100", method="autoregressive", draft=None, prefill=32768,
+            on_chip=count,
+        )  # fmt: skip
+        return int(found.device_bytes)
+
+    most = max(count for count in range(33) if bytes_of(count) <= 24e9)
+    assert verdict("07_plan_your_gpu", "e1", most).passed
+    assert not verdict("07_plan_your_gpu", "e1", most + 1).passed
+
+
+def test_the_price_of_quality(planned: DevicePlan) -> None:
+    strict = plan("llama-2-7b", "h100", min_acceptance=0.99, **CARD)
+    ratio = strict.choice.ms_per_token / planned.choice.ms_per_token
+    assert ratio > 1
+    assert verdict("07_plan_your_gpu", "e2", ratio).passed
+    assert "other way" in verdict("07_plan_your_gpu", "e2", 1 / ratio).message
+
+
+def test_a_front() -> None:
+    def right(settings: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+            return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+        return [one for one in settings if not any(beats(other, one) for other in settings)]
+
+    assert verdict("07_plan_your_gpu", "e3", right).passed
+    assert "beaten" in verdict("07_plan_your_gpu", "e3", lambda s: s).message
+    assert "missing" in verdict("07_plan_your_gpu", "e3", lambda s: [min(s)]).message
+    assert "pairs" in verdict("07_plan_your_gpu", "e3", lambda s: [1, 2]).message
+    assert "no answer yet" in verdict("07_plan_your_gpu", "e3", lambda s: ...).message
+
+
+def test_what_paid(planned: DevicePlan) -> None:
+    control = planned.choice.prediction.equal_memory
+    assert control is not None
+    plain = planned.best["autoregressive"].ms_per_token
+    assert verdict("07_plan_your_gpu", "e4", control.ms_per_token / plain).passed
+    whole = control.ms_per_token / planned.choice.ms_per_token
+    assert "whole gain" in verdict("07_plan_your_gpu", "e4", whole).message
+
+
+def test_a_plan_is_drawn_whole(planned: DevicePlan) -> None:
+    view = PlanView(planned)
+    *fronts, star = view.figure.data
+    assert sum(len(one.x) for one in fronts) == len(planned.front)
+    assert {one.name.split()[0] for one in fronts} <= set(METHODS)
+    assert star.y[0] == planned.choice.ms_per_token
+    assert star.x[0] * 1e9 == pytest.approx(planned.choice.device_bytes)
+    assert all("modelled" in one.name for one in view.figure.data)
+    assert "modelled" in view.figure.layout.xaxis.title.text
+    assert "modelled" in view.figure.layout.yaxis.title.text
+    table = view._table.value
+    for one in planned.best.values():
+        assert f"{one.ms_per_token:.2f}" in table
+    assert "(modelled)" in table
