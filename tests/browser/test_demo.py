@@ -1,4 +1,4 @@
-"""`mspeckv demo`: Voilà shows the panel without its code, behind a token, and it runs."""
+"""`mspeckv demo`: Voilà shows the panels without their code, behind a token, and they run."""
 
 from __future__ import annotations
 
@@ -44,23 +44,24 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(30)
 
 
-def test_panel_is_shown_without_code_and_runs(address: str, browser: Browser) -> None:
+def test_panels_are_shown_without_code_and_run(address: str, browser: Browser) -> None:
     seen = visit(browser, height=1300)
     page = seen.page
     page.goto(address, wait_until="domcontentloaded")
-    page.locator(".mskv-panel .js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
+    live, modelled = (page.get_by_role("region", name=name) for name in ("Live lab", "What if"))
+    for panel in (live, modelled):
+        panel.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
     assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
     set_slider(page, "Prompt tokens", 256)
     set_slider(page, "New tokens", 16)
-    page.locator(".mskv-run").click()
-    done = page.locator(".mskv-status[data-state=done]")
+    live.locator(".mskv-run").click()
+    done = live.locator(".mskv-status[data-state=done]")
     settle(page, lambda: done.count() == 1, 180, "the run ends")
     assert page.locator(".mskv-token").count() > 8
     page.wait_for_timeout(800)
-    drawn = page.locator(".mskv-panel .js-plotly-plot").evaluate(
-        "plot => plot._fullData.filter(one => one.y && one.y.length).map(one => one.yaxis)"
-    )
-    assert set(drawn) == {"y", "y2", "y3"}
+    drawn = "plot => plot._fullData.filter(one => one.y && one.y.length).map(one => one.yaxis)"
+    assert set(live.locator(".js-plotly-plot").first.evaluate(drawn)) == {"y", "y2", "y3"}
+    assert modelled.locator(".js-plotly-plot").first.evaluate(drawn)
     picture(page, "demo", "body")
     # Voilà's template names an icon font elsewhere; without a network, its own one is used.
     assert [one for one in seen.problems if "fontawesome" not in one] == []
