@@ -46,12 +46,12 @@ def _front_figure(found: DevicePlan) -> Any:
         if mine:
             signs = style(method)
             _add(figure, f"{method} (modelled)", mine, signs.colour, signs.marker, 8)
-    _add(figure, "the choice (modelled)", [found.choice], "#E69F00", "star", 16)
+    _add(figure, "the choice (modelled)", [found.choice], "#CC79A7", "star", 16)
     title = f"{found.model}, {found.prefill} tokens, {found.hardware}: nothing smaller is as fast"
     lay_out(figure, title, 420)
     figure.update_layout(margin={"b": 90})
     figure.update_xaxes(title_text="device memory, GB (modelled)")
-    figure.update_yaxes(title_text="ms per token (modelled, log)", type="log")
+    figure.update_yaxes(title_text="ms per token (modelled, log)", type="log", dtick="D2")
     return figure
 
 

@@ -55,13 +55,15 @@ class SpeedChart:
             signs = style(method)
             marker = {"color": signs.colour, "symbol": f"{signs.marker}-open", "size": 10}
             figure.add_scatter(name=f"{method}, {POINTS}", mode="markers", marker=marker)
-        star = {"symbol": "star", "size": 15, "color": "#E69F00"}
+        star = {"symbol": "star", "size": 15, "color": "#CC79A7"}
         figure.add_scatter(name=HERE, mode="markers", marker=star)
         for trace in figure.data:
             trace.hovertemplate = f"{trace.name}<br>%{{x}}: %{{y:.3g}} tokens/s<extra></extra>"
         lay_out(figure, "", _TALL)
         figure.update_layout(margin={"b": _BELOW}, legend={"traceorder": "normal"})
-        figure.update_yaxes(type="log", title_text="tokens/s, modelled and published (log)")
+        figure.update_yaxes(
+            type="log", dtick="D2", title_text="tokens/s, modelled and published (log)"
+        )
         self.figure: Any = go.FigureWidget(figure)
         self._shown = ""
 
@@ -134,7 +136,9 @@ class StepsChart:
                 "<extra></extra>",
             )  # fmt: skip
         lay_out(figure, "Where a token's time goes (modelled)", 290)
-        figure.update_layout(barmode="stack", margin={"b": 100, "l": 100})
+        figure.update_layout(
+            barmode="stack", margin={"b": 100, "l": 100}, legend={"traceorder": "normal"}
+        )
         figure.update_xaxes(title_text="% of the time per token, modelled", range=[0, 100])
         figure.update_yaxes(autorange="reversed")
         self.figure: Any = go.FigureWidget(figure)
@@ -160,6 +164,7 @@ class OursChart:
             )  # fmt: skip
         lay_out(figure, "", 330)
         figure.update_layout(margin={"b": 110}, legend={"traceorder": "normal"})
+        figure.update_yaxes(rangemode="tozero")
         self.figure: Any = go.FigureWidget(figure)
 
     def draw(self, name: str, match: Match | None) -> None:
