@@ -229,3 +229,13 @@ def test_as_published_is_each_tables_own_setting(panel: WhatIf) -> None:
         panel.buttons["published"].click()
         wanted = published_setting(name)
         assert all(panel.controls.values[k] == wanted[k] for k in ("prefill", "machine", "on_chip"))
+
+
+def test_figures_follow_a_narrow_panel(panel: WhatIf) -> None:
+    wide = panel.speed.figure.layout.height
+    panel._resize(400)
+    assert panel.speed.figure.layout.height > wide, "a legend of one column needs room"
+    assert {c.figure.layout.width for c in (panel.speed, panel.steps, panel.ours)} == {400}
+    panel._resize(0)
+    assert panel.speed.figure.layout.height == wide
+    assert panel.speed.figure.layout.width is None
