@@ -56,8 +56,8 @@ def main() -> None:
         for _, client in kernels:
             for _, code in STEPS[:-1]:
                 execute(client, code)
-        rows = [(place, *megabytes(process)) for place, (process, _) in enumerate(kernels, 1)]
-    print(table(("kernel", "own MB", "resident MB", "peak MB"), rows))
+        beside = [(place, *megabytes(process)) for place, (process, _) in enumerate(kernels, 1)]
+    print(table(("kernel", "own MB", "resident MB", "peak MB"), beside))
 
 
 @contextlib.contextmanager

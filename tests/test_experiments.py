@@ -450,9 +450,9 @@ def test_a_prefill_is_shared_over_seeds_lengths_and_methods_of_one_policy() -> N
     assert not prefills.shared
     policy = POLICIES["full"][1]
     settings = {"method": "autoregressive", "policy": policy, "new_tokens": 8}
-    *_, last = stream(random_pair(), random_prompt(300), prefills=prefills, **settings)  # type: ignore[arg-type]
+    *_, last = stream(random_pair(), random_prompt(300), prefills=prefills, **settings)
     assert prefills.shared
-    *_, own = stream(random_pair(), random_prompt(300), **settings)  # type: ignore[arg-type]
+    *_, own = stream(random_pair(), random_prompt(300), **settings)
     assert isinstance(last, RunSummary)
     assert isinstance(own, RunSummary)
     assert last.tokens == own.tokens

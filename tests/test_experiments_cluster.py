@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 
 from mspeckv import Link
 from mspeckv.cli import main
-from mspeckv.experiments import Row, Store, cluster, load_rows, ordered, run
+from mspeckv.experiments import Models, Row, Store, cluster, load_rows, ordered, run
 from tests.tiny_sweep import SLOW_GBPS, save_target, tiny, tiny_models, tiny_pair
 
 SEEDS = (1, 2)
@@ -125,7 +125,7 @@ def test_a_cancelled_sweep_stops_its_workers(client: Client, target: str, tmp_pa
 def test_what_a_trial_takes_of_a_worker(target: str) -> None:
     models = tiny_models(target)
     assert cluster.resources(models) == {"trial": 1}
-    gpu = cluster.Models(target, device="cuda:0", dtype="float16")
+    gpu = Models(target, device="cuda:0", dtype="float16")
     assert cluster.resources(gpu) == {"trial": 1, "GPU": 1}
 
 

@@ -146,7 +146,7 @@ def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
         """Milliseconds of ``bar`` that lie within others, which do not overlap one another."""
         end = bar["start"] + bar["ms"]
         shared = (min(end, o["start"] + o["ms"]) - max(bar["start"], o["start"]) for o in others)
-        return sum(max(0.0, part) for part in shared)
+        return float(sum(max(0.0, part) for part in shared))
 
     hidden = sum(under(bar, passes) - under(bar, waits) for bar in moved)
     assert hidden > 0.05 * sum(bar["ms"] for bar in moved)
