@@ -37,7 +37,7 @@ from mspeckv.config import METHODS, Width
 from mspeckv.cost import Acceptance, Hardware, WhatIf, rate_of, this_machine, what_if
 from mspeckv.cost.shapes import ModelShape
 
-_SLOWEST = 400.0
+_SLOWEST = 200.0
 """Settings predicted to take more milliseconds per token are drawn again: the run is short."""
 
 
@@ -124,9 +124,10 @@ def main() -> None:
     """Calibrate, draw, run, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", type=int, default=12)
-    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3, help="turns; the fastest counts")
+    parser.add_argument("--seconds", type=float, default=190, help="no turn that would pass it")
     parser.add_argument("--json", type=Path, help="also write passes and steps here")
     options = parser.parse_args()
     pair = load_pair()
@@ -136,7 +137,16 @@ def main() -> None:
     start = time.perf_counter()
     calibrate("cpu", again=True)
     here = this_machine("cpu", pair)
-    print(f"calibrated in {time.perf_counter() - start:.1f} s: {here.describe()}\n")
+    print(f"calibrated in {time.perf_counter() - start:.1f} s: {here.describe()}")
+    print(
+        f"drawing {here.row_us:.0f} us a row, a round's rest {here.round_us:.0f} us, a transfer's "
+        f"{here.copy_us:.0f} us; unpacking "
+        + ", ".join(f"{width} {ns:.0f}" for width, ns in here.unpack_ns.items())
+        + " ns a token and layer; a pass of the target over 1 token at "
+        f"1024: {here.passes['target'].at(1, 1024):.1f} ms, over 9: "
+        f"{here.passes['target'].at(9, 1024):.1f} ms\n",
+        flush=True,
+    )
     shape = ModelShape.of(pair.target.config)
     draft = shape.shared_draft(int(pair.draft.config.num_hidden_layers))
     prompt = documents.load_document("python-reference", pair.tokenizer, 2048)
@@ -150,9 +160,14 @@ def main() -> None:
             cases.append(case)
     generate(pair, prompt[:128], new_tokens=8)
     runs: dict[int, list[RunSummary]] = defaultdict(list)
-    for _ in range(options.repeats):
+    turns, begun = 0, time.perf_counter()
+    while turns < options.repeats:
         for place, case in enumerate(cases):
             runs[place].append(measure(pair, prompt, case, options.new_tokens))
+        turns += 1
+        took = time.perf_counter() - begun
+        if took * (turns + 1) / turns > options.seconds:
+            break
     rows, off, kept = [], [], []
     for place, case in enumerate(cases):
         run = min(runs[place], key=lambda one: one.ms_per_token)
@@ -175,7 +190,7 @@ def main() -> None:
         "setting", "kept per round", "predicted ms/token", "measured ms/token", "slowest", "error",
         "predicted by tier", "measured by tier",
     )  # fmt: skip
-    print(f"Modelled, and measured (the fastest of {options.repeats} turns); links emulated")
+    print(f"Modelled, and measured (the fastest of {turns} turns); links emulated")
     print(table(headers, rows))
     print(
         f"\nabsolute error: median {100 * median(off):.1f} %, worst {100 * max(off):.1f} %, "

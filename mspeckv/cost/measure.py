@@ -32,7 +32,7 @@ _CONTEXTS = (128, 1024, 2048)
 _DRAFT_TOKENS = (1, 2)
 _DRAFT_CONTEXTS = (32, 320)
 _REPEATS = 2
-_RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 256, 16, 0.4
+_RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 192, 16, 0.4
 """The short run that corrects the rest."""
 _UNPACKED = 1024
 """Tokens that the unpacking of a layer is timed with."""
@@ -68,19 +68,8 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     """Corrected by a short run: there tiers evict one another's weights from the processor's
     caches, and the link's thread takes turns with compute.
     """
-    prompt = [index % pair.vocab_size for index in range(_RUN_PROMPT)]
-    found = stream(
-        pair,
-        prompt,
-        method="mspeckv",
-        new_tokens=_RUN_TOKENS,
-        policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
-        speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
-        sampling=Sampling(stop_at_eos=False),
-        link=_RUN_GBPS,
-    )
-    # the first round builds what later ones use
-    rounds = [event for event in found if isinstance(event, Round)][1:]
+    # whatever else runs can only slow one down: the faster of two counts
+    rounds = min((_short_run(pair) for _ in range(2)), key=lambda run: sum(one.ms for one in run))
     slower = {role: _slowdown(machine, pair, rounds, role) for role in machine.passes}
     passes = {
         role: replace(table, ms=tuple(tuple(slower[role] * ms for ms in row) for row in table.ms))
@@ -101,21 +90,33 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     )
 
 
+def _short_run(pair: Pair) -> list[Round]:
+    """Rounds of a run through all tiers, half of the layers streamed."""
+    found = stream(
+        pair,
+        [index % pair.vocab_size for index in range(_RUN_PROMPT)],
+        method="mspeckv",
+        new_tokens=_RUN_TOKENS,
+        policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
+        speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
+        sampling=Sampling(stop_at_eos=False),
+        link=_RUN_GBPS,
+    )
+    # the first round builds what later ones use
+    return [event for event in found if isinstance(event, Round)][1:]
+
+
 def _slowdown(machine: Hardware, pair: Pair, rounds: Sequence[Round], role: str) -> float:
-    """Passes of a run over the same ones back to back, the median of their ratios."""
+    """Time of a run's passes over that of the same ones back to back."""
     model = pair.draft if role == "draft" else pair.target
     assert model is not None
     shape, tier = KVShape.of(model.config, pair.dtype), 0 if role == "draft" else 1
-    ratios = [
-        one.ms
-        / float(
-            machine.passes[role].at(one.tokens, one.kv_bytes / shape.layers / shape.token_bytes)
-        )
-        for done in rounds
-        for one in done.passes
-        if one.tier == tier
-    ]
-    return median(ratios) if ratios else 1.0
+    passes = [p for done in rounds for p in done.passes if p.tier == tier]
+    alone = sum(
+        float(machine.passes[role].at(p.tokens, p.kv_bytes / shape.layers / shape.token_bytes))
+        for p in passes
+    )
+    return sum(p.ms for p in passes) / alone if passes else 1.0
 
 
 def _passes(
