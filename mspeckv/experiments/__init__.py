@@ -6,7 +6,7 @@ what is there, `match_rows` puts it beside the published figures, `findings` say
 """
 
 from mspeckv.experiments.bench import Bench, Models
-from mspeckv.experiments.cliffs import cliff, tier2_rates
+from mspeckv.experiments.cliffs import cliff, largest_step, tier2_rates
 from mspeckv.experiments.definitions import (
     EXPERIMENTS,
     IDS,
@@ -57,6 +57,7 @@ __all__ = [
     "experiment",
     "findings",
     "grids",
+    "largest_step",
     "load_rows",
     "match_rows",
     "missing",

@@ -10,19 +10,17 @@ from mspeckv_widgets.course.answers import near, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.results import load_results
 
-from mspeckv.experiments import cliff, tier2_rates
+from mspeckv.experiments import largest_step, tier2_rates
 
 
 def check_cliff(found: Any) -> Verdict:
-    """The two neighbours between which tier 2's speed jumps under LRU."""
-    step = cliff(tier2_rates(load_results("B1").table, "mspeckv-lru"))
-    if step is None:
-        return Verdict(False, "these results have no cliff under LRU: run the sweep again")
+    """The two neighbours between which tier 2's speed rises most under LRU."""
+    low, high, ratio = largest_step(tier2_rates(load_results("B1").table, "mspeckv-lru"))
     if not isinstance(found, (list, tuple)) or len(found) != 2:
         return Verdict(False, f"two on-chip counts are asked for, this is {short(found)}")
-    if sorted(found) != [step[0], step[1]]:
-        return Verdict(False, "the steepest step between neighbours is elsewhere")
-    return Verdict(True, f"{step[2]:.2f} times as fast from one to the next.")
+    if sorted(found) != [low, high]:
+        return Verdict(False, "the largest step between neighbours is elsewhere")
+    return Verdict(True, f"{ratio:.2f} times as fast from one to the next.")
 
 
 def lru_hits(packed: int, places: int, passes: int) -> float:
