@@ -26,7 +26,10 @@ READ_CELLS = """() => Array.from(
   window.jupyterapp.shell.currentWidget.content.model.cells).map(cell => cell.toJSON())"""
 SHOW = """async name => {
   await window.jupyterapp.restored;
-  await window.jupyterapp.commands.execute("docmanager:open", { path: name });
+  const widget = await window.jupyterapp.commands.execute("docmanager:open", { path: name });
+  // JupyterLab's current notebook is the one that was clicked last, and here nobody clicks.
+  window.jupyterapp.shell.activateById(widget.id);
+  widget.node.focus();
 }"""
 CLOSE = """async () => {
   const widget = window.jupyterapp.shell.currentWidget;
