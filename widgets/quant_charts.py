@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 MARKS = {"keys": ("#D55E00", "circle"), "values": ("#0072B2", "diamond")}
 """Colour and marker of points where that tensor alone is packed."""
 
+NOWHERE: Floats = np.array([np.nan])
+"""In place of no points: plotly passes over an empty trace and loses axes that have no other."""
+
 _LOUDEST = 5
 
 
@@ -134,7 +137,7 @@ def asked_html(asked: list[Asked]) -> str:
 
 
 def build_figure() -> Any:
-    """Two heat maps, bars by channel, and points of error against acceptance; all empty."""
+    """Two heat maps, bars by channel, and points of error against acceptance, without data."""
     figure = go.FigureWidget(
         make_subplots(
             rows=3, cols=2, specs=[[{}, {}], [{"colspan": 2}, None], [{"colspan": 2}, None]],
@@ -163,7 +166,7 @@ def build_figure() -> Any:
 
 def _heat_map(place: float) -> Any:
     return go.Heatmap(
-        z=np.empty((0, 0)),
+        z=np.zeros((2, 2)),
         colorscale="Cividis",
         colorbar={"x": place, "y": 0.83, "len": 0.36, "thickness": 10, "tickfont": {"color": INK}},
         hovertemplate="token %{y}, channel %{x}: %{z:.3g}<extra></extra>",
@@ -172,7 +175,7 @@ def _heat_map(place: float) -> Any:
 
 def _channel_bars() -> Any:
     return go.Bar(
-        name="error by channel", showlegend=False,
+        x=NOWHERE, y=NOWHERE, name="error by channel", showlegend=False,
         marker={"color": "#E69F00", "pattern": {"shape": "/", "size": 4}},
         hovertemplate="channel %{x}: %{y:.3g}<extra></extra>",
     )  # fmt: skip
@@ -181,7 +184,7 @@ def _channel_bars() -> Any:
 def _answer_points(tensor: str) -> Any:
     colour, marker = MARKS[tensor]
     return go.Scatter(
-        mode="markers", name=f"{tensor} packed, the rest float",
+        x=NOWHERE, y=NOWHERE, mode="markers", name=f"{tensor} packed, the rest float",
         marker={"color": colour, "symbol": marker, "size": 10},
         hovertemplate="%{text}<br>error %{x:.2f} %, acceptance %{y:.3f}<extra></extra>",
     )  # fmt: skip

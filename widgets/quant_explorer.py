@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mspeckv_widgets.panel import panel
 from mspeckv_widgets.quant_charts import (
+    NOWHERE,
     Asked,
     Loss,
     asked_html,
@@ -186,8 +187,10 @@ class QuantExplorer:
         with self.figure.batch_update():
             for place, tensor in ((3, "keys"), (4, "values")):
                 points = [one for one in self.asked if one.tensor == tensor]
-                self.figure.data[place].x = np.array([100 * one.relative for one in points])
-                self.figure.data[place].y = np.array([one.acceptance for one in points])
+                errors = np.array([100 * one.relative for one in points])
+                shares = np.array([one.acceptance for one in points])
+                self.figure.data[place].x = errors if points else NOWHERE
+                self.figure.data[place].y = shares if points else NOWHERE
                 self.figure.data[place].text = [packing_name(one.packing) for one in points]
         self._answers.value = asked_html(self.asked)
 
