@@ -140,6 +140,10 @@ def whole_notebook(page: Page) -> Iterator[None]:
     assert size is not None
     height = int(page.evaluate(NOTEBOOK_HEIGHT)) + 160
     page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
+    # Running all cells has scrolled to the last one.
+    page.locator(".jp-WindowedPanel-outer").evaluate_all(
+        "panels => panels.forEach(panel => panel.scrollTo(0, 0))"
+    )
     page.wait_for_timeout(600)
     yield
     page.set_viewport_size(size)

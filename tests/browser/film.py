@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-WIDTH, COLOURS = 760, 96
+WIDTH, COLOURS = 760, 255
 PAUSE_MS = 350
 LAST_MS = 2500
 
@@ -48,8 +48,9 @@ class Film:
         """Write the GIF; what was filmed is sped up or slowed down to last ``seconds``."""
         height = max(frame.height for frame in self._frames)
         frames = [_padded(frame, height) for frame in self._frames]
-        # One palette for all, from the last frame, which has every colour in it.
-        palette = frames[-1].quantize(COLOURS, dither=Image.Dither.NONE)
+        # One palette for all, from the last frame, which has every colour in it, small areas too.
+        method = Image.Quantize.MAXCOVERAGE
+        palette = frames[-1].quantize(COLOURS, method, dither=Image.Dither.NONE)
         coded = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
         passed = [b - a for a, b in zip(self._times, self._times[1:], strict=False)]
         pace = (seconds * 1e3 - LAST_MS) / sum(passed)
