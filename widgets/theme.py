@@ -218,8 +218,8 @@ body[data-jp-theme-light="false"] .mskv-panel {{ color-scheme: dark; }}
 .mskv-table {{ border-collapse: collapse; font-size: 13px; line-height: 1.35; width: 100%;
   color: var(--mskv-ink); }}
 .mskv-panel table.mskv-table {{ table-layout: auto; margin: 0 0 6px; }}
-table.mskv-table th, table.mskv-table td {{ border-bottom: 1px solid var(--mskv-grid); padding: 2px 8px;
-  text-align: left; vertical-align: top; }}
+table.mskv-table th, table.mskv-table td {{ border-bottom: 1px solid var(--mskv-grid);
+  padding: 2px 8px; text-align: left; vertical-align: top; }}
 table.mskv-table td.num, table.mskv-table th.num {{ text-align: right;
   font-variant-numeric: tabular-nums; }}
 .mskv-table td.num {{ white-space: nowrap; }}
