@@ -1,6 +1,7 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
-# make test  set up what is missing, then run every check
+# make test  set up what is missing, then run every check but the next one
+# make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 #
 # PYTHON picks the interpreter (3.11 or newer), PORT the first port a server tries,
 # MSPECKV_CACHE the folder that keeps the model.
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 DONE := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab demo test lint types unit test-matrix hooks constraints clean
+.PHONY: help setup test-labs lab demo test lint types unit test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -50,7 +51,11 @@ demo: $(DONE)/installed $(DONE)/model
 
 # A browser test executes the labs, so their execution without one is left out.
 test: setup lint types
-	$(BIN)/python -m pytest -m "not no_browser"
+	$(BIN)/python -m pytest -m "not no_browser and not labs"
+
+# As long again as all other tests together.
+test-labs: setup
+	$(BIN)/python -m pytest -m labs
 
 lint: $(DONE)/installed
 	$(BIN)/ruff check

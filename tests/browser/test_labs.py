@@ -27,7 +27,7 @@ from .driver import (
 )
 from .lab_server import serve
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.labs, pytest.mark.slow]
 
 # A reading pause between the end of the cells and the last drawing.
 DRAWN_MS = 1200

@@ -134,7 +134,7 @@ def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
     settle(page, lambda: state(page) == "rehearsal", 60, "a run without the profiler")
     settle(page, lambda: state(page) == "done", 240, "the profiled run ends")
     tab = page.locator(".mskv-panel .widget-tab")
-    tab.locator(".js-plotly-plot").wait_for(timeout=60_000)
+    tab.locator(".js-plotly-plot").wait_for(timeout=180_000)
     bars = settle(page, lambda: page.evaluate(READ_BARS), 30, "the timeline is drawn")
     waits = [bar for bar in bars if bar["name"] == "kv/fetch"]
     passes = [bar for bar in bars if bar["name"].startswith("tier")]
