@@ -141,11 +141,11 @@ def _shares(trace: Any) -> tuple[float, float, float, float]:
     """Milliseconds by kind of kernel, and what is left of the profiled pass: Python, mostly."""
     sums: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():
-        if not event.key.startswith("aten::"):
+        if not event.key.startswith(("aten::", "mkldnn::")):
             continue
-        name = event.key.removeprefix("aten::")
+        name = event.key.split("::")[1]
         kind = "other"
-        if name in ("mm", "addmm", "bmm", "linear", "matmul"):
+        if name in ("mm", "addmm", "bmm", "linear", "matmul", "_linear_pointwise"):
             kind = "matmul"
         elif "attention" in name:
             kind = "attention"

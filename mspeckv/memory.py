@@ -31,7 +31,7 @@ class Prediction:
     """Bytes a run needs at its peak.
 
     Attributes:
-        weights: both models', shared tensors once.
+        weights: both models', shared tensors once, with a CPU's ordered copies of them.
         caches: every tier's, by place.
         workspace: activations of the prefill pass.
         runtime: the libraries' own.
@@ -80,7 +80,7 @@ def layer_widths(config: PretrainedConfig) -> tuple[int, int]:
 def predict(pair: Pair, config: RunConfig, prompt: int) -> Prediction:
     """What a run over ``prompt`` tokens needs."""
     return Prediction(
-        weights=pair.weight_bytes,
+        weights=pair.weight_bytes + pair.copy_bytes,
         caches=predict_sizes(config, pair, prompt),
         workspace=prefill_workspace(
             pair.target.config, pair.dtype.itemsize, prompt, pair.rank_count

@@ -32,6 +32,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.parallel import Ranks, together
 from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 from mspeckv.tensor_parallel import check_split, load_split, own_device, own_part, ranks_of
+from mspeckv.tiled import tile, tiled_bytes
 
 __all__ = [
     "LLAMA_2_7B",
@@ -121,6 +122,7 @@ class Pair:
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
+            tile(model)
         return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
 
     @property
@@ -190,6 +192,11 @@ class Pair:
             part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts
         }
         return sum(storages.values())
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of the ordered copies of weights that a CPU multiplies by (`mspeckv.tiled`)."""
+        return tiled_bytes(*([self.target] + ([self.draft] if self.draft is not None else [])))
 
     @property
     def _config(self) -> PretrainedConfig:

@@ -14,6 +14,7 @@ from mspeckv.profiling.result import REST
 from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.profiling.spans import nest, read_trace, tier_totals
 from mspeckv.ranges import active, span
+from mspeckv.tiled import PRODUCT
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -101,7 +102,7 @@ def test_a_folder_for_tensorboard_holds_a_trace(taken: Profile, tmp_path: Path) 
 def test_operators_and_memory(taken: Profile) -> None:
     top = taken.top_ops(2)
     assert top[0].self_ms >= top[-1].self_ms > 0
-    assert any(row.op in ("aten::mm", "aten::addmm") for row in top)
+    assert any(row.op in ("aten::mm", "aten::addmm", PRODUCT) for row in top)
     assert all(row.tier == 2 for row in top)
     assert len(taken.memory) > 100
     assert max(held for _, held in taken.memory) > 1e6

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from mspeckv import KVPolicy, Sampling, profile
+from mspeckv.tiled import PRODUCT
 from tests.browser.lab_server import free_port
 from tests.random_models import random_pair, random_prompt
 
@@ -42,7 +43,7 @@ def test_an_exported_folder_is_served(tmp_path: Path) -> None:
             query = f"run={run}&worker=mspeckv&span=1"
             shown = ask(f"{address}/operation/table?{query}&group_by=Operation", server)
             operators = {row["name"] for row in shown["data"]}
-            assert operators & {"aten::mm", "aten::addmm"}
+            assert operators & {"aten::mm", "aten::addmm", PRODUCT}
             assert "tier2/verify" in json.dumps(ask(f"{address}/trace?{query}", server))
         finally:
             server.terminate()

@@ -18,6 +18,7 @@ from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.ranges import span
+from mspeckv.tiled import tiled
 
 UNBOUNDED = 2**31
 
@@ -111,7 +112,7 @@ class ModelReader:
         positions = torch.arange(position, position + len(tokens), device=device)[None]
         head = self.shortlist.applied() if self.shortlist else nullcontext()
         name = span(f"tier{self.tier}/{step}")
-        with name, reading(self.model, self._watch), head:
+        with name, reading(self.model, self._watch), tiled(self.model), head:
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,

@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from mspeckv.tensor_parallel import whole
+from mspeckv.tiled import TiledWeight, can_tile
 
 
 def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tensor:
@@ -46,18 +47,21 @@ class Shortlist:
         self.weight = whole(self.head.weight)[self.tokens].clone()
         bias = getattr(self.head, "bias", None)
         self.bias = None if bias is None else whole(bias)[self.tokens].clone()
+        can = can_tile(self.weight)
+        self.tiled = TiledWeight(self.weight, self.bias) if can else None
 
     @property
     def bytes(self) -> int:
         """Bytes allocated for the head's chosen rows."""
-        return int(self.weight.untyped_storage().nbytes())
+        copy = self.tiled.bytes if self.tiled is not None else 0
+        return int(self.weight.untyped_storage().nbytes()) + copy
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model's head is the short one; whatever the model does to logits stays."""
         # A split head has a forward of its own; else the class's shows once ours is gone.
         own = vars(self.head).get("forward")
-        self.head.forward = lambda hidden: linear(hidden, self.weight, self.bias)
+        self.head.forward = self.tiled or (lambda hidden: linear(hidden, self.weight, self.bias))
         try:
             yield
         finally:

@@ -201,9 +201,11 @@ def _unpack(packed: torch.Tensor, width: int, out: torch.Tensor) -> None:
     if width == 8:
         out.copy_(packed)
         return
-    top = 2**width - 1
-    for index, plane in enumerate(out.unflatten(2, (8 // width, -1)).unbind(2)):
-        plane.copy_((packed >> (index * width)) & top)
+    planes = out.unflatten(2, (8 // width, -1)).unbind(2)
+    for index, plane in enumerate(planes):
+        codes = packed >> (index * width) if index else packed
+        # above the last plane there is nothing to clear
+        plane.copy_(codes & (2**width - 1) if index < len(planes) - 1 else codes)
 
 
 def _half_down(x: torch.Tensor) -> torch.Tensor:

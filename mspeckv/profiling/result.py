@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from mspeckv.config import refuse
 from mspeckv.events import Round, RunSummary
 from mspeckv.profiling.spans import Span, spans_of, tier_totals
+from mspeckv.tiled import PRODUCT
 
 REST = "not attributed"
 TRACE = "trace.json"
@@ -278,7 +280,7 @@ def read_events(
     ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     gflop: dict[tuple[int | None, str], float] = defaultdict(float)
     for event in listed:
-        if not event.name.startswith("aten::"):
+        if not event.name.startswith(("aten::", "mkldnn::")):
             continue
         inside = _innermost(spans, starts, event.time_range.start)
         tier = inside.tier if inside is not None else None
@@ -286,13 +288,22 @@ def read_events(
         found[0] += 1
         found[1] += event.self_cpu_time_total / 1e3
         found[2] += event.self_device_time_total / 1e3
-        if inside is not None and event.flops:
-            gflop[tier, inside.name] += event.flops / 1e9
+        if inside is not None:
+            gflop[tier, inside.name] += _operations(event) / 1e9
     rows = tuple(
         OpRow(tier, name, int(calls), own, device)
         for (tier, name), (calls, own, device) in ops.items()
     )
     return spans, rows, dict(gflop)
+
+
+def _operations(event: Any) -> float:
+    """Multiplications and additions of one operator, of those that are counted."""
+    if event.name == PRODUCT:
+        # the profiler has a formula for torch's own products only
+        rows, weight = event.input_shapes[:2]
+        return 2.0 * float(prod(rows) * weight[0])
+    return float(event.flops or 0)
 
 
 def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) -> Span | None:
