@@ -27,7 +27,8 @@ def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tens
     prompt does not hold a lower id is a commoner token.
     """
     own = [token for token, _ in Counter(prompt).most_common(size)]
-    rest = (token for token in range(vocab) if token not in set(own))
+    held = set(own)
+    rest = (token for token in range(vocab) if token not in held)
     chosen = own + [token for token, _ in zip(rest, range(size - len(own)), strict=False)]
     return torch.tensor(sorted(chosen))
 

@@ -26,7 +26,7 @@ from mspeckv.config import (
 Axis = Literal["prefill", "resident", "on_chip", "new_tokens"]
 
 SHORT_LIST = 8192
-"""Tokens that an adaptive variant's draft scores."""
+"""Tokens that the draft scores on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,18 @@ CLASSROOM = Preset(
     # a sixteenth of 256 would be two or three rounds: too few for an average
     new_tokens=64,
     # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
-    # tokens that were chosen once soon miss what matters, so the choice is this project's default
-    speculation=Speculation(gamma=8, draft_gamma=3, budget=256, chunk=8, refresh=8),
+    # tokens that were chosen once soon miss what matters, so the choice is this project's default.
+    # On a CPU a draft's head over all words costs more than its layers, and a guess that the draft
+    # doubts is seldom kept: a short list and a threshold, for every method that has a draft
+    speculation=Speculation(
+        gamma=8,
+        draft_gamma=3,
+        budget=256,
+        chunk=8,
+        refresh=8,
+        draft_vocab=SHORT_LIST,
+        draft_threshold=0.3,
+    ),
     link=Link("origin"),
 )
 
@@ -99,7 +109,7 @@ class Variant:
         residency: who gets the ``resident`` places.
         whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
         adaptive: ``"auto"`` lengths and a short list for the draft's head, instead of the
-            preset's speculation.
+            preset's lengths.
     """
 
     method: str
@@ -122,8 +132,9 @@ class Variant:
         speculation = preset.speculation
         if self.adaptive:
             speculation = replace(
-                speculation, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST
-            )
+                speculation, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST,
+                draft_threshold=0.0,
+            )  # fmt: skip
         return RunConfig(
             self.method, preset.new_tokens, self.policy(preset), speculation,
             preset.sampling, preset.link,
