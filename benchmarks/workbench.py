@@ -11,7 +11,8 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
-from mspeckv.decoding.adaptive import Adaptive, Planner
+from mspeckv.decoding.adaptive import Adaptive
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.methods import build_tiers

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from mspeckv.ranges import span
+
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` in host memory; waits until it has been computed and copied."""
@@ -16,7 +18,8 @@ def to_host(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     out = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     out.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).record_event().synchronize()
+    with span("wait"):
+        torch.cuda.current_stream(tensor.device).record_event().synchronize()
     return out
 
 

@@ -19,6 +19,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.kv.layers import KV, PlacedLayer
+from mspeckv.ranges import span
 
 Cut = Callable[[Callable[[], None]], None]
 """Called with what the host must do at this point of a pass, each time it is run."""
@@ -59,7 +60,8 @@ class StaticInputs:
     def fill(self, tokens: list[int], position: int, slot: int, tail: int, watched: int) -> None:
         """Send the pass's tokens, and where the first of them belongs."""
         if self._sent is not None:
-            self._sent.synchronize()
+            with span("wait"):
+                self._sent.synchronize()
         count, width = len(tokens), self.width
         rows = [tokens + tokens[-1:] * (width - count)]
         rows += [list(range(at, at + width)) for at in (position, slot, tail, watched)]

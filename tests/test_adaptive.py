@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
-from mspeckv.decoding.adaptive import PassCost, Planner, expected_tokens
+from mspeckv.decoding.lengths import PassCost, Planner, expected_tokens
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mspeckv import console, doctor, launch
-from mspeckv.cli import build_parser, main, run_config
+from mspeckv.arguments import run_config
+from mspeckv.cli import build_parser, main
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.models import Pair
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Sampling, Speculation, generate, retrieval
-from mspeckv.cli import build_parser, run_config
+from mspeckv.arguments import run_config
+from mspeckv.cli import build_parser
 from mspeckv.decoding import workspace
 from mspeckv.graphs import Direct
 from mspeckv.kv.plan import ChunkPlan

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mspeckv import Pair
 from mspeckv.decoding.shortlist import Shortlist
-from mspeckv.profiling.result import _operations
+from mspeckv.profiling.reading import operations
 from mspeckv.tiled import PRODUCT, TiledWeight, can_tile, tile, tiled, tiled_bytes
 from tests.conftest import build_llama
 
@@ -111,4 +111,4 @@ def test_its_operations_are_counted() -> None:
     with profile(activities=[ProfilerActivity.CPU], with_flops=True) as seen:
         product(torch.randn(2, 3, 4))
     (event,) = [event for event in seen.events() if event.name == PRODUCT]
-    assert _operations(event) == 2 * 6 * 4 * 5
+    assert operations(event) == 2 * 6 * 4 * 5

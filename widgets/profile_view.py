@@ -26,7 +26,10 @@ STEPS: dict[str, tuple[str, str]] = {
     "retrieval/score": ("#F0E442", "\\"),
     "retrieval/gather": ("#F0E442", "+"),
     "sample": ("#808080", "-"),
+    "settle": ("#44AA99", "|"),
+    "plan": ("#AA4499", "/"),
     "record": ("#999933", "|"),
+    "wait": ("#DDCC77", "."),
     "not attributed": ("#BBBBBB", ""),
 }
 """Colour and pattern of each step."""

@@ -96,16 +96,20 @@ def footprint(
         )
         kept = chosen * lengths["chunk"] + rest
         retrieval = kv.layers * (2 * (kept + grown) + chunks) * kv.token_bytes // 2
-    weights = shape.own_params * size
-    if draft is not None:
-        weights += draft.own_params * size
-        if setting.method != "autoregressive" and guess.tier0 == "draft":
-            slack: Any = WINDOW_SLACK + lengths["gamma"] + lengths["draft_gamma"]
-            sinks: Any = lengths["sinks"]
-            window: Any = lengths["window"]
-            slots = streaming_slots(sinks, window, slack)
-            head = lengths["draft_vocab"] * draft.hidden * size
-            streaming = draft.layers * slots * draft.kv(machine.torch_dtype).token_bytes + head
+    # as mspeckv.tiled
+    copied = machine.kind == "cpu" and machine.torch_dtype == torch.float32
+    weights = sum(
+        (model.own_params + (model.product_params if copied else 0)) * size
+        for model in (shape, draft)
+        if model is not None
+    )
+    if draft is not None and setting.method != "autoregressive" and guess.tier0 == "draft":
+        slack: Any = WINDOW_SLACK + lengths["gamma"] + lengths["draft_gamma"]
+        sinks: Any = lengths["sinks"]
+        window: Any = lengths["window"]
+        slots = streaming_slots(sinks, window, slack)
+        head = lengths["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
+        streaming = draft.layers * slots * draft.kv(machine.torch_dtype).token_bytes + head
     return Footprint(
         weights=nothing + weights,
         **{name: sizes[name] for name in ("on_chip", "resident", "tail", "slots", "scratch")},

@@ -80,6 +80,13 @@ class ModelShape:
         """Query heads per KV head."""
         return self.heads // self.kv_heads
 
+    @property
+    def product_params(self) -> int:
+        """Weights of linear products, this model's own: without norms and the embedding."""
+        layers = self.layers * self.layer_params
+        has_head = self.own_params > layers + self.hidden
+        return layers - 2 * self.layers * self.hidden + (self.head_params if has_head else 0)
+
     def kv(self, dtype: torch.dtype) -> KVShape:
         """Its KV cache."""
         return KVShape(self.layers, self.kv_heads, self.head_dim, dtype)

@@ -1,251 +1,17 @@
-"""Lengths chosen while decoding: what measured costs and acceptance favour, round by round.
-
-A round that proposes gamma tokens, the k-th kept with probability a_k once all before it are,
-settles
-
-    E(a, gamma) = 1 + a_1 + a_1 a_2 + ... + a_1 a_2 ... a_gamma
-
-tokens. (Leviathan et al., arXiv 2211.17192, equation 1, has one a for all; but guesses hold in
-runs, the more so the more text is copied.) With c_t(n) the measured time of a pass of tier t over
-n tokens, the time per token of a round is
-
-    nothing guessed      c_2(1)
-    tier i proposes      (gamma c_i(1) + c_2(gamma + 1)) / E(a_i2, gamma)
-    0 proposes to 1      (gamma k + c_2(gamma + 1)) / E(a_12, gamma)
-                         with k = (d c_0(1) + c_1(d + 1)) / E(a_01, d), one token of tier 1
-
-and the planner takes the least. Its choice depends on the past alone, never on the tokens a round
-is about to draw, so every round stays exact.
-"""
+"""A round whose nesting and lengths are chosen as it begins."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mspeckv.config import Speculation
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Emission, Level, nest_over
-from mspeckv.decoding.lookup import LONGEST, Lookup
+from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.events import Guess, Pass, Plan
-
-_FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
-"""The round before anything was measured."""
-_FADE = 0.93
-"""What a round's observations weigh one round later: half after ten."""
-_SLOPE = 0.05
-"""Cost of one more token in a pass over the cost of the first, before it was measured."""
-_LINE_WEIGHT = 0.5
-"""Passes of the same length that the line counts for."""
-_DRAFT_SHARE = 0.25
-"""Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
-_PRIOR_WEIGHT = 1.5
-"""Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
-_PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
-_PLACES = 4
-"""Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
-_Test = tuple[int, int, int, int]
-"""Proposing tier, verifying tier, what a lookup's match says, place of the guess."""
-
-
-def expected_tokens(rates: Sequence[float], gamma: int) -> float:
-    """Tokens that a round with ``gamma`` guesses settles on average, the verifier's included.
-
-    Args:
-        rates: a_1, a_2, ...; the last one stands for all further places.
-        gamma: guesses.
-    """
-    settled = survival = 1.0
-    for place in range(gamma):
-        survival *= rates[min(place, len(rates) - 1)]
-        settled += survival
-    return settled
-
-
-class PassCost:
-    """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
-
-    Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
-    passes count beside the line as soon as there are any. Older passes fade.
-    """
-
-    def __init__(self) -> None:
-        self._sums = [0.0] * 5
-        self._own: dict[int, tuple[float, float]] = {}
-
-    @property
-    def known(self) -> bool:
-        """Whether any pass was seen."""
-        return self._sums[0] > 0
-
-    def see(self, tokens: int, ms: float) -> None:
-        """Add one pass."""
-        new = 1.0, tokens, tokens * tokens, ms, tokens * ms
-        self._sums = [_FADE * old + part for old, part in zip(self._sums, new, strict=True)]
-        weight, total = self._own.get(tokens, (0.0, 0.0))
-        self._own[tokens] = _FADE * weight + 1, _FADE * total + ms
-
-    def __call__(self, tokens: int) -> float:
-        """Milliseconds expected of a pass over ``tokens``."""
-        weight, total = self._own.get(tokens, (0.0, 0.0))
-        return (total + _LINE_WEIGHT * self._line(tokens)) / (weight + _LINE_WEIGHT)
-
-    def _line(self, tokens: int) -> float:
-        weight, n, nn, t, nt = self._sums
-        # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
-        level = t / (weight + _SLOPE * n)
-        for at in (1.0, 9.0):
-            prior = level * (1 + _SLOPE * at)
-            weight, n, nn, t, nt = weight + 1, n + at, nn + at * at, t + prior, nt + at * prior
-        slope = max(0.0, (weight * nt - n * t) / (weight * nn - n * n))
-        return (t - slope * n) / weight + slope * tokens
-
-
-def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
-    """What acceptance is counted by.
-
-    How much matched tells first guesses apart. For further ones it matters only whether the match
-    was as long as matches get: then text is being copied, else it was met by chance.
-    """
-    place = min(place, _PLACES - 1)
-    if tier > 0:
-        return tier, verifier, 0, place
-    return tier, verifier, match if place == 0 else match // LONGEST, place
-
-
-class Planner:
-    """Chooses the lengths of the next round.
-
-    Args:
-        speculation: which lengths are free, and the values of those that are not.
-        has_draft: whether there is a tier 0.
-        has_middle: whether there is a tier 1.
-        free_draft: whether tier 0 guesses without a pass.
-    """
-
-    def __init__(
-        self, speculation: Speculation, has_draft: bool, has_middle: bool, free_draft: bool
-    ) -> None:
-        self.speculation = speculation
-        self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
-        self.costs: dict[int, PassCost] = defaultdict(PassCost)
-        self._kept: dict[_Test, float] = defaultdict(float)
-        self._tested: dict[_Test, float] = defaultdict(float)
-
-    def learn(self, passes: Iterable[Pass], guesses: Iterable[Guess], match: int) -> None:
-        """Take in one round: pass times, and how far each guess went.
-
-        Args:
-            passes: the round's passes.
-            guesses: what was guessed in it, and kept.
-            match: the key of tier 0's guesses, as in `choose`.
-        """
-        for one in passes:
-            self.costs[one.tier].see(one.tokens, one.ms)
-        for counts in (self._kept, self._tested):
-            for test in counts:
-                counts[test] *= _FADE
-        for guess in guesses:
-            for place in range(min(guess.accepted + 1, len(guess.tokens))):
-                test = _test(guess.tier, guess.verifier, match, place)
-                self._tested[test] += 1
-                self._kept[test] += place < guess.accepted
-
-    def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
-        """For each place of a guess, the probability that it is kept if all before it were.
-
-        A place of which little is known is taken to be like the one before it.
-        """
-        rate, out = self._prior(tier, verifier, match), []
-        for place in range(_PLACES):
-            test = _test(tier, verifier, match, place)
-            known = _PRIOR_WEIGHT + self._tested[test]
-            rate = (_PRIOR_WEIGHT * rate + self._kept[test]) / known
-            out.append(rate)
-        return out
-
-    def cost(self, tier: int, tokens: int) -> float:
-        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
-        if tier == 0 and self.free_draft:
-            return 0.0
-        if self.costs[tier].known:
-            return self.costs[tier](tokens)
-        if tier == 0:
-            return _DRAFT_SHARE * self.cost(2, 1)
-        other = self.costs[3 - tier]
-        return other(tokens) if other.known else 1 + _SLOPE * tokens
-
-    def choose(self, room: int, match: int = 0) -> Plan:
-        """The lengths with the least expected time per token.
-
-        Args:
-            room: most tokens that may be guessed now.
-            match: for lookup, the tokens that match (0: it has nothing to say); tells apart
-                guesses of different worth.
-        """
-        guesses = self.has_draft and not (self.free_draft and match == 0)
-        if not self.costs[2].known and room > 0:
-            first = self._first(room, guesses)
-            if first is not None:
-                return first
-        return min(self._plans(room, guesses), key=lambda plan: self.time_per_token(plan, match))
-
-    def time_per_token(self, plan: Plan, match: int = 0) -> float:
-        """Expected milliseconds per settled token."""
-        top = self.cost(2, plan.gamma + 1)
-        if plan.path == (2,):
-            return top
-        if plan.path == (0, 1, 2):
-            inner = plan.draft_gamma * self.cost(0, 1) + self.cost(1, plan.draft_gamma + 1)
-            token = inner / expected_tokens(self.rates(0, 1, match), plan.draft_gamma)
-        else:
-            token = self.cost(plan.path[0], 1)
-        settled = expected_tokens(self.rates(plan.path[-2], 2, match), plan.gamma)
-        return (plan.gamma * token + top) / settled
-
-    def _plans(self, room: int, guesses: bool) -> Iterator[Plan]:
-        """Every round that the settings leave open."""
-        yield Plan((2,), 0, 0)
-        free = self.speculation.gamma == "auto"
-        longest = min(self.speculation.longest_gamma, room)
-        inner = self.speculation.longest_draft_gamma
-        for gamma in range(1 if free else longest, longest + 1):
-            if gamma < 1:
-                continue
-            if guesses:
-                yield Plan((0, 2), gamma, 0)
-            if self.has_middle:
-                yield Plan((1, 2), gamma, 0)
-            if guesses and self.has_middle:
-                least = 1 if self.speculation.draft_gamma == "auto" else inner
-                for draft_gamma in range(least, inner + 1):
-                    yield Plan((0, 1, 2), gamma, draft_gamma)
-
-    def _first(self, room: int, guesses: bool) -> Plan | None:
-        """A short round through every tier there is: it measures them all."""
-        path = (*((0,) if guesses else ()), *((1,) if self.has_middle else ()), 2)
-        if len(path) == 1 or (self.free_draft and not self.has_middle):
-            return None
-        gamma, draft_gamma = self.speculation.gamma, self.speculation.draft_gamma
-        return Plan(
-            path,
-            min(room, _FIRST_GAMMA if isinstance(gamma, str) else gamma),
-            0 if len(path) < 3
-            else _FIRST_DRAFT_GAMMA if isinstance(draft_gamma, str) else draft_gamma,
-        )  # fmt: skip
-
-    def _prior(self, tier: int, verifier: int, match: int) -> float:
-        if tier == 1:
-            return _PRIOR_MIDDLE
-        if match:
-            return 0.05 + 0.9 * match / LONGEST
-        if verifier == 2 and self.has_middle:
-            # What tier 1 keeps of the draft, and tier 2 of tier 1.
-            return self.rates(0, 1)[0] * self.rates(1, 2)[0]
-        return _PRIOR_DRAFT
+from mspeckv.events import Plan
+from mspeckv.ranges import span
 
 
 @dataclass
@@ -277,11 +43,17 @@ class Adaptive:
 
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Choose lengths, run that round, learn from it."""
-        match = self.guesser.match(prefix)[0] if isinstance(self.guesser, Lookup) else 0
-        self.plan = self.planner.choose(min(limit - 1, self.top.room(len(prefix))), match)
+        with span("plan"):
+            match = self.guesser.match(prefix)[0] if isinstance(self.guesser, Lookup) else 0
+            self.plan = self.planner.choose(min(limit - 1, self.top.room(len(prefix))), match)
         emission = self._nest(self.plan).round(prefix, limit)
-        self.settle(len(prefix) + len(emission.tokens) - 1)
-        self.planner.learn(*self.recorder.so_far(), match)
+        with span("settle"):
+            self.settle(len(prefix) + len(emission.tokens) - 1)
+        # on a GPU, what was measured is known once the device has come by
+        with span("record"):
+            seen = self.recorder.so_far()
+        with span("plan"):
+            self.planner.learn(*seen, match)
         return emission
 
     def settle(self, length: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from mspeckv.config import Sampling, Speculation
-from mspeckv.decoding.adaptive import Planner
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Plan

@@ -19,6 +19,7 @@ from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Guess
+from mspeckv.ranges import span
 
 
 @dataclass
@@ -118,18 +119,23 @@ class Speculate:
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Guess, verify, keep what stands and add the verifier's own next token."""
         count = min(self.gamma, limit - 1, self.verifier.room(len(prefix)))
-        guess = self._guess(prefix, count)
-        logits = self.verifier.read(prefix + guess.tokens, rows=len(guess.tokens) + 1)
-        target = self.sampler.distribution(logits, prefix + guess.tokens)
-        proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
-        accepted, token = self.sampler.verify(target, proposal, guess.tokens)
+        # one copy per round: prompts are long, and copying one takes as long as a small pass
+        text = list(prefix)
+        guess = self._guess(text, count)
+        logits = self.verifier.read(text, rows=len(guess.tokens) + 1)
+        with span("sample"):
+            target = self.sampler.distribution(logits, text)
+            proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
+            accepted, token = self.sampler.verify(target, proposal, guess.tokens)
+            distributions = list(target[: accepted + 1].unbind(0))
         self.recorder.tested(
             Guess(self.proposer.tier, self.tier, tuple(guess.tokens), accepted, token)
         )
-        self.settle(len(prefix) + accepted)
+        with span("settle"):
+            self.settle(len(prefix) + accepted)
         return Emission(
             [*guess.tokens[:accepted], token],
-            list(target[: accepted + 1].unbind(0)),
+            distributions,
             [*guess.settled_by[:accepted], self.tier],
         )
 
@@ -138,12 +144,16 @@ class Speculate:
         self.verifier.settle(length)
         self.proposer.settle(length)
 
-    def _guess(self, prefix: list[int], count: int) -> Emission:
-        """Rounds of the proposer until it has ``count`` tokens, or would rather stop."""
+    def _guess(self, text: list[int], count: int) -> Emission:
+        """Rounds of the proposer until it has ``count`` tokens, or would rather stop.
+
+        What it guesses is appended to ``text``.
+        """
         guess = Emission()
         while len(guess.tokens) < count and not guess.last:
-            left = count - len(guess.tokens)
-            guess.extend(self.proposer.round(prefix + guess.tokens, left))
+            more = self.proposer.round(text, count - len(guess.tokens))
+            text += more.tokens
+            guess.extend(more)
         return guess
 
 

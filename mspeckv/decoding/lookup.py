@@ -48,10 +48,10 @@ class Lookup:
         if not length:
             return Emission(last=True)
         # A match may run into its own end: then the text repeats with that period.
-        text = list(prefix)
-        for offset in range(limit):
-            text.append(text[place + offset])
-        tokens = text[len(prefix) :]
+        tokens = prefix[place : place + limit]
+        period = len(tokens)
+        while len(tokens) < limit:
+            tokens.append(tokens[len(tokens) - period])
         index = to_device(tokens, self.like.device)[:, None]
         rows = self.like.new_zeros(limit, self.vocab).scatter_(1, index, 1.0)
         return Emission(tokens, list(rows.unbind(0)), [self.tier] * limit)

@@ -16,9 +16,10 @@ import psutil
 import torch
 
 from mspeckv.decoding.reader import ModelReader
+from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
-from mspeckv.kv.layers import BlockLayer, PlacedLayer
+from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache

@@ -106,26 +106,31 @@ class ModelReader:
     def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
         """One pass over ``tokens`` at positions from ``position`` on."""
         self.recorder.check()
-        start = self.recorder.mark()
+        with span(f"tier{self.tier}/{step}"):
+            start = self.recorder.mark()
+            logits = self._logits(tokens, position, rows)
+            lookups = (0, 0)
+            if isinstance(self.cache, FullCache) and step != "prefill":
+                lookups = self.cache.lookups()
+            read = self.cache.read_bytes()
+            self.recorder.passed(self.tier, step, len(tokens), read, start, lookups)
+        return logits
+
+    def _logits(self, tokens: list[int], position: int, rows: int) -> torch.Tensor:
+        """Logits ``[rows, V]`` of the last of ``tokens``."""
         device = self.model.device
         ids = to_device([tokens], device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
         head = self.shortlist.applied() if self.shortlist else nullcontext()
-        name = span(f"tier{self.tier}/{step}")
-        with name, reading(self.model, self._watch), tiled(self.model), head:
+        with reading(self.model, self._watch), tiled(self.model), head:
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
                 past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=rows,
-            ).logits
-        lookups = (0, 0)
-        if isinstance(self.cache, FullCache) and step != "prefill":
-            lookups = self.cache.lookups()
-        rows_out = self.shortlist.widen(logits[0]) if self.shortlist else logits[0]
-        self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups)
-        return rows_out
+            ).logits[0]
+        return self.shortlist.widen(logits) if self.shortlist else logits
 
     def _watch(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor

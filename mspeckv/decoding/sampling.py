@@ -89,6 +89,12 @@ class Sampler:
         Returns:
             How many were accepted, and the token that follows them.
         """
+        with span("sample"):
+            return self._verify(target, proposal, tokens)
+
+    def _verify(
+        self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
+    ) -> tuple[int, int]:
         if tokens:
             index = to_device(tokens, target.device)[:, None]
             both = torch.stack(

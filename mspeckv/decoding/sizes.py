@@ -9,6 +9,7 @@ from mspeckv.kv.plan import CacheSizes, full_sizes, retrieval_bytes, streaming_b
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.models import Pair
+from mspeckv.tiled import can_tile
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
@@ -83,6 +84,7 @@ def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
         slots = streaming_slots(speculation.sinks, speculation.window, sizes.slack)
         draft_shape = KVShape.of(pair.draft.config, pair.dtype)
         head = pair.draft.get_output_embeddings().weight
-        short = speculation.draft_vocab * head.shape[1] * head.element_size()
+        copies = 2 if can_tile(head) else 1
+        short = speculation.draft_vocab * head.shape[1] * head.element_size() * copies
         out = replace(out, streaming=streaming_bytes(draft_shape, slots) + short)
     return out

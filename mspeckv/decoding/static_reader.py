@@ -71,6 +71,13 @@ class StaticReader(ModelReader):
         if step == "prefill" or len(tokens) > LONGEST or width < len(tokens):
             return super()._forward(tokens, position, step, rows)
         self.recorder.check()
+        with span(f"tier{self.tier}/{step}"):
+            return self._static(tokens, position, step, rows, width)
+
+    def _static(
+        self, tokens: list[int], position: int, step: Step, rows: int, width: int
+    ) -> torch.Tensor:
+        """A pass that reads ``width`` tokens, of which the first are ``tokens``."""
         start = self.recorder.mark()
         inputs = self._inputs.get(width)
         if inputs is None:
@@ -83,8 +90,7 @@ class StaticReader(ModelReader):
         tail = first - max(layer.tail_start for layer in self.cache.layers)
         inputs.fill(tokens, position, first, tail, watched)
         key = self.tier, width, due, self._settled
-        with span(f"tier{self.tier}/{step}"):
-            logits = self.runner.run(key, partial(self._body, inputs, due))
+        logits = self.runner.run(key, partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = layer.filled + len(tokens)
         lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)

@@ -14,13 +14,13 @@ from mspeckv.experiments.definitions import (
     VARIANTS,
     Cell,
     Experiment,
-    Preset,
     Trial,
     Variant,
     experiment,
 )
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
+from mspeckv.experiments.presets import Preset
 from mspeckv.experiments.published import Published, published
 from mspeckv.experiments.report import Report, write_report
 from mspeckv.experiments.report_tables import Grid, grids, speedup_summary

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import mspeckv
-from mspeckv.config import refuse
+from mspeckv.config import RunConfig, refuse
 from mspeckv.decoding.engine import stream
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.run import measured_step_seconds, versions
 from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
-from mspeckv.experiments.definitions import Experiment, Preset, Trial
+from mspeckv.experiments.definitions import Experiment, Trial
+from mspeckv.experiments.presets import Preset
 from mspeckv.experiments.row import Row, hardware, kv_read_per_token, link_bytes_per_token
 from mspeckv.experiments.setup import Setup
 from mspeckv.models import DEFAULT, Pair, load_pair
@@ -126,10 +127,17 @@ class Bench:
             return failed_row(trial, error, self.hardware, began)
         return None if summary.cancelled else self._row(trial, began, summary, rounds)
 
+    def _config(self, trial: Trial) -> RunConfig:
+        """The trial's run; a short list as long as this vocabulary would be no list."""
+        config = trial.config
+        if config.speculation.draft_vocab < self.pair.vocab_size:
+            return config
+        return replace(config, speculation=replace(config.speculation, draft_vocab=0))
+
     def _measure(
         self, trial: Trial, cancel: threading.Event | None
     ) -> tuple[RunSummary, list[Round]]:
-        config = trial.config
+        config = self._config(trial)
         events = list(
             stream(
                 self.pair, self._prompt(trial), method=config.method,
@@ -146,7 +154,7 @@ class Bench:
         """A few rounds that do not count: on a CPU once, on a GPU for every trial's graphs."""
         if self._warm and self.pair.device.type == "cpu":
             return
-        config = trial.config
+        config = self._config(trial)
         events = stream(
             self.pair, self._prompt(trial), method=config.method, new_tokens=config.new_tokens,
             policy=config.policy, speculation=config.speculation, sampling=config.sampling,

@@ -6,7 +6,8 @@ import torch
 from transformers.cache_utils import Cache
 
 from mspeckv.config import KVPolicy
-from mspeckv.kv.layers import BlockLayer, Buffer, FloatLayer, Store
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import Buffer, FloatLayer
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.offload import NibbleLayer, OffloadedLayer, Pipeline

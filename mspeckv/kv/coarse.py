@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.cache import FullCache
-from mspeckv.kv.layers import KV, BlockLayer, Buffer, FloatLayer, PlacedLayer
+from mspeckv.kv.layers import KV, Buffer, FloatLayer, PlacedLayer
 
 
 class CoarseLayer(PlacedLayer):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from mspeckv.events import Purpose
-from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import KV, Buffer
 from mspeckv.kv.link import KVLink
 from mspeckv.ranges import span
 

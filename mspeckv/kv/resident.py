@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from mspeckv.events import Purpose
-from mspeckv.kv.layers import KV, BlockLayer, Buffer, Store
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import KV, Buffer
 
 
 class ResidentLayer(BlockLayer):

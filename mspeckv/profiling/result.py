@@ -6,19 +6,16 @@ import csv
 import gzip
 import shutil
 import time
-from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 from mspeckv.config import refuse
 from mspeckv.events import Round, RunSummary
-from mspeckv.profiling.spans import Span, spans_of, tier_totals
-from mspeckv.tiled import PRODUCT
+from mspeckv.profiling.spans import Span, tier_totals
 
 REST = "not attributed"
 TRACE = "trace.json"
@@ -35,6 +32,7 @@ class StepRow:
         total_ms: from entering to leaving (measured).
         self_ms: without the ranges inside it; these add up to the wall time.
         share: ``self_ms`` of the wall time.
+        device_ms: on a GPU, from the first to the last kernel of each range (measured); else 0.
         gflop: 1e9 floating-point operations, as far as the profiler counts them.
         bytes: for a pass, KV that it read; for ``kv/fetch`` and ``kv/flush``, what crossed the
             link, from the ledger (counted).
@@ -47,6 +45,7 @@ class StepRow:
     total_ms: float
     self_ms: float
     share: float
+    device_ms: float
     gflop: float
     bytes: int
     gbps: float
@@ -132,7 +131,7 @@ class Profile:
         rows = [self._row(*key, groups[key]) for key in order]
         rest = self.wall_ms - sum(row.self_ms for row in rows)
         share = rest / self.wall_ms
-        return (*rows, StepRow(None, REST, len(self.rounds), rest, rest, share, 0.0, 0, 0.0))
+        return (*rows, StepRow(None, REST, len(self.rounds), rest, rest, share, 0.0, 0.0, 0, 0.0))
 
     def _row(self, tier: int | None, step: str, spans: Sequence[Span]) -> StepRow:
         total = sum(span.total_us for span in spans) / 1e3
@@ -145,6 +144,7 @@ class Profile:
             total,
             own,
             own / self.wall_ms,
+            sum(span.device_us for span in spans) / 1e3,
             self.gflop.get((tier, step), 0.0),
             size,
             size / busy / 1e6 if busy else 0.0,
@@ -167,7 +167,7 @@ class Profile:
 
     @property
     def tier_ms(self) -> dict[int, float]:
-        """Milliseconds in each tier's passes, by the profiler."""
+        """Milliseconds in each tier's passes, by the profiler, a GPU's own work included."""
         return tier_totals(self.spans)
 
     @property
@@ -216,15 +216,18 @@ class Profile:
 
     def table(self) -> str:
         """The rows as aligned text, and what profiling itself cost."""
+        on_device = any(row.device_ms for row in self.rows)
+        device = f"{'device ms':>11}" if on_device else ""
         lines = [
             f"{'tier':<5}{'step':<20}{'calls':>6}{'total ms':>10}{'self ms':>10}{'share':>8}"
-            f"{'GFLOP':>8}{'MB':>9}{'GB/s':>7}"
+            f"{device}{'GFLOP':>8}{'MB':>9}{'GB/s':>7}"
         ]
         for row in self.rows:
             tier = "" if row.tier is None else str(row.tier)
+            device = f"{row.device_ms:>11.1f}" if on_device else ""
             lines.append(
                 f"{tier:<5}{row.step:<20}{row.calls:>6}{row.total_ms:>10.1f}{row.self_ms:>10.1f}"
-                f"{row.share:>8.1%}{row.gflop:>8.2f}{row.bytes / 1e6:>9.1f}{row.gbps:>7.2f}"
+                f"{row.share:>8.1%}{device}{row.gflop:>8.2f}{row.bytes / 1e6:>9.1f}{row.gbps:>7.2f}"
             )
         tokens = sum(len(one.tokens) for one in self.rounds)
         lines.append(
@@ -268,71 +271,3 @@ class Profile:
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.rows)
         return where
-
-
-def read_events(
-    events: Iterable[Any],
-) -> tuple[tuple[Span, ...], tuple[OpRow, ...], dict[tuple[int | None, str], float]]:
-    """Spans, operators by tier, and 1e9 operations by tier and step, of a profiler's events."""
-    listed = list(events)
-    spans = spans_of(listed)
-    starts = [span.start for span in spans]
-    ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
-    gflop: dict[tuple[int | None, str], float] = defaultdict(float)
-    for event in listed:
-        if not event.name.startswith(("aten::", "mkldnn::")):
-            continue
-        inside = _innermost(spans, starts, event.time_range.start)
-        tier = inside.tier if inside is not None else None
-        found = ops[tier, event.name]
-        found[0] += 1
-        found[1] += event.self_cpu_time_total / 1e3
-        found[2] += event.self_device_time_total / 1e3
-        if inside is not None:
-            gflop[tier, inside.name] += _operations(event) / 1e9
-    rows = tuple(
-        OpRow(tier, name, int(calls), own, device)
-        for (tier, name), (calls, own, device) in ops.items()
-    )
-    return spans, rows, dict(gflop)
-
-
-def _operations(event: Any) -> float:
-    """Multiplications and additions of one operator, of those that are counted."""
-    if event.name == PRODUCT:
-        # the profiler has a formula for torch's own products only
-        rows, weight = event.input_shapes[:2]
-        return 2.0 * float(prod(rows) * weight[0])
-    return float(event.flops or 0)
-
-
-def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) -> Span | None:
-    """The deepest span that ``moment`` lies in."""
-    place = bisect_right(starts, moment) - 1
-    while place >= 0:
-        if spans[place].end > moment:
-            return spans[place]
-        if spans[place].depth == 0:
-            return None
-        place -= 1
-    return None
-
-
-def memory_of(results: Any, zero: float) -> tuple[tuple[float, int], ...]:
-    """Bytes allocated since ``zero`` (microseconds), after each allocation or release.
-
-    Args:
-        results: the profiler's raw ones: its events count what is released inside an operator
-            against what is taken there.
-    """
-    begun = results.trace_start_ns()
-    records = [
-        ((event.start_ns() - begun) / 1e3, event.nbytes())
-        for event in results.events()
-        if event.name() == "[memory]"
-    ]
-    held, out = 0, []
-    for moment, change in sorted(records):
-        held += change
-        out.append(((moment - zero) / 1e3, held))
-    return tuple(out)

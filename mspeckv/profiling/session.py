@@ -18,7 +18,8 @@ from mspeckv.config.checks import check_count
 from mspeckv.decoding.engine import Prompt, Settings, stream
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
-from mspeckv.profiling.result import TRACE, Profile, memory_of, read_events
+from mspeckv.profiling.reading import memory_of, read_events
+from mspeckv.profiling.result import TRACE, Profile
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""
@@ -40,9 +41,10 @@ def profile(
     """Decode under torch's profiler and read the result by tier and step.
 
     Prefill is not profiled. Ranges are named ``tier0/draft``, ``tier1/verify``, ``tier2/verify``,
-    ``kv/fetch``, ``kv/dequantize``, ``kv/flush``, ``retrieval/score``, ``retrieval/gather`` and
-    ``sample`` and ``record`` (waiting for what a round has enqueued, and writing it down). On a
-    GPU a range shows what the host did; operators show both sides.
+    ``kv/fetch``, ``kv/dequantize``, ``kv/flush``, ``retrieval/score``, ``retrieval/gather``,
+    ``sample``, ``settle`` (taking back what was not kept), ``plan`` (choosing lengths) and
+    ``record`` (writing a round down). On a GPU a range is what the host did, ``wait`` is its
+    waiting for the device, and ``device_ms`` what a range took there; operators show both sides.
 
     Args:
         pair: models and tokenizer.
