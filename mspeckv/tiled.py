@@ -7,10 +7,12 @@ compiles in the same way; here nothing is compiled.
 
 The copies are as large as the weights. They are made once per model, in float32 on a CPU, where
 memory is plentiful; the model's own weights stay, and the model is as it was outside `tiled`.
+``MSPECKV_TILED=0`` in the environment does without, where many kernels share a machine.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +24,8 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+SWITCH = "MSPECKV_TILED"
+"""Environment variable; 0 makes no copies."""
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
 PRODUCT = "mkldnn::_linear_pointwise"
@@ -67,9 +71,11 @@ _swaps = WeakKeyDictionary()
 def tile(model: PreTrainedModel) -> None:
     """Make the copies of ``model``'s linear weights; layers that models share are copied once.
 
-    Does nothing where it would not pay, is not possible, or would take more than a quarter of the
-    free memory.
+    Does nothing where it would not pay, is not possible, is switched off, or would take more than
+    a quarter of the free memory.
     """
+    if os.environ.get(SWITCH) == "0":
+        return
     fresh = [
         module
         for module in model.modules()

@@ -195,3 +195,29 @@ def test_kept_ceilings_that_cannot_be_read_are_measured_anew(folder: Path) -> No
 def test_ceilings_of_a_device_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="device: 'tpu' is not allowed"):
         calibrate("tpu")
+
+
+def test_a_gpus_ranges_are_found_again_on_the_host() -> None:
+    """The host runs ahead: the second pass is enqueued before the device is done with the first."""
+    host = [("round", 0.0, 100.0), ("tier0/draft", 10.0, 12.0), ("tier0/draft", 14.0, 16.0)]
+    host += [("kv/fetch", 40.0, 42.0), ("tier2/verify", 38.0, 50.0)]
+    compute = [
+        ("tier0/draft", 11.0, 21.0),
+        ("tier0/draft", 21.0, 31.0),
+        ("tier2/verify", 45.0, 90.0),
+    ]
+    copies = [("tier2/verify", 41.0, 44.0)]
+    found = nest(host, {7: compute, 13: copies})
+    by_name = [(one.name, one.device_us, one.done) for one in found]
+    assert by_name == [
+        ("round", 0.0, 100.0), ("tier0/draft", 10.0, 21.0), ("tier0/draft", 10.0, 31.0),
+        ("tier2/verify", 45.0, 90.0), ("kv/fetch", 0.0, 42.0),
+    ]  # fmt: skip
+    # from the host's start to the device's end, since a pass is over when the device is
+    assert tier_totals(found) == pytest.approx({0: 0.028, 2: 0.052})
+
+
+def test_a_range_that_did_nothing_on_the_device_leaves_a_gap() -> None:
+    host = [("sample", 0.0, 5.0), ("sample", 10.0, 15.0), ("sample", 20.0, 25.0)]
+    found = nest(host, {7: [("sample", 12.0, 13.0), ("sample", 22.0, 24.0)]})
+    assert [one.device_us for one in found] == [0.0, 1.0, 2.0]

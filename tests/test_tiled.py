@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from mspeckv import Pair
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.profiling.reading import operations
-from mspeckv.tiled import PRODUCT, TiledWeight, can_tile, tile, tiled, tiled_bytes
+from mspeckv.tiled import PRODUCT, SWITCH, TiledWeight, can_tile, tile, tiled, tiled_bytes
 from tests.conftest import build_llama
 
 IDS = torch.arange(7)[None]
@@ -90,6 +90,13 @@ def test_not_in_half_precision_nor_in_little_memory(monkeypatch: pytest.MonkeyPa
     assert tiled_bytes(model) == 0
     with tiled(model):
         assert "forward" not in vars(model.lm_head)
+
+
+def test_the_environment_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "0")
+    model = build_llama()
+    tile(model)
+    assert tiled_bytes(model) == 0
 
 
 def test_a_shortlist_scores_by_its_own_copy() -> None:

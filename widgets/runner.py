@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mspeckv_widgets.record import RunRecord, Setting
+from mspeckv_widgets.worker import Worker
 
 from mspeckv import Event, Pair, RunSummary, documents, load_pair, profile, stream
 
 State = Literal["idle", "loading", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"]
 """``rehearsal``: a profile's first run, without the profiler."""
 KEPT = 6
-
-# Two panels of one kernel take turns: runs at once would spoil each other's clocks.
-turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -42,27 +40,17 @@ class View:
     past: tuple[RunRecord, ...]
 
 
-class Runner:
-    """One run at a time, on a thread; `stop` takes effect within a pass of the model."""
+class Runner(Worker[State]):
+    """One run at a time, on a thread."""
 
     def __init__(self, pair: Pair | None, on_pair: Callable[[Pair], None]) -> None:
+        super().__init__("idle", "stopped", "failed", "mspeckv")
         self.pair = pair
         self._on_pair = on_pair
-        self._lock = threading.Lock()
-        self._version = 0
-        self._state: State = "idle"
-        self._error = ""
         self._progress: tuple[str, int, int] | None = None
         self._current: RunRecord | None = None
         self._past: tuple[RunRecord, ...] = ()
         self._started = 0
-        self._cancel = threading.Event()
-        self._worker: threading.Thread | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a worker is at work."""
-        return self._worker is not None and self._worker.is_alive()
 
     def view(self) -> View:
         """The state of things now; later events do not change it."""
@@ -87,19 +75,8 @@ class Runner:
             self._started += 1
             self._current = RunRecord(self._started, setting)
             self._set("loading" if self.pair is None else "prefill")
-            self._cancel = threading.Event()
-            self._worker = threading.Thread(
-                target=self._work,
-                args=(self._current, self._cancel, profiled),
-                daemon=True,
-                name="mspeckv",
-            )
-            self._worker.start()
+            self._launch(self._current, profiled)
             return True
-
-    def stop(self) -> None:
-        """Ask the run to end; it keeps what it has produced."""
-        self._cancel.set()
 
     def forget(self) -> None:
         """Stop, and drop this run and all before it."""
@@ -108,20 +85,12 @@ class Runner:
             self._current, self._past, self._started = None, (), 0
             self._set("idle")
 
-    def refuse(self, error: str) -> None:
-        """Show an error that kept a run from starting."""
-        with self._lock:
-            self._set("failed", error)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the worker's end; False when ``timeout`` seconds passed first."""
-        if self._worker is not None:
-            self._worker.join(timeout)
-        return not self.busy
-
     def _set(self, state: State, error: str = "") -> None:
-        self._state, self._error, self._progress = state, error, None
-        self._version += 1
+        super()._set(state, error)
+        self._progress = None
+
+    def _shown(self) -> RunRecord | None:
+        return self._current
 
     def _keep_current(self) -> None:
         if self._current is not None and self._current.summary and self._current.rounds:
@@ -129,26 +98,13 @@ class Runner:
             self._current.profile = None
             self._past = (self._current, *self._past)[:KEPT]
 
-    def _work(self, record: RunRecord, cancel: threading.Event, profiled: bool) -> None:
-        try:
-            while not turn.acquire(timeout=0.1):
-                if cancel.is_set():
-                    self._finish(record, "stopped")
-                    return
-            try:
-                self._run(record, cancel, profiled)
-            finally:
-                turn.release()
-        except Exception as error:  # whatever it is, the panel must say it and stay usable
-            text = str(error) if isinstance(error, ValueError) else ""
-            self._finish(record, "failed", text or f"{type(error).__name__}: {error}")
-
-    def _run(self, record: RunRecord, cancel: threading.Event, profiled: bool) -> None:
+    def _run(self, record: RunRecord, cancel: threading.Event, *options: Any) -> None:
+        (profiled,) = options
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
         if cancel.is_set():
-            self._finish(record, "stopped")
+            self._enter(record, "stopped")
             return
         if self.pair.tokenizer is None:
             raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
@@ -185,7 +141,7 @@ class Runner:
         except RuntimeError:
             if not cancel.is_set():
                 raise
-            self._finish(record, "stopped")
+            self._enter(record, "stopped")
             return
         with self._lock:
             record.profile = found
@@ -202,8 +158,3 @@ class Runner:
             else:
                 self._state = "decoding"
                 self._version += 1
-
-    def _finish(self, record: RunRecord, state: State, error: str = "") -> None:
-        with self._lock:
-            if record is self._current:
-                self._set(state, error)

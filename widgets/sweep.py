@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from mspeckv_widgets.results import rerun
-from mspeckv_widgets.runner import turn
+from mspeckv_widgets.worker import Worker
 
 from mspeckv import Pair, load_pair
 from mspeckv.experiments import Row
@@ -51,25 +51,15 @@ class SweepView:
     left_seconds: float | None
 
 
-class SweepRunner:
-    """One sweep at a time, on a thread; `stop` takes effect within a pass of the model."""
+class SweepRunner(Worker[SweepState]):
+    """One sweep at a time, on a thread."""
 
     def __init__(self, pair: Pair | None = None) -> None:
+        super().__init__("idle", "stopped", "failed", "mspeckv-sweep")
         self.pair = pair
-        self._lock = threading.Lock()
-        self._version = 0
-        self._state: SweepState = "idle"
-        self._error = ""
         self._order: Order | None = None
         self._rows: tuple[Row, ...] = ()
         self._began = 0.0
-        self._cancel = threading.Event()
-        self._worker: threading.Thread | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a worker is at work."""
-        return self._worker is not None and self._worker.is_alive()
 
     def view(self) -> SweepView:
         """The state of things now; later rows do not change it."""
@@ -90,16 +80,8 @@ class SweepRunner:
                 return False
             self._order, self._rows = order, ()
             self._set("loading")
-            self._cancel = threading.Event()
-            self._worker = threading.Thread(
-                target=self._work, args=(order, self._cancel), daemon=True, name="mspeckv-sweep"
-            )
-            self._worker.start()
+            self._launch(order)
             return True
-
-    def stop(self) -> None:
-        """Ask the sweep to end; it keeps the rows that it has."""
-        self._cancel.set()
 
     def forget(self) -> None:
         """Stop, and drop the rows."""
@@ -108,36 +90,10 @@ class SweepRunner:
             self._order, self._rows = None, ()
             self._set("idle")
 
-    def refuse(self, error: str) -> None:
-        """Show an error that kept a sweep from starting."""
-        with self._lock:
-            self._set("failed", error)
+    def _shown(self) -> Order | None:
+        return self._order
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the worker's end; False when ``timeout`` seconds passed first."""
-        if self._worker is not None:
-            self._worker.join(timeout)
-        return not self.busy
-
-    def _set(self, state: SweepState, error: str = "") -> None:
-        self._state, self._error = state, error
-        self._version += 1
-
-    def _work(self, order: Order, cancel: threading.Event) -> None:
-        try:
-            while not turn.acquire(timeout=0.1):
-                if cancel.is_set():
-                    self._enter(order, "stopped")
-                    return
-            try:
-                self._run(order, cancel)
-            finally:
-                turn.release()
-        except Exception as error:  # whatever it is, the panel must say it and stay usable
-            text = str(error) if isinstance(error, ValueError) else ""
-            self._enter(order, "failed", text or f"{type(error).__name__}: {error}")
-
-    def _run(self, order: Order, cancel: threading.Event) -> None:
+    def _run(self, order: Order, cancel: threading.Event, *_: Any) -> None:
         if self.pair is None:
             self.pair = load_pair()
         self._began = time.monotonic()
@@ -154,8 +110,3 @@ class SweepRunner:
             seeds=order.seeds, pair=self.pair, on_row=on_row, cancel=cancel,
         )  # fmt: skip
         self._enter(order, "stopped" if cancel.is_set() else "done")
-
-    def _enter(self, order: Order, state: SweepState, error: str = "") -> None:
-        with self._lock:
-            if order is self._order:
-                self._set(state, error)
