@@ -40,7 +40,7 @@ _DRAFT_SHARE = 0.25
 _PRIOR_WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
 _COPY_WEIGHT = 5.0
-"""The same where a lookup's match is as long as matches get: one break does not end a copy."""
+"""The same for further places of a lookup whose match is as long as matches get: a break is rare."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
@@ -156,9 +156,13 @@ class Planner:
 
         A place of which little is known is taken to be like the one before it.
         """
-        rate, out = self._prior(tier, verifier, match), []
-        weight = _COPY_WEIGHT if match >= LONGEST else _PRIOR_WEIGHT
+        prior, copied = self._prior(tier, verifier, match), match >= LONGEST
+        rate, out = prior, []
         for place in range(_PLACES):
+            if place == 1 and copied:
+                # whatever the first guess says of a copy's beginning, once begun it goes on
+                rate = prior
+            weight = _COPY_WEIGHT if place > 0 and copied else _PRIOR_WEIGHT
             test = _test(tier, verifier, match, place)
             rate = (weight * rate + self._kept[test]) / (weight + self._tested[test])
             out.append(rate)
