@@ -99,11 +99,16 @@ def predict(
     )  # fmt: skip
 
 
-def acceptance_of(run: RunSummary, gamma: int) -> Acceptance:
-    """Per-token rates at which the run's rounds would settle what they did."""
+def acceptance_of(run: RunSummary) -> Acceptance:
+    """Per-token rates at which the run's rounds would settle what they did.
+
+    A short run's last round may guess less than the others: what was guessed counts, not gamma.
+    """
     counts = {tier.tier: tier for tier in run.tiers}
-    outer = rate_of(min(run.accepted_per_round, gamma), gamma)
-    inner = 0.0
+    top = max((count for count in run.tiers if count.proposed), default=None, key=lambda c: c.tier)
+    outer = inner = 0.0
+    if top is not None:
+        outer = float(rate_of(top.accepted / run.rounds, top.proposed / run.rounds))
     if 0 in counts and 1 in counts:
         # by inner round: guesses put to tier 1, and kept
         passes = counts[1].passes
@@ -171,7 +176,7 @@ def main() -> None:
     rows, off, kept = [], [], []
     for place, case in enumerate(cases):
         run = min(runs[place], key=lambda one: one.ms_per_token)
-        acceptance = acceptance_of(run, case.speculation.longest_gamma)
+        acceptance = acceptance_of(run)
         found = predict(case, shape, draft, here, options.new_tokens, acceptance)
         error = found.ms_per_token / run.ms_per_token - 1
         off.append(abs(error))

@@ -40,7 +40,7 @@ _DRAFT_SHARE = 0.25
 _PRIOR_WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
 _COPY_WEIGHT = 5.0
-"""The same for further places of a lookup whose match is as long as matches get: a break is rare."""
+"""The same for a copy's further places: where the match is as long as matches get, few break."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
