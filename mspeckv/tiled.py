@@ -13,7 +13,7 @@ memory is plentiful; the model's own weights stay, and the model is as it was ou
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeGuard
@@ -40,23 +40,34 @@ class TiledWeight:
     Args:
         weight: ``[out, in]``, of which `can_tile` holds.
         bias: ``[out]`` or None.
+        holder: a layer's parameters by name, of which ``weight`` is one; not the layer itself,
+            which the copy must not keep alive.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        holder: Mapping[str, torch.Tensor | None] | None = None,
+    ) -> None:
         self.weight, self.bias, self.ordered = weight, bias, _ordered(weight)
         self.bytes = weight.numel() * weight.element_size()
-        self.version = weight._version
+        self._holder: Mapping[str, torch.Tensor | None] = holder or {"weight": weight}
+        self._copied = weight._version, weight.data_ptr()
 
     @property
     def current(self) -> bool:
-        """Whether the weight is still what was copied: not trained, nor loaded anew."""
-        return self.weight._version == self.version
+        """Whether the weight is still what was copied: not trained, loaded anew, or moved."""
+        now = self._holder["weight"]
+        return now is self.weight and (now._version, now.data_ptr()) == self._copied
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``."""
         # a copy has no gradient
         if torch.is_grad_enabled() or not self.current:
-            return linear(hidden, self.weight, self.bias)
+            weight = self._holder["weight"]
+            assert weight is not None
+            return linear(hidden, weight, self._holder.get("bias", self.bias))
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
             hidden, self.ordered, self.bias, "none", [], ""
         )
@@ -84,7 +95,7 @@ def tile(model: PreTrainedModel) -> None:
     needed = sum(module.weight.numel() * 4 for module in fresh)
     if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
         for module in fresh:
-            _copies[module] = TiledWeight(module.weight, module.bias)
+            _copies[module] = TiledWeight(module.weight, module.bias, module._parameters)
         # a module's own attributes: setting one through it costs more than calling the kernel
         _swaps[model] = [
             (vars(module), _copies[module]) for module in model.modules() if module in _copies

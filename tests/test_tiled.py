@@ -56,6 +56,20 @@ def test_a_weight_that_changes_is_copied_anew() -> None:
             torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_a_weight_that_is_replaced_or_moved_is_not_mistaken() -> None:
+    model = build_llama()
+    tile(model)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight * 3)
+    own = model(input_ids=IDS).logits
+    with tiled(model):
+        torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
+    model.to(torch.bfloat16)
+    own = model(input_ids=IDS).logits
+    with tiled(model):
+        assert torch.equal(model(input_ids=IDS).logits, own)
+
+
 def test_gradients_flow_as_without() -> None:
     model = build_llama().requires_grad_(True)
     tile(model)
