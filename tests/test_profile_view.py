@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
-from mspeckv_widgets.profile_view import STEPS, overlap_ms
+from mspeckv_widgets.profile_view import STEPS, overlap_ms, rows_html
 
 from mspeckv import KVPolicy, Profile, Sampling, profile
-from mspeckv.profiling import Bar, Ceilings
+from mspeckv.profiling import Bar, Ceilings, StepRow
 from tests.random_models import random_pair, random_prompt
 
 CEILINGS = Ceilings("cpu", "2", 5.0, 5.0, 10.0, 100.0, 2.0, 0.0)
@@ -96,3 +97,11 @@ def test_views_can_be_displayed(taken: Profile) -> None:
     views = (Timeline(taken), TierBreakdown(taken), Roofline(taken, CEILINGS))
     for view in (*views, MemoryMap(taken.summary)):
         assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()
+
+
+def test_a_gpus_own_milliseconds_have_a_column_where_there_are_any() -> None:
+    row = StepRow(2, "tier2/verify", 3, 4.0, 2.0, 0.5, 0.0, 0.0, 0, 0.0)
+    assert "device ms" not in rows_html([row])
+    shown = rows_html([replace(row, device_ms=7.25)])
+    assert "device ms" in shown
+    assert "7.2" in shown

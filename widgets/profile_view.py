@@ -243,16 +243,19 @@ def overlap_html(bars: Sequence[Bar]) -> str:
 
 def rows_html(rows: Sequence[StepRow]) -> str:
     """A profile's rows as a table."""
-    heads = ("tier", "step", "calls", "total ms", "self ms", "share", "GFLOP", "bytes", "GB/s")
+    on_gpu = any(row.device_ms for row in rows)
+    device = ("device ms",) if on_gpu else ()
+    heads = ("tier", "step", "calls", "total ms", "self ms", "share", *device, "GFLOP", "bytes")
     cells = [
         (
             "" if row.tier is None else str(row.tier), row.step, str(row.calls),
-            f"{row.total_ms:.1f}", f"{row.self_ms:.1f}", f"{row.share:.1%}", f"{row.gflop:.2f}",
+            f"{row.total_ms:.1f}", f"{row.self_ms:.1f}", f"{row.share:.1%}",
+            *([f"{row.device_ms:.1f}"] if on_gpu else []), f"{row.gflop:.2f}",
             " ".join(readable_bytes(row.bytes)) if row.bytes else "", f"{row.gbps:.2f}",
         )
         for row in rows
     ]  # fmt: skip
-    return table_html("Times are measured, bytes counted", heads, cells, text=2)
+    return table_html("Times are measured, bytes counted", (*heads, "GB/s"), cells, text=2)
 
 
 def _step(bar: Bar) -> str:
