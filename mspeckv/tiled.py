@@ -1,81 +1,35 @@
-"""Weights in the order in which the CPU's kernel reads them, kept from pass to pass.
+"""A model that multiplies by ordered copies of its weights, inside the engine's passes only.
 
-A verification multiplies a few rows by every weight. torch's CPU product of so few rows reads the
-weights row by row and reaches half of the memory's bandwidth; oneDNN's reads them in tiles, and
-reaches nearly all, once the weights lie in that order. Inductor orders the weights that it
-compiles in the same way; here nothing is compiled.
-
-The copies are as large as the weights. They are made once per model, in float32 on a CPU, where
-memory is plentiful; the model's own weights stay, and the model is as it was outside `tiled`.
+The copies (`mspeckv.ordered`) are as large as the weights. They are made once per model, in float32
+on a CPU, where memory is plentiful; layers that read the same input share one
+(`mspeckv.joined`). The model's own weights stay, and the model is as it was outside `tiled`.
 ``MSPECKV_TILED=0`` in the environment does without, where many kernels share a machine.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import psutil
 import torch
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
+
+from mspeckv.joined import JoinedPart, JoinedWeights, siblings
+from mspeckv.ordered import TiledWeight, can_tile
 
 SWITCH = "MSPECKV_TILED"
 """Environment variable; 0 makes no copies."""
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
-PRODUCT = "mkldnn::_linear_pointwise"
-"""The kernel, as a profiler names it."""
-_ROWS = 16
-"""Rows of a product that the order is chosen for; it serves any number."""
 
+Copy = TiledWeight | JoinedPart
 
-class TiledWeight:
-    """A linear layer's product with an ordered copy of its weight.
-
-    Args:
-        weight: ``[out, in]``, of which `can_tile` holds.
-        bias: ``[out]`` or None.
-        holder: a layer's parameters by name, of which ``weight`` is one; not the layer itself,
-            which the copy must not keep alive.
-    """
-
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        holder: Mapping[str, torch.Tensor | None] | None = None,
-    ) -> None:
-        self.weight, self.bias, self.ordered = weight, bias, _ordered(weight)
-        self.bytes = weight.numel() * weight.element_size()
-        self._holder: Mapping[str, torch.Tensor | None] = holder or {"weight": weight}
-        self._copied = weight._version, weight.data_ptr()
-
-    @property
-    def current(self) -> bool:
-        """Whether the weight is still what was copied: not trained, loaded anew, or moved."""
-        now = self._holder["weight"]
-        return now is self.weight and (now._version, now.data_ptr()) == self._copied
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``."""
-        # a copy has no gradient
-        if torch.is_grad_enabled() or not self.current:
-            weight = self._holder["weight"]
-            assert weight is not None
-            return linear(hidden, weight, self._holder.get("bias", self.bias))
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            hidden, self.ordered, self.bias, "none", [], ""
-        )
-        return out
-
-
-_copies: WeakKeyDictionary[torch.nn.Module, TiledWeight] = WeakKeyDictionary()
-_swaps: WeakKeyDictionary[torch.nn.Module, list[tuple[dict[str, Any], TiledWeight]]]
+_copies: WeakKeyDictionary[torch.nn.Module, Copy] = WeakKeyDictionary()
+_swaps: WeakKeyDictionary[torch.nn.Module, list[tuple[dict[str, Any], Copy]]]
 _swaps = WeakKeyDictionary()
 
 
@@ -87,19 +41,31 @@ def tile(model: PreTrainedModel) -> None:
     """
     if os.environ.get(SWITCH) == "0":
         return
-    fresh = [
+    fresh = {
         module
         for module in model.modules()
         if _plain(module) and not (module in _copies and _copies[module].current)
-    ]
+    }
     needed = sum(module.weight.numel() * 4 for module in fresh)
     if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
-        for module in fresh:
-            _copies[module] = TiledWeight(module.weight, module.bias, module._parameters)
+        _copy(model, fresh)
         # a module's own attributes: setting one through it costs more than calling the kernel
         _swaps[model] = [
             (vars(module), _copies[module]) for module in model.modules() if module in _copies
         ]
+
+
+def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
+    """Copy the ``fresh`` layers of ``model``, those that read the same together."""
+    single = set(fresh)
+    for parent in model.modules():
+        for layers in siblings(parent):
+            if single.issuperset(layers):
+                single.difference_update(layers)
+                joined = JoinedWeights(layers)
+                _copies.update({layer: JoinedPart(joined, n) for n, layer in enumerate(layers)})
+    for layer in single:
+        _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
 
 
 def tiled_bytes(*models: torch.nn.Module) -> int:
@@ -121,17 +87,6 @@ def tiled(model: PreTrainedModel) -> Iterator[None]:
             attributes.pop("forward", None)
 
 
-def can_tile(weight: torch.Tensor) -> bool:
-    """Whether a weight is a plain one in float32 on a CPU, and this build has a kernel for it."""
-    return (
-        type(weight) in (torch.nn.Parameter, torch.Tensor)
-        and weight.dtype == torch.float32
-        and weight.device.type == "cpu"
-        and not weight.is_inference()
-        and _kernel_works()
-    )
-
-
 def _plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
     """Whether a layer is a linear one with torch's own forward, and can be tiled."""
     return (
@@ -139,21 +94,3 @@ def _plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
         and "forward" not in vars(module)
         and can_tile(module.weight)
     )
-
-
-def _ordered(weight: torch.Tensor) -> torch.Tensor:
-    ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
-    return ordered
-
-
-@cache
-def _kernel_works() -> bool:
-    """Whether this build of torch has the kernel; asked of a small product."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    weight, hidden = torch.randn(32, 16), torch.randn(3, 16)
-    try:
-        out = torch.ops.mkldnn._linear_pointwise(hidden, _ordered(weight), None, "none", [], "")
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-    return bool(torch.allclose(out, linear(hidden, weight), rtol=1e-4, atol=1e-4))

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
+from mspeckv.ordered import PRODUCT
 from mspeckv.profiling.result import REST
 from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.profiling.spans import nest, read_trace, tier_totals
 from mspeckv.ranges import active, span
-from mspeckv.tiled import PRODUCT
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

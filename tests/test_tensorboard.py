@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mspeckv import KVPolicy, Sampling, profile
-from mspeckv.tiled import PRODUCT
+from mspeckv.ordered import PRODUCT
 from tests.browser.lab_server import free_port
 from tests.random_models import random_pair, random_prompt
 

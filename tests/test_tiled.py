@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import psutil
 import pytest
 import torch
@@ -9,9 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from mspeckv import Pair
 from mspeckv.decoding.shortlist import Shortlist
+from mspeckv.joined import siblings
+from mspeckv.ordered import PRODUCT, TiledWeight, can_tile
 from mspeckv.profiling.reading import operations
-from mspeckv.tiled import PRODUCT, SWITCH, TiledWeight, can_tile, tile, tiled, tiled_bytes
-from tests.conftest import build_llama
+from mspeckv.tiled import SWITCH, tile, tiled, tiled_bytes
+from tests.conftest import build_llama, build_qwen2
 
 IDS = torch.arange(7)[None]
 
@@ -133,3 +138,55 @@ def test_its_operations_are_counted() -> None:
         product(torch.randn(2, 3, 4))
     (event,) = [event for event in seen.events() if event.name == PRODUCT]
     assert operations(event) == 2 * 6 * 4 * 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("build", [build_llama, build_qwen2])
+def test_layers_that_read_the_same_are_one_product(build: Callable[[], Any]) -> None:
+    model = build()
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            weight.uniform_(-1, 1)
+    own, _ = _logits(model)
+    linears = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    tile(model)
+    with tiled(model), profile(activities=[ProfilerActivity.CPU]) as seen:
+        out = model(input_ids=IDS).logits
+    counts = {event.key: event.count for event in seen.key_averages()}
+    layers = model.config.num_hidden_layers
+    # of q, k, v one, and of gate and up one
+    assert counts[PRODUCT] == linears - 3 * layers
+    torch.testing.assert_close(out, own, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_joined_layer_answers_for_what_it_is_shown() -> None:
+    model = build_llama()
+    tile(model)
+    block = model.model.layers[0].self_attn
+    one, other = torch.randn(2, 1, 3, block.q_proj.in_features)
+    own = [layer(hidden) for layer, hidden in _calls(block, one, other)]
+    with tiled(model):
+        found = [layer(hidden) for layer, hidden in _calls(block, one, other)]
+        held = vars(block.q_proj)["forward"].joined._waiting
+    for a, b in zip(found, own, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert held is None
+
+
+def _calls(block: Any, one: torch.Tensor, other: torch.Tensor) -> list[Any]:
+    """Layers asked out of turn, twice, and of another state in between; in the end all took."""
+    q, k, v = block.q_proj, block.k_proj, block.v_proj
+    return [(k, one), (q, other), (q, other), (v, one), (v, one), (q, one), (k, one)]
+
+
+@torch.no_grad()
+def test_layers_of_other_shapes_stay_apart() -> None:
+    module = torch.nn.Module()
+    module.gate_proj = torch.nn.Linear(4, 6, bias=False)
+    module.up_proj = torch.nn.Linear(4, 6, bias=True)
+    assert not list(siblings(module))
+    module.up_proj = torch.nn.Linear(4, 6, bias=False)
+    assert list(siblings(module)) == [[module.gate_proj, module.up_proj]]
+    module.up_proj = module.gate_proj
+    assert not list(siblings(module))

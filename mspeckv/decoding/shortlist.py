@@ -16,8 +16,8 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from mspeckv.ordered import TiledWeight, can_tile
 from mspeckv.tensor_parallel import whole
-from mspeckv.tiled import TiledWeight, can_tile
 
 
 def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tensor:

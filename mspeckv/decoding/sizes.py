@@ -9,7 +9,7 @@ from mspeckv.kv.plan import CacheSizes, full_sizes, retrieval_bytes, streaming_b
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.models import Pair
-from mspeckv.tiled import can_tile
+from mspeckv.ordered import can_tile
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})

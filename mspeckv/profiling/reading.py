@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
+from mspeckv.ordered import PRODUCT
 from mspeckv.profiling.result import OpRow
 from mspeckv.profiling.spans import Span, spans_of
-from mspeckv.tiled import PRODUCT
 
 
 def read_events(

@@ -1,0 +1,117 @@
+"""Weights in the order in which the CPU's kernel reads them.
+
+A verification multiplies a few rows by every weight. torch's CPU product of so few rows reads the
+weights row by row and reaches half of the memory's bandwidth; oneDNN's reads them in tiles, and
+reaches nearly all, once the weights lie in that order. Inductor orders the weights that it
+compiles in the same way; here nothing is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch.nn.functional import linear
+
+PRODUCT = "mkldnn::_linear_pointwise"
+"""The kernel, as a profiler names it."""
+_ROWS = 16
+"""Rows of a product that the order is chosen for; it serves any number."""
+
+
+class Origin:
+    """What a copy was made of, to tell whether that is still what it was.
+
+    Args:
+        holder: a layer's parameters by name; not the layer itself, which a copy must not keep
+            alive.
+    """
+
+    def __init__(self, holder: Mapping[str, torch.Tensor | None]) -> None:
+        weight = holder["weight"]
+        assert weight is not None
+        self.holder, self.weight = holder, weight
+        self._copied = weight._version, weight.data_ptr()
+
+    @property
+    def current(self) -> bool:
+        """Whether the weight is still what was copied: not trained, loaded anew, or moved."""
+        now, copied = self.holder["weight"], self.weight
+        return now is copied and (copied._version, copied.data_ptr()) == self._copied
+
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The layer's own: ``[..., in] -> [..., out]``."""
+        weight = self.holder["weight"]
+        assert weight is not None
+        return linear(hidden, weight, self.holder.get("bias"))
+
+
+class TiledWeight:
+    """A linear layer's product with an ordered copy of its weight.
+
+    Args:
+        weight: ``[out, in]``, of which `can_tile` holds.
+        bias: ``[out]`` or None.
+        holder: the layer's parameters by name, where ``weight`` is a layer's.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        holder: Mapping[str, torch.Tensor | None] | None = None,
+    ) -> None:
+        self.origin = Origin(holder or {"weight": weight, "bias": bias})
+        self.bias, self.ordered = bias, order(weight)
+        self.bytes = weight.numel() * weight.element_size()
+
+    @property
+    def current(self) -> bool:
+        """Whether the weight is still what was copied."""
+        return self.origin.current
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]``."""
+        # a copy has no gradient
+        if torch.is_grad_enabled() or not self.current:
+            return self.origin.product(hidden)
+        return multiply(hidden, self.ordered, self.bias)
+
+
+def can_tile(weight: torch.Tensor) -> bool:
+    """Whether a weight is a plain one in float32 on a CPU, and this build has a kernel for it."""
+    return (
+        type(weight) in (torch.nn.Parameter, torch.Tensor)
+        and weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+        and not weight.is_inference()
+        and _kernel_works()
+    )
+
+
+def order(weight: torch.Tensor) -> torch.Tensor:
+    """A copy of ``weight`` ``[out, in]`` in the order in which the kernel reads."""
+    ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS)
+    return ordered
+
+
+def multiply(
+    hidden: torch.Tensor, ordered: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``[..., in] -> [..., out]`` by what `order` made."""
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, ordered, bias, "none", [], "")
+    return out
+
+
+@cache
+def _kernel_works() -> bool:
+    """Whether this build of torch has the kernel; asked of a small product."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    weight, hidden = torch.randn(32, 16), torch.randn(3, 16)
+    try:
+        out = multiply(hidden, order(weight))
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    return bool(torch.allclose(out, linear(hidden, weight), rtol=1e-4, atol=1e-4))
