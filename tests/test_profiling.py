@@ -11,7 +11,7 @@ import pytest
 
 from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
 from mspeckv.ordered import PRODUCT
-from mspeckv.profiling.result import REST
+from mspeckv.profiling.result import RANGES, REST
 from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.profiling.spans import nest, read_trace, tier_totals
 from mspeckv.ranges import active, span
@@ -47,6 +47,14 @@ def test_rows_add_up_to_the_wall_and_little_is_left_over(taken: Profile) -> None
     assert all(row.self_ms >= 0 for row in named)
     assert all(row.total_ms >= row.self_ms for row in named)
     assert rest.step in taken.table()
+
+
+def test_the_profilers_own_time_is_a_row_and_little(taken: Profile) -> None:
+    (own,) = (row for row in taken.rows if row.step == RANGES)
+    assert 0 < taken.range_us < 1000
+    assert own.calls > 3 * len(taken.rounds)
+    assert 0 < own.share < 0.03
+    assert own.self_ms <= own.calls * taken.range_us / 1e3
 
 
 def test_every_kind_of_work_is_there_and_nested_where_it_happens(taken: Profile) -> None:

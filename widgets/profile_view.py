@@ -30,6 +30,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "plan": ("#AA4499", "/"),
     "record": ("#999933", "|"),
     "wait": ("#DDCC77", "."),
+    "profiler": ("#BBBBBB", "x"),
     "not attributed": ("#BBBBBB", ""),
 }
 """Colour and pattern of each step."""

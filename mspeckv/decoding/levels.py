@@ -86,11 +86,13 @@ class Autoregress:
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Emit one token; what was read for it stands."""
         logits = self.reader.read(prefix, rows=1)
-        probs = self.sampler.distribution(logits, prefix)[0]
-        self.reader.settle(len(prefix))
-        token = self.sampler.draw(probs)
-        unsure = self.threshold > 0 and self.sampler.likelihood(logits[0], token) < self.threshold
-        return Emission([token], [probs], [self.tier], last=unsure)
+        with span("sample"):
+            probs = self.sampler.distribution(logits, prefix)[0]
+            # before the draw waits for the device, so that what is packed is packed meanwhile
+            self.reader.settle(len(prefix))
+            token = self.sampler.draw(probs)
+            held = self.sampler.likelihood(logits[0], token) if self.threshold > 0 else 1.0
+        return Emission([token], [probs], [self.tier], last=held < self.threshold)
 
     def settle(self, length: int) -> None:
         """Forget what was read after ``length`` tokens."""

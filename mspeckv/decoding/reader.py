@@ -106,8 +106,8 @@ class ModelReader:
     def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
         """One pass over ``tokens`` at positions from ``position`` on."""
         self.recorder.check()
+        start = self.recorder.mark()
         with span(f"tier{self.tier}/{step}"):
-            start = self.recorder.mark()
             logits = self._logits(tokens, position, rows)
             lookups = (0, 0)
             if isinstance(self.cache, FullCache) and step != "prefill":

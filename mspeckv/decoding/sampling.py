@@ -14,7 +14,6 @@ from transformers import (
 
 from mspeckv.config import Sampling
 from mspeckv.host import to_device, to_host
-from mspeckv.ranges import span
 
 _TOP_P_FIRST_LOOK = 512
 """Most likely tokens examined before the whole vocabulary is sorted for top-p."""
@@ -41,10 +40,6 @@ class Sampler:
             logits: what a tier says after each of the last n of ``tokens``.
             tokens: the sequence so far, guesses included.
         """
-        with span("sample"):
-            return self._distribution(logits, tokens)
-
-    def _distribution(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         if self._processors:
             logits = self._process(logits, tokens)
         if self.sampling.greedy:
@@ -68,8 +63,7 @@ class Sampler:
 
     def draw(self, probs: torch.Tensor) -> int:
         """One token from a distribution ``[V]``, not necessarily normalised."""
-        with span("sample"):
-            return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
+        return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
@@ -89,12 +83,6 @@ class Sampler:
         Returns:
             How many were accepted, and the token that follows them.
         """
-        with span("sample"):
-            return self._verify(target, proposal, tokens)
-
-    def _verify(
-        self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
-    ) -> tuple[int, int]:
         if tokens:
             index = to_device(tokens, target.device)[:, None]
             both = torch.stack(

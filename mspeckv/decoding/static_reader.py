@@ -71,14 +71,16 @@ class StaticReader(ModelReader):
         if step == "prefill" or len(tokens) > LONGEST or width < len(tokens):
             return super()._forward(tokens, position, step, rows)
         self.recorder.check()
-        with span(f"tier{self.tier}/{step}"):
-            return self._static(tokens, position, step, rows, width)
-
-    def _static(
-        self, tokens: list[int], position: int, step: Step, rows: int, width: int
-    ) -> torch.Tensor:
-        """A pass that reads ``width`` tokens, of which the first are ``tokens``."""
         start = self.recorder.mark()
+        with span(f"tier{self.tier}/{step}"):
+            logits = self._static(tokens, position, width)
+            lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)
+            read = self.cache.read_bytes()
+            self.recorder.passed(self.tier, step, len(tokens), read, start, lookups)
+        return logits[len(tokens) - rows : len(tokens)]
+
+    def _static(self, tokens: list[int], position: int, width: int) -> torch.Tensor:
+        """A pass that reads ``width`` tokens, of which the first are ``tokens``."""
         inputs = self._inputs.get(width)
         if inputs is None:
             inputs = self._inputs[width] = StaticInputs(width, self.model.device)
@@ -93,9 +95,7 @@ class StaticReader(ModelReader):
         logits = self.runner.run(key, partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = layer.filled + len(tokens)
-        lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)
-        self.recorder.passed(self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups)
-        return logits[len(tokens) - rows : len(tokens)]
+        return logits
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""

@@ -18,6 +18,8 @@ from mspeckv.events import Round, RunSummary
 from mspeckv.profiling.spans import Span, tier_totals
 
 REST = "not attributed"
+RANGES = "profiler"
+"""Entering and leaving ranges, which only a profile does."""
 TRACE = "trace.json"
 
 
@@ -27,7 +29,7 @@ class StepRow:
 
     Attributes:
         tier: 0, 1, 2; None for what lies between passes.
-        step: a range's name, or `REST`.
+        step: a range's name, `RANGES` or `REST`.
         calls: how often it was entered.
         total_ms: from entering to leaving (measured).
         self_ms: without the ranges inside it; these add up to the wall time.
@@ -99,6 +101,8 @@ class Profile:
 
     Attributes:
         spans: the engine's named ranges, in order.
+        range_us: microseconds that entering and leaving a range takes outside of its own time,
+            measured on empty ranges under the same profiler.
         rounds: the profiled rounds' events.
         summary: of the whole run.
         wall_ms: from the first profiled round's start to the last one's end, by the host's clock.
@@ -111,6 +115,7 @@ class Profile:
     """
 
     spans: tuple[Span, ...]
+    range_us: float
     rounds: tuple[Round, ...]
     summary: RunSummary
     wall_ms: float
@@ -122,7 +127,11 @@ class Profile:
 
     @property
     def rows(self) -> tuple[StepRow, ...]:
-        """One row per tier and step, then what no range covers; ``self_ms`` sums to the wall."""
+        """One row per tier and step, then what no range covers; ``self_ms`` sums to the wall.
+
+        What no range covers is in part the profiler's own: its row is the number of ranges times
+        what an empty one was measured to take.
+        """
         groups: dict[tuple[int | None, str], list[Span]] = defaultdict(list)
         for span in self.spans:
             if span.name != "round":
@@ -130,8 +139,17 @@ class Profile:
         order = sorted(groups, key=lambda key: (3 if key[0] is None else key[0], key[1]))
         rows = [self._row(*key, groups[key]) for key in order]
         rest = self.wall_ms - sum(row.self_ms for row in rows)
-        share = rest / self.wall_ms
-        return (*rows, StepRow(None, REST, len(self.rounds), rest, rest, share, 0.0, 0.0, 0, 0.0))
+        # of a range within another, entering and leaving are in the other's own time
+        outer = sum(span.depth <= 1 for span in self.spans)
+        ranges = min(outer * self.range_us / 1e3, max(rest, 0.0))
+        return (
+            *rows,
+            self._bare_row(RANGES, outer, ranges),
+            self._bare_row(REST, len(self.rounds), rest - ranges),
+        )
+
+    def _bare_row(self, step: str, calls: int, ms: float) -> StepRow:
+        return StepRow(None, step, calls, ms, ms, ms / self.wall_ms, 0.0, 0.0, 0, 0.0)
 
     def _row(self, tier: int | None, step: str, spans: Sequence[Span]) -> StepRow:
         total = sum(span.total_us for span in spans) / 1e3

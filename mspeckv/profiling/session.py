@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
@@ -23,6 +24,9 @@ from mspeckv.profiling.result import TRACE, Profile
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""
+
+EMPTY, EMPTIES = "empty", 50
+"""Name and number of the ranges by which a range's own cost is measured."""
 
 _one_at_a_time = threading.Lock()
 
@@ -89,6 +93,15 @@ def _plain_ms(pair: Pair, prompt: Prompt, settings: Settings) -> float | None:
     return last.ms_per_token or None
 
 
+def _enter_empty_ranges() -> float:
+    """Microseconds that an empty range takes in all; its own time is in the profile."""
+    start = time.perf_counter()
+    for _ in range(EMPTIES):
+        with ranges.span(EMPTY):
+            pass
+    return (time.perf_counter() - start) / EMPTIES * 1e6
+
+
 def _take(
     pair: Pair,
     prompt: Prompt,
@@ -116,6 +129,7 @@ def _take(
     told(prefill)
     ranges.switch(on=True)
     taken.start()
+    empty_us = _enter_empty_ranges()
     start = end = time.perf_counter()
     running = True
     try:
@@ -138,12 +152,14 @@ def _take(
     found, raw = taken.events(), taken.profiler
     assert raw is not None
     spans, ops, gflop = read_events(found)
+    within = [one.time_range.elapsed_us() for one in found if one.name == EMPTY]
     folder = TemporaryDirectory(prefix="mspeckv-")
     taken.export_chrome_trace(str(Path(folder.name) / TRACE))
     tokens = sum(len(one.tokens) for one in done)
     wall = (end - start) * 1e3
     return Profile(
         spans=spans,
+        range_us=max(empty_us - mean(within), 0.0),
         rounds=tuple(done),
         summary=summary,
         wall_ms=wall,
