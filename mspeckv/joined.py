@@ -61,8 +61,6 @@ class JoinedPart:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``."""
-        if torch.is_grad_enabled() or not self.current:
-            return self.joined.origins[self.index].product(hidden)
         return self.joined.part(self.index, hidden)
 
 

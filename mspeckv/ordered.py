@@ -40,12 +40,6 @@ class Origin:
         now, copied = self.holder["weight"], self.weight
         return now is copied and (copied._version, copied.data_ptr()) == self._copied
 
-    def product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The layer's own: ``[..., in] -> [..., out]``."""
-        weight = self.holder["weight"]
-        assert weight is not None
-        return linear(hidden, weight, self.holder.get("bias"))
-
 
 class TiledWeight:
     """A linear layer's product with an ordered copy of its weight.
@@ -62,7 +56,7 @@ class TiledWeight:
         bias: torch.Tensor | None = None,
         holder: Mapping[str, torch.Tensor | None] | None = None,
     ) -> None:
-        self.origin = Origin(holder or {"weight": weight, "bias": bias})
+        self.origin = Origin(holder or {"weight": weight})
         self.bias, self.ordered = bias, order(weight)
         self.bytes = weight.numel() * weight.element_size()
 
@@ -73,9 +67,6 @@ class TiledWeight:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``."""
-        # a copy has no gradient
-        if torch.is_grad_enabled() or not self.current:
-            return self.origin.product(hidden)
         return multiply(hidden, self.ordered, self.bias)
 
 

@@ -76,10 +76,14 @@ def tiled_bytes(*models: torch.nn.Module) -> int:
 
 @contextmanager
 def tiled(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, ``model`` multiplies by its ordered copies, if `tile` made any."""
-    swaps = _swaps.get(model, [])
-    for attributes, forward in swaps:
-        attributes["forward"] = forward
+    """Inside, ``model`` multiplies by what ordered copies `tile` made, as far as they are current.
+
+    Where gradients are asked for it multiplies by its own weights: a copy has none.
+    """
+    swaps = [] if torch.is_grad_enabled() else _swaps.get(model, [])
+    for attributes, copy in swaps:
+        if copy.current:
+            attributes["forward"] = copy
     try:
         yield
     finally:

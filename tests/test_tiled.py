@@ -33,6 +33,7 @@ def _logits(model: torch.nn.Module) -> tuple[torch.Tensor, set[str]]:
     return logits, {event.key for event in seen.key_averages()}
 
 
+@torch.no_grad()
 def test_the_product_is_the_models_own_and_only_inside() -> None:
     model = build_llama()
     own, names = _logits(model)
@@ -122,10 +123,11 @@ def test_a_shortlist_scores_by_its_own_copy() -> None:
     model = build_llama()
     own, _ = _logits(model)
     chosen = torch.tensor([1, 3, 4])
-    short = Shortlist(model, chosen)
     tile(model)
-    with tiled(model), short.applied():
-        out, names = _logits(model)
+    with torch.inference_mode():
+        short = Shortlist(model, chosen)
+        with tiled(model), short.applied():
+            out, names = _logits(model)
     assert PRODUCT in names
     torch.testing.assert_close(out, own[..., chosen], rtol=1e-4, atol=1e-4)
     assert "forward" not in vars(model.lm_head)

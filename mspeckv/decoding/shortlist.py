@@ -45,9 +45,11 @@ class Shortlist:
         self.head = model.get_output_embeddings()
         self.tokens = tokens.to(model.device)
         self.vocab = int(self.head.weight.shape[0])
-        self.weight = whole(self.head.weight)[self.tokens].clone()
         bias = getattr(self.head, "bias", None)
-        self.bias = None if bias is None else whole(bias)[self.tokens].clone()
+        # a run is in inference mode, whose tensors have no version to tell a copy's age by
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.weight = whole(self.head.weight)[self.tokens].clone()
+            self.bias = None if bias is None else whole(bias)[self.tokens].clone()
         can = can_tile(self.weight)
         self.tiled = TiledWeight(self.weight, self.bias) if can else None
 
