@@ -60,6 +60,28 @@ def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
     return ranked.topk(count, dim=-1).indices.sort(-1).values
 
 
+def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: torch.Tensor) -> None:
+    """Copy chunks ``best`` ``[H, n]`` of ``source`` to ``out``.
+
+    Args:
+        source: ``[1, H, S, D]``.
+        best: ``[H, n]``, in the order of ``out``.
+        chunk: tokens of a chunk, C.
+        out: ``[1, H, n * C, D]``.
+    """
+    heads, length, dim = source.shape[1:]
+    if source.is_cuda:
+        tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
+        index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, dim)
+        out.copy_(source.gather(2, index))
+        return
+    # a CPU copies whole chunks at a time, and half as long
+    whole = source[0, :, : length // chunk * chunk].unflatten(1, (-1, chunk)).flatten(2)
+    rows = out[0].view(heads, -1, chunk * dim)
+    for head in range(heads):
+        torch.index_select(whole[head], 0, best[head], out=rows[head])
+
+
 class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed here
     """Chosen prompt chunks, then every generated token.
 
@@ -191,18 +213,15 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
 
         ``real`` ``[Q]`` is 0 for queries that do not count.
         """
-        plan, heads = self.plan, key.shape[1]
+        plan, buffer = self.plan, self.layers[layer].buffer
+        kept = plan.chosen * plan.chunk
         if plan.chosen:
             with span("retrieval/score"):
                 scores = score_chunks(self.policy, query, self.landmarks[layer], real)
                 best = best_chunks(scores, plan.chosen)
             self.chosen[layer] = best
             with span("retrieval/gather"):
-                tokens = best[..., None] * plan.chunk
-                tokens = tokens + torch.arange(plan.chunk, device=best.device)
-                index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, key.shape[-1])
-                self.layers[layer].buffer.write(0, key.gather(2, index), value.gather(2, index))
+                for source, out in zip((key, value), buffer.read(kept), strict=True):
+                    gather_chunks(source, best, plan.chunk, out)
         rest = slice(plan.prompt - plan.rest, plan.prompt)
-        self.layers[layer].buffer.write(
-            plan.chosen * plan.chunk, key[:, :, rest], value[:, :, rest]
-        )
+        buffer.write(kept, key[:, :, rest], value[:, :, rest])
