@@ -12,6 +12,8 @@ from mspeckv.config import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
 PROJECTOR = Path("demo") / "projector.ipynb"
+SETTINGS = Path(__file__).parent / "data" / "jupyter"
+"""Of our servers alone: JupyterLab does not ask a class whether it wants to hear its news."""
 
 
 def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
@@ -53,7 +55,10 @@ def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False)
 
 def launch(command: list[str]) -> int:
     """Run a server until it is stopped; returns its exit code."""
-    process = subprocess.Popen(command)
+    paths = os.pathsep.join([str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH", "")])
+    process = subprocess.Popen(
+        command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths.rstrip(os.pathsep)}
+    )
     while True:
         try:
             return process.wait()

@@ -247,6 +247,16 @@ def test_lab_reaches_the_pages_that_labs_link_to(tmp_path: Path) -> None:
     assert command[-1].endswith("/lab/tree/labs/00_start_here.ipynb")
 
 
+def test_a_class_is_not_asked_about_news() -> None:
+    page = (
+        "from jupyterlab_server.config import get_page_config as read; import sys; "
+        "sys.exit(sys.argv[1] not in read([])['disabledExtensions'])"
+    )
+    news = "@jupyterlab/apputils-extension:announcements"
+    assert launch.launch([sys.executable, "-c", page, news]) == 0
+    assert launch.launch([sys.executable, "-c", page, "@jupyterlab/filebrowser"]) == 1
+
+
 def test_demo_serves_this_machine_only(tmp_path: Path) -> None:
     (tmp_path / launch.PROJECTOR).parent.mkdir()
     (tmp_path / launch.PROJECTOR).write_text("{}")

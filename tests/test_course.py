@@ -141,12 +141,12 @@ def test_progress_outlives_the_kernel_and_can_be_reset(
 ) -> None:
     lab.predict("p1", "How many MB?", unit="MB")
     lab.guess("p1", 12)
-    assert lab.check("e2", 8.59) is False
-    assert lab.check("e2", 4.29) is True
+    assert not lab.check("e2", 8.59)
+    assert lab.check("e2", 4.29)
     again = Lab(LAB, tmp_path)
     again.predict("p1", "How many MB?", unit="MB")
     assert again.boxes["p1"].control.value == "12"
-    assert again.check("e2", ...) is False
+    assert not again.check("e2", ...)
     again.progress()
     text = repr(shown[-1])
     assert "1 of 4 exercises solved" in text
@@ -168,18 +168,18 @@ def test_a_question_of_another_kind_does_not_take_an_old_answer(lab: Lab, tmp_pa
 
 @pytest.mark.parametrize("answer", [..., None, (1, ...), {"a": None}, [[...]]])
 def test_the_placeholder_is_not_yet_an_answer(lab: Lab, shown: list[Any], answer: Any) -> None:
-    assert lab.check("e1", answer) is False
+    assert not lab.check("e1", answer)
     assert repr(shown[-1]).startswith("e1: not yet")
     assert "There is no answer yet" in repr(shown[-1])
     assert f"Hint: {lab.exercises['e1'].hint}" in repr(shown[-1])
 
 
 def test_an_answer_that_raises_is_a_wrong_answer(lab: Lab, shown: list[Any]) -> None:
-    assert lab.check("e1", lambda layers: layers) is False
+    assert not lab.check("e1", lambda layers: layers)
     assert "This answer raised TypeError" in repr(shown[-1])
-    assert lab.check("e1", lambda *shape: None) is False
+    assert not lab.check("e1", lambda *shape: None)
     assert "it returned None instead of a number" in repr(shown[-1])
-    assert lab.check("e1", lambda *shape: ...) is False
+    assert not lab.check("e1", lambda *shape: ...)
     assert "There is no answer yet" in repr(shown[-1])
 
 

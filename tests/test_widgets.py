@@ -77,6 +77,17 @@ def test_run_draws_everything(lab: LiveLab) -> None:
     assert lab._stop.disabled
 
 
+def test_a_page_loaded_anew_is_told_what_is_drawn(lab: LiveLab) -> None:
+    exercise(lab)
+    figure = lab.charts.figure
+    told = figure.get_state()
+    assert told["_widget_layout"]["annotations"][2]["text"] == figure.layout.annotations[2].text
+    assert len(told["_widget_data"]) == len(figure.data)
+    for trace, shown in zip(told["_widget_data"], figure.data, strict=True):
+        assert trace["name"] == shown.name
+        assert ("y" in trace) == (shown.y is not None)
+
+
 def test_chart_shows_every_byte_of_the_ledger(lab: LiveLab) -> None:
     exercise(lab)
     summary = lab.records[0].summary

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import plotly.graph_objects as go
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
 from plotly.subplots import make_subplots
 
@@ -71,7 +71,7 @@ class AblationChart:
         for panel, (row, column) in PLACES.items():
             self.figure.update_yaxes(title_text=UNITS[panel], row=row, col=column)
         self.draw(title, match)
-        self.figure = go.FigureWidget(self.figure)
+        self.figure = Figure(self.figure)
         self._traces = dict(zip(self._traces, self.figure.data, strict=True))
 
     def draw(self, title: str, match: Match | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.scorecard import table_html
 from mspeckv_widgets.theme import INK, TIERS
@@ -95,7 +96,7 @@ def rows_of(
 
 def build_figure() -> Any:
     """Four bars a token, and a marker for the share drawn so far."""
-    figure = go.FigureWidget()
+    figure = Figure()
     for words, colour, pattern in SERIES.values():
         figure.add_trace(
             go.Bar(

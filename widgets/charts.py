@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from mspeckv_widgets import record as series
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.record import RunRecord, Series
 from mspeckv_widgets.theme import CLEAR, FAINT, GRID, INK, PAST, PURPOSES, TIERS
 from plotly.subplots import make_subplots
@@ -67,7 +68,7 @@ class Charts:
     """
 
     def __init__(self) -> None:
-        self.figure: Any = go.FigureWidget(
+        self.figure: Any = Figure(
             make_subplots(
                 rows=3,
                 cols=1,

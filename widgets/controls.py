@@ -48,11 +48,11 @@ DEFAULTS: dict[str, Any] = {
 CLASSROOM = {"method": "mspeckv", "prefill": 1024, "budget": 256, "bits": 8, "gamma": 8}
 PRESETS: dict[str, tuple[dict[str, Any], str]] = {
     "A2": (
-        {**CLASSROOM, "on_chip": 15, "resident": 0},
+        {**CLASSROOM, "link": "origin", "on_chip": 15, "resident": 0},
         "A2, what residency buys: run with resident 0, then 8, then 15, and compare.",
     ),
     "B1": (
-        {**CLASSROOM, "on_chip": 4, "resident": 15},
+        {**CLASSROOM, "link": "origin", "on_chip": 4, "resident": 15},
         "B1, what on-chip layers buy: run with on-chip 4, then 8, 12 and 15, and compare.",
     ),
 }

@@ -209,6 +209,8 @@ class LiveLab:
             finished = [one for one in (record, *view.past) if one and one.summary]
             self._comparison.value = comparison_html(finished)
             self._show_profile(record.profile if record else None)
+            if not view.busy:
+                self.charts.figure.renew()
             return view.busy
 
     def _show_profile(self, found: Profile | None) -> None:
@@ -216,9 +218,10 @@ class LiveLab:
         if found is self._profile_shown:
             return
         self._profile_shown = found
-        self.profile_tab.show(found)
         if found is not None:
+            # first: a figure drawn in a hidden tab finds no width to fill
             self._tabs.selected_index = self._tabs.children.index(self.profile_tab.box)
+        self.profile_tab.show(found)
 
 
 def status_html(view: View) -> str:

@@ -59,8 +59,18 @@ const dress = (panel) => {
 function render({ model, el }) {
   el.style.display = "none";
   let panel = null, waiting = 0, resizing = 0;
+  // plotly looks at a figure's room when the window changes, not when the panel does, or its tab.
+  const refit = () => {
+    clearTimeout(resizing);
+    resizing = setTimeout(() => window.dispatchEvent(new Event("resize")), 150);
+  };
+  const shown = new ResizeObserver(refit);
+  const tend = () => {
+    dress(panel);
+    for (const plot of panel.querySelectorAll(".js-plotly-plot")) shown.observe(plot);
+  };
   const later = () => {
-    if (!waiting) waiting = setTimeout(() => { waiting = 0; if (panel) dress(panel); }, 60);
+    if (!waiting) waiting = setTimeout(() => { waiting = 0; if (panel) tend(); }, 60);
   };
   const grown = new MutationObserver(later);
   const sized = new ResizeObserver(([entry]) => {
@@ -68,9 +78,7 @@ function render({ model, el }) {
     if (!width) return;
     // In steps, so that a window being dragged does not send a message for each pixel.
     const room = width < model.get("limit") ? Math.floor(width / 10) * 10 : 0;
-    clearTimeout(resizing);
-    // plotly looks at a figure's room when the window changes, not when the panel does.
-    resizing = setTimeout(() => window.dispatchEvent(new Event("resize")), 150);
+    refit();
     if (room !== model.get("room")) { model.set("room", room); model.save_changes(); }
   });
   const begin = () => {
@@ -80,12 +88,12 @@ function render({ model, el }) {
     name(panel, model.get("label"));
     grown.observe(panel, { childList: true, subtree: true });
     sized.observe(panel);
-    dress(panel);
+    tend();
   };
   begin();
   return () => {
     for (const timer of [waiting, resizing]) clearTimeout(timer);
-    for (const observer of [grown, sized]) observer.disconnect();
+    for (const observer of [grown, sized, shown]) observer.disconnect();
   };
 }
 export default { render };

@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out, panel
 from mspeckv_widgets.scorecard import table_html
 
@@ -27,7 +28,7 @@ class PlanView:
     """
 
     def __init__(self, found: DevicePlan) -> None:
-        self.figure: Any = go.FigureWidget(_front_figure(found))
+        self.figure: Any = Figure(_front_figure(found))
         self._table = ipw.HTML(best_html(found))
         self.panel = panel("Plan", [self.figure, self._table], self._resize)
 

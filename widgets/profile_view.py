@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out, panel
 from mspeckv_widgets.scorecard import readable_bytes, table_html
 from mspeckv_widgets.theme import INK, PLACES, TIERS
@@ -292,4 +293,4 @@ def _gbps(bar: Bar) -> float:
 
 
 def _figure(title: str, height: int) -> Any:
-    return lay_out(go.FigureWidget(), title, height)
+    return lay_out(Figure(), title, height)

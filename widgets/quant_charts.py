@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.scorecard import table_html
 from mspeckv_widgets.theme import INK
@@ -138,7 +139,7 @@ def asked_html(asked: list[Asked]) -> str:
 
 def build_figure() -> Any:
     """Two heat maps, bars by channel, and points of error against acceptance, without data."""
-    figure = go.FigureWidget(
+    figure = Figure(
         make_subplots(
             rows=3, cols=2, specs=[[{}, {}], [{"colspan": 2}, None], [{"colspan": 2}, None]],
             vertical_spacing=0.11, horizontal_spacing=0.16, row_heights=[0.42, 0.27, 0.31],

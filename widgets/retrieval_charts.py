@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.scorecard import table_html
 from mspeckv_widgets.story import split_text, tier_style
@@ -22,7 +23,7 @@ STRIP, MARK, KEPT, LEFT, HERE = range(5)
 
 def build_figure() -> Any:
     """The heat strip over one head's bars, both empty, over the document's chunks."""
-    figure = go.FigureWidget(
+    figure = Figure(
         make_subplots(
             rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.1, row_heights=[0.55, 0.45],
             subplot_titles=("KV heads that keep a chunk, by layer", "Attention mass by chunk"),

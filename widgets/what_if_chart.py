@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.theme import TIERS
 from mspeckv_widgets.what_if_setting import PUBLISHED, Floats, places
@@ -64,7 +65,7 @@ class SpeedChart:
         figure.update_yaxes(
             type="log", dtick="D2", title_text="tokens/s, modelled and published (log)"
         )
-        self.figure: Any = go.FigureWidget(figure)
+        self.figure: Any = Figure(figure)
         self._shown = ""
 
     def draw(
@@ -141,7 +142,7 @@ class StepsChart:
         )
         figure.update_xaxes(title_text="% of the time per token, modelled", range=[0, 100])
         figure.update_yaxes(autorange="reversed")
-        self.figure: Any = go.FigureWidget(figure)
+        self.figure: Any = Figure(figure)
 
     def draw(self, found: Mapping[str, WhatIf]) -> None:
         """Show the shares."""
@@ -165,7 +166,7 @@ class OursChart:
         lay_out(figure, "", 330)
         figure.update_layout(margin={"b": 110}, legend={"traceorder": "normal"})
         figure.update_yaxes(rangemode="tozero")
-        self.figure: Any = go.FigureWidget(figure)
+        self.figure: Any = Figure(figure)
 
     def draw(self, name: str, match: Match | None) -> None:
         """Show an experiment's rows, or that there are none."""

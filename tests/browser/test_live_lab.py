@@ -33,6 +33,11 @@ READ_CHARTS = """() => {
   }));
 }"""
 
+READ_WIDTHS = """() => {
+  const plot = document.querySelector('.mskv-panel .widget-tab .js-plotly-plot');
+  return [plot, plot.querySelector('.main-svg')].map(one => one.getBoundingClientRect().width);
+}"""
+
 READ_BARS = """() => {
   const plot = document.querySelector('.mskv-panel .widget-tab .js-plotly-plot');
   if (!plot || !plot._fullData) return null;
@@ -153,6 +158,8 @@ def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
     tab.scroll_into_view_if_needed()
     page.wait_for_timeout(1500)
     tab.screenshot(path=OUTPUT / "timeline.png")
+    room, drawn = page.evaluate(READ_WIDTHS)
+    assert drawn == pytest.approx(room, abs=2), "the figure fills its tab"
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Open trace: download").click()
     path = waiting.value.path()
@@ -173,6 +180,17 @@ def test_stop_stops_within_a_pass(page: Page) -> None:
     page.wait_for_timeout(1500)
     assert page.locator(".mskv-token").count() == count
     assert points(page, "y") == drawn
+
+
+def test_a_page_loaded_anew_shows_the_same_charts(page: Page) -> None:
+    drawn = page.evaluate(READ_CHARTS)
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+    page.reload(wait_until="domcontentloaded")
+    page.locator(f"{PANEL} .js-plotly-plot").first.wait_for(timeout=60_000)
+    settle(page, lambda: points(page, "y") > 0, 30, "charts are drawn again")
+    assert page.evaluate(READ_CHARTS) == drawn
+    assert state(page) == "stopped"
 
 
 def test_reset_restores_controls(page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ from mspeckv import RunSummary
 from mspeckv.config import refuse
 
 HINT_LABEL = "Hint"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether an answer is right: true or false, and as a cell's result nothing to see."""
+
+    passed: bool
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def _ipython_display_(self) -> None:
+        """The verdict has been shown already."""
 
 
 class Lab:
@@ -97,7 +111,7 @@ class Lab:
         table = table_html(asked, ("your guess", "result", "so the guess was"), [row], text=3)
         _show(_Shown(table, f"{name}: guess {guess}, result {words}: {row[2]}"))
 
-    def check(self, name: str, answer: Any) -> bool:
+    def check(self, name: str, answer: Any) -> Outcome:
         """Judge an answer to an exercise, show verdict and hint, keep whether it passed.
 
         Args:
@@ -105,7 +119,7 @@ class Lab:
             answer: a value or a function, as the exercise asks; ``...`` means not solved yet.
 
         Returns:
-            Whether the answer is right. A wrong answer never raises.
+            True if the answer is right, false if not. A wrong answer never raises.
 
         Raises:
             ValueError: there is no such exercise.
@@ -119,7 +133,7 @@ class Lab:
             record.tries += 1
             record.passed = record.passed or verdict.passed
         _show(_verdict_shown(name, exercise.title, verdict, exercise.hint))
-        return verdict.passed
+        return Outcome(verdict.passed)
 
     def score(self, runs: RunSummary | Sequence[RunSummary]) -> None:
         """Show the score card of a run, or of several side by side."""
