@@ -3,6 +3,7 @@
     python -m benchmarks.speculation --quick            # 1 k, few lengths
     python -m benchmarks.speculation                    # 4 k
     python -m benchmarks.speculation --origin           # the emulated link at `origin`
+    python -m benchmarks.speculation --adaptive         # chosen lengths, in longer runs
 
 Everything decodes greedily in this process, on the same weights and prompts. Prefill does not
 count. Each table says whether its tokens are those of transformers' plain ``generate``.
@@ -32,6 +33,7 @@ from mspeckv.experiments.presets import CLASSROOM
 VOCAB = 8192
 GAMMAS = (2, 4, 8, 12, 16)
 QUICK_GAMMAS = (2, 8)
+SMALL_GRID = (2, 4, 8, 16)
 LENGTHS = (1, 2, 3, 5, 9, 13, 17)
 ORIGIN_TARGETS = {512: 4.75, 1024: 8.0, 1536: 12.9, 2048: 14.5}
 
@@ -104,6 +106,34 @@ def _verdict(rates: dict[str, dict[str, float]]) -> str:
     headers = ("prompt", "our best", "their best", "ratio", "best auto", "auto of our best")
     mean = geometric_mean(ratios)
     return f"{table(headers, rows)}\ngeometric mean of the ratios: {mean:.3f}"
+
+
+def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
+    """Chosen lengths beside the best fixed one of a small grid, over a text of some length.
+
+    By tier 0, since that is the user's choice; two turns each, of which the faster counts.
+    """
+    rows = []
+    for kind in KINDS:
+        assert pair.tokenizer is not None
+        prompt = prompt_of(kind, pair.tokenizer, context)
+        with Workbench(pair, prompt, new_tokens) as bench:
+            for tier0, vocab in (("lookup", 0), ("draft", VOCAB)):
+                lengths: list[int | str] = [*SMALL_GRID, "auto"]
+                found: dict[int | str, float] = defaultdict(float)
+                for _ in range(2):
+                    for gamma in lengths:
+                        way = Way((0, 2), tier0, gamma, draft_vocab=vocab)
+                        found[gamma] = max(found[gamma], bench.run(way).rate)
+                auto = found.pop("auto")
+                best = max(found, key=found.__getitem__)
+                rates = [found[gamma] for gamma in SMALL_GRID]
+                rows.append((kind, tier0, *rates, auto, best, auto / found[best]))
+    headers = (
+        "prompt", "tier 0", *(f"gamma {gamma}" for gamma in SMALL_GRID), "auto", "best", "ratio"
+    )  # fmt: skip
+    title = f"Tokens/s over {new_tokens} tokens after {context}, link off (measured)"
+    return f"{title}\n{table(headers, rows)}"
 
 
 @torch.inference_mode()
@@ -215,14 +245,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 k of context, few lengths")
     parser.add_argument("--origin", action="store_true", help="only the emulated link")
+    parser.add_argument("--adaptive", action="store_true", help="only chosen lengths")
     parser.add_argument("--context", type=int, help="prompt tokens (default 4096)")
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write the rates here")
     options = parser.parse_args()
     pair = load_pair()
     print(machine(pair.device), end="\n\n", flush=True)
+    context = options.context or (1024 if options.quick else 4096)
+    if options.adaptive:
+        print(adaptive(pair, context, 4 * options.new_tokens))
+        return
     if not options.origin:
-        context = options.context or (1024 if options.quick else 4096)
         gammas = QUICK_GAMMAS if options.quick else GAMMAS
         text, rates = link_off(pair, context, options.new_tokens, gammas)
         print(text, end="\n\n", flush=True)
@@ -230,6 +264,7 @@ def main() -> None:
         print(pass_times(pair, prompt_of("prose", pair.tokenizer, context)), end="\n\n", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rates, indent=2), encoding="utf-8")
+        print(adaptive(pair, context, 4 * options.new_tokens), end="\n\n", flush=True)
     print(origin(pair, options.new_tokens), end="\n\n", flush=True)
     if not options.quick:
         print(origin_grid(pair, 1024, options.new_tokens // 2, GAMMAS))
