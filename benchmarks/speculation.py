@@ -111,7 +111,7 @@ def _verdict(rates: dict[str, dict[str, float]]) -> str:
 def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
     """Chosen lengths beside the best fixed one of a small grid, over a text of some length.
 
-    By tier 0, since that is the user's choice; two turns each, of which the faster counts.
+    By tier 0, since that is the user's choice; three turns each, of which the fastest counts.
     """
     rows = []
     for kind in KINDS:
@@ -121,7 +121,7 @@ def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
             for tier0, vocab in (("lookup", 0), ("draft", VOCAB)):
                 lengths: list[int | str] = [*SMALL_GRID, "auto"]
                 found: dict[int | str, float] = defaultdict(float)
-                for _ in range(2):
+                for _ in range(3):
                     for gamma in lengths:
                         way = Way((0, 2), tier0, gamma, draft_vocab=vocab)
                         found[gamma] = max(found[gamma], bench.run(way).rate)

@@ -27,7 +27,6 @@ class JoinedWeights:
     """
 
     def __init__(self, layers: Sequence[torch.nn.Linear]) -> None:
-        self.origins = [Origin(layer._parameters) for layer in layers]
         self.sizes = [layer.out_features for layer in layers]
         weight = torch.cat([layer.weight.detach() for layer in layers])
         self.ordered, self.bytes = order(weight), weight.nbytes
@@ -50,14 +49,15 @@ class JoinedWeights:
 class JoinedPart:
     """One layer's share of `JoinedWeights`, called as the layer is."""
 
-    def __init__(self, joined: JoinedWeights, index: int) -> None:
+    def __init__(self, joined: JoinedWeights, index: int, layer: torch.nn.Linear) -> None:
         self.joined, self.index = joined, index
+        self.origin = Origin(layer._parameters)
         self.bytes = joined.bytes * joined.sizes[index] // sum(joined.sizes)
 
     @property
     def current(self) -> bool:
-        """Whether every weight is still what was copied."""
-        return all(origin.current for origin in self.joined.origins)
+        """Whether this layer's weight is still what was copied, whatever the others' are."""
+        return self.origin.current
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``."""

@@ -29,16 +29,22 @@ class Origin:
     """
 
     def __init__(self, holder: Mapping[str, torch.Tensor | None]) -> None:
-        weight = holder["weight"]
-        assert weight is not None
-        self.holder, self.weight = holder, weight
-        self._copied = weight._version, weight.data_ptr()
+        self.holder = holder
+        held = {name: part for name in ("weight", "bias") if (part := holder.get(name)) is not None}
+        self._copied = [(name, part, _stamp(part)) for name, part in held.items()]
 
     @property
     def current(self) -> bool:
-        """Whether the weight is still what was copied: not trained, loaded anew, or moved."""
-        now, copied = self.holder["weight"], self.weight
-        return now is copied and (copied._version, copied.data_ptr()) == self._copied
+        """Whether all is still what was copied: not trained, loaded anew, or moved."""
+        return all(
+            self.holder.get(name) is part and _stamp(part) == stamp
+            for name, part, stamp in self._copied
+        )
+
+
+def _stamp(part: torch.Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written to, or its data replaced."""
+    return part._version, part.data_ptr()
 
 
 class TiledWeight:

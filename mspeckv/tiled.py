@@ -63,7 +63,8 @@ def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
             if single.issuperset(layers):
                 single.difference_update(layers)
                 joined = JoinedWeights(layers)
-                _copies.update({layer: JoinedPart(joined, n) for n, layer in enumerate(layers)})
+                parts = (JoinedPart(joined, n, layer) for n, layer in enumerate(layers))
+                _copies.update(zip(layers, parts, strict=True))
     for layer in single:
         _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
 
@@ -97,4 +98,5 @@ def _plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
         type(module) is torch.nn.Linear
         and "forward" not in vars(module)
         and can_tile(module.weight)
+        and not (module.bias is not None and module.bias.is_inference())
     )

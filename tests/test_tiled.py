@@ -162,6 +162,18 @@ def test_layers_that_read_the_same_are_one_product(build: Callable[[], Any]) -> 
 
 
 @torch.no_grad()
+def test_a_layer_that_changes_leaves_those_it_is_joined_with() -> None:
+    model = build_qwen2()
+    tile(model)
+    for layer in model.model.layers:
+        layer.self_attn.k_proj.bias.add_(1)
+        layer.mlp.up_proj.weight.mul_(2)
+    own = model(input_ids=IDS).logits
+    with tiled(model):
+        torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_joined_layer_answers_for_what_it_is_shown() -> None:
     model = build_llama()
     tile(model)
