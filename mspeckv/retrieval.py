@@ -46,9 +46,9 @@ def attention(
     Scores after TriForce, arXiv 2404.11912, section 4.1, with softmax per query, so that no query
     counts for more than another.
     """
-    scores = queries @ landmarks.transpose(1, 2) * queries.shape[-1] ** -0.5
+    scores = queries * queries.shape[-1] ** -0.5 @ landmarks.transpose(1, 2)
     shares = scores.softmax(-1, dtype=torch.float32)
-    mass: torch.Tensor = (shares * weights[:, None]).sum(1)
+    mass: torch.Tensor = weights @ shares
     return mass
 
 

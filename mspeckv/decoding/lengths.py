@@ -29,6 +29,8 @@ from mspeckv.events import Guess, Pass, Plan
 
 _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
+_FIRST_COPY = 8
+"""Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
 _FADE = 0.93
 """What a round's observations weigh one round later: half after ten."""
 _SLOPE = 0.05
@@ -212,6 +214,8 @@ class Planner:
         yield Plan((2,), 0, 0)
         free = self.speculation.gamma == "auto"
         longest = min(self.speculation.longest_gamma, room)
+        if free and not self.costs[2].known:
+            longest = min(longest, _FIRST_COPY)
         inner = self.speculation.longest_draft_gamma
         for gamma in range(1 if free else longest, longest + 1):
             if gamma < 1:

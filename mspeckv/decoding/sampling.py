@@ -15,8 +15,8 @@ from transformers import (
 from mspeckv.config import Sampling
 from mspeckv.host import to_device, to_host
 
-_TOP_P_FIRST_LOOK = 512
-"""Most likely tokens examined before the whole vocabulary is sorted for top-p."""
+_LOOKS = 64, 1024
+"""Most likely tokens looked at on a CPU before the whole vocabulary is sorted for top-p."""
 
 
 class Sampler:
@@ -151,13 +151,28 @@ def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
         probs: ``[n, V]``.
         top_p: mass in (0, 1).
     """
-    count = min(_TOP_P_FIRST_LOOK, probs.shape[-1])
-    ranked = probs.topk(count, dim=-1).values
-    mass = ranked.cumsum(-1)
     # a GPU sorts in less time than it takes to look
-    if probs.is_cuda or bool((mass[:, -1] < top_p).any()):
-        ranked = probs.sort(-1, descending=True).values
-        mass = ranked.cumsum(-1)
+    for count in () if probs.is_cuda else _LOOKS:
+        found = probs.topk(min(count, probs.shape[-1]), dim=-1)
+        least, reached = _least_kept(found.values, top_p)
+        # a last token as likely as the last one looked at may have its like among the others
+        if bool((reached & (least > found.values[:, -1:])).all()):
+            kept = found.values * (found.values >= least)
+            return torch.zeros_like(probs).scatter_(-1, found.indices, _normal(kept))
+    least, _ = _least_kept(probs.sort(-1, descending=True).values, top_p)
+    return _normal(probs * (probs >= least))
+
+
+def _least_kept(ranked: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probability ``[n, 1]`` of the token that brings the mass to ``top_p``, and whether one does.
+
+    Without one it is the last of ``ranked`` ``[n, k]``, which falls.
+    """
+    mass = ranked.cumsum(-1)
     last = (mass < top_p).sum(-1, keepdim=True).clamp_max_(ranked.shape[-1] - 1)
-    kept = probs * (probs >= ranked.gather(-1, last))
+    return ranked.gather(-1, last), mass[:, -1:] >= top_p
+
+
+def _normal(kept: torch.Tensor) -> torch.Tensor:
+    """Rows ``[n, k]`` divided by their sums."""
     return kept / kept.sum(-1, keepdim=True)

@@ -56,7 +56,7 @@ def score_chunks(
 def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Chunks ``[H, count]``, in order, with the highest scores; chunk 0 is always among them."""
     ranked = scores.to(torch.float32, copy=True)
-    ranked[:, 0] = float("inf")
+    ranked.select(1, 0).fill_(float("inf"))
     return ranked.topk(count, dim=-1).indices.sort(-1).values
 
 
