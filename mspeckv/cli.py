@@ -10,13 +10,18 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mspeckv.arguments import add_generate, add_models, add_run, add_server, run_config
 from mspeckv.config import refuse
 from mspeckv.cost.command import add_machine, add_plan, add_what_if, run_plan, run_what_if
 from mspeckv.fetch import ModelMissing, fetch
 from mspeckv.parallel import AgreedError, Ranks, join, leave, together
+
+if TYPE_CHECKING:
+    from mspeckv.experiments.report import Page
+
+NO_PAGE = "the HTML page needs the lab's libraries: pip install 'mspeckv[lab]'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,11 +164,23 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from mspeckv.experiments.report import write_report
 
-    report = write_report(options.results, options.out or options.results)
+    page = _page()
+    report = write_report(options.results, options.out or options.results, page)
     print(report.describe())
-    if report.missing:
-        print(f"mspeckv: {report.missing}", file=sys.stderr)
-    return 1 if report.missing else 0
+    if page is None:
+        print(f"mspeckv: {NO_PAGE}", file=sys.stderr)
+    return 1 if page is None else 0
+
+
+def _page() -> Page | None:
+    """What draws a report's page, where the lab's libraries are installed."""
+    try:
+        from mspeckv_widgets.report_page import page
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mspeckv."):
+            raise
+        return None
+    return page
 
 
 def _lab(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,15 @@ def test_every_package_is_listed() -> None:
             inner = path.parent.relative_to(ROOT / folder).parts
             found.add(".".join((name, *inner)))
     assert listed == found
+
+
+def test_the_engine_imports_no_widgets_and_no_charts() -> None:
+    for path in (ROOT / "mspeckv").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.split(".")[0] for name in names} & {"ipywidgets", "plotly"}, path
 
 
 def test_checkout_is_installed() -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv.cli import main
+from mspeckv.cli import NO_PAGE, main
 from mspeckv.experiments import Row
 from mspeckv.experiments.cliffs import cliff
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.report import NO_PLOTLY, write_report
+from mspeckv.experiments.report import write_report
 from mspeckv.experiments.report_tables import grids, speedup_summary
 from tests.experiment_rows import a1, a2, b1, row, write
 
@@ -227,10 +227,11 @@ def test_bad_folder_is_one_line(
 def test_without_plotly_everything_else_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "mspeckv.experiments.report_charts", raising=False)
+    for name in ("report_page", "report_charts"):
+        monkeypatch.delitem(sys.modules, f"mspeckv_widgets.{name}", raising=False)
     # None makes an import fail as if the package were not there
     for name in [name for name in sys.modules if name.split(".")[0] == "plotly"] + ["plotly"]:
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["report", str(write(tmp_path, b1()))]) == 1
-    assert NO_PLOTLY in capsys.readouterr().err
+    assert NO_PAGE in capsys.readouterr().err
     assert sorted(path.suffix for path in tmp_path.glob("report.*")) == [".csv", ".json", ".md"]

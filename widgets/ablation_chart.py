@@ -10,10 +10,10 @@ from typing import Any
 
 from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
+from mspeckv_widgets.report_charts import bars, trace
 from plotly.subplots import make_subplots
 
 from mspeckv.experiments import VARIANTS, Match
-from mspeckv.experiments.report_charts import bars, trace
 from mspeckv.experiments.report_series import (
     Line,
     Source,

@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from mspeckv_widgets.figure import Figure
 from mspeckv_widgets.panel import lay_out
+from mspeckv_widgets.report_charts import bars
 from mspeckv_widgets.theme import TIERS
 from mspeckv_widgets.what_if_setting import PUBLISHED, Floats, places
 
@@ -20,7 +21,6 @@ from mspeckv.config import METHODS
 from mspeckv.cost import STEPS, WhatIf
 from mspeckv.cost.published import curve
 from mspeckv.experiments import VARIANTS, Match, experiment, published
-from mspeckv.experiments.report_charts import bars
 from mspeckv.experiments.report_series import speed_lines
 from mspeckv.experiments.report_style import axis_words, style
 

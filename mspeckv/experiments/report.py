@@ -1,9 +1,9 @@
-"""``mspeckv report``: rows in, a page, Markdown, CSV and JSON out."""
+"""``mspeckv report``: rows in, Markdown, CSV, JSON and a page out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from mspeckv.config import refuse
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report_data import as_csv, as_json
-from mspeckv.experiments.report_html import page as html_page
 from mspeckv.experiments.report_markdown import page as markdown_page
 from mspeckv.experiments.store import load_rows
 
-NO_PLOTLY = "the HTML page needs plotly: pip install 'mspeckv[lab]'"
+Page = Callable[[Sequence[Match]], str]
+"""What draws the report's page."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,10 @@ class Report:
 
     Attributes:
         files: where, in the order of writing.
-        missing: why there is no page; empty where there is one.
     """
 
     matches: tuple[Match, ...]
     files: tuple[Path, ...]
-    missing: str = ""
 
     def describe(self) -> str:
         """Every finding and file, as lines of text."""
@@ -42,12 +40,17 @@ class Report:
         return "\n".join([*lines, *(f"wrote {path}" for path in self.files)])
 
 
-def write_report(source: str | Path | Iterable[str | Path], out: str | Path) -> Report:
-    """Write ``report.md``, ``.csv``, ``.json`` and, where plotly is installed, ``.html``.
+def write_report(
+    source: str | Path | Iterable[str | Path],
+    out: str | Path,
+    page: Page | None = None,
+) -> Report:
+    """Write ``report.md``, ``.csv``, ``.json`` and, with ``page``, ``.html``.
 
     Args:
         source: a folder of stores, or files; see `mspeckv.experiments.load_rows`.
         out: a folder, made if it is not there.
+        page: draws the page; the lab's is ``mspeckv_widgets.report_page.page``.
 
     Raises:
         ValueError: no rows there, or rows that do not belong to an experiment.
@@ -66,16 +69,11 @@ def write_report(source: str | Path | Iterable[str | Path], out: str | Path) -> 
         "report.csv": as_csv(matches),
         "report.json": json.dumps(as_json(matches), indent=1) + "\n",
     }
-    missing = ""
-    try:
-        texts["report.html"] = html_page(matches)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "plotly":
-            raise
-        missing = NO_PLOTLY
+    if page is not None:
+        texts["report.html"] = page(matches)
     files = []
     for name, text in texts.items():
         path = folder / name
         path.write_text(text, encoding="utf-8")
         files.append(path)
-    return Report(matches, tuple(files), missing)
+    return Report(matches, tuple(files))

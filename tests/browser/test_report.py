@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mspeckv_widgets.report_charts import CHARTS
+from mspeckv_widgets.report_page import page as html_page
 from playwright.sync_api import Browser
 
 from mspeckv.experiments.report import write_report
-from mspeckv.experiments.report_charts import CHARTS
 from tests.experiment_rows import a1, a2, b1, row, write
 
 from .driver import OUTPUT, settle, visit
@@ -27,7 +28,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three experiments, one trial of which failed."""
     folder = tmp_path_factory.mktemp("report")
     failed = row("B1", 4, "control", 1, error="RuntimeError: no <memory> left")
-    write_report(write(folder, [*a1(), *a2(), *b1(), failed]), folder)
+    write_report(write(folder, [*a1(), *a2(), *b1(), failed]), folder, html_page)
     return folder / "report.html"
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from mspeckv_widgets.report_charts import CHARTS
+from plotly.offline import get_plotlyjs
+
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.report_markdown import LABELS, settings
@@ -34,13 +37,7 @@ figure { margin: 22px 0; } figcaption { font-weight: 600; }
 
 
 def page(matches: Sequence[Match]) -> str:
-    """The whole report.
-
-    Raises:
-        ImportError: plotly is not installed.
-    """
-    from plotly.offline import get_plotlyjs
-
+    """The whole report."""
     links = "".join(
         f'<a href="#{name}">{escape(name)}</a>' for name in (_anchor(match) for match in matches)
     )
@@ -88,8 +85,6 @@ def section(match: Match) -> str:
 
 def charts_html(match: Match) -> str:
     """Every chart, to be drawn by the page's own plotly."""
-    from mspeckv.experiments.report_charts import CHARTS
-
     scaled = any(match.value(value) not in {None, value} for value in match.table.values)
     note = "; in brackets, the published value that ours stands for" if scaled else ""
     parts = []

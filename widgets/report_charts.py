@@ -1,4 +1,4 @@
-"""The charts of a report, as plotly figures; needs the extra ``lab``."""
+"""The charts of a report, as plotly figures."""
 
 from __future__ import annotations
 
