@@ -10,11 +10,14 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import QuantizedCache
 
 from mspeckv import KVPolicy, Pair
+from mspeckv.clock import clock_of
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.static_reader import StaticReader
+from mspeckv.decoding.workspace import runner_of
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.link import CopyEngine
+from mspeckv.kv.link import open_link
 from mspeckv.kv.shape import KVShape
 
 
@@ -35,12 +38,13 @@ class Subject(Protocol):
 
 
 class Ours:
-    """The target over `FullCache`, link off."""
+    """The target over `FullCache`, link off (on a GPU: its bus); replayed passes on a GPU."""
 
     def __init__(self, pair: Pair, policy: KVPolicy, capacity: int, gbps: float | None = None):
-        shape = KVShape.of(pair.target.config, pair.dtype)
-        self.recorder = Recorder(Ledger())
-        self.link = CopyEngine(self.recorder.ledger, gbps)
+        self.pair, shape = pair, KVShape.of(pair.target.config, pair.dtype)
+        self.recorder = Recorder(Ledger(clock_of(pair.device)))
+        self.link = open_link(self.recorder.ledger, gbps, pair.device)
+        self.link.__enter__()
         self.cache = FullCache(shape, policy, capacity, self.link, pair.device)
         self.reader = ModelReader(2, "decode", pair.target, self.cache, self.recorder)
         self.tokens: list[int] = []
@@ -51,6 +55,12 @@ class Ours:
         self.reader.prefill(tokens)
         self.link.drain()
         self.recorder.take()
+        runner = runner_of(self.pair.device, graphs=True)
+        if runner is not None:
+            self.reader = StaticReader(
+                2, "decode", self.pair.target, self.cache, self.recorder,
+                runner=runner, inputs={}, settled=len(tokens),
+            )  # fmt: skip
 
     def read(self, tokens: list[int]) -> torch.Tensor:
         """Read further tokens; passes end at flush boundaries, as the engine's do."""
@@ -69,8 +79,8 @@ class Ours:
         return self.cache.read_bytes()
 
     def close(self) -> None:
-        """End the link's thread."""
-        self.link.__exit__()
+        """End the link's work."""
+        self.link.__exit__(None, None, None)
 
 
 class Stock:

@@ -2,9 +2,11 @@
 
     python -m benchmarks.kv --quick          # 1 k only
     python -m benchmarks.kv                  # 1 k, 4 k, 8 k
+    python -m benchmarks.kv --device cuda --dtype float16
 
 The peers' packages come with the extra ``bench``. Every figure is measured in this process, on the
-same model and text; the throttled link of the overlap table is emulated.
+same model and text; the throttled link of the overlap table is emulated, and that table and the one
+of peak memory are a CPU's.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from statistics import mean, median
 import torch
 
 from benchmarks.caches import Ours, Stock, Subject, subjects
-from benchmarks.report import machine, median_ms, table
+from benchmarks.report import machine, median_ms, table, wait
 from mspeckv import KVPolicy, Pair, documents, load_pair
 from mspeckv.events import Pass
 from mspeckv.kv.quantize import BlockCodec
@@ -40,8 +42,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 k of context only")
     parser.add_argument("--contexts", help="such as 1024,4096,7680")
     parser.add_argument("--widths", default="8,4,2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    pair = load_pair(draft="none")
+    pair = load_pair(draft="none", device=options.device, dtype=options.dtype)
     default = "1024" if options.quick else "1024,4096,7680"
     contexts = [int(n) for n in (options.contexts or default).split(",")]
     widths = tuple(int(n) for n in options.widths.split(","))
@@ -52,9 +56,11 @@ def main() -> None:
             print(compare(pair, tokens[: context + UNSEEN], widths), end="\n\n")
         for context in contexts:
             print(verification(pair, tokens[:context]), end="\n\n")
-        print(codec_speed(pair, 4096, widths), end="\n\n")
-        print(overlap(pair, tokens[:1024]), end="\n\n")
-    print(peak_memory(contexts))
+        print(codec_speed(pair, 4096, widths))
+        if pair.device.type == "cpu":
+            print("\n" + overlap(pair, tokens[:1024]))
+    if pair.device.type == "cpu":
+        print("\n" + peak_memory(contexts))
 
 
 def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
@@ -64,11 +70,14 @@ def compare(pair: Pair, tokens: list[int], widths: tuple[int, ...]) -> str:
     rows: list[Sequence[object]] = []
     for name, make in subjects(pair, len(tokens), widths).items():
         try:
-            made[name] = make()
+            subject = make()
+            subject.prefill(prompt)
         except ImportError as error:
             rows.append((name, f"needs {error.name}", "", "", "", ""))
-            continue
-        made[name].prefill(prompt)
+        except RuntimeError as error:
+            rows.append((name, f"fails: {str(error).splitlines()[0][:40]}", "", "", "", ""))
+        else:
+            made[name] = subject
     stored = {name: subject.stored_bytes() / len(prompt) for name, subject in made.items()}
     steps, logits, failed = _read_in_turns(made, unseen)
     rows += [(name, stored[name], "", reason, "", "") for name, reason in failed.items()]
@@ -109,6 +118,7 @@ def _read_in_turns(
                 for tokens in ([token] for token in turn) if timed else rest:
                     start = time.perf_counter()
                     logits[name].append(made[name].read(tokens))
+                    wait()
                     if timed:
                         times[name].append((time.perf_counter() - start) * 1e3)
             except RuntimeError as error:
@@ -147,7 +157,8 @@ def verification(pair: Pair, prompt: list[int]) -> str:
 def codec_speed(pair: Pair, tokens: int, widths: tuple[int, ...]) -> str:
     """Packing and unpacking one layer against copying its floats."""
     shape = KVShape.of(pair.target.config, pair.dtype)
-    key, value = torch.randn(2, 1, shape.heads, tokens, shape.dim, dtype=shape.dtype).unbind(0)
+    floats_of = (2, 1, shape.heads, tokens, shape.dim)
+    key, value = torch.randn(floats_of, dtype=shape.dtype, device=pair.device).unbind(0)
     outs = torch.empty_like(key), torch.empty_like(value)
     floats = tokens * shape.token_bytes
 

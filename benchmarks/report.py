@@ -48,8 +48,15 @@ def median_ms(work: Callable[[], object], repeats: int) -> float:
     for _ in range(repeats + 1):
         start = time.perf_counter()
         work()
+        wait()
         times.append((time.perf_counter() - start) * 1e3)
     return statistics.median(times[1:])
+
+
+def wait() -> None:
+    """Until a GPU has done what it was given, where one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _cell(value: object) -> str:

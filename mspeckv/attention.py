@@ -25,7 +25,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from mspeckv.split import pieces, split_attention, static_attention
+from mspeckv.split import (
+    PIECE,
+    causal_mask,
+    piece_mask,
+    pieces,
+    split_attention,
+    static_attention,
+)
 from mspeckv.static import StaticKeys
 
 NAME = "mspeckv"
@@ -90,19 +97,17 @@ def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
     return query.reshape(batch, kv_heads, heads // kv_heads * length, dim)
 
 
-def causal_mask(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
-    """Additive mask ``[G*Q, past+Q]``: query i of a group sees keys up to ``past + i``."""
-    rows = torch.arange(length, device=like.device).repeat(groups)[:, None]
-    columns = torch.arange(past + length, device=like.device)[None, :]
-    mask = torch.zeros(groups * length, past + length, dtype=like.dtype, device=like.device)
-    return mask.masked_fill_(columns > past + rows, float("-inf"))
-
-
-def _mask_of_pass(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+def _mask_of_pass(
+    length: int, past: int, groups: int, cut: int, like: torch.Tensor
+) -> torch.Tensor | None:
     """The causal mask, built once per pass: every layer of a pass has the same shape."""
-    key = (length, past, groups)
-    if _reading.mask is None or _reading.mask_key != key:
-        _reading.mask, _reading.mask_key = causal_mask(length, past, groups, like), key
+    key = (length, past, groups, cut)
+    if _reading.mask_key != key:
+        if cut > 1:
+            _reading.mask = piece_mask(cut, length, past, groups, like)
+        else:
+            _reading.mask = causal_mask(length, past, groups, like) if length > 1 else None
+        _reading.mask_key = key
     return _reading.mask
 
 
@@ -151,12 +156,12 @@ def attend(
             query, key, value, scale=scaling, is_causal=True, enable_gqa=heads != kv_heads
         )
     else:
-        mask = _mask_of_pass(length, past, heads // kv_heads, query) if length > 1 else None
         folded = fold_groups(query, kv_heads)
-        on_cpu = query.device.type == "cpu"
-        cut = pieces(kv_heads, past, query.device) if batch == 1 and on_cpu else 1
-        if cut > 1 and value.shape[-1] == query.shape[-1]:
-            out = split_attention(folded, key, value, past, cut, mask, scaling)
+        few = batch == 1 and length <= PIECE and value.shape[-1] == query.shape[-1]
+        cut = pieces(kv_heads, past, query.device) if few else 1
+        mask = _mask_of_pass(length, past, heads // kv_heads, cut, query)
+        if cut > 1:
+            out = split_attention(folded, key, value, cut, mask, scaling)
         else:
             out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
         out = out.reshape(batch, heads, length, out.shape[-1])

@@ -14,9 +14,9 @@ import torch
 
 LEAST_KEYS = 1024
 """Shorter keys are not worth a second kernel call."""
-_PIECE = 256
-"""Fewest keys of a piece."""
-_TASKS_PER_THREAD = 4
+PIECE = 256
+"""Fewest keys of a piece, and most queries for which keys are cut."""
+_TASKS_PER_THREAD = 2
 
 
 _kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
@@ -31,50 +31,83 @@ def pieces(heads: int, past: int, device: torch.device) -> int:
     wanted = -(-_TASKS_PER_THREAD * threads // heads)
     # tasks are dealt out evenly, so a number that threads divide leaves none of them waiting
     wanted = next(n for n in range(wanted, wanted + threads) if heads * n % threads == 0)
-    return max(1, min(wanted, past // _PIECE))
+    return max(1, min(wanted, past // PIECE))
 
 
 def split_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    past: int,
     count: int,
     mask: torch.Tensor | None,
     scale: float | None,
 ) -> torch.Tensor:
-    """Attention whose first keys are read in ``count`` pieces by the stock kernel.
+    """Attention whose keys are read in ``count`` pieces by one call of the stock kernel.
 
     Args:
         query: ``[1, H, R, D]``.
         key: ``[1, H, K, D]``.
         value: same shape.
-        past: keys that every row sees.
         count: pieces, from `pieces`.
-        mask: additive ``[R, K]`` or None where every row sees every key.
+        mask: from `piece_mask`.
         scale: of the scores; None for ``D ** -0.5``.
 
     Returns:
         ``[1, H, R, D]``.
     """
     assert _kernel is not None
-    heads, rows, dim = query.shape[1:]
-    end = past // count * count
-    many, many_lse = _kernel(
-        query[0, :, None].expand(heads, count, rows, dim),
-        key[0, :, :end].unflatten(1, (count, -1)),
-        value[0, :, :end].unflatten(1, (count, -1)),
-        scale=scale,
-    )
-    if end < key.shape[2]:
-        rest = mask[:, end:] if mask is not None else None
-        last, last_lse = _kernel(
-            query, key[:, :, end:], value[:, :, end:], attn_mask=rest, scale=scale
-        )
-        many = torch.cat([many, last.transpose(0, 1)], 1)
-        many_lse = torch.cat([many_lse, last_lse.transpose(0, 1)], 1)
-    out: torch.Tensor = (many * many_lse.softmax(1)[..., None].to(many.dtype)).sum(1)
+    rows = query[0, :, None].expand(-1, count, -1, -1)
+    many, lse = _kernel(rows, _cut(key, count), _cut(value, count), attn_mask=mask, scale=scale)
+    out: torch.Tensor = (many * lse.softmax(1)[..., None].to(many.dtype)).sum(1)
     return out[None]
+
+
+def _cut(part: torch.Tensor, count: int) -> torch.Tensor:
+    """``[1, H, K, D] -> [H, count, N, D]``, a view: every piece as long as the last.
+
+    What does not divide into pieces makes the last one longer; the others then run on into the
+    beginning of their neighbour, which `piece_mask` hides.
+    """
+    _, heads, keys, dim = part.shape
+    _, by_head, by_key, by_channel = part.stride()
+    step, longest = _lengths(keys, count)
+    return part.as_strided(
+        (heads, count, longest, dim),
+        (by_head, step * by_key, by_key, by_channel),
+        part.storage_offset(),
+    )
+
+
+def piece_mask(
+    count: int, length: int, past: int, groups: int, like: torch.Tensor
+) -> torch.Tensor | None:
+    """Additive mask ``[1, count, G*Q, N]`` over `split_attention`'s pieces; None for none.
+
+    Hides what pieces share and, in the last, what comes after a query's own token.
+    """
+    step, longest = _lengths(past + length, count)
+    if length == 1 and longest == step:
+        return None
+    mask = torch.zeros(
+        1, count, groups * length, longest, dtype=like.dtype, device=like.device
+    )  # fmt: skip
+    mask[:, :-1, :, step:] = float("-inf")
+    mask[:, -1] = causal_mask(length, longest - length, groups, like)
+    return mask
+
+
+def _lengths(keys: int, count: int) -> tuple[int, int]:
+    """Keys from one piece's start to the next one's, and keys of a piece."""
+    step = keys // count
+    return step, keys - (count - 1) * step
+
+
+def causal_mask(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+    """Additive mask ``[G*Q, past+Q]``: query i of a group sees keys up to ``past + i``."""
+    rows = torch.arange(length, device=like.device).repeat(groups)[:, None]
+    columns = torch.arange(past + length, device=like.device)[None, :]
+    mask = torch.zeros(groups * length, past + length, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(columns > past + rows, float("-inf"))
 
 
 def static_attention(

@@ -3,12 +3,12 @@
 The copies (`mspeckv.ordered`) are as large as the weights. They are made once per model, in float32
 on a CPU, where memory is plentiful; layers that read the same input share one
 (`mspeckv.joined`). The model's own weights stay, and the model is as it was outside `tiled`.
-``MSPECKV_TILED=0`` in the environment does without, where many kernels share a machine.
+Where the processor gains nothing by them, none are made; ``MSPECKV_TILED=0`` in the environment
+does without too, where many kernels share a machine.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
@@ -21,8 +21,6 @@ from transformers import PreTrainedModel
 from mspeckv.joined import JoinedPart, JoinedWeights, siblings
 from mspeckv.ordered import TiledWeight, can_tile
 
-SWITCH = "MSPECKV_TILED"
-"""Environment variable; 0 makes no copies."""
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
 
@@ -36,11 +34,9 @@ _swaps = WeakKeyDictionary()
 def tile(model: PreTrainedModel) -> None:
     """Make the copies of ``model``'s linear weights; layers that models share are copied once.
 
-    Does nothing where it would not pay, is not possible, is switched off, or would take more than
-    a quarter of the free memory.
+    Does nothing where it would not pay (`mspeckv.ordered`), is not possible, is switched off, or
+    would take more than a quarter of the free memory.
     """
-    if os.environ.get(SWITCH) == "0":
-        return
     fresh = {
         module
         for module in model.modules()

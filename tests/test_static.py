@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
-from mspeckv.attention import causal_mask, fold_groups
+from mspeckv.attention import fold_groups
 from mspeckv.decoding import workspace
 from mspeckv.graphs import Direct
-from mspeckv.split import static_attention
+from mspeckv.split import causal_mask, static_attention
 from mspeckv.static import StaticInputs, StaticKeys, width_of
 from tests.random_models import random_pair, random_prompt
 

@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 from mspeckv import Pair
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.joined import siblings
-from mspeckv.ordered import PRODUCT, TiledWeight, can_tile
+from mspeckv.ordered import LEAST_GAIN, PRODUCT, SWITCH, TiledWeight, can_tile, gain
 from mspeckv.profiling.reading import operations
-from mspeckv.tiled import SWITCH, tile, tiled, tiled_bytes
+from mspeckv.tiled import tile, tiled, tiled_bytes
 from tests.conftest import build_llama, build_qwen2
 
 IDS = torch.arange(7)[None]
@@ -117,6 +117,23 @@ def test_the_environment_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_llama()
     tile(model)
     assert tiled_bytes(model) == 0
+
+
+@pytest.mark.parametrize("change", [-0.2, 0.2])
+def test_without_a_word_copies_are_made_where_they_pay(
+    monkeypatch: pytest.MonkeyPatch, change: float
+) -> None:
+    monkeypatch.delenv(SWITCH)
+    monkeypatch.setattr("mspeckv.ordered.gain", lambda threads: LEAST_GAIN + change)
+    model = build_llama()
+    tile(model)
+    assert (tiled_bytes(model) > 0) == (change > 0)
+
+
+def test_the_gain_is_measured_once() -> None:
+    threads = torch.get_num_threads()
+    assert 0.1 < gain(threads) < 10
+    assert gain(threads) == gain(threads)
 
 
 def test_a_shortlist_scores_by_its_own_copy() -> None:

@@ -10,6 +10,7 @@ from statistics import median
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, Sampling, Speculation, Width
 from mspeckv.cost.hardware import Hardware, MeasuredPasses
 from mspeckv.decoding.engine import stream
@@ -127,7 +128,7 @@ def _passes(
     places = sorted({min(context, room) for context in contexts})
     places = places if len(places) > 1 else [room // 2, room]
     shape = KVShape.of(model.config, pair.dtype)
-    recorder = Recorder(Ledger())
+    recorder = Recorder(Ledger(clock_of(pair.device)))
     ids = [index % pair.vocab_size for index in range(places[-1] + max(tokens))]
     columns: list[list[float]] = []
     with open_link(recorder.ledger, None, pair.device) as link:
