@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
 from mspeckv.decoding.adaptive import Adaptive
-from mspeckv.decoding.lengths import Planner
+from mspeckv.decoding.lengths import Costs, PassCost, Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.methods import build_tiers
@@ -67,6 +68,9 @@ class Outcome:
 class Workbench:
     """Every tier of ours over one prompt, all KV on the device, link off.
 
+    A way with chosen lengths is run again as the engine runs settings again: it knows what passes
+    cost.
+
     Use as a context manager.
     """
 
@@ -88,6 +92,7 @@ class Workbench:
         assert isinstance(root.guesser, Autoregress)
         self.root, self.draft = root, root.guesser
         self._counted = _Counted(root.top)
+        self._costs: defaultdict[Way, Costs] = defaultdict(lambda: defaultdict(PassCost))
         self.lookup = Lookup(pair.vocab_size, torch.empty(0))
         self.recorder.take()
 
@@ -132,8 +137,9 @@ class Workbench:
         if way.gamma == "auto":
             speculation = Speculation(gamma="auto", draft_gamma="auto")
             planner = Planner(
-                speculation, guesser is not None, middle is not None, way.tier0 == "lookup"
-            )
+                speculation, guesser is not None, middle is not None, way.tier0 == "lookup",
+                self._costs[way],
+            )  # fmt: skip
             return Adaptive(guesser, middle, top, planner, self.sampler, self.recorder)
         below = guesser
         if middle is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -36,6 +37,7 @@ class Pair:
         draft_id: where the draft came from; ``"none"`` without one.
         step_seconds: the engine's measurement of one target step, once it has been made.
         workspace: on a GPU, the caches and graphs of the last run, for another like it.
+        pass_costs: what passes of earlier runs took, by settings; chosen lengths begin with it.
         ranks: this process among those that the target is split over; None for a whole target.
     """
 
@@ -47,6 +49,7 @@ class Pair:
     step_seconds: float | None = None
     workspace: object = None
     ranks: Ranks | None = None
+    pass_costs: dict[object, Any] = field(default_factory=dict)
 
     @classmethod
     def of(

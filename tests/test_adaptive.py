@@ -126,6 +126,29 @@ def test_choices_are_in_the_events() -> None:
         assert (one.plan.path == (2,)) == (one.plan.gamma == 0)
 
 
+def test_a_run_with_the_same_settings_need_not_measure_again() -> None:
+    """The first round of a first run is short; of a second one it is chosen."""
+    pair, prompt = random_pair(), random_prompt(60)
+    pair.pass_costs.clear()
+
+    def first_plan(tokens: int) -> Plan:
+        speculation = Speculation(gamma="auto", draft_gamma="auto", budget=48, window=16)
+        found = stream(
+            pair, prompt[:tokens], method="mspeckv", new_tokens=12, speculation=speculation,
+            sampling=Sampling(temperature=0, stop_at_eos=False),
+        )  # fmt: skip
+        return next(event.plan for event in found if isinstance(event, Round))
+
+    assert first_plan(60) == Plan((0, 1, 2), 2, 2)
+    (costs,) = pair.pass_costs.values()
+    assert all(costs[tier].known for tier in (0, 1, 2))
+    for tier, ms in ((0, 100), (1, 100), (2, 1)):
+        for tokens in 100 * (1, 5, 9):
+            costs[tier].see(tokens, ms)
+    assert first_plan(60) == Plan((2,), 0, 0), "tier 2 is known to be cheaper than guesses"
+    assert first_plan(50) == Plan((0, 1, 2), 2, 2), "another length, other costs"
+
+
 @pytest.mark.parametrize("field", ["gamma", "draft_gamma"])
 def test_words_other_than_auto_are_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field}: 'often' is not allowed; use 'auto' or"):

@@ -12,6 +12,8 @@ import torch
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate, retrieval, stream
 from mspeckv.clock import clock_of
+from mspeckv.cost.hardware import HARDWARE
+from mspeckv.cost.measure import measure
 from mspeckv.decoding.workspace import Workspace, release
 from mspeckv.events import Round
 from mspeckv.graphs import Graphs
@@ -152,3 +154,8 @@ def test_the_link_copies_counts_and_makes_compute_wait() -> None:
     assert (entry.bytes, entry.layer, entry.direction) == (1 << 26, 3, "to_device")
     assert entry.ms > 0.5
     assert 0 < entry.wait_ms <= entry.ms * 1.5
+
+
+def test_passes_are_measured_on_the_gpu() -> None:
+    found = measure(HARDWARE["laptop-cpu"], on_gpu())
+    assert all(ms > 0 for passes in found.passes.values() for row in passes.ms for ms in row)

@@ -15,7 +15,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from mspeckv.config import Sampling, Speculation
-from mspeckv.decoding.lengths import Planner
+from mspeckv.decoding.lengths import Costs, Planner
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Plan
@@ -110,9 +110,10 @@ class AgreedPlanner(Planner):
         has_draft: bool,
         has_middle: bool,
         free_draft: bool,
+        costs: Costs,
         agreement: Agreement,
     ) -> None:
-        super().__init__(speculation, has_draft, has_middle, free_draft)
+        super().__init__(speculation, has_draft, has_middle, free_draft, costs)
         self._agreement = agreement
 
     def choose(self, room: int, match: int = 0) -> Plan:

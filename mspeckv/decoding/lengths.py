@@ -103,6 +103,10 @@ class PassCost:
         return (t - slope * n) / weight + slope * tokens
 
 
+Costs = defaultdict[int, PassCost]
+"""What passes take, by tier."""
+
+
 def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
     """What acceptance is counted by.
 
@@ -123,14 +127,21 @@ class Planner:
         has_draft: whether there is a tier 0.
         has_middle: whether there is a tier 1.
         free_draft: whether tier 0 guesses without a pass.
+        costs: by tier, from an earlier run with the same settings; the planner adds to them.
+            Without, the first round is a short one that measures.
     """
 
     def __init__(
-        self, speculation: Speculation, has_draft: bool, has_middle: bool, free_draft: bool
+        self,
+        speculation: Speculation,
+        has_draft: bool,
+        has_middle: bool,
+        free_draft: bool,
+        costs: Costs | None = None,
     ) -> None:
         self.speculation = speculation
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
-        self.costs: dict[int, PassCost] = defaultdict(PassCost)
+        self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
         self._kept: dict[_Test, float] = defaultdict(float)
         self._tested: dict[_Test, float] = defaultdict(float)
 

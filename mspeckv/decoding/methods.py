@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,14 +12,14 @@ from transformers import LogitsProcessorList
 from mspeckv.config import RunConfig, Speculation
 from mspeckv.decoding.adaptive import Adaptive
 from mspeckv.decoding.agreement import AgreedPlanner, AgreedSampler, Agreement
-from mspeckv.decoding.lengths import Planner
+from mspeckv.decoding.lengths import Costs, PassCost, Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.sizes import USES_GUESSES, Sizes
-from mspeckv.decoding.workspace import Workspace
+from mspeckv.decoding.workspace import Workspace, workspace_key
 from mspeckv.events import Plan
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.link import KVLink
@@ -65,7 +66,8 @@ def build_tiers(
     speculation, sampler = config.speculation, Sampler(config.sampling, processors)
     if agreement is not None:
         sampler = AgreedSampler(config.sampling, processors, agreement)
-    space = Workspace.of(config, pair, Sizes.of(config, len(prompt)), link)
+    sizes = Sizes.of(config, len(prompt))
+    space = Workspace.of(config, pair, sizes, link)
     guesser: Level | None = None
     prefilled: list[ModelReader] = []
     if space.draft is not None:
@@ -77,7 +79,10 @@ def build_tiers(
     middle = space.between(pair, "verify" if guesser else "draft", recorder)
     top = space.top(pair, "verify" if guesser or middle else "decode", recorder)
     prefilled.append(top)
-    root, plan = _nest(speculation, guesser, middle, top, sampler, recorder, agreement)
+    costs: Costs = defaultdict(PassCost)
+    if speculation.adaptive:
+        costs = pair.pass_costs.setdefault((workspace_key(config, sizes), link.gbps), costs)
+    root, plan = _nest(speculation, guesser, middle, top, sampler, recorder, costs, agreement)
     return Tiers(root, space.full, prefilled, plan)
 
 
@@ -88,15 +93,16 @@ def _nest(
     top: ModelReader,
     sampler: Sampler,
     recorder: Recorder,
+    costs: Costs,
     agreement: Agreement | None,
 ) -> tuple[Level, Plan]:
     """The levels over one another, and the lengths they work with."""
     path = (*((0,) if guesser else ()), *((1,) if middle else ()), 2)
     if speculation.adaptive and len(path) > 1:
         there = guesser is not None, middle is not None, isinstance(guesser, Lookup)
-        planner = Planner(speculation, *there)
+        planner = Planner(speculation, *there, costs)
         if agreement is not None:
-            planner = AgreedPlanner(speculation, *there, agreement)
+            planner = AgreedPlanner(speculation, *there, costs, agreement)
         adaptive = Adaptive(guesser, middle, top, planner, sampler, recorder)
         return adaptive, adaptive.plan
     gamma, draft_gamma = speculation.longest_gamma, speculation.longest_draft_gamma
