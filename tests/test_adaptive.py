@@ -46,6 +46,15 @@ def test_pass_costs_converge_to_the_line_seen() -> None:
     assert cost(16) == pytest.approx(110, rel=0.05)
 
 
+def test_what_a_round_takes_beyond_its_passes_is_a_cost_of_each() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
+    passes = [Pass(0, "draft", 1, 0, 0.0, 2.0), Pass(2, "verify", 2, 0, 2.0, 10.0)]
+    for _ in range(60):
+        planner.learn(passes, [], 0, ms=20.0)
+    assert planner.cost(0, 1) == pytest.approx(2 + 4, rel=0.02)
+    assert planner.cost(2, 2) == pytest.approx(10 + 4, rel=0.02)
+
+
 def test_a_slow_link_is_worth_every_tier() -> None:
     planner = planner_of(
         {0: (5, 0), 1: (40, 2), 2: (800, 2)}, {(0, 1): 0.6, (1, 2): 0.9, (0, 2): 0.5}

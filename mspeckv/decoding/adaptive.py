@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from mspeckv.decoding.lengths import Planner
@@ -46,14 +47,16 @@ class Adaptive:
         with span("plan"):
             match = self.guesser.match(prefix)[0] if isinstance(self.guesser, Lookup) else 0
             self.plan = self.planner.choose(min(limit - 1, self.top.room(len(prefix))), match)
+        start = time.perf_counter()
         emission = self._nest(self.plan).round(prefix, limit)
         with span("settle"):
             self.settle(len(prefix) + len(emission.tokens) - 1)
+        ms = (time.perf_counter() - start) * 1e3
         # on a GPU, what was measured is known once the device has come by
         with span("record"):
             seen = self.recorder.so_far()
         with span("plan"):
-            self.planner.learn(*seen, match)
+            self.planner.learn(*seen, match, ms)
         return emission
 
     def settle(self, length: int) -> None:

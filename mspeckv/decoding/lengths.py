@@ -41,6 +41,8 @@ _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _PRIOR_WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
+_FURTHER_WEIGHT = 3.0
+"""The same for further places of a guess, of which one break says little."""
 _COPY_WEIGHT = 5.0
 """The same for a copy's further places: where the match is as long as matches get, few break."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
@@ -111,11 +113,12 @@ def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
     """What acceptance is counted by.
 
     How much matched tells first guesses apart. For further ones it matters only whether the match
-    was as long as matches get: then text is being copied, else it was met by chance.
+    was as long as matches get: then text is being copied, else it was met by chance. Tier 1 is the
+    target over less of the text: it errs anywhere alike.
     """
     place = min(place, _PLACES - 1)
     if tier > 0:
-        return tier, verifier, 0, place
+        return tier, verifier, 0, 0
     return tier, verifier, match if place == 0 else match // LONGEST, place
 
 
@@ -144,17 +147,27 @@ class Planner:
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
         self._kept: dict[_Test, float] = defaultdict(float)
         self._tested: dict[_Test, float] = defaultdict(float)
+        # of all plans that a choice compares, few differ in any one part
+        self._settled: dict[tuple[int, int, int, int], float] = {}
+        self._middle: dict[tuple[int, int], float] = {}
 
-    def learn(self, passes: Iterable[Pass], guesses: Iterable[Guess], match: int) -> None:
+    def learn(
+        self, passes: Sequence[Pass], guesses: Iterable[Guess], match: int, ms: float = 0.0
+    ) -> None:
         """Take in one round: pass times, and how far each guess went.
 
         Args:
             passes: the round's passes.
             guesses: what was guessed in it, and kept.
             match: the key of tier 0's guesses, as in `choose`.
+            ms: what the round took. What it took beyond its passes, such as drawing tokens, comes
+                with every pass and is counted as a part of each.
         """
+        self._settled.clear()
+        self._middle.clear()
+        beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
         for one in passes:
-            self.costs[one.tier].see(one.tokens, one.ms)
+            self.costs[one.tier].see(one.tokens, one.ms + beyond)
         for counts in (self._kept, self._tested):
             for test in counts:
                 counts[test] *= _FADE
@@ -167,17 +180,24 @@ class Planner:
     def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
         """For each place of a guess, the probability that it is kept if all before it were.
 
-        A place of which little is known is taken to be like the one before it.
+        A place of which little is known is taken to be like the one before it, the more hopeful
+        the less is known of that: texts differ, and a guess that is kept says that this one is
+        easy (Polya's urn: of n tests with a kept share r, one more kept makes it
+        (n r + 1) / (n + 1)).
         """
         prior, copied = self._prior(tier, verifier, match), match >= LONGEST
-        rate, out = prior, []
+        rate, known, out = prior, _PRIOR_WEIGHT, []
         for place in range(_PLACES):
-            if place == 1 and copied:
+            weight = _FURTHER_WEIGHT if place else _PRIOR_WEIGHT
+            if place > 0 and copied:
                 # whatever the first guess says of a copy's beginning, once begun it goes on
-                rate = prior
-            weight = _COPY_WEIGHT if place > 0 and copied else _PRIOR_WEIGHT
-            test = _test(tier, verifier, match, place)
-            rate = (weight * rate + self._kept[test]) / (weight + self._tested[test])
+                rate, weight = prior if place == 1 else rate, _COPY_WEIGHT
+            elif place > 0:
+                rate, known = (known * rate + 1) / (known + 1), known + 1
+            if place == 0 or tier == 0:
+                test = _test(tier, verifier, match, place)
+                rate = (weight * rate + self._kept[test]) / (weight + self._tested[test])
+                known += self._tested[test]
             out.append(rate)
         return out
 
@@ -213,12 +233,26 @@ class Planner:
         if plan.path == (2,):
             return top
         if plan.path == (0, 1, 2):
-            inner = plan.draft_gamma * self.cost(0, 1) + self.cost(1, plan.draft_gamma + 1)
-            token = inner / expected_tokens(self.rates(0, 1, match), plan.draft_gamma)
+            token = self._middle_token(plan.draft_gamma, match)
         else:
             token = self.cost(plan.path[0], 1)
-        settled = expected_tokens(self.rates(plan.path[-2], 2, match), plan.gamma)
+        settled = self._expected(plan.path[-2], 2, match, plan.gamma)
         return (plan.gamma * token + top) / settled
+
+    def _middle_token(self, draft_gamma: int, match: int) -> float:
+        """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
+        key = draft_gamma, match
+        if key not in self._middle:
+            inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
+            self._middle[key] = inner / self._expected(0, 1, match, draft_gamma)
+        return self._middle[key]
+
+    def _expected(self, tier: int, verifier: int, match: int, gamma: int) -> float:
+        """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
+        key = tier, verifier, match, gamma
+        if key not in self._settled:
+            self._settled[key] = expected_tokens(self.rates(tier, verifier, match), gamma)
+        return self._settled[key]
 
     def _plans(self, room: int, guesses: bool) -> Iterator[Plan]:
         """Every round that the settings leave open."""
