@@ -1,12 +1,13 @@
 """One attention function for every decoder: fold the query groups, call the stock kernel.
 
 transformers lets a model's attention be swapped by name (`AttentionInterface`). Ours differs from
-the stock ``sdpa`` entry in four ways, and touches no kernel:
+the stock ``sdpa`` entry in five ways, and touches no kernel:
 
 * Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
   so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
   a mask is needed, that is in every verification).
 * On a CPU, long keys are cut into pieces to keep every core busy (`mspeckv.split`).
+* On a CPU, packed blocks may come as they are (`mspeckv.kv.packed`).
 * A pass of fixed shape (`mspeckv.static`) brings its own account of which keys are filled.
 * It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
   (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
@@ -25,6 +26,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from mspeckv.kv.packed import accepting_packed, attend_packed, packed_before
 from mspeckv.split import (
     PIECE,
     causal_mask,
@@ -85,7 +87,8 @@ def reading(
     _reading.watcher, _reading.mask, _reading.mask_key = watcher, None, ()
     _reading.static = static
     try:
-        yield
+        with accepting_packed(static is None):
+            yield
     finally:
         config._attn_implementation = own
         _reading.watcher = _reading.mask = _reading.static = None
@@ -144,8 +147,14 @@ def attend(
     if _reading.watcher is not None:
         _reading.watcher(_layer_index(module), query, key, value)
     batch, heads, length, _ = query.shape
+    blocks = packed_before(key)
     kv_heads, past = key.shape[1], key.shape[2] - length
-    if _reading.static is not None:
+    if blocks is not None:
+        folded = fold_groups(query, kv_heads)
+        out = attend_packed(folded, key, value, blocks, length, scaling)
+        blocks.release()
+        out = out.reshape(batch, heads, length, out.shape[-1])
+    elif _reading.static is not None:
         folded = fold_groups(query, kv_heads)
         keys = _reading.static
         out = static_attention(folded, key, value, keys.settled, keys.mask, scaling)

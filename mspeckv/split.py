@@ -27,11 +27,14 @@ def pieces(heads: int, past: int, device: torch.device) -> int:
     # torch's kernels for CUDA split long keys by themselves
     if _kernel is None or device.type != "cpu" or past < LEAST_KEYS:
         return 1
-    threads = torch.get_num_threads()
+    return max(1, min(even_pieces(heads, torch.get_num_threads()), past // PIECE))
+
+
+def even_pieces(heads: int, threads: int) -> int:
+    """Pieces of each of ``heads`` KV heads that keep ``threads`` busy to the end."""
     wanted = -(-_TASKS_PER_THREAD * threads // heads)
     # tasks are dealt out evenly, so a number that threads divide leaves none of them waiting
-    wanted = next(n for n in range(wanted, wanted + threads) if heads * n % threads == 0)
-    return max(1, min(wanted, past // PIECE))
+    return next(n for n in range(wanted, wanted + threads) if heads * n % threads == 0)
 
 
 def split_attention(

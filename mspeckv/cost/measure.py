@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -11,19 +10,18 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.clock import clock_of
-from mspeckv.config import KVPolicy, Sampling, Speculation, Width
+from mspeckv.config import KVPolicy, Sampling, Speculation
 from mspeckv.cost.hardware import Hardware, MeasuredPasses
+from mspeckv.cost.timing import milliseconds, wait_for
+from mspeckv.cost.unpacking import unpacking_ns
 from mspeckv.decoding.engine import stream
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Round
 from mspeckv.kv.cache import FullCache
-from mspeckv.kv.layers import Buffer
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
-from mspeckv.kv.nibble import NibblePlanes
-from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
@@ -32,11 +30,8 @@ _TOKENS = (1, 2, 5, 9, 17)
 _CONTEXTS = (128, 1024, 2048)
 _DRAFT_TOKENS = (1, 2)
 _DRAFT_CONTEXTS = (32, 320)
-_REPEATS = 2
 _RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 192, 16, 0.4
 """The short run that corrects the rest."""
-_UNPACKED = 1024
-"""Tokens that the unpacking of a layer is timed with."""
 
 
 @torch.inference_mode()
@@ -58,7 +53,7 @@ def measure(machine: Hardware, pair: Pair, sampling: Sampling | None = None) -> 
         source=f"{machine.source}; passes of {pair.target_id} measured",
         dtype=str(pair.dtype).removeprefix("torch."),
         passes=passes,
-        unpack_ns=_unpacking(pair),
+        unpack_ns=unpacking_ns(pair),
         choose_us=_choosing(pair),
         row_us=_drawing(pair, sampling or Sampling()),
     )
@@ -146,44 +141,13 @@ def _passes(
                 def read(context: int = context, count: int = count) -> None:
                     for layer in cache.layers:
                         layer.length = context
-                    _wait(reader.read(ids[: context + count], rows=count))
+                    wait_for(reader.read(ids[: context + count], rows=count))
 
-                column.append(_ms(read, warm))
+                column.append(milliseconds(read, warm))
                 warm = False
             columns.append(column)
     rows = tuple(tuple(column[i] for column in columns) for i in range(len(tokens)))
     return MeasuredPasses(shape.layers, tuple(tokens), tuple(places), rows)
-
-
-def _unpacking(pair: Pair) -> dict[str, float]:
-    """Nanoseconds per token and layer of unpacking, by width; layers are cold, as in a pass."""
-    shape = KVShape.of(pair.target.config, pair.dtype)
-    scratch = Buffer(shape.heads, _UNPACKED, shape.dim, shape.dtype, pair.device)
-    scratch.key.normal_()
-    scratch.value.normal_()
-    source = tuple(part.clone() for part in scratch.whole)
-    found: dict[str, float] = {}
-    widths: tuple[Width, ...] = (8, 4, 2, "full")
-    for width in widths:
-        codec = BlockCodec.of(shape, KVPolicy(bits=width))
-        layers = [codec.encode(*source) for _ in range(shape.layers)]
-
-        def unpack(codec: BlockCodec = codec, layers: list[torch.Tensor] = layers) -> None:
-            for records in layers:
-                codec.decode(records, *scratch.whole)
-            _wait(scratch.key)
-
-        found[str(width)] = _ms(unpack) * 1e6 / shape.layers / _UNPACKED
-    planes = NibblePlanes(shape, KVPolicy(bits=8, nibble=True))
-    halves = [planes.split(planes.whole.encode(*source)) for _ in range(shape.layers)]
-
-    def join() -> None:
-        for upper, lower in halves:
-            planes.join(upper, lower, *scratch.whole)
-        _wait(scratch.key)
-
-    found["nibble"] = _ms(join) * 1e6 / shape.layers / _UNPACKED
-    return found
 
 
 def _choosing(pair: Pair) -> float:
@@ -207,9 +171,9 @@ def _choosing(pair: Pair) -> float:
         total += read
         for layer in range(shape.layers):
             cache.watch(layer, query, key[:, :, :total], key[:, :, :total])
-        _wait(cache.layers[-1].buffer.key)
+        wait_for(cache.layers[-1].buffer.key)
 
-    return _ms(choose) * 1e3 / shape.layers
+    return milliseconds(choose) * 1e3 / shape.layers
 
 
 def _drawing(pair: Pair, sampling: Sampling) -> float:
@@ -220,22 +184,4 @@ def _drawing(pair: Pair, sampling: Sampling) -> float:
     def draw() -> None:
         sampler.draw(sampler.distribution(logits, [0] * rows)[0])
 
-    return _ms(draw) * 1e3 / rows
-
-
-def _ms(work: Callable[[], None], warm: bool = True) -> float:
-    """Median milliseconds of a few calls, after one that does not count if ``warm``."""
-    if warm:
-        work()
-    times = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - start) * 1e3)
-    return median(times)
-
-
-def _wait(tensor: torch.Tensor) -> None:
-    """Until the device has computed ``tensor``."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+    return milliseconds(draw) * 1e3 / rows

@@ -6,6 +6,7 @@ Where the blocks live: `mspeckv.kv.resident`, `mspeckv.kv.offload`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mspeckv.config import KVPolicy
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import KV, Buffer, PlacedLayer
 from mspeckv.kv.nibble import NibblePlanes
+from mspeckv.kv.packed import PackedBlocks, hand_over, wanted
 from mspeckv.kv.plan import packed_blocks
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.ranges import span
@@ -29,6 +31,7 @@ class Store:
         policy: block size and float tail.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
+        straight: whether attention can read the packed blocks themselves (`mspeckv.kv.packed`).
     """
 
     codec: BlockCodec
@@ -36,6 +39,7 @@ class Store:
     policy: KVPolicy
     blocks: int
     scratch: Buffer
+    straight: bool
 
 
 class BlockLayer(PlacedLayer):
@@ -79,7 +83,7 @@ class BlockLayer(PlacedLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> KV:
-        """Append; returns the whole layer.
+        """Append; returns the whole layer, or its float tail with the packed blocks handed over.
 
         A prompt read into an empty layer is returned as it came: attention over it is exact, and
         its whole blocks are packed, and sent away, once.
@@ -92,7 +96,26 @@ class BlockLayer(PlacedLayer):
             self.put(whole, key_states[:, :, whole:], value_states[:, :, whole:])
             return key_states, value_states
         self.put(start, key_states, value_states)
+        if self.store.straight and self.blocks and wanted(key_states.shape[2]):
+            records = self.arrived()
+            if records is not None:
+                return self._hand_over(records)
         return self.show(self.length)
+
+    def _hand_over(self, records: torch.Tensor) -> KV:
+        """The float tail, ``records`` before it."""
+        key, value = self.tail.read(self.length - self.packed_tokens)
+        whole = partial(self._whole, records)
+        hand_over(key, PackedBlocks(records, self.codec, whole, self.release))
+        return key, value
+
+    def _whole(self, records: torch.Tensor) -> KV:
+        """Everything as floats, of records that have arrived."""
+        scratch = self.store.scratch
+        with span("kv/dequantize"):
+            self.codec.decode(records, *scratch.read(self.packed_tokens))
+        scratch.write(self.packed_tokens, *self.tail.read(self.length - self.packed_tokens))
+        return scratch.read(self.length)
 
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write unsettled tokens from position ``start`` on."""
@@ -167,6 +190,13 @@ class BlockLayer(PlacedLayer):
     def unpack(self, out: KV, coarse: bool) -> None:
         """Decode all finished blocks into ``out``."""
         raise NotImplementedError
+
+    def arrived(self) -> torch.Tensor | None:
+        """All finished blocks as records on the device; None where they are not held so."""
+        return None
+
+    def release(self) -> None:
+        """What `arrived` gave has been read."""
 
     def bytes_by_place(self) -> dict[str, int]:
         """Bytes allocated for this layer alone."""

@@ -11,6 +11,7 @@ from mspeckv.kv.layers import Buffer, FloatLayer
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.offload import NibbleLayer, OffloadedLayer, Pipeline
+from mspeckv.kv.packed import usable
 from mspeckv.kv.plan import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.resident import FloatResidentLayer, ResidentLayer
@@ -44,7 +45,9 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         planes = NibblePlanes(shape, policy) if policy.nibble else None
         blocks = packed_blocks(policy, capacity)
         self.scratch = self._buffer(capacity if needs_scratch(policy, shape.layers) else 0, device)
-        self.store = Store(BlockCodec.of(shape, policy), planes, policy, blocks, self.scratch)
+        codec = BlockCodec.of(shape, policy)
+        straight = needs_scratch(policy, shape.layers) and usable(codec, device)
+        self.store = Store(codec, planes, policy, blocks, self.scratch, straight)
         self.pipeline = Pipeline(
             link,
             streamed_bytes(shape, policy),

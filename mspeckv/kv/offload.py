@@ -39,11 +39,19 @@ class OffloadedLayer(BlockLayer):
         if held is not None:
             held[place] = records
 
+    def arrived(self) -> torch.Tensor | None:
+        """Wait for this layer's records."""
+        return self.pipeline.take(self)[: self.blocks]
+
+    def release(self) -> None:
+        """Let the next fetch start."""
+        self.pipeline.release(self)
+
     def unpack(self, out: KV, coarse: bool) -> None:
         """Wait for this layer's records, decode them, and let the next fetch start."""
         slot = self.pipeline.take(self)
         self.codec.decode(slot[: self.blocks], *out)
-        self.pipeline.release(self)
+        self.release()
 
     def bytes_by_place(self) -> dict[str, int]:
         """Records on the host, and the tail."""
@@ -79,6 +87,9 @@ class NibbleLayer(OffloadedLayer):
         upper, lower = self.planes.split(records)
         self.upper[self.blocks : self.blocks + len(records)] = upper
         super().keep(lower, purpose)
+
+    def arrived(self) -> None:
+        """Two planes are no records."""
 
     def unpack(self, out: KV, coarse: bool) -> None:
         """Decode the upper plane, joined with the fetched lower one unless ``coarse``."""

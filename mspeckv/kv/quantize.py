@@ -88,6 +88,12 @@ class BlockCodec:
         self._parts[name] = Part(self.record_bytes, size, dtype, shape)
         self.record_bytes += size
 
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where in a record the codes, steps and lows of keys, then of values, begin."""
+        names = (f"{name}{scale}" for name in "kv" for scale in ("", "_step", "_low"))
+        return tuple(self._parts[name].offset for name in names)
+
     def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
         """One of the record's tensors, ``[n, *shape]``, as a view; see `BlockCodec.of`."""
         return self._parts[name].view(records)

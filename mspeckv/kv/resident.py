@@ -36,6 +36,10 @@ class ResidentLayer(BlockLayer):
         else:
             self.codec.decode(records, *out)
 
+    def arrived(self) -> torch.Tensor:
+        """All finished blocks."""
+        return self.records[: self.blocks]
+
     def bytes_by_place(self) -> dict[str, int]:
         """Records on the device, and the tail."""
         return {"resident": self.records.numel(), "tail": self.tail.bytes}

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 from mspeckv.attention import fold_groups
 from mspeckv.config import Speculation
 from mspeckv.kv.layers import Buffer, FloatLayer
+from mspeckv.kv.packed import packed_before
 from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.shape import KVShape
 from mspeckv.ranges import span
@@ -152,8 +153,11 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
             query: ``[1, Hq, Q, D]`` of the pass's tokens.
             key: ``[1, H, S, D]`` of all tokens so far.
             value: same shape.
+
+        Of packed layers, keys and values may be the float tail (`mspeckv.kv.packed`).
         """
-        total, new = key.shape[2], query.shape[2]
+        blocks, new = packed_before(key), query.shape[2]
+        total = key.shape[2] + (blocks.tokens if blocks else 0)
         if total == new:
             self.landmarks[layer] = landmarks_of(key, self.plan)
             self._choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
@@ -161,8 +165,10 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         if layer == 0:
             self._due = self.begin(total)
         slot = self.slot_of(total - new)
-        self.layers[layer].buffer.write(slot, key[:, :, total - new :], value[:, :, total - new :])
+        self.layers[layer].buffer.write(slot, key[:, :, -new:], value[:, :, -new:])
         if self._due:
+            if blocks is not None:
+                key, value = blocks.whole()
             self._choose(layer, query, key, value)
 
     def begin(self, total: int) -> bool:

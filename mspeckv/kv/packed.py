@@ -1,0 +1,195 @@
+"""Attention straight over packed blocks: codes are read, and no float copy of them is written.
+
+A layer that must be unpacked for its pass has its floats written to memory and read back: at 4 k
+tokens, eight times the bytes that int4 codes are. Where a C++ compiler is at hand
+(`mspeckv.native`), a pass of few tokens over a CPU's packed layers leaves the codes where they are:
+the layer hands its records to attention beside its float tail, and `attend_packed` reads both. The
+arithmetic is float32's, as it is over unpacked floats; sums run in another order.
+
+Everything else, a prompt, a GPU, lossless or split blocks, unpacks as ever and meets the stock
+kernel. KIVI (arXiv 2402.02750) fuses unpacking with its products on a GPU in the same way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.native import library
+from mspeckv.ranges import span
+from mspeckv.split import causal_mask, even_pieces
+
+SOURCE = Path(__file__).with_name("packed_attention.cpp")
+MOST_TOKENS = 32
+"""New tokens of a pass, at most: beyond, unpacking is little beside the arithmetic."""
+_WIDE = 8
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class PackedBlocks:
+    """What a layer hands to attention beside its float tail.
+
+    Attributes:
+        records: uint8 ``[n, record_bytes]``, the tokens before the tail.
+        codec: how they are packed.
+        whole: all keys and values as floats ``[1, H, S, D]``, unpacked now.
+        release: call it when the records have been read.
+    """
+
+    records: torch.Tensor
+    codec: BlockCodec
+    whole: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    release: Callable[[], None]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in ``records``."""
+        return len(self.records) * self.codec.block
+
+
+class _Reader(threading.local):
+    accepts = False
+
+
+_reader = _Reader()
+
+
+@contextmanager
+def accepting_packed(accepts: bool) -> Iterator[None]:
+    """Whether, inside, this thread's attention takes packed blocks from layers."""
+    before, _reader.accepts = _reader.accepts, accepts
+    try:
+        yield
+    finally:
+        _reader.accepts = before
+
+
+def wanted(tokens: int) -> bool:
+    """Whether a pass of ``tokens`` new tokens takes packed blocks."""
+    return _reader.accepts and tokens <= MOST_TOKENS
+
+
+def hand_over(key: torch.Tensor, blocks: PackedBlocks) -> None:
+    """Let ``blocks`` come before the float tail ``key`` when attention gets it."""
+    key.packed = blocks  # type: ignore[attr-defined]  # a tensor takes attributes
+
+
+def packed_before(key: torch.Tensor) -> PackedBlocks | None:
+    """The packed blocks before ``key``, if there are any."""
+    return getattr(key, "packed", None)
+
+
+def usable(codec: BlockCodec, device: torch.device) -> bool:
+    """Whether the kernel can read ``codec``'s records on ``device``."""
+    return (
+        device.type == "cpu"
+        and codec.dtype == torch.float32
+        and "full" not in codec.widths.values()
+        and all(size % _WIDE == 0 for size in (codec.dim, codec.group, codec.block))
+        and _kernel() is not None
+    )
+
+
+def attend_packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    blocks: PackedBlocks,
+    length: int,
+    scale: float | None,
+) -> torch.Tensor:
+    """Causal attention over packed blocks and the float tail after them.
+
+    Args:
+        query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
+        key: the tail ``[1, H, n, D]``, the last Q tokens being the pass's own.
+        value: same shape.
+        blocks: before the tail.
+        length: Q.
+        scale: of the scores; None for ``D ** -0.5``.
+
+    Returns:
+        ``[1, H, G * Q, D]``.
+    """
+    kernel = _kernel()
+    assert kernel is not None
+    with span("kv/packed"):
+        return _run(kernel, query.contiguous(), key, value, blocks, length, scale)
+
+
+class _Shape(ctypes.Structure):
+    """``Shape`` of the source."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "heads", "rows", "length", "dim", "block", "group", "record", "blocks",
+                "k", "k_step", "k_low", "v", "v_step", "v_low", "k_bits", "v_bits",
+                "tail", "tail_head", "pieces", "threads",
+            )
+        ),
+        ("scale", ctypes.c_float),
+    )  # fmt: skip
+
+
+def _run(
+    kernel: ctypes.CDLL,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    blocks: PackedBlocks,
+    length: int,
+    scale: float | None,
+) -> torch.Tensor:
+    codec, threads = blocks.codec, torch.get_num_threads()
+    _, heads, rows, dim = query.shape
+    shape = _Shape(
+        heads, rows, length, dim, codec.block, codec.group,
+        codec.record_bytes, len(blocks.records), *codec.offsets, *codec.widths.values(),
+        key.shape[2], key.stride(1), min(even_pieces(heads, threads), len(blocks.records)), threads,
+        dim**-0.5 if scale is None else scale,
+    )  # fmt: skip
+    about = ctypes.byref(shape)
+    out, work = torch.empty_like(query), query.new_empty(kernel.workspace(about))
+    parts = (query, blocks.records, key, value, work, out)
+    kernel.attend(about, *(part.data_ptr() for part in parts))
+    return out
+
+
+@cache
+def _kernel() -> ctypes.CDLL | None:
+    """The compiled kernel, if it can be had and does what unpacking and the stock kernel do."""
+    found = library(SOURCE)
+    if found is None:
+        return None
+    found.workspace.argtypes, found.workspace.restype = [ctypes.c_void_p], ctypes.c_int64
+    found.attend.argtypes, found.attend.restype = [ctypes.c_void_p] * 7, None
+    return found if _agrees(found) else None
+
+
+@torch.inference_mode()
+def _agrees(kernel: ctypes.CDLL) -> bool:
+    """Whether a small case comes out as by the eager path."""
+    numbers = torch.Generator().manual_seed(0)
+    packed, tail, length = 24, 11, 3
+    codec = BlockCodec(2, 16, 8, (8, 4), 8, torch.float32)
+    query = torch.randn(1, 2, 2 * length, 16, generator=numbers)
+    key, value = torch.randn(2, 1, 2, packed + tail, 16, generator=numbers)
+    records = codec.encode(key[:, :, :packed], value[:, :, :packed])
+    codec.decode(records, key[:, :, :packed], value[:, :, :packed])
+    blocks = PackedBlocks(records, codec, lambda: (key, value), lambda: None)
+    out = _run(kernel, query, key[:, :, packed:], value[:, :, packed:], blocks, length, None)
+    mask = causal_mask(length, packed + tail - length, 2, query)
+    expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return bool(torch.allclose(out, expected, atol=_TOLERANCE))
