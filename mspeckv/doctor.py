@@ -14,6 +14,7 @@ import torch
 
 from mspeckv.config import KVPolicy, Sampling
 from mspeckv.fetch import ModelMissing, is_fetched, model_folder
+from mspeckv.kv.packed import compiled
 from mspeckv.models import DEFAULT, Pair, load_pair, parse_device, parse_dtype
 
 PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
@@ -28,8 +29,8 @@ def examine(
     """Everything `report` prints, as plain dictionaries.
 
     Returns:
-        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``model`` ``self_test``; a part with
-        figures says under ``how`` whether they were measured or reported by the system.
+        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``native`` ``model`` ``self_test``; a
+        part with figures says under ``how`` whether they were measured or reported by the system.
 
     Raises:
         ValueError: a device or model that is not allowed.
@@ -52,6 +53,7 @@ def examine(
         },
         "device": _device(where),
         "link": measure_link(where),
+        "native": {"packed_attention": compiled(), "how": "tested"},
         "model": {"present": is_fetched(), "folder": str(model_folder())},
         "self_test": _self_test(target, draft, device, dtype),
     }
@@ -114,6 +116,8 @@ def report(found: dict[str, Any]) -> str:
         f"{memory['available_bytes'] / 1e9:.1f} GB free ({memory['how']})",
         f"device     {found['device']['name']}",
         f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
+        f"native     attention over packed blocks: "
+        f"{'compiled' if found['native']['packed_attention'] else 'no C++ compiler, unpacking'}",
         f"model      {'present' if found['model']['present'] else 'absent'}: "
         f"{found['model']['folder']}",
     ]

@@ -18,6 +18,7 @@ from mspeckv import console, doctor, launch
 from mspeckv.arguments import run_config
 from mspeckv.cli import build_parser, main
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.kv.packed import compiled
 from mspeckv.models import Pair
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
@@ -201,6 +202,7 @@ def test_doctor_measures_and_compares(loaded: Pair, capsys: pytest.CaptureFixtur
     assert found["self_test"]["passed"]
     assert found["self_test"]["mspeckv"]["tokens_per_second"] > 0
     assert found["link"]["gbps"] > 0
+    assert found["native"] == {"packed_attention": compiled(), "how": "tested"}
     assert found["link"]["how"] == found["self_test"]["how"] == "measured"
     assert found["versions"]["torch"]
     assert doctor.report(found).count("(measured)") == 3

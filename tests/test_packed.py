@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -76,6 +76,7 @@ def test_codes_give_what_their_floats_give(
     scale: float | None,
 ) -> None:
     codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
+    assume(packed.usable(codec, CPU))
     query, whole, key, value, handed = case(codec, blocks, settled + length, groups * length)
     out = attend_packed(query, key, value, handed, length, scale)
     past = whole.shape[3] - length

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
+from mspeckv.kv.packed import compiled
 from mspeckv.ordered import PRODUCT
 from mspeckv.profiling.result import RANGES, REST
 from mspeckv.profiling.session import _one_at_a_time
@@ -17,6 +18,8 @@ from mspeckv.profiling.spans import nest, read_trace, tier_totals
 from mspeckv.ranges import active, span
 from tests.random_models import random_pair, random_prompt
 
+PACKED = "kv/packed" if compiled() else "kv/dequantize"
+"""What reading packed layers is called here."""
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
 
@@ -61,11 +64,11 @@ def test_every_kind_of_work_is_there_and_nested_where_it_happens(taken: Profile)
     found = {(row.tier, row.step) for row in taken.rows}
     assert found >= {
         (0, "tier0/draft"), (1, "tier1/verify"), (2, "tier2/verify"), (2, "kv/fetch"),
-        (2, "kv/dequantize"), (2, "retrieval/score"), (2, "retrieval/gather"), (None, "sample"),
+        (2, PACKED), (2, "retrieval/score"), (2, "retrieval/gather"), (None, "sample"),
     }  # fmt: skip
     by_step = {row.step: row for row in taken.rows}
     assert by_step["tier2/verify"].calls == len(taken.rounds)
-    assert by_step["kv/dequantize"].calls == 20 * len(taken.rounds)
+    assert by_step[PACKED].calls == 20 * len(taken.rounds)
     assert by_step["kv/fetch"].calls == 10 * len(taken.rounds)
     assert by_step["tier1/verify"].gflop > by_step["tier0/draft"].gflop > 0
 

@@ -22,6 +22,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "tier2/verify": (TIERS[2].colour, ""),
     "tier2/decode": (TIERS[2].colour, ""),
     "kv/fetch": ("#E69F00", "/"),
+    "kv/packed": ("#56B4E9", "+"),
     "kv/dequantize": ("#56B4E9", "x"),
     "kv/flush": ("#CC79A7", "."),
     "retrieval/score": ("#F0E442", "\\"),

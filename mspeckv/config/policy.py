@@ -34,8 +34,8 @@ class KVPolicy:
         v_bits: width of values alone; None follows ``bits``.
         nibble: store int8 as two int4 planes (idea: QuantSpec, arXiv 2502.10424). The upper plane
             of offloaded layers stays on the device, only the lower one crosses the link.
-        resident_format: ``"packed"`` unpacks a resident layer in every pass; ``"float"`` keeps
-            the same values unpacked: more memory, less time.
+        resident_format: ``"packed"`` keeps a resident layer's codes; ``"float"`` the same values
+            unpacked: more memory, and no unpacking where a pass cannot read codes themselves.
         residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
             ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
         ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross

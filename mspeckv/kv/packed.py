@@ -100,6 +100,11 @@ def usable(codec: BlockCodec, device: torch.device) -> bool:
     )
 
 
+def compiled() -> bool:
+    """Whether the kernel is there; compiles it if need be."""
+    return _kernel() is not None
+
+
 def attend_packed(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -45,7 +45,8 @@ def profile(
     """Decode under torch's profiler and read the result by tier and step.
 
     Prefill is not profiled. Ranges are named ``tier0/draft``, ``tier1/verify``, ``tier2/verify``,
-    ``kv/fetch``, ``kv/dequantize``, ``kv/flush``, ``retrieval/score``, ``retrieval/gather``,
+    ``kv/fetch``, ``kv/packed`` (attention over codes), ``kv/dequantize``, ``kv/flush``,
+    ``retrieval/score``, ``retrieval/gather``,
     ``sample``, ``settle`` (taking back what was not kept), ``plan`` (choosing lengths) and
     ``record`` (writing a round down). On a GPU a range is what the host did, ``wait`` is its
     waiting for the device, and ``device_ms`` what a range took there; operators show both sides.
