@@ -13,7 +13,8 @@ from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
 from mspeckv.decoding.adaptive import Adaptive
-from mspeckv.decoding.lengths import Costs, PassCost, Planner
+from mspeckv.decoding.costs import Costs, PassCost
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.methods import build_tiers
@@ -129,6 +130,8 @@ class Workbench:
             assert self.pair.draft is not None
             chosen = shortlist_tokens(self.prompt, self.pair.vocab_size, way.draft_vocab)
             reader.shortlist = Shortlist(self.pair.draft, chosen)
+        # one that chooses lengths sets its own
+        self.draft.chain = None
         guesser: Level | None = None
         if 0 in way.path:
             guesser = self.lookup if way.tier0 == "lookup" else self.draft

@@ -118,11 +118,14 @@ class Plan:
         path: tiers in use, bottom first, such as ``(0, 1, 2)``; ``(2,)`` where nothing is guessed.
         gamma: tokens proposed to tier 2 at most.
         draft_gamma: tokens tier 0 proposes to tier 1 at most; 0 where it does not.
+        stop: tier 0 ends a chain of guesses once the chance that all of it is kept falls under
+            this (`mspeckv.decoding.confidence`); 0 for never.
     """
 
     path: tuple[int, ...]
     gamma: int
     draft_gamma: int
+    stop: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Guess:
         tokens: guessed token ids; none where the guesser had nothing to say.
         accepted: how many of them, from the first on, the verifier kept.
         reply: the verifier's own token after those: a correction, or a bonus where all were kept.
+        held: how likely a draft held each of its tokens, where it was asked.
     """
 
     tier: int
@@ -145,6 +149,7 @@ class Guess:
     tokens: tuple[int, ...]
     accepted: int
     reply: int
+    held: tuple[float, ...] = ()
 
     @property
     def rejected(self) -> tuple[int, ...]:

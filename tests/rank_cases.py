@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mspeckv import KVPolicy, Pair, Round, RunSummary, Sampling, Speculation, load_pair, stream
-from mspeckv.decoding.lengths import PassCost
+from mspeckv.decoding.costs import PassCost
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.parallel import Ranks, join, leave
 from tests.random_models import random_prompt

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
-from mspeckv.decoding.lengths import PassCost, Planner, expected_tokens
+from mspeckv.decoding.costs import PassCost
+from mspeckv.decoding.lengths import Planner, expected_tokens
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 
@@ -94,7 +95,7 @@ def test_the_choice_is_the_least_expected_time() -> None:
     planner = planner_of(
         {0: (4, 0), 1: (30, 1), 2: (90, 3)}, {(0, 1): 0.6, (1, 2): 0.8, (0, 2): 0.4}
     )
-    best = planner.time_per_token(planner.choose(room=16))
+    best = planner.time_per_token(planner.best(room=16))
     others = [Plan((0, 2), g, 0) for g in range(1, 17)] + [Plan((2,), 0, 0)]
     others += [Plan((0, 1, 2), g, d) for g in range(1, 17) for d in range(1, 7)]
     assert best <= min(planner.time_per_token(plan) for plan in others)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from mspeckv.decoding.confidence import Chain
 from mspeckv.decoding.lengths import Planner
-from mspeckv.decoding.levels import Emission, Level, nest_over
+from mspeckv.decoding.levels import Autoregress, Emission, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
@@ -70,6 +71,8 @@ class Adaptive:
 
     def _nest(self, plan: Plan) -> Level:
         below: Level | None = self.guesser if 0 in plan.path else None
+        if isinstance(below, Autoregress):
+            below.chain = Chain(self.planner.confidence, plan.path[1], plan.stop)
         if 1 in plan.path:
             assert self.middle is not None
             below = nest_over(below, self.middle, plan.draft_gamma, self.sampler, self.recorder)

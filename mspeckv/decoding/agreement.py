@@ -15,7 +15,8 @@ import torch
 from transformers import LogitsProcessorList
 
 from mspeckv.config import Sampling, Speculation
-from mspeckv.decoding.lengths import Costs, Planner
+from mspeckv.decoding.costs import Costs
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Plan
@@ -121,8 +122,8 @@ class AgreedPlanner(Planner):
 
         def own() -> Sequence[float]:
             plan = super(AgreedPlanner, self).choose(room, match)
-            return 0 in plan.path, 1 in plan.path, plan.gamma, plan.draft_gamma
+            return 0 in plan.path, 1 in plan.path, plan.gamma, plan.draft_gamma, plan.stop
 
-        bottom, middle, gamma, draft_gamma = self._agreement.decide(own, 4)
+        bottom, middle, gamma, draft_gamma, stop = self._agreement.decide(own, 5)
         path = (*((0,) if bottom else ()), *((1,) if middle else ()), 2)
-        return Plan(path, int(gamma), int(draft_gamma))
+        return Plan(path, int(gamma), int(draft_gamma), float(stop))

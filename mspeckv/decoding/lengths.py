@@ -14,16 +14,20 @@ n tokens, the time per token of a round is
     0 proposes to 1      (gamma k + c_2(gamma + 1)) / E(a_12, gamma)
                          with k = (d c_0(1) + c_1(d + 1)) / E(a_01, d), one token of tier 1
 
-and the planner takes the least. Its choice depends on the past alone, never on the tokens a round
-is about to draw, so every round stays exact.
+and the planner takes the least. A draft model's own guesses then end where it becomes unsure
+(`mspeckv.decoding.confidence`), or at the longest length that the settings allow. All this depends
+on the past alone, never on the verdict on tokens about to be drawn, so every round stays exact.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from mspeckv.config import Speculation
+from mspeckv.decoding.confidence import Confidence
+from mspeckv.decoding.costs import FADE, SLOPE, Costs, Forecast, PassCost
 from mspeckv.decoding.lookup import LONGEST
 from mspeckv.events import Guess, Pass, Plan
 
@@ -31,12 +35,6 @@ _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
 _FIRST_COPY = 8
 """Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
-_FADE = 0.93
-"""What a round's observations weigh one round later: half after ten."""
-_SLOPE = 0.05
-"""Cost of one more token in a pass over the cost of the first, before it was measured."""
-_LINE_WEIGHT = 0.5
-"""Passes of the same length that the line counts for."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _PRIOR_WEIGHT = 1.5
@@ -46,6 +44,8 @@ _FURTHER_WEIGHT = 3.0
 _COPY_WEIGHT = 5.0
 """The same for a copy's further places: where the match is as long as matches get, few break."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
+_FORECAST_ROUNDS = 2.0
+"""Plain passes' time that counts as forecast well."""
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
 _Test = tuple[int, int, int, int]
@@ -64,49 +64,6 @@ def expected_tokens(rates: Sequence[float], gamma: int) -> float:
         survival *= rates[min(place, len(rates) - 1)]
         settled += survival
     return settled
-
-
-class PassCost:
-    """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
-
-    Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
-    passes count beside the line as soon as there are any. Older passes fade.
-    """
-
-    def __init__(self) -> None:
-        self._sums = [0.0] * 5
-        self._own: dict[int, tuple[float, float]] = {}
-
-    @property
-    def known(self) -> bool:
-        """Whether any pass was seen."""
-        return self._sums[0] > 0
-
-    def see(self, tokens: int, ms: float) -> None:
-        """Add one pass."""
-        new = 1.0, tokens, tokens * tokens, ms, tokens * ms
-        self._sums = [_FADE * old + part for old, part in zip(self._sums, new, strict=True)]
-        weight, total = self._own.get(tokens, (0.0, 0.0))
-        self._own[tokens] = _FADE * weight + 1, _FADE * total + ms
-
-    def __call__(self, tokens: int) -> float:
-        """Milliseconds expected of a pass over ``tokens``."""
-        weight, total = self._own.get(tokens, (0.0, 0.0))
-        return (total + _LINE_WEIGHT * self._line(tokens)) / (weight + _LINE_WEIGHT)
-
-    def _line(self, tokens: int) -> float:
-        weight, n, nn, t, nt = self._sums
-        # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
-        level = t / (weight + _SLOPE * n)
-        for at in (1.0, 9.0):
-            prior = level * (1 + _SLOPE * at)
-            weight, n, nn, t, nt = weight + 1, n + at, nn + at * at, t + prior, nt + at * prior
-        slope = max(0.0, (weight * nt - n * t) / (weight * nn - n * n))
-        return (t - slope * n) / weight + slope * tokens
-
-
-Costs = defaultdict[int, PassCost]
-"""What passes take, by tier."""
 
 
 def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
@@ -147,6 +104,10 @@ class Planner:
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
         self._kept: dict[_Test, float] = defaultdict(float)
         self._tested: dict[_Test, float] = defaultdict(float)
+        self.confidence = Confidence()
+        self._forecasts: dict[tuple[int, ...], Forecast] = defaultdict(Forecast)
+        self._inner = Forecast()
+        self._expected_ms: tuple[Plan, float, float] | None = None
         # of all plans that a choice compares, few differ in any one part
         self._settled: dict[tuple[int, int, int, int], float] = {}
         self._middle: dict[tuple[int, int], float] = {}
@@ -165,13 +126,18 @@ class Planner:
         """
         self._settled.clear()
         self._middle.clear()
+        guesses = list(guesses)
+        self._compare(passes, guesses, ms)
         beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
         for one in passes:
             self.costs[one.tier].see(one.tokens, one.ms + beyond)
         for counts in (self._kept, self._tested):
             for test in counts:
-                counts[test] *= _FADE
+                counts[test] *= FADE
+        self.confidence.fade()
         for guess in guesses:
+            if guess.held:
+                self.confidence.see(guess.verifier, guess.held, guess.accepted)
             for place in range(min(guess.accepted + 1, len(guess.tokens))):
                 test = _test(guess.tier, guess.verifier, match, place)
                 self._tested[test] += 1
@@ -210,10 +176,10 @@ class Planner:
         if tier == 0:
             return _DRAFT_SHARE * self.cost(2, 1)
         other = self.costs[3 - tier]
-        return other(tokens) if other.known else 1 + _SLOPE * tokens
+        return other(tokens) if other.known else 1 + SLOPE * tokens
 
     def choose(self, room: int, match: int = 0) -> Plan:
-        """The lengths with the least expected time per token.
+        """The lengths of the next round: the `best`, a draft's guesses as long as it is sure.
 
         Args:
             room: most tokens that may be guessed now.
@@ -224,11 +190,46 @@ class Planner:
         if not self.costs[2].known and room > 0:
             first = self._first(room, guesses)
             if first is not None:
+                self._expected_ms = None
                 return first
+        best = self.best(room, match)
+        inner = self._middle_token(best.draft_gamma, match) if len(best.path) == 3 else 0.0
+        self._expected_ms = best, self._plain(best, match), inner
+        return self._open(best, room, match)
+
+    def best(self, room: int, match: int = 0) -> Plan:
+        """The lengths with the least expected time per token; arguments as of `choose`."""
+        guesses = self.has_draft and not (self.free_draft and match == 0)
         return min(self._plans(room, guesses), key=lambda plan: self.time_per_token(plan, match))
 
+    def _open(self, plan: Plan, room: int, match: int) -> Plan:
+        """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
+        guess = self.speculation
+        if self.free_draft or plan.path[0] != 0:
+            return plan
+        if len(plan.path) == 3:
+            longest, verifier, token = guess.longest_draft_gamma, 1, 0.0
+            if guess.draft_gamma == "auto":
+                token = self._middle_token(plan.draft_gamma, match)
+        else:
+            longest, verifier, token = min(guess.longest_gamma, room), 2, 0.0
+            if guess.gamma == "auto":
+                token = self.time_per_token(plan, match)
+        if not token:
+            return plan
+        place = (self.cost(verifier, longest + 1) - self.cost(verifier, 1)) / longest
+        stop = (self.cost(0, 1) + max(0.0, place)) / token
+        if verifier == 1:
+            return replace(plan, draft_gamma=longest, stop=stop)
+        return replace(plan, gamma=longest, stop=stop)
+
     def time_per_token(self, plan: Plan, match: int = 0) -> float:
-        """Expected milliseconds per settled token."""
+        """Expected milliseconds per settled token, put right by how earlier rounds came out."""
+        prior = _FORECAST_ROUNDS * self.cost(2, 1)
+        return self._plain(plan, match) * self._forecasts[plan.path].factor(prior)
+
+    def _plain(self, plan: Plan, match: int) -> float:
+        """Expected milliseconds per settled token, from costs and rates alone."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
@@ -244,8 +245,25 @@ class Planner:
         key = draft_gamma, match
         if key not in self._middle:
             inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
-            self._middle[key] = inner / self._expected(0, 1, match, draft_gamma)
+            plain = inner / self._expected(0, 1, match, draft_gamma)
+            self._middle[key] = plain * self._inner.factor(_FORECAST_ROUNDS * self.cost(1, 1))
         return self._middle[key]
+
+    def _compare(self, passes: Sequence[Pass], guesses: Sequence[Guess], ms: float) -> None:
+        """Hold a round against what was expected of it.
+
+        Guesses end where the draft is unsure, so that far places are only seen of easy text, and
+        the rates promise too much.
+        """
+        if self._expected_ms is None:
+            return
+        plan, token, inner = self._expected_ms
+        settled = next((one.accepted + 1 for one in guesses if one.verifier == 2), 1)
+        self._forecasts[plan.path].see(ms, token * settled)
+        if inner:
+            below = sum(one.ms for one in passes if one.tier < 2)
+            made = sum(len(one.tokens) for one in guesses if one.tier == 1)
+            self._inner.see(below, inner * made)
 
     def _expected(self, tier: int, verifier: int, match: int, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""

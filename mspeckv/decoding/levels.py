@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from mspeckv.decoding.confidence import Chain
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
@@ -31,12 +32,14 @@ class Emission:
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
         last: the emitter would rather not go on from here.
+        held: for each token of a draft that was asked, how likely it held it.
     """
 
     tokens: list[int] = field(default_factory=list)
     distributions: list[torch.Tensor] = field(default_factory=list)
     settled_by: list[int] = field(default_factory=list)
     last: bool = False
+    held: list[float] = field(default_factory=list)
 
     def extend(self, other: Emission) -> None:
         """Append another emission."""
@@ -44,6 +47,7 @@ class Emission:
         self.distributions += other.distributions
         self.settled_by += other.settled_by
         self.last = other.last
+        self.held += other.held
 
 
 class Level(Protocol):
@@ -73,10 +77,14 @@ class Autoregress:
             chain of guesses. Whether to go on depends on tokens already handed up, never on the
             verifier, and no drawn token is taken back; so each one handed up is a draw from its
             distribution, which is all that the verifier's test needs.
+
+    Attributes:
+        chain: may end chains too, by the same right; there where lengths are chosen.
     """
 
     def __init__(self, reader: Reader, sampler: Sampler, threshold: float = 0.0) -> None:
         self.reader, self.sampler, self.threshold = reader, sampler, threshold
+        self.chain: Chain | None = None
 
     @property
     def tier(self) -> int:
@@ -91,12 +99,19 @@ class Autoregress:
             # before the draw waits for the device, so that what is packed is packed meanwhile
             self.reader.settle(len(prefix))
             token = self.sampler.draw(probs)
-            held = self.sampler.likelihood(logits[0], token) if self.threshold > 0 else 1.0
-        return Emission([token], [probs], [self.tier], last=held < self.threshold)
+            if self.threshold == 0 and self.chain is None:
+                return Emission([token], [probs], [self.tier])
+            held = self.sampler.likelihood(logits[0], token)
+        unsure = self.chain is not None and self.chain.ends_with(held)
+        return Emission(
+            [token], [probs], [self.tier], last=unsure or held < self.threshold, held=[held]
+        )
 
     def settle(self, length: int) -> None:
-        """Forget what was read after ``length`` tokens."""
+        """Forget what was read after ``length`` tokens; the next one begins another chain."""
         self.reader.settle(length)
+        if self.chain is not None:
+            self.chain.restart()
 
 
 class Speculate:
@@ -131,7 +146,14 @@ class Speculate:
             accepted, token = self.sampler.verify(target, proposal, guess.tokens)
             distributions = list(target[: accepted + 1].unbind(0))
         self.recorder.tested(
-            Guess(self.proposer.tier, self.tier, tuple(guess.tokens), accepted, token)
+            Guess(
+                self.proposer.tier,
+                self.tier,
+                tuple(guess.tokens),
+                accepted,
+                token,
+                tuple(guess.held),
+            )
         )
         with span("settle"):
             self.settle(len(prefix) + accepted)

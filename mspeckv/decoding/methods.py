@@ -12,7 +12,8 @@ from transformers import LogitsProcessorList
 from mspeckv.config import RunConfig, Speculation
 from mspeckv.decoding.adaptive import Adaptive
 from mspeckv.decoding.agreement import AgreedPlanner, AgreedSampler, Agreement
-from mspeckv.decoding.lengths import Costs, PassCost, Planner
+from mspeckv.decoding.costs import Costs, PassCost
+from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import ModelReader

@@ -1,0 +1,73 @@
+"""What passes take, learned while decoding."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+FADE = 0.93
+"""What a round's observations weigh one round later: half after ten."""
+SLOPE = 0.05
+"""Cost of one more token in a pass over the cost of the first, before it was measured."""
+_LINE_WEIGHT = 0.5
+"""Passes of the same length that the line counts for."""
+_TRUST = 0.9
+"""What a comparison with a forecast weighs one round later."""
+
+
+class PassCost:
+    """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
+
+    Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
+    passes count beside the line as soon as there are any. Older passes fade.
+    """
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+        self._own: dict[int, tuple[float, float]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether any pass was seen."""
+        return self._sums[0] > 0
+
+    def see(self, tokens: int, ms: float) -> None:
+        """Add one pass."""
+        new = 1.0, tokens, tokens * tokens, ms, tokens * ms
+        self._sums = [FADE * old + part for old, part in zip(self._sums, new, strict=True)]
+        weight, total = self._own.get(tokens, (0.0, 0.0))
+        self._own[tokens] = FADE * weight + 1, FADE * total + ms
+
+    def __call__(self, tokens: int) -> float:
+        """Milliseconds expected of a pass over ``tokens``."""
+        weight, total = self._own.get(tokens, (0.0, 0.0))
+        return (total + _LINE_WEIGHT * self._line(tokens)) / (weight + _LINE_WEIGHT)
+
+    def _line(self, tokens: int) -> float:
+        weight, n, nn, t, nt = self._sums
+        # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
+        level = t / (weight + SLOPE * n)
+        for at in (1.0, 9.0):
+            prior = level * (1 + SLOPE * at)
+            weight, n, nn, t, nt = weight + 1, n + at, nn + at * at, t + prior, nt + at * prior
+        slope = max(0.0, (weight * nt - n * t) / (weight * nn - n * n))
+        return (t - slope * n) / weight + slope * tokens
+
+
+Costs = defaultdict[int, PassCost]
+"""What passes take, by tier."""
+
+
+class Forecast:
+    """How far time went over what was expected of it: 1.2 for a fifth more."""
+
+    def __init__(self) -> None:
+        self._actual = self._expected = 0.0
+
+    def see(self, actual: float, expected: float) -> None:
+        """Add one round's milliseconds."""
+        self._actual = _TRUST * self._actual + actual
+        self._expected = _TRUST * self._expected + expected
+
+    def factor(self, prior: float) -> float:
+        """Actual over expected; ``prior`` milliseconds count as forecast well."""
+        return (prior + self._actual) / (prior + self._expected)
