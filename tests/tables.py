@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mspeckv.decoding.confidence import Chain, Confidence
 from mspeckv.decoding.levels import Autoregress, Level, Speculate
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.recorder import Recorder
@@ -44,12 +45,15 @@ def nest(
     """``depth`` tables over one another, and the topmost of them.
 
     Args:
-        leaf: what guesses first: a ``table``, one that is ``unsure`` half of the time, or
-            ``lookup``.
+        leaf: what guesses first: a ``table``, one that is ``unsure`` half of the time, one whose
+            ``chain`` ends where all of it is hardly kept, or ``lookup``.
     """
     readers = [TableReader(tier, seed=tier) for tier in range(depth)]
     recorder = Recorder(Ledger())
-    level: Level = Autoregress(readers[0], sampler, threshold=0.5 if leaf == "unsure" else 0.0)
+    draft = Autoregress(readers[0], sampler, threshold=0.5 if leaf == "unsure" else 0.0)
+    if leaf == "chain":
+        draft.chain = Chain(Confidence(), 1, 0.3)
+    level: Level = draft
     if leaf == "lookup":
         level = Lookup(VOCAB, readers[0].logits)
     for reader, gamma in zip(readers[1:], gammas, strict=False):

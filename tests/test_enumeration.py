@@ -113,7 +113,7 @@ def test_emitted_distribution_is_the_targets(
     assert worst_error(depth, gammas, sampling) < 1e-9
 
 
-@pytest.mark.parametrize("leaf", ["lookup", "unsure"])
+@pytest.mark.parametrize("leaf", ["lookup", "unsure", "chain"])
 @pytest.mark.parametrize(("depth", "gammas"), [(2, (3,)), (3, (2, 2))])
 @pytest.mark.parametrize(
     "sampling",

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mspeckv.config import Speculation
 from mspeckv.decoding.confidence import Confidence
@@ -44,6 +45,8 @@ _FURTHER_WEIGHT = 3.0
 _COPY_WEIGHT = 5.0
 """The same for a copy's further places: where the match is as long as matches get, few break."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
+_SURE = 0.97
+"""How often a guess is kept that the draft is sure of."""
 _FORECAST_ROUNDS = 2.0
 """Plain passes' time that counts as forecast well."""
 _PLACES = 4
@@ -208,20 +211,27 @@ class Planner:
         if self.free_draft or plan.path[0] != 0:
             return plan
         if len(plan.path) == 3:
-            longest, verifier, token = guess.longest_draft_gamma, 1, 0.0
+            least, longest, verifier, token = plan.draft_gamma, guess.longest_draft_gamma, 1, 0.0
             if guess.draft_gamma == "auto":
                 token = self._middle_token(plan.draft_gamma, match)
         else:
-            longest, verifier, token = min(guess.longest_gamma, room), 2, 0.0
+            least, longest, verifier, token = plan.gamma, min(guess.longest_gamma, room), 2, 0.0
             if guess.gamma == "auto":
                 token = self.time_per_token(plan, match)
         if not token:
             return plan
+        # kernels have steps, which even a sure guess may not be worth
+        longest = max(least, min(range(1, longest + 1), key=partial(self._sure, verifier)))
         place = (self.cost(verifier, longest + 1) - self.cost(verifier, 1)) / longest
         stop = (self.cost(0, 1) + max(0.0, place)) / token
         if verifier == 1:
             return replace(plan, draft_gamma=longest, stop=stop)
         return replace(plan, gamma=longest, stop=stop)
+
+    def _sure(self, verifier: int, length: int) -> float:
+        """Milliseconds per token of ``length`` guesses that the draft is sure of."""
+        ms = length * self.cost(0, 1) + self.cost(verifier, length + 1)
+        return ms / expected_tokens([_SURE], length)
 
     def time_per_token(self, plan: Plan, match: int = 0) -> float:
         """Expected milliseconds per settled token, put right by how earlier rounds came out."""
