@@ -116,17 +116,6 @@ def test_free_lengths_are_opened_and_fixed_ones_are_not() -> None:
     assert copies.choose(room=64, match=4).stop == 0
 
 
-def test_a_path_that_promised_too_much_is_left() -> None:
-    """Rates see only guesses that were made; what rounds take tells what they left out."""
-    planner = Planner(Speculation(gamma="auto"), True, False, False)
-    seen(planner, (0, 2), {0: 4.0, 2: 100.0})
-    assert planner.choose(room=64).path == (0, 2)
-    for _ in range(20):
-        planner.choose(room=64)
-        planner.learn([], [Guess(0, 2, (0,) * 16, 0, 0)], 0, ms=400.0)
-    assert planner.choose(room=64).path == (2,)
-
-
 def test_a_real_draft_guesses_far_only_where_it_is_sure(pair: Pair) -> None:
     prompt = documents.load_document("python-reference", pair.tokenizer, 300)
     tokens = {}

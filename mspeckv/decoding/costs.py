@@ -10,8 +10,6 @@ SLOPE = 0.05
 """Cost of one more token in a pass over the cost of the first, before it was measured."""
 _LINE_WEIGHT = 0.5
 """Passes of the same length that the line counts for."""
-_TRUST = 0.9
-"""What a comparison with a forecast weighs one round later."""
 
 
 class PassCost:
@@ -55,19 +53,3 @@ class PassCost:
 
 Costs = defaultdict[int, PassCost]
 """What passes take, by tier."""
-
-
-class Forecast:
-    """How far time went over what was expected of it: 1.2 for a fifth more."""
-
-    def __init__(self) -> None:
-        self._actual = self._expected = 0.0
-
-    def see(self, actual: float, expected: float) -> None:
-        """Add one round's milliseconds."""
-        self._actual = _TRUST * self._actual + actual
-        self._expected = _TRUST * self._expected + expected
-
-    def factor(self, prior: float) -> float:
-        """Actual over expected; ``prior`` milliseconds count as forecast well."""
-        return (prior + self._actual) / (prior + self._expected)

@@ -28,7 +28,7 @@ from functools import partial
 
 from mspeckv.config import Speculation
 from mspeckv.decoding.confidence import Confidence
-from mspeckv.decoding.costs import FADE, SLOPE, Costs, Forecast, PassCost
+from mspeckv.decoding.costs import FADE, SLOPE, Costs, PassCost
 from mspeckv.decoding.lookup import LONGEST
 from mspeckv.events import Guess, Pass, Plan
 
@@ -40,6 +40,8 @@ _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _PRIOR_WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
+_DRAFT_WEIGHT = 3.0
+"""The same for a draft, which costs little where it is unsure."""
 _FURTHER_WEIGHT = 3.0
 """The same for further places of a guess, of which one break says little."""
 _COPY_WEIGHT = 5.0
@@ -47,8 +49,6 @@ _COPY_WEIGHT = 5.0
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _SURE = 0.97
 """How often a guess is kept that the draft is sure of."""
-_FORECAST_ROUNDS = 2.0
-"""Plain passes' time that counts as forecast well."""
 _PLACES = 4
 """Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
 _Test = tuple[int, int, int, int]
@@ -108,9 +108,6 @@ class Planner:
         self._kept: dict[_Test, float] = defaultdict(float)
         self._tested: dict[_Test, float] = defaultdict(float)
         self.confidence = Confidence()
-        self._forecasts: dict[tuple[int, ...], Forecast] = defaultdict(Forecast)
-        self._inner = Forecast()
-        self._expected_ms: tuple[Plan, float, float] | None = None
         # of all plans that a choice compares, few differ in any one part
         self._settled: dict[tuple[int, int, int, int], float] = {}
         self._middle: dict[tuple[int, int], float] = {}
@@ -129,8 +126,6 @@ class Planner:
         """
         self._settled.clear()
         self._middle.clear()
-        guesses = list(guesses)
-        self._compare(passes, guesses, ms)
         beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
         for one in passes:
             self.costs[one.tier].see(one.tokens, one.ms + beyond)
@@ -155,9 +150,10 @@ class Planner:
         (n r + 1) / (n + 1)).
         """
         prior, copied = self._prior(tier, verifier, match), match >= LONGEST
-        rate, known, out = prior, _PRIOR_WEIGHT, []
+        first = _DRAFT_WEIGHT if tier == 0 and not match else _PRIOR_WEIGHT
+        rate, known, out = prior, first, []
         for place in range(_PLACES):
-            weight = _FURTHER_WEIGHT if place else _PRIOR_WEIGHT
+            weight = _FURTHER_WEIGHT if place else first
             if place > 0 and copied:
                 # whatever the first guess says of a copy's beginning, once begun it goes on
                 rate, weight = prior if place == 1 else rate, _COPY_WEIGHT
@@ -193,12 +189,8 @@ class Planner:
         if not self.costs[2].known and room > 0:
             first = self._first(room, guesses)
             if first is not None:
-                self._expected_ms = None
                 return first
-        best = self.best(room, match)
-        inner = self._middle_token(best.draft_gamma, match) if len(best.path) == 3 else 0.0
-        self._expected_ms = best, self._plain(best, match), inner
-        return self._open(best, room, match)
+        return self._open(self.best(room, match), room, match)
 
     def best(self, room: int, match: int = 0) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
@@ -234,12 +226,7 @@ class Planner:
         return ms / expected_tokens([_SURE], length)
 
     def time_per_token(self, plan: Plan, match: int = 0) -> float:
-        """Expected milliseconds per settled token, put right by how earlier rounds came out."""
-        prior = _FORECAST_ROUNDS * self.cost(2, 1)
-        return self._plain(plan, match) * self._forecasts[plan.path].factor(prior)
-
-    def _plain(self, plan: Plan, match: int) -> float:
-        """Expected milliseconds per settled token, from costs and rates alone."""
+        """Expected milliseconds per settled token."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
@@ -255,25 +242,8 @@ class Planner:
         key = draft_gamma, match
         if key not in self._middle:
             inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
-            plain = inner / self._expected(0, 1, match, draft_gamma)
-            self._middle[key] = plain * self._inner.factor(_FORECAST_ROUNDS * self.cost(1, 1))
+            self._middle[key] = inner / self._expected(0, 1, match, draft_gamma)
         return self._middle[key]
-
-    def _compare(self, passes: Sequence[Pass], guesses: Sequence[Guess], ms: float) -> None:
-        """Hold a round against what was expected of it.
-
-        Guesses end where the draft is unsure, so that far places are only seen of easy text, and
-        the rates promise too much.
-        """
-        if self._expected_ms is None:
-            return
-        plan, token, inner = self._expected_ms
-        settled = next((one.accepted + 1 for one in guesses if one.verifier == 2), 1)
-        self._forecasts[plan.path].see(ms, token * settled)
-        if inner:
-            below = sum(one.ms for one in passes if one.tier < 2)
-            made = sum(len(one.tokens) for one in guesses if one.tier == 1)
-            self._inner.see(below, inner * made)
 
     def _expected(self, tier: int, verifier: int, match: int, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
