@@ -176,10 +176,12 @@ def comparison_html(records: Sequence[RunRecord]) -> str:
 
 
 def lengths_text(plan: Plan) -> str:
-    """A round's tiers and lengths: ``0>1>2: 8/3`` is gamma 8 with draft gamma 3."""
+    """A round's tiers and lengths: ``0>1>2: 8/3`` is gamma 8, draft gamma 3."""
     path = ">".join(map(str, plan.path))
     lengths = "/".join(str(length) for length in (plan.gamma, plan.draft_gamma) if length)
-    return f"{path}: {lengths}" if lengths else path
+    # where tier 0 is to end a chain that is hardly kept whole
+    stop = f", stop {plan.stop:.0%}" if plan.stop else ""
+    return f"{path}: {lengths}{stop}" if lengths else path
 
 
 def rounds_html(record: RunRecord | None, last: int = 12) -> str:
