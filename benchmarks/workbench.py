@@ -16,7 +16,7 @@ from mspeckv.decoding.adaptive import Adaptive
 from mspeckv.decoding.costs import Costs, PassCost
 from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
-from mspeckv.decoding.lookup import Lookup
+from mspeckv.decoding.lookup import SHORTEST, Lookup
 from mspeckv.decoding.methods import build_tiers
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
@@ -94,7 +94,11 @@ class Workbench:
         self.root, self.draft = root, root.guesser
         self._counted = _Counted(root.top)
         self._costs: defaultdict[Way, Costs] = defaultdict(lambda: defaultdict(PassCost))
-        self.lookup = Lookup(pair.vocab_size, torch.empty(0))
+        # as the engine does it: chosen lengths look further
+        self.lookups = {
+            chosen: Lookup(pair.vocab_size, torch.empty(0), 1 if chosen else SHORTEST)
+            for chosen in (False, True)
+        }
         self.recorder.take()
 
     def __enter__(self) -> Workbench:
@@ -134,7 +138,7 @@ class Workbench:
         self.draft.chain = None
         guesser: Level | None = None
         if 0 in way.path:
-            guesser = self.lookup if way.tier0 == "lookup" else self.draft
+            guesser = self.lookups[way.gamma == "auto"] if way.tier0 == "lookup" else self.draft
         middle = self.root.middle if 1 in way.path else None
         top = self._counted = _Counted(self.root.top)
         if way.gamma == "auto":

@@ -7,6 +7,7 @@ import pytest
 from mspeckv import RunConfig, Sampling, Speculation, stream
 from mspeckv.decoding.costs import PassCost
 from mspeckv.decoding.lengths import Planner, expected_tokens
+from mspeckv.decoding.verdicts import Verdicts
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 
@@ -32,10 +33,10 @@ def planner_of(
 
 
 def test_expected_tokens_is_the_geometric_sum() -> None:
-    assert expected_tokens([0.5], 3) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
-    assert expected_tokens([1.0], 3) == 4
-    assert expected_tokens([0.0], 3) == 1
-    assert expected_tokens([0.5, 0.9], 3) == pytest.approx(1 + 0.5 + 0.45 + 0.405)
+    assert expected_tokens([0.5], 3) == pytest.approx([1, 1.5, 1.75, 1.875])
+    assert expected_tokens([1.0], 3) == [1, 2, 3, 4]
+    assert expected_tokens([0.0], 3) == [1, 1, 1, 1]
+    assert expected_tokens([0.5, 0.9], 3) == pytest.approx([1, 1.5, 1.95, 2.355])
 
 
 def test_pass_costs_converge_to_the_line_seen() -> None:
@@ -78,7 +79,7 @@ def test_guesses_that_hold_in_runs_are_worth_long_rounds() -> None:
     for turn in range(60):
         passes = [Pass(2, "verify", n, 0, 0.0, 40 + 6 * n) for n in (1, 9)]
         planner.learn(passes, [Guess(0, 2, (0,) * 8, 8 * (turn % 2), 0)], match=6)
-    rates = planner.rates(0, 2, match=6)
+    rates = planner.verdicts.rates(0, 2, match=6)
     assert rates[0] == pytest.approx(0.5, abs=0.1)
     assert rates[-1] > 0.9
     assert planner.choose(room=64, match=6).gamma >= 10
@@ -109,6 +110,30 @@ def test_what_is_fixed_stays_and_room_is_kept() -> None:
     inner = planner_of(costs, rates, Speculation(gamma="auto", draft_gamma=2))
     assert inner.choose(room=64).draft_gamma in (0, 2)
     assert inner.choose(room=0) == Plan((2,), 0, 0)
+
+
+def test_a_pass_that_was_held_up_does_not_spoil_its_length() -> None:
+    cost = PassCost()
+    for _ in range(20):
+        cost.see(1, 50)
+        cost.see(9, 60)
+    cost.see(9, 600)
+    assert cost(9) < 70
+    for _ in range(40):
+        cost.see(9, 120)
+    assert cost(9) == pytest.approx(120, rel=0.1), "what lasts is believed"
+
+
+def test_long_matches_are_copies_before_any_was_tested() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
+    for _ in range(20):
+        planner.learn([Pass(2, "verify", n, 0, 0.0, 40 + 3 * n) for n in (1, 9, 17)], [], 0)
+    lengths = [planner.choose(room=64, match=match).gamma for match in (1, 2, 4, 16)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < 8
+    assert lengths[-1] > 16
+    planner.learn([], [Guess(0, 2, (0,) * 8, 8, 0)] * 9, match=16)
+    assert planner.verdicts.rates(0, 2, match=1) == Verdicts(False).rates(0, 2, match=1)
 
 
 def test_lookup_with_nothing_to_say_is_not_asked() -> None:

@@ -96,7 +96,8 @@ def test_free_lengths_are_opened_and_fixed_ones_are_not() -> None:
     planner = Planner(Speculation(gamma="auto"), True, False, False)
     seen(planner, (0, 2), ms)
     plan = planner.choose(room=64)
-    assert (plan.path, plan.gamma) == ((0, 2), 16)
+    assert plan.path == (0, 2)
+    assert plan.gamma > 16
     assert 4 / 100 < plan.stop < 1
     assert planner.choose(room=5).gamma == 5
 

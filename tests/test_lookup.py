@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mspeckv.decoding.lookup import LONGEST, SHORTEST, Lookup
+from mspeckv.decoding.lookup import FAR, LONGEST, SHORTEST, Lookup
 
 VOCAB = 5
 LIKE = torch.empty(0)
@@ -46,6 +46,19 @@ def test_a_period_goes_on_for_as_long_as_asked() -> None:
     lookup = Lookup(VOCAB, LIKE)
     assert lookup.round([1, 2, 3, 1, 2], 7).tokens == [3, 1, 2, 3, 1, 2, 3]
     assert lookup.match([1, 2, 3, 1, 2])[0] == 2
+
+
+def test_a_match_is_counted_beyond_what_is_searched_for() -> None:
+    text = list(range(FAR + 4))
+    assert Lookup(FAR + 4, LIKE).match([*text, 0]) == (0, 0)
+    for length in (LONGEST, LONGEST + 3, FAR):
+        assert Lookup(FAR + 4, LIKE).match([*text, *text[:length]]) == (length, length)
+    assert Lookup(FAR + 4, LIKE).match([*text, *text[: FAR + 2]]) == (FAR, FAR + 2)
+
+
+def test_one_token_is_a_match_where_that_is_asked_for() -> None:
+    assert Lookup(VOCAB, LIKE).match([1, 2, 3, 1]) == (0, 0)
+    assert Lookup(VOCAB, LIKE, shortest=1).match([1, 2, 3, 1]) == (1, 1)
 
 
 def test_nothing_to_say_ends_the_chain() -> None:

@@ -11,8 +11,8 @@ Gamma = int | Literal["auto"]
 
 GUESSERS = ("draft", "lookup", "none")
 MIDDLES = ("retrieval", "nibble")
-AUTO_GAMMA = 16
-"""Longest guess that ``"auto"`` considers."""
+AUTO_GAMMA = 31
+"""Longest guess that ``"auto"`` considers: with the verifier's own token, 32."""
 AUTO_DRAFT_GAMMA = 6
 """Longest inner guess that ``"auto"`` considers."""
 

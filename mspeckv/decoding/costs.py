@@ -8,6 +8,8 @@ FADE = 0.93
 """What a round's observations weigh one round later: half after ten."""
 SLOPE = 0.05
 """Cost of one more token in a pass over the cost of the first, before it was measured."""
+_HICCUP = 1.5
+"""A pass that takes more than this many times what was expected of it was held up by something."""
 _LINE_WEIGHT = 0.5
 """Passes of the same length that the line counts for."""
 
@@ -16,7 +18,8 @@ class PassCost:
     """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
 
     Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
-    passes count beside the line as soon as there are any. Older passes fade.
+    passes count beside the line as soon as there are any. Older passes fade. Of one that was held
+    up only a part counts: a length is not avoided for long after one bad pass.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,8 @@ class PassCost:
 
     def see(self, tokens: int, ms: float) -> None:
         """Add one pass."""
+        if self.known:
+            ms = min(ms, _HICCUP * self(tokens))
         new = 1.0, tokens, tokens * tokens, ms, tokens * ms
         self._sums = [FADE * old + part for old, part in zip(self._sums, new, strict=True)]
         weight, total = self._own.get(tokens, (0.0, 0.0))

@@ -22,14 +22,15 @@ on the past alone, never on the verdict on tokens about to be drawn, so every ro
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from mspeckv.config import Speculation
+from mspeckv.config.speculation import AUTO_DRAFT_GAMMA, AUTO_GAMMA
 from mspeckv.decoding.confidence import Confidence
-from mspeckv.decoding.costs import FADE, SLOPE, Costs, PassCost
-from mspeckv.decoding.lookup import LONGEST
+from mspeckv.decoding.costs import SLOPE, Costs, PassCost
+from mspeckv.decoding.verdicts import Verdicts
 from mspeckv.events import Guess, Pass, Plan
 
 _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
@@ -38,48 +39,25 @@ _FIRST_COPY = 8
 """Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
-_PRIOR_WEIGHT = 1.5
-"""Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
-_DRAFT_WEIGHT = 3.0
-"""The same for a draft, which costs little where it is unsure."""
-_FURTHER_WEIGHT = 3.0
-"""The same for further places of a guess, of which one break says little."""
-_COPY_WEIGHT = 5.0
-"""The same for a copy's further places: where the match is as long as matches get, few break."""
-_PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _SURE = 0.97
 """How often a guess is kept that the draft is sure of."""
-_PLACES = 4
-"""Places of a guess whose acceptance is told apart; the last one stands for all further ones."""
-_Test = tuple[int, int, int, int]
-"""Proposing tier, verifying tier, what a lookup's match says, place of the guess."""
 
 
-def expected_tokens(rates: Sequence[float], gamma: int) -> float:
-    """Tokens that a round with ``gamma`` guesses settles on average, the verifier's included.
+def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
+    """Tokens that a round settles on average, the verifier's included: of 0, 1, ... guesses.
 
     Args:
         rates: a_1, a_2, ...; the last one stands for all further places.
-        gamma: guesses.
+        longest: most guesses.
     """
-    settled = survival = 1.0
-    for place in range(gamma):
+    settled, survival = [1.0], 1.0
+    for place in range(longest):
         survival *= rates[min(place, len(rates) - 1)]
-        settled += survival
+        settled.append(settled[-1] + survival)
     return settled
 
 
-def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
-    """What acceptance is counted by.
-
-    How much matched tells first guesses apart. For further ones it matters only whether the match
-    was as long as matches get: then text is being copied, else it was met by chance. Tier 1 is the
-    target over less of the text: it errs anywhere alike.
-    """
-    place = min(place, _PLACES - 1)
-    if tier > 0:
-        return tier, verifier, 0, 0
-    return tier, verifier, match if place == 0 else match // LONGEST, place
+_SURELY = expected_tokens([_SURE], max(AUTO_GAMMA, AUTO_DRAFT_GAMMA))
 
 
 class Planner:
@@ -105,15 +83,14 @@ class Planner:
         self.speculation = speculation
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
-        self._kept: dict[_Test, float] = defaultdict(float)
-        self._tested: dict[_Test, float] = defaultdict(float)
+        self.verdicts = Verdicts(has_middle)
         self.confidence = Confidence()
-        # of all plans that a choice compares, few differ in any one part
-        self._settled: dict[tuple[int, int, int, int], float] = {}
-        self._middle: dict[tuple[int, int], float] = {}
+        # plans that a choice compares share their parts
+        self._settled: dict[tuple[int, int, int], list[float]] = {}
+        self._cost: dict[tuple[int, int], float] = {}
 
     def learn(
-        self, passes: Sequence[Pass], guesses: Iterable[Guess], match: int, ms: float = 0.0
+        self, passes: Sequence[Pass], guesses: Sequence[Guess], match: int, ms: float = 0.0
     ) -> None:
         """Take in one round: pass times, and how far each guess went.
 
@@ -125,53 +102,25 @@ class Planner:
                 with every pass and is counted as a part of each.
         """
         self._settled.clear()
-        self._middle.clear()
+        self._cost.clear()
         beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
         for one in passes:
             self.costs[one.tier].see(one.tokens, one.ms + beyond)
-        for counts in (self._kept, self._tested):
-            for test in counts:
-                counts[test] *= FADE
+        self.verdicts.see(guesses, match)
         self.confidence.fade()
         for guess in guesses:
             if guess.held:
                 self.confidence.see(guess.verifier, guess.held, guess.accepted)
-            for place in range(min(guess.accepted + 1, len(guess.tokens))):
-                test = _test(guess.tier, guess.verifier, match, place)
-                self._tested[test] += 1
-                self._kept[test] += place < guess.accepted
-
-    def rates(self, tier: int, verifier: int, match: int = 0) -> list[float]:
-        """For each place of a guess, the probability that it is kept if all before it were.
-
-        A place of which little is known is taken to be like the one before it, the more hopeful
-        the less is known of that: texts differ, and a guess that is kept says that this one is
-        easy (Polya's urn: of n tests with a kept share r, one more kept makes it
-        (n r + 1) / (n + 1)).
-        """
-        prior, copied = self._prior(tier, verifier, match), match >= LONGEST
-        first = _DRAFT_WEIGHT if tier == 0 and not match else _PRIOR_WEIGHT
-        rate, known, out = prior, first, []
-        for place in range(_PLACES):
-            weight = _FURTHER_WEIGHT if place else first
-            if place > 0 and copied:
-                # whatever the first guess says of a copy's beginning, once begun it goes on
-                rate, weight = prior if place == 1 else rate, _COPY_WEIGHT
-            elif place > 0:
-                rate, known = (known * rate + 1) / (known + 1), known + 1
-            if place == 0 or tier == 0:
-                test = _test(tier, verifier, match, place)
-                rate = (weight * rate + self._kept[test]) / (weight + self._tested[test])
-                known += self._tested[test]
-            out.append(rate)
-        return out
 
     def cost(self, tier: int, tokens: int) -> float:
         """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
         if tier == 0 and self.free_draft:
             return 0.0
         if self.costs[tier].known:
-            return self.costs[tier](tokens)
+            key = tier, tokens
+            if key not in self._cost:
+                self._cost[key] = self.costs[tier](tokens)
+            return self._cost[key]
         if tier == 0:
             return _DRAFT_SHARE * self.cost(2, 1)
         other = self.costs[3 - tier]
@@ -195,7 +144,8 @@ class Planner:
     def best(self, room: int, match: int = 0) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
         guesses = self.has_draft and not (self.free_draft and match == 0)
-        return min(self._plans(room, guesses), key=lambda plan: self.time_per_token(plan, match))
+        plans = self._plans(room, guesses, match)
+        return min(plans, key=lambda plan: self.time_per_token(plan, match))
 
     def _open(self, plan: Plan, room: int, match: int) -> Plan:
         """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
@@ -223,7 +173,7 @@ class Planner:
     def _sure(self, verifier: int, length: int) -> float:
         """Milliseconds per token of ``length`` guesses that the draft is sure of."""
         ms = length * self.cost(0, 1) + self.cost(verifier, length + 1)
-        return ms / expected_tokens([_SURE], length)
+        return ms / _SURELY[length]
 
     def time_per_token(self, plan: Plan, match: int = 0) -> float:
         """Expected milliseconds per settled token."""
@@ -239,38 +189,36 @@ class Planner:
 
     def _middle_token(self, draft_gamma: int, match: int) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
-        key = draft_gamma, match
-        if key not in self._middle:
-            inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
-            self._middle[key] = inner / self._expected(0, 1, match, draft_gamma)
-        return self._middle[key]
+        inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
+        return inner / self._expected(0, 1, match, draft_gamma)
 
     def _expected(self, tier: int, verifier: int, match: int, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
-        key = tier, verifier, match, gamma
+        key = tier, verifier, match
         if key not in self._settled:
-            self._settled[key] = expected_tokens(self.rates(tier, verifier, match), gamma)
-        return self._settled[key]
+            guess = self.speculation
+            longest = max(guess.longest_gamma, guess.longest_draft_gamma)
+            self._settled[key] = expected_tokens(self.verdicts.rates(*key), longest)
+        return self._settled[key][gamma]
 
-    def _plans(self, room: int, guesses: bool) -> Iterator[Plan]:
-        """Every round that the settings leave open."""
+    def _plans(self, room: int, guesses: bool, match: int) -> Iterator[Plan]:
+        """Every round that the settings leave open and that may be the best."""
         yield Plan((2,), 0, 0)
         free = self.speculation.gamma == "auto"
         longest = min(self.speculation.longest_gamma, room)
         if free and not self.costs[2].known:
             longest = min(longest, _FIRST_COPY)
         inner = self.speculation.longest_draft_gamma
-        for gamma in range(1 if free else longest, longest + 1):
-            if gamma < 1:
-                continue
+        if self.speculation.draft_gamma == "auto" and guesses and self.has_middle:
+            # tier 1's tokens had at the least cost, however many tier 2 is shown
+            inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, match))
+        for gamma in range(1 if free else max(1, longest), longest + 1):
             if guesses:
                 yield Plan((0, 2), gamma, 0)
             if self.has_middle:
                 yield Plan((1, 2), gamma, 0)
             if guesses and self.has_middle:
-                least = 1 if self.speculation.draft_gamma == "auto" else inner
-                for draft_gamma in range(least, inner + 1):
-                    yield Plan((0, 1, 2), gamma, draft_gamma)
+                yield Plan((0, 1, 2), gamma, inner)
 
     def _first(self, room: int, guesses: bool) -> Plan | None:
         """A short round through every tier there is: it measures them all."""
@@ -284,13 +232,3 @@ class Planner:
             0 if len(path) < 3
             else _FIRST_DRAFT_GAMMA if isinstance(draft_gamma, str) else draft_gamma,
         )  # fmt: skip
-
-    def _prior(self, tier: int, verifier: int, match: int) -> float:
-        if tier == 1:
-            return _PRIOR_MIDDLE
-        if match:
-            return 0.05 + 0.9 * match / LONGEST
-        if verifier == 2 and self.has_middle:
-            # What tier 1 keeps of the draft, and tier 2 of tier 1.
-            return self.rates(0, 1)[0] * self.rates(1, 2)[0]
-        return _PRIOR_DRAFT

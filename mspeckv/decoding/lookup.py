@@ -14,6 +14,8 @@ from mspeckv.host import to_device
 
 LONGEST, SHORTEST = 6, 2
 """Tokens that must match: as many as possible, no fewer than two."""
+FAR = 16
+"""Matched tokens are counted up to here: text that has been the same for so long is a copy."""
 
 
 class Lookup:
@@ -22,12 +24,14 @@ class Lookup:
     Args:
         vocab: width of a distribution.
         like: a tensor with the device and dtype that distributions have.
+        shortest: tokens that must match at least. One is worth a short guess, where the length
+            of each is chosen, and no long one.
     """
 
     tier = 0
 
-    def __init__(self, vocab: int, like: torch.Tensor) -> None:
-        self.vocab, self.like = vocab, like
+    def __init__(self, vocab: int, like: torch.Tensor, shortest: int = SHORTEST) -> None:
+        self.vocab, self.like, self.shortest = vocab, like, shortest
         self._tokens: list[int] = []
         # Where the text goes on after an n-gram that has been followed by something.
         self._next: dict[tuple[int, ...], int] = {}
@@ -36,10 +40,10 @@ class Lookup:
     def match(self, prefix: list[int]) -> tuple[int, int]:
         """Tokens that match at the end of ``prefix``, and where their match goes on; (0, 0)."""
         self._index(prefix)
-        for length in range(min(LONGEST, len(prefix)), SHORTEST - 1, -1):
+        for length in range(min(LONGEST, len(prefix)), self.shortest - 1, -1):
             place = self._next.get(tuple(prefix[-length:]))
             if place is not None:
-                return length, place
+                return self._extent(prefix, place, length), place
         return 0, 0
 
     def round(self, prefix: list[int], limit: int) -> Emission:
@@ -66,11 +70,18 @@ class Lookup:
                 else:
                     self._next[key] = before
 
+    def _extent(self, prefix: list[int], place: int, length: int) -> int:
+        """How many tokens match before ``place``, ``length`` of them known to."""
+        most = min(FAR, place)
+        while length < most and prefix[place - length - 1] == prefix[-length - 1]:
+            length += 1
+        return length
+
     def _index(self, prefix: list[int]) -> None:
         """Learn what is new: each token is the continuation of the n-grams before it."""
         for place in range(len(self._tokens), len(prefix)):
             replaced: list[tuple[tuple[int, ...], int | None]] = []
-            for length in range(SHORTEST, min(LONGEST, place) + 1):
+            for length in range(self.shortest, min(LONGEST, place) + 1):
                 key = tuple(prefix[place - length : place])
                 replaced.append((key, self._next.get(key)))
                 self._next[key] = place
