@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         ).rstrip()
 
     return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+class Rows(list[tuple[object, ...]]):
+    """A table's rows, each put on stderr as it is added: a cancelled run loses none."""
+
+    def append(self, row: tuple[object, ...]) -> None:
+        """Add a row."""
+        super().append(row)
+        print("  ".join(map(_cell, row)), file=sys.stderr, flush=True)
 
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.report import machine, table
+from benchmarks.report import Rows, machine, table
 from benchmarks.workbench import GREEDY, Outcome, Peer, Way, Workbench
 from benchmarks.workloads import KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, RunSummary, Speculation, generate, load_pair
@@ -67,7 +67,7 @@ def link_off(
         prompt = prompt_of(kind, pair.tokenizer, context)
         outcomes = _compare(pair, prompt, new_tokens, gammas)
         reference = outcomes["transformers generate"]
-        rows = []
+        rows = Rows()
         for name, found in outcomes.items():
             rates[kind][name] = found.rate
             same = "yes" if found.tokens == reference.tokens else "NO"
@@ -119,7 +119,7 @@ def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
 
     By tier 0, since that is the user's choice; three turns each, of which the fastest counts.
     """
-    rows = []
+    rows = Rows()
     for kind in KINDS:
         assert pair.tokenizer is not None
         prompt = prompt_of(kind, pair.tokenizer, context)
@@ -199,7 +199,7 @@ def origin(pair: Pair, new_tokens: int) -> str:
     ``classroom's`` is the ablations' setting: the same lengths, but the draft scores a short list
     and stops where it doubts.
     """
-    rows = []
+    rows = Rows()
     auto = Speculation(gamma="auto", draft_gamma="auto", draft_vocab=VOCAB)
     for context, wanted in ORIGIN_TARGETS.items():
         assert pair.tokenizer is not None
@@ -221,7 +221,7 @@ def origin_grid(pair: Pair, context: int, new_tokens: int) -> str:
     Chosen lengths have been run once before, to know what passes cost. Where passes wait for the
     link, one turn counts, else the fastest of two.
     """
-    rows: list[tuple[object, ...]] = []
+    rows = Rows()
     for kind in KINDS:
         assert pair.tokenizer is not None
         prompt = prompt_of(kind, pair.tokenizer, context)

@@ -23,10 +23,10 @@ class Speculation:
 
     Attributes:
         gamma: tokens proposed to tier 2 per round; ``"auto"`` chooses round by round what the
-            measured costs and acceptance favour (`mspeckv.decoding.lengths`), which may be
-            to leave out a tier, or not to guess at all. The distribution of the text stays the
-            same; a sampled text depends on timing, since lengths decide which random numbers
-            are used for what.
+            measured costs and acceptance favour (`mspeckv.decoding.lengths`), up to
+            `AUTO_GAMMA`, which may be to leave out a tier, or not to guess at all. The
+            distribution of the text stays the same; a sampled text depends on timing, since
+            lengths decide which random numbers are used for what.
         draft_gamma: tokens tier 0 proposes to tier 1 per inner round, or ``"auto"``.
         budget: prompt tokens in tier 1's retrieval cache.
         chunk: tokens per retrieval chunk.
