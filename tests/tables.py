@@ -55,7 +55,7 @@ def nest(
         draft.chain = Chain(Confidence(), 1, 0.3)
     level: Level = draft
     if leaf == "lookup":
-        level = Lookup(VOCAB, readers[0].logits)
+        level = Lookup(VOCAB, readers[0].logits, shortest=1)
     for reader, gamma in zip(readers[1:], gammas, strict=False):
         level = Speculate(level, reader, gamma, sampler, recorder)
     return level, readers[-1]

@@ -30,7 +30,7 @@ _FIRST = (0.4, 0.45, 0.5, 0.75, 0.8, 0.98)
 _FURTHER = (0.7, 0.7, 0.8, 0.85, 0.85, 0.98)
 """... and one further on."""
 _KIND = (0, 0, 0, 1, 1, 2)
-"""Rows whose further guesses are counted together: chance, likeness, copy."""
+"""Rows whose further guesses are counted together: met by chance, like text, a copy."""
 _Test = tuple[int, int, int, int]
 """Proposing tier, verifying tier, row of `_MATCHED` (-1: no lookup), place of the guess."""
 
@@ -101,8 +101,8 @@ def _row(match: int) -> int:
 def _test(tier: int, verifier: int, match: int, place: int) -> _Test:
     """What acceptance is counted by.
 
-    For further guesses it matters only whether the match was as long as matches get: then text is
-    being copied. Tier 1 is the target over less of the text: it errs anywhere alike.
+    For further guesses it matters only whether the match was by chance, of like text or a copy.
+    Tier 1 is the target over less of the text: it errs anywhere alike.
     """
     place = min(place, _PLACES - 1)
     if tier > 0:
