@@ -16,7 +16,7 @@ from mspeckv.decoding.adaptive import Adaptive
 from mspeckv.decoding.costs import Costs, PassCost
 from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
-from mspeckv.decoding.lookup import SHORTEST, Lookup
+from mspeckv.decoding.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.methods import build_tiers
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
@@ -94,10 +94,9 @@ class Workbench:
         self.root, self.draft = root, root.guesser
         self._counted = _Counted(root.top)
         self._costs: defaultdict[Way, Costs] = defaultdict(lambda: defaultdict(PassCost))
-        # as the engine does it: chosen lengths look further
         self.lookups = {
-            chosen: Lookup(pair.vocab_size, torch.empty(0), 1 if chosen else SHORTEST)
-            for chosen in (False, True)
+            chosen: Lookup(pair.vocab_size, torch.empty(0), shortest)
+            for chosen, shortest in ((False, SHORTEST), (True, SHORTEST_CHOSEN))
         }
         self.recorder.take()
 

@@ -33,12 +33,8 @@ _EXACT = 4
 
 
 def width_of(tokens: int) -> int:
-    """Tokens that a static pass over ``tokens`` reads: beyond four, the next power of two.
-
-    Capturing a pass takes as long as replaying it five times, and chosen lengths try many. A
-    GPU's matrix product hardly tells 9 rows from 16.
-    """
-    return tokens if tokens <= _EXACT else 1 << (tokens - 1).bit_length()
+    """Tokens that a static pass over ``tokens`` reads: padded to a multiple of four beyond four."""
+    return tokens if tokens <= _EXACT else -(-tokens // _EXACT) * _EXACT
 
 
 class StaticInputs:

@@ -6,7 +6,7 @@ import torch
 
 from mspeckv.decoding.confidence import Chain, Confidence
 from mspeckv.decoding.levels import Autoregress, Level, Speculate
-from mspeckv.decoding.lookup import Lookup
+from mspeckv.decoding.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.kv.ledger import Ledger
@@ -55,7 +55,7 @@ def nest(
         draft.chain = Chain(Confidence(), 1, 0.3)
     level: Level = draft
     if leaf == "lookup":
-        level = Lookup(VOCAB, readers[0].logits, shortest=1)
+        level = Lookup(VOCAB, readers[0].logits, shortest=SHORTEST_CHOSEN)
     for reader, gamma in zip(readers[1:], gammas, strict=False):
         level = Speculate(level, reader, gamma, sampler, recorder)
     return level, readers[-1]

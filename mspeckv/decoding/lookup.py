@@ -14,6 +14,8 @@ from mspeckv.host import to_device
 
 LONGEST, SHORTEST = 6, 2
 """Tokens that must match: as many as possible, no fewer than two."""
+SHORTEST_CHOSEN = 1
+"""The same where each length is chosen: one is worth a short guess, and no long one."""
 FAR = 16
 """Matched tokens are counted up to here: text that has been the same for so long is a copy."""
 
@@ -24,8 +26,7 @@ class Lookup:
     Args:
         vocab: width of a distribution.
         like: a tensor with the device and dtype that distributions have.
-        shortest: tokens that must match at least. One is worth a short guess, where the length
-            of each is chosen, and no long one.
+        shortest: tokens that must match at least.
     """
 
     tier = 0

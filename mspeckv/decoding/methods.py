@@ -15,7 +15,7 @@ from mspeckv.decoding.agreement import AgreedPlanner, AgreedSampler, Agreement
 from mspeckv.decoding.costs import Costs, PassCost
 from mspeckv.decoding.lengths import Planner
 from mspeckv.decoding.levels import Autoregress, Level, nest_over
-from mspeckv.decoding.lookup import SHORTEST, Lookup
+from mspeckv.decoding.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
@@ -76,7 +76,7 @@ def build_tiers(
         prefilled.append(draft)
         guesser = Autoregress(draft, sampler, speculation.draft_threshold)
     elif config.method in USES_GUESSES and speculation.tier0 == "lookup":
-        shortest = 1 if speculation.gamma == "auto" else SHORTEST
+        shortest = SHORTEST_CHOSEN if speculation.gamma == "auto" else SHORTEST
         guesser = Lookup(pair.vocab_size, torch.empty(0, device=pair.device), shortest)
     middle = space.between(pair, "verify" if guesser else "draft", recorder)
     top = space.top(pair, "verify" if guesser or middle else "decode", recorder)
