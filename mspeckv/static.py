@@ -33,15 +33,22 @@ _EXACT = 4
 
 
 def width_of(tokens: int) -> int:
-    """Tokens that a static pass over ``tokens`` reads: padded to a multiple of four beyond four."""
-    return tokens if tokens <= _EXACT else -(-tokens // _EXACT) * _EXACT
+    """Tokens that a static pass over ``tokens`` reads: beyond four, the next power of two.
+
+    Capturing a pass takes as long as several replays, and chosen lengths try many; and a GPU's
+    matrix product hardly tells 9 rows from 16.
+    """
+    return tokens if tokens <= _EXACT else 1 << (tokens - 1).bit_length()
 
 
 class StaticInputs:
     """What a pass over ``width`` tokens reads, in buffers that stay where they are.
 
+    Padding is the last token once more, at its own position and slot: it writes there what that
+    token writes, so that it needs no room of its own.
+
     Attributes:
-        ids: ``[1, width]`` token ids; padding repeats the last one.
+        ids: ``[1, width]`` token ids.
         positions: ``[1, width]``.
         slots: ``[width]`` where new keys go, and what each query sees: slots up to its own.
         tail: ``[width]`` the same in the float tail of packed layers.
@@ -63,8 +70,9 @@ class StaticInputs:
             with span("wait"):
                 self._sent.synchronize()
         count, width = len(tokens), self.width
-        rows = [tokens + tokens[-1:] * (width - count)]
-        rows += [list(range(at, at + width)) for at in (position, slot, tail, watched)]
+        places = [*range(count), *[count - 1] * (width - count)]
+        rows = [[tokens[place] for place in places]]
+        rows += [[at + place for place in places] for at in (position, slot, tail, watched)]
         rows.append([1] * count + [0] * (width - count))
         self._on_host.copy_(torch.tensor(rows))
         self._on_device.copy_(self._on_host, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,12 +145,36 @@ def test_attention_over_all_slots_is_attention_over_the_filled_ones(
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_padding_is_marked_and_lies_behind_the_tokens() -> None:
+def test_padding_is_the_last_token_again_where_it_stands() -> None:
     inputs = StaticInputs(width_of(6), torch.device("cpu"))
     inputs.fill([7, 8, 9, 10, 11, 12], 100, 20, 4, 50)
     assert inputs.width == 8
     assert inputs.ids.tolist() == [[7, 8, 9, 10, 11, 12, 12, 12]]
-    assert inputs.positions[0].tolist() == list(range(100, 108))
-    assert inputs.slots.tolist() == list(range(20, 28))
+    assert inputs.positions[0].tolist() == [100, 101, 102, 103, 104, 105, 105, 105]
+    assert inputs.slots.tolist() == [20, 21, 22, 23, 24, 25, 25, 25]
+    assert inputs.tail.tolist() == [4, 5, 6, 7, 8, 9, 9, 9]
+    assert inputs.watched.tolist() == [50, 51, 52, 53, 54, 55, 55, 55]
     assert inputs.real.tolist() == [1] * 6 + [0] * 2
-    assert [width_of(n) for n in (1, 3, 4, 5, 8, 9)] == [1, 3, 4, 8, 8, 12]
+    assert [width_of(n) for n in (1, 3, 4, 5, 8, 9, 33)] == [1, 3, 4, 8, 8, 16, 64]
+
+
+def test_no_pass_has_a_shape_of_its_own(
+    static: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where little room is left either: before a block is packed, and at the run's end."""
+    widths = set()
+    fill = StaticInputs.fill
+
+    def noted(inputs: StaticInputs, tokens: list[int], *places: int) -> None:
+        widths.add(inputs.width)
+        fill(inputs, tokens, *places)
+
+    monkeypatch.setattr(StaticInputs, "fill", noted)
+    static(True)
+    generate(
+        random_pair(layers=4), random_prompt(100), method="vanilla", new_tokens=60,
+        policy=KVPolicy(8, block=16), speculation=replace(SPECULATION, gamma=11),
+        sampling=Sampling(0, stop_at_eos=False),
+    )  # fmt: skip
+    assert 16 in widths
+    assert widths <= {1, 2, 3, 4, 8, 16}

@@ -67,13 +67,12 @@ class StaticReader(ModelReader):
 
     def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
         """One pass over ``tokens`` at positions from ``position`` on."""
-        width = self._width(len(tokens))
-        if step == "prefill" or len(tokens) > LONGEST or width < len(tokens):
+        if step == "prefill" or len(tokens) > LONGEST or self._room() < len(tokens):
             return super()._forward(tokens, position, step, rows)
         self.recorder.check()
         start = self.recorder.mark()
         with span(f"tier{self.tier}/{step}"):
-            logits = self._static(tokens, position, width)
+            logits = self._static(tokens, position, width_of(len(tokens)))
             lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)
             read = self.cache.read_bytes()
             self.recorder.passed(self.tier, step, len(tokens), read, start, lookups)
@@ -115,15 +114,11 @@ class StaticReader(ModelReader):
             ).logits[0]
         return self.shortlist.widen(logits) if self.shortlist else logits
 
-    def _width(self, count: int) -> int:
-        """Tokens to read instead of ``count``; ``count`` itself where padding finds no room."""
+    def _room(self) -> int:
+        """Tokens that the cache still takes."""
         layer = self.cache.layers[0]
         if isinstance(self.cache, FullCache):
-            room = self.cache.room()
-        elif isinstance(self.cache, CoarseCache):
-            room = self.cache.full.room() - (layer.filled - self.cache.full.length)
-        else:
-            room = layer.view.key.shape[2] - layer.filled
-        if room < count:
-            return 0
-        return width_of(count) if width_of(count) <= room else count
+            return self.cache.room()
+        if isinstance(self.cache, CoarseCache):
+            return self.cache.full.room() - (layer.filled - self.cache.full.length)
+        return layer.view.key.shape[2] - layer.filled
