@@ -49,6 +49,8 @@ class Pass:
         kv_bytes: bytes of keys and values that attention read.
         hits: packed layers that the pass found on the device.
         misses: packed layers that had to cross the link for it.
+        builds: whether a GPU's graph of such passes was still to be captured: part of its time is
+            taken but once.
     """
 
     tier: int
@@ -59,6 +61,7 @@ class Pass:
     ms: float
     hits: int = 0
     misses: int = 0
+    builds: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ with the sizes of the moment while everything else is fixed.
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,10 @@ Body = Callable[[Cut], torch.Tensor]
 """A static pass: runs its kernels, calls its argument where the host has work, returns logits."""
 
 
+_RARE = 100
+"""Times that a pass must come until what it saves over a wider one pays for its capture."""
+
+
 def run_now(action: Callable[[], None]) -> None:
     """The cut of a pass that is not captured."""
     action()
@@ -27,6 +32,14 @@ def run_now(action: Callable[[], None]) -> None:
 
 class Direct:
     """Runs static passes as they are: on a CPU, or where capture does not work."""
+
+    def rare(self, key: Hashable) -> bool:
+        """No pass is captured, so none is too rare."""
+        return False
+
+    def settled(self, key: Hashable) -> bool:
+        """Nothing is built for a pass."""
+        return True
 
     def run(self, key: Hashable, body: Body) -> torch.Tensor:
         """The pass's logits."""
@@ -66,11 +79,27 @@ class Graphs:
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: set[Hashable] = set()
         self._captured: dict[Hashable, _Captured | None] = {}
+        self._wanted: dict[Hashable, int] = defaultdict(int)
 
     @property
     def captured(self) -> int:
         """Passes captured."""
         return sum(found is not None for found in self._captured.values())
+
+    def rare(self, key: Hashable) -> bool:
+        """Whether ``key``, wanted once more, still comes too seldom to be captured.
+
+        A capture takes as long as ten replays and more, and a wide pass hardly longer than a
+        narrow one: where lengths change, rare ones had better go by the graph of a wider one.
+        """
+        if key in self._captured:
+            return False
+        self._wanted[key] += 1
+        return self._wanted[key] <= _RARE
+
+    def settled(self, key: Hashable) -> bool:
+        """Whether running ``key`` builds nothing any more: its time is what it takes."""
+        return key in self._captured
 
     def run(self, key: Hashable, body: Body) -> torch.Tensor:
         """The logits of the pass called ``key``; overwritten when it is run again."""

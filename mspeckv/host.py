@@ -14,12 +14,19 @@ from mspeckv.ranges import span
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` in host memory; waits until it has been computed and copied."""
-    if not tensor.is_cuda:
-        return tensor
-    out = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    out.copy_(tensor, non_blocking=True)
+    return all_to_host(tensor)[0]
+
+
+def all_to_host(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Tensors of one device in host memory, with one wait."""
+    device = tensors[0].device
+    if device.type != "cuda":
+        return tensors
+    out = tuple(torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors)
+    for copy, tensor in zip(out, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
     with span("wait"):
-        torch.cuda.current_stream(tensor.device).record_event().synchronize()
+        torch.cuda.current_stream(device).record_event().synchronize()
     return out
 
 

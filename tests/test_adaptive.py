@@ -57,6 +57,14 @@ def test_what_a_round_takes_beyond_its_passes_is_a_cost_of_each() -> None:
     assert planner.cost(2, 2) == pytest.approx(10 + 4, rel=0.02)
 
 
+def test_what_building_a_pass_takes_is_no_cost_of_others() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
+    planner.learn([Pass(0, "draft", 1, 0, 0.0, 900.0, builds=True)], [], 0)
+    assert not planner.costs[0].known
+    planner.learn([Pass(0, "draft", 1, 0, 0.0, 2.0)], [], 0)
+    assert planner.cost(0, 1) == pytest.approx(2.0, rel=0.05)
+
+
 def test_a_slow_link_is_worth_every_tier() -> None:
     planner = planner_of(
         {0: (5, 0), 1: (40, 2), 2: (800, 2)}, {(0, 1): 0.6, (1, 2): 0.9, (0, 2): 0.5}

@@ -116,6 +116,42 @@ def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
     assert pair.workspace is None
 
 
+def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned() -> None:
+    pair = on_gpu()
+    auto = replace(SPECULATION, gamma="auto", draft_gamma="auto")
+    events = list(
+        stream(
+            pair, random_prompt(120), method="vanilla", new_tokens=60, speculation=auto,
+            policy=POLICIES["on-chip"], sampling=GREEDY,
+        )
+    )  # fmt: skip
+    passes = [one for event in events if isinstance(event, Round) for one in event.passes]
+    top = [one for one in passes if one.tier == 2]
+    ready = [one.ms for one in top if not one.builds]
+    # one as it is, one captured, for all lengths that there were
+    assert len({one.tokens for one in top}) > 2
+    assert [one.builds for one in top] == [True, True] + [False] * (len(top) - 2)
+    costs = next(iter(pair.pass_costs.values()))
+    assert min(ready) * 0.5 < costs[2](1) < max(ready) + 5
+    release(pair)
+
+
+def test_a_pass_is_rare_until_its_capture_would_pay() -> None:
+    device = torch.device("cuda")
+    zeros = torch.zeros(8, device=device)
+    graphs = Graphs(device)
+    rare = [graphs.rare("seldom") for _ in range(200)]
+    assert rare[0]
+    assert not rare[-1]
+    assert sorted(rare, reverse=True) == rare
+    for _ in range(2):
+        assert not graphs.settled("often")
+        graphs.run("often", lambda _: zeros + 1)
+    assert graphs.captured == 1
+    assert graphs.settled("often")
+    assert not graphs.rare("often")
+
+
 def test_a_policy_of_ones_own_is_recorded_with_its_pass() -> None:
     def peak(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         shares = (queries @ landmarks.transpose(1, 2)).softmax(-1, dtype=torch.float32)

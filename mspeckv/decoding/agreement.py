@@ -82,6 +82,11 @@ class AgreedSampler(Sampler):
         [token] = self._agreement.decide(lambda: [self._own.draw(probs)], 1)
         return int(token)
 
+    def draw_held(self, probs: torch.Tensor, logits: torch.Tensor) -> tuple[int, float]:
+        """Rank 0's draw, and how likely it is there."""
+        token, held = self._agreement.decide(lambda: self._own.draw_held(probs, logits), 2)
+        return int(token), held
+
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
     ) -> tuple[int, int]:
@@ -90,10 +95,6 @@ class AgreedSampler(Sampler):
             lambda: self._own.verify(target, proposal, tokens), 2
         )
         return int(accepted), int(token)
-
-    def likelihood(self, logits: torch.Tensor, token: int) -> float:
-        """As rank 0 has it."""
-        return self._agreement.figure(self._own.likelihood(logits, token))
 
 
 class AgreedPlanner(Planner):

@@ -25,6 +25,7 @@ class PassCost:
     def __init__(self) -> None:
         self._sums = [0.0] * 5
         self._own: dict[int, tuple[float, float]] = {}
+        self._fitted: tuple[float, float] | None = None
 
     @property
     def known(self) -> bool:
@@ -39,6 +40,7 @@ class PassCost:
         self._sums = [FADE * old + part for old, part in zip(self._sums, new, strict=True)]
         weight, total = self._own.get(tokens, (0.0, 0.0))
         self._own[tokens] = FADE * weight + 1, FADE * total + ms
+        self._fitted = None
 
     def __call__(self, tokens: int) -> float:
         """Milliseconds expected of a pass over ``tokens``."""
@@ -46,6 +48,13 @@ class PassCost:
         return (total + _LINE_WEIGHT * self._line(tokens)) / (weight + _LINE_WEIGHT)
 
     def _line(self, tokens: int) -> float:
+        if self._fitted is None:
+            self._fitted = self._fit()
+        first, slope = self._fitted
+        return first + slope * tokens
+
+    def _fit(self) -> tuple[float, float]:
+        """Where the line begins, and its slope."""
         weight, n, nn, t, nt = self._sums
         # Two points of the prior line, scaled to the level seen, keep the fit from tilting.
         level = t / (weight + SLOPE * n)
@@ -53,7 +62,7 @@ class PassCost:
             prior = level * (1 + SLOPE * at)
             weight, n, nn, t, nt = weight + 1, n + at, nn + at * at, t + prior, nt + at * prior
         slope = max(0.0, (weight * nt - n * t) / (weight * nn - n * n))
-        return (t - slope * n) / weight + slope * tokens
+        return (t - slope * n) / weight, slope
 
 
 Costs = defaultdict[int, PassCost]

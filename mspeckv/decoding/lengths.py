@@ -95,7 +95,7 @@ class Planner:
         """Take in one round: pass times, and how far each guess went.
 
         Args:
-            passes: the round's passes.
+            passes: the round's passes. What those that build something take says little of others.
             guesses: what was guessed in it, and kept.
             match: the key of tier 0's guesses, as in `choose`.
             ms: what the round took. What it took beyond its passes, such as drawing tokens, comes
@@ -105,7 +105,8 @@ class Planner:
         self._cost.clear()
         beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
         for one in passes:
-            self.costs[one.tier].see(one.tokens, one.ms + beyond)
+            if not one.builds:
+                self.costs[one.tier].see(one.tokens, one.ms + beyond)
         self.verdicts.see(guesses, match)
         self.confidence.fade()
         for guess in guesses:

@@ -98,10 +98,9 @@ class Autoregress:
             probs = self.sampler.distribution(logits, prefix)[0]
             # before the draw waits for the device, so that what is packed is packed meanwhile
             self.reader.settle(len(prefix))
-            token = self.sampler.draw(probs)
             if self.threshold == 0 and self.chain is None:
-                return Emission([token], [probs], [self.tier])
-            held = self.sampler.likelihood(logits[0], token)
+                return Emission([self.sampler.draw(probs)], [probs], [self.tier])
+            token, held = self.sampler.draw_held(probs, logits[0])
         unsure = self.chain is not None and self.chain.ends_with(held)
         return Emission(
             [token], [probs], [self.tier], last=unsure or held < self.threshold, held=[held]

@@ -45,6 +45,7 @@ class Recorder:
         self.ledger, self.on_progress = ledger, on_progress
         self._cancel = cancel
         self._passes: list[_Timed] = []
+        self._read: list[Pass] = []
         self._guesses: list[Guess] = []
         self._mark = 0
 
@@ -69,9 +70,11 @@ class Recorder:
         kv_bytes: int,
         start: Mark,
         lookups: tuple[int, int] = (0, 0),
+        builds: bool = False,
     ) -> None:
         """Note a forward pass that began at ``start`` and ends now; see `Pass`."""
-        self._passes.append(_Timed(tier, step, tokens, kv_bytes, start, self.mark(), lookups))
+        timed = _Timed(tier, step, tokens, kv_bytes, start, self.mark(), lookups, builds)
+        self._passes.append(timed)
 
     def tested(self, guess: Guess) -> None:
         """Note a guess, and how much of it was kept."""
@@ -88,18 +91,22 @@ class Recorder:
         counts = [TierCount(p.tier, 1, 0, 0, p.ms) for p in passes]
         counts += [TierCount(g.tier, 0, len(g.tokens), g.accepted, 0.0) for g in guesses]
         self._mark += len(transfers)
-        self._passes, self._guesses = [], []
+        self._passes, self._read, self._guesses = [], [], []
         return Noted(passes, count_tiers(counts), transfers, guesses)
 
     def _timed(self) -> tuple[Pass, ...]:
         """The passes noted, with their times: a GPU tells them once it has come by."""
         seconds = self.ledger.clock.seconds
-        out = []
-        for one in self._passes:
+        for one in self._passes[len(self._read) :]:
             start = seconds(one.start)
             ms = (seconds(one.end) - start) * 1e3
-            out.append(Pass(one.tier, one.step, one.tokens, one.kv_bytes, start, ms, *one.lookups))
-        return tuple(out)
+            self._read.append(
+                Pass(
+                    one.tier, one.step, one.tokens, one.kv_bytes, start, ms,
+                    *one.lookups, builds=one.builds,
+                )
+            )  # fmt: skip
+        return tuple(self._read)
 
 
 class _Timed(NamedTuple):
@@ -112,3 +119,4 @@ class _Timed(NamedTuple):
     start: Mark
     end: Mark
     lookups: tuple[int, int]
+    builds: bool

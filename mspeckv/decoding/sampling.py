@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from mspeckv.config import Sampling
-from mspeckv.host import to_device, to_host
+from mspeckv.host import all_to_host, to_device, to_host
 
 _LOOKS = 64, 1024
 """Most likely tokens looked at on a CPU before the whole vocabulary is sorted for top-p."""
@@ -65,6 +65,15 @@ class Sampler:
         """One token from a distribution ``[V]``, not necessarily normalised."""
         return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
 
+    def draw_held(self, probs: torch.Tensor, logits: torch.Tensor) -> tuple[int, float]:
+        """One token from ``probs`` ``[V]``, and its probability by unwarped ``logits`` ``[V]``."""
+        if not self.sampling.greedy:
+            token = self.draw(probs)
+            return token, float(to_host(logits.softmax(-1)[token]))
+        best = probs.argmax(-1, keepdim=True)
+        drawn, held = all_to_host(best, logits.softmax(-1).gather(0, best))
+        return int(drawn), float(held)
+
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
     ) -> tuple[int, int]:
@@ -105,10 +114,6 @@ class Sampler:
     def accepts(self, p: float, q: float) -> bool:
         """True with probability ``min(1, p / q)``."""
         return self._uniform() * q < p
-
-    def likelihood(self, logits: torch.Tensor, token: int) -> float:
-        """Probability of ``token`` by unwarped logits ``[V]``."""
-        return float(to_host(logits.softmax(-1)[token]))
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))

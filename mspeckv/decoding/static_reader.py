@@ -26,6 +26,12 @@ from mspeckv.static import LONGEST, Cut, StaticCache, StaticInputs, StaticKeys, 
 class Runner(Protocol):
     """`mspeckv.graphs.Graphs`, or `mspeckv.graphs.Direct`."""
 
+    def rare(self, key: Any) -> bool:
+        """Whether the static pass called ``key``, wanted now, had better be a shared one."""
+
+    def settled(self, key: Any) -> bool:
+        """Whether the pass called ``key`` is ready to be run."""
+
     def run(self, key: Any, body: Body) -> torch.Tensor:
         """The logits of the static pass called ``key``."""
 
@@ -38,6 +44,8 @@ class StaticReader(ModelReader):
         inputs: buffers by width, kept with the runner: what it captured reads them.
         settled: slots of the cache that hold the prompt: no pass rewrites them.
         tier1: the retrieval cache that watches, for tier 2.
+        longest: tokens of the longest pass, where lengths are chosen: rare ones share its shape.
+            Which are rare depends on what came before, and the last bit of a logit on the shape.
 
     The rest is `ModelReader`'s.
     """
@@ -55,11 +63,13 @@ class StaticReader(ModelReader):
         settled: int,
         tier1: RetrievalCache | None = None,
         shortlist: Shortlist | None = None,
+        longest: int = 0,
     ) -> None:
         watcher = tier1.watch if tier1 is not None else None
         super().__init__(tier, step, model, cache, recorder, watcher, shortlist)
         self.runner, self.tier1, self._inputs = runner, tier1, inputs
         self._settled = settled
+        self._shared = width_of(longest) if longest <= LONGEST else 0
         for layer in self.cache.layers:
             # what is masked has no weight, but would have to be a number
             for part in layer.view.whole:
@@ -72,29 +82,35 @@ class StaticReader(ModelReader):
         self.recorder.check()
         start = self.recorder.mark()
         with span(f"tier{self.tier}/{step}"):
-            logits = self._static(tokens, position, width_of(len(tokens)))
+            logits, settled = self._static(tokens, position)
             lookups = self.cache.lookups() if isinstance(self.cache, FullCache) else (0, 0)
             read = self.cache.read_bytes()
-            self.recorder.passed(self.tier, step, len(tokens), read, start, lookups)
+            self.recorder.passed(
+                self.tier, step, len(tokens), read, start, lookups, builds=not settled
+            )
         return logits[len(tokens) - rows : len(tokens)]
 
-    def _static(self, tokens: list[int], position: int, width: int) -> torch.Tensor:
-        """A pass that reads ``width`` tokens, of which the first are ``tokens``."""
-        inputs = self._inputs.get(width)
-        if inputs is None:
-            inputs = self._inputs[width] = StaticInputs(width, self.model.device)
+    def _static(self, tokens: list[int], position: int) -> tuple[torch.Tensor, bool]:
+        """A pass that begins with ``tokens``, and whether it was one that was ready to be run."""
         due, watched = False, 0
         if self.tier1 is not None:
             due = self.tier1.begin(position + len(tokens))
             watched = self.tier1.slot_of(position)
+        width = width_of(len(tokens))
+        if width < self._shared and self.runner.rare((self.tier, width, due, self._settled)):
+            width = self._shared
+        inputs = self._inputs.get(width)
+        if inputs is None:
+            inputs = self._inputs[width] = StaticInputs(width, self.model.device)
         first = self.cache.layers[0].filled
         tail = first - max(layer.tail_start for layer in self.cache.layers)
         inputs.fill(tokens, position, first, tail, watched)
         key = self.tier, width, due, self._settled
+        settled = self.runner.settled(key)
         logits = self.runner.run(key, partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = layer.filled + len(tokens)
-        return logits
+        return logits, settled
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""
@@ -117,8 +133,9 @@ class StaticReader(ModelReader):
     def _room(self) -> int:
         """Tokens that the cache still takes."""
         layer = self.cache.layers[0]
+        room: int = layer.view.key.shape[2] - layer.filled
         if isinstance(self.cache, FullCache):
-            return self.cache.room()
-        if isinstance(self.cache, CoarseCache):
-            return self.cache.full.room() - (layer.filled - self.cache.full.length)
-        return layer.view.key.shape[2] - layer.filled
+            room = self.cache.room()
+        elif isinstance(self.cache, CoarseCache):
+            room = self.cache.full.room() - (layer.filled - self.cache.full.length)
+        return room

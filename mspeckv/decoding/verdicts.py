@@ -64,17 +64,24 @@ class Verdicts:
         A place of which little is known is taken to be like the one before it, and for a draft
         the more hopeful the less is known of that: texts differ, and a guess that is kept says
         that this one is easy (Polya's urn: of n tests with a kept share r, one more kept makes it
-        (n r + 1) / (n + 1)).
+        (n r + 1) / (n + 1)). What tier 2 keeps of a draft is at first taken to be what gets through
+        tier 1 and it.
         """
         copies = tier == 0 and match > 0
         known = _DRAFT_WEIGHT if tier == 0 and not copies else _WEIGHT
         weight, rate, out = known, self._prior(tier, verifier, match), []
+        through = [0.0] * _PLACES
+        if self.has_middle and (tier, verifier, match) == (0, 2, 0):
+            top = self.rates(1, 2)[0]
+            through = [middle * top for middle in self.rates(0, 1)]
+            rate = through[0]
         for place in range(_PLACES):
             if place == 1 and copies:
                 # whatever the first guess says of a copy's beginning, once begun it goes on
                 rate = _FURTHER[_row(match)]
             elif place > 0 and not copies:
                 rate, known = (known * rate + 1) / (known + 1), known + 1
+                rate = max(rate, through[place])
             if place == 0 or tier == 0:
                 test = _test(tier, verifier, match, place)
                 rate = (weight * rate + self._kept[test]) / (weight + self._tested[test])
@@ -88,9 +95,6 @@ class Verdicts:
             return _PRIOR_MIDDLE
         if match:
             return _FIRST[_row(match)]
-        if verifier == 2 and self.has_middle:
-            # What tier 1 keeps of the draft, and tier 2 of tier 1.
-            return self.rates(0, 1)[0] * self.rates(1, 2)[0]
         return _PRIOR_DRAFT
 
 

@@ -47,6 +47,7 @@ class Workspace:
         middle: tier 1's, if any.
         draft: tier 0's, if any.
         runners: by tier; None where passes are run as they come.
+        longest: tokens of a verifying tier's longest pass, where lengths are chosen; else empty.
         inputs: what the runners' passes read, by tier and width.
     """
 
@@ -56,6 +57,7 @@ class Workspace:
     middle: RetrievalCache | CoarseCache | None
     draft: StreamingCache | None
     runners: dict[int, Runner | None]
+    longest: dict[int, int]
     inputs: dict[int, dict[int, StaticInputs]] = field(default_factory=dict)
 
     @classmethod
@@ -90,7 +92,10 @@ class Workspace:
             own = KVShape.of(pair.draft.config, pair.draft.dtype)
             draft = StreamingCache(own, speculation.sinks, speculation.window, sizes.slack, device)
         runners = {tier: runner_of(device, config.graphs) for tier in (0, 1, 2)}
-        return cls(key, sizes.prompt - 1, full, middle, draft, runners)
+        longest = {}
+        if speculation.adaptive:
+            longest = {1: speculation.longest_draft_gamma + 1, 2: speculation.longest_gamma + 1}
+        return cls(key, sizes.prompt - 1, full, middle, draft, runners, longest)
 
     def restart(self, link: KVLink) -> None:
         """Forget the last run, keep memory and graphs."""
@@ -110,6 +115,7 @@ class Workspace:
         return StaticReader(
             2, step, pair.target, self.full, recorder,
             runner=runner, inputs=self._inputs(2), settled=self.prompt, tier1=tier1,
+            longest=self.longest.get(2, 0),
         )  # fmt: skip
 
     def between(self, pair: Pair, step: Step, recorder: Recorder) -> ModelReader | None:
@@ -124,6 +130,7 @@ class Workspace:
         return StaticReader(
             1, step, pair.target, self.middle, recorder,
             runner=runner, inputs=self._inputs(1), settled=settled,
+            longest=self.longest.get(1, 0),
         )  # fmt: skip
 
     def bottom(
