@@ -118,7 +118,7 @@ def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
 
 def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned() -> None:
     pair = on_gpu()
-    auto = replace(SPECULATION, gamma="auto", draft_gamma="auto")
+    auto = replace(SPECULATION, gamma="auto", tier0="lookup")
     events = list(
         stream(
             pair, random_prompt(120), method="vanilla", new_tokens=60, speculation=auto,
