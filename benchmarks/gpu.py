@@ -22,13 +22,14 @@ import torch
 
 from benchmarks import gpu_cases as cases
 from benchmarks.gpu_cases import Case
+from benchmarks.gpu_lengths import chosen_lengths
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
 from mspeckv.decoding.workspace import release
 from mspeckv.documents import load_document
 from mspeckv.models import LLAMA_2_7B, inflate, stretch
 
-PARTS = ("ceilings", "exact", "agreement", "peers", "a1", "a2", "b1", "b2")
+PARTS = ("ceilings", "exact", "lengths", "agreement", "peers", "a1", "a2", "b1", "b2")
 LONGEST = 32768 + 2048
 
 
@@ -132,6 +133,8 @@ def main() -> None:
         print(ceilings(), end="\n\n", flush=True)
     if "exact" in options.parts:
         print(exact(), end="\n\n", flush=True)
+    if "lengths" in options.parts:
+        print(chosen_lengths(load_pair(device="cuda", dtype="float16")), end="\n\n", flush=True)
     wanted = list(cases.of_parts(options.parts, options.contexts))
     if not wanted and not {"agreement", "peers"} & set(options.parts):
         return

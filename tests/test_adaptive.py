@@ -48,6 +48,15 @@ def test_pass_costs_converge_to_the_line_seen() -> None:
     assert cost(16) == pytest.approx(110, rel=0.05)
 
 
+def test_a_bad_measurement_of_a_length_is_forgotten_though_it_does_not_come_again() -> None:
+    cost = PassCost()
+    cost.see(9, 180)
+    for _ in range(60):
+        for tokens in (1, 5, 17):
+            cost.see(tokens, 30 + 2 * tokens)
+    assert cost(9) == pytest.approx(48, rel=0.1)
+
+
 def test_what_a_round_takes_beyond_its_passes_is_a_cost_of_each() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
     passes = [Pass(0, "draft", 1, 0, 0.0, 2.0), Pass(2, "verify", 2, 0, 2.0, 10.0)]
@@ -63,6 +72,16 @@ def test_what_building_a_pass_takes_is_no_cost_of_others() -> None:
     assert not planner.costs[0].known
     planner.learn([Pass(0, "draft", 1, 0, 0.0, 2.0)], [], 0)
     assert planner.cost(0, 1) == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_copy_is_not_trusted_with_the_longest_guess_before_it_held() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
+    flat = [Pass(2, "verify", n, 0, 0.0, 20.0) for n in (1, 9, 17)]
+    planner.learn(flat, [], 0)
+    first = planner.choose(room=64, match=16).gamma
+    assert 8 <= first < 31
+    planner.learn(flat, [Guess(0, 2, (0,) * first, first, 0)], 16)
+    assert planner.choose(room=64, match=16).gamma == 31
 
 
 def test_a_slow_link_is_worth_every_tier() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-FADE = 0.93
-"""What a round's observations weigh one round later: half after ten."""
+_FADE = 0.93
+"""What a pass weighs in the line one pass later: half after ten."""
 SLOPE = 0.05
 """Cost of one more token in a pass over the cost of the first, before it was measured."""
 _HICCUP = 1.5
 """A pass that takes more than this many times what was expected of it was held up by something."""
-_LINE_WEIGHT = 0.5
+_OWN_FADE = 0.96
+"""What a length's own passes weigh one pass later, of whatever length: one bad measurement of a
+length that is avoided since is forgotten."""
+_LINE_WEIGHT = 1.0
 """Passes of the same length that the line counts for."""
 
 
@@ -37,9 +40,11 @@ class PassCost:
         if self.known:
             ms = min(ms, _HICCUP * self(tokens))
         new = 1.0, tokens, tokens * tokens, ms, tokens * ms
-        self._sums = [FADE * old + part for old, part in zip(self._sums, new, strict=True)]
+        self._sums = [_FADE * old + part for old, part in zip(self._sums, new, strict=True)]
+        for length, (weight, total) in self._own.items():
+            self._own[length] = _OWN_FADE * weight, _OWN_FADE * total
         weight, total = self._own.get(tokens, (0.0, 0.0))
-        self._own[tokens] = FADE * weight + 1, FADE * total + ms
+        self._own[tokens] = weight + 1, total + ms
         self._fitted = None
 
     def __call__(self, tokens: int) -> float:

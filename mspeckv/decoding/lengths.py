@@ -37,6 +37,9 @@ _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
 _FIRST_COPY = 8
 """Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
+_UNTRIED_COPY = 18
+"""Most guesses that a lookup makes at once before it was right about half as many: what begins like
+a copy may break off anywhere, and the longest guess costs as much as several short rounds."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _SURE = 0.97
@@ -85,6 +88,7 @@ class Planner:
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
         self.verdicts = Verdicts(has_middle)
         self.confidence = Confidence()
+        self._copied = 0
         # plans that a choice compares share their parts
         self._settled: dict[tuple[int, int, int], list[float]] = {}
         self._cost: dict[tuple[int, int], float] = {}
@@ -110,6 +114,8 @@ class Planner:
         self.verdicts.see(guesses, match)
         self.confidence.fade()
         for guess in guesses:
+            if guess.tier == 0:
+                self._copied = max(self._copied, guess.accepted)
             if guess.held:
                 self.confidence.see(guess.verifier, guess.held, guess.accepted)
 
@@ -213,8 +219,9 @@ class Planner:
         if self.speculation.draft_gamma == "auto" and guesses and self.has_middle:
             # tier 1's tokens had at the least cost, however many tier 2 is shown
             inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, match))
+        copied = max(_UNTRIED_COPY, 2 * self._copied) if free and self.free_draft else longest
         for gamma in range(1 if free else max(1, longest), longest + 1):
-            if guesses:
+            if guesses and gamma <= copied:
                 yield Plan((0, 2), gamma, 0)
             if self.has_middle:
                 yield Plan((1, 2), gamma, 0)

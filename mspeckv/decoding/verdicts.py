@@ -11,14 +11,15 @@ from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
 
-from mspeckv.decoding.costs import FADE
 from mspeckv.events import Guess
 
+_FADE = 0.9
+"""What a round's tests weigh one round later: half after seven."""
 _WEIGHT = 1.5
 """Tests that a prior acceptance counts for; observations fade, so untried ways come back."""
 _DRAFT_WEIGHT = 3.0
 """The same for a draft, which costs little where it is unsure."""
-_FURTHER_WEIGHT = 3.0
+_FURTHER_WEIGHT = 3.5
 """The same for further places of a guess, of which one break says little."""
 _PRIOR_DRAFT, _PRIOR_MIDDLE = 0.5, 0.85
 _PLACES = 4
@@ -51,7 +52,7 @@ class Verdicts:
         """Take in one round's guesses; ``match``: tokens that matched, for a lookup."""
         for counts in (self._kept, self._tested):
             for test in counts:
-                counts[test] *= FADE
+                counts[test] *= _FADE
         for guess in guesses:
             for place in range(min(guess.accepted + 1, len(guess.tokens))):
                 test = _test(guess.tier, guess.verifier, match, place)
