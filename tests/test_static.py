@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -178,3 +178,41 @@ def test_no_pass_has_a_shape_of_its_own(
     )  # fmt: skip
     assert 16 in widths
     assert widths <= {1, 2, 3, 4, 8, 16}
+
+
+class Sharing(Direct):
+    """Every pass is a rare one."""
+
+    def rare(self, key: Hashable) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("method", ["vanilla", "mspeckv"])
+def test_rare_passes_share_a_shape_as_wide_as_the_longest(
+    static: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    pair, prompt = random_pair(layers=4), random_prompt(100)
+    options: dict[str, Any] = {
+        "new_tokens": 60, "policy": POLICIES["int8, three places"],
+        "sampling": Sampling(0, stop_at_eos=False),
+    }  # fmt: skip
+    static(False)
+    plain = generate(pair, prompt, method="autoregressive", **options)
+    widths: dict[int, set[int]] = {}
+    fill = StaticInputs.fill
+
+    def noted(inputs: StaticInputs, tokens: list[int], *places: int) -> None:
+        widths.setdefault(inputs.width, set()).add(len(tokens))
+        fill(inputs, tokens, *places)
+
+    monkeypatch.setattr(StaticInputs, "fill", noted)
+    monkeypatch.setattr(workspace, "runner_of", lambda *_: Sharing())
+    pair.workspace = None
+    auto = replace(SPECULATION, gamma="auto", draft_gamma="auto", tier0="lookup")
+    found = generate(pair, prompt, method=method, speculation=auto, **options)
+    assert found.tokens == plain.tokens
+    longest = {width_of(auto.longest_gamma + 1)}
+    if method == "mspeckv":
+        longest.add(width_of(auto.longest_draft_gamma + 1))
+    assert set(widths) <= longest
+    assert max(map(len, widths.values())) > 1
