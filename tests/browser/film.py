@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 WIDTH, COLOURS = 760, 255
-PAUSE_MS = 350
+PAUSE_MS = 200
 LAST_MS = 2500
 
 
