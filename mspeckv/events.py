@@ -144,7 +144,7 @@ class Guess:
         tokens: guessed token ids; none where the guesser had nothing to say.
         accepted: how many of them, from the first on, the verifier kept.
         reply: the verifier's own token after those: a correction, or a bonus where all were kept.
-        held: how likely a draft held each of its tokens, where it was asked.
+        held: how likely a lookup, or a draft that was asked, held each of its tokens.
     """
 
     tier: int

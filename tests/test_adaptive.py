@@ -7,7 +7,6 @@ import pytest
 from mspeckv import RunConfig, Sampling, Speculation, stream
 from mspeckv.decoding.costs import PassCost
 from mspeckv.decoding.lengths import Planner, expected_tokens
-from mspeckv.decoding.verdicts import Verdicts
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 
@@ -28,7 +27,7 @@ def planner_of(
             for n in (1, 5, 9)
         ]
         guesses = [Guess(*edge, (0,) * 10, round(10 * rate), 0) for edge, rate in rates.items()]
-        planner.learn(passes, guesses, 0)
+        planner.learn(passes, guesses)
     return planner
 
 
@@ -61,27 +60,17 @@ def test_what_a_round_takes_beyond_its_passes_is_a_cost_of_each() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
     passes = [Pass(0, "draft", 1, 0, 0.0, 2.0), Pass(2, "verify", 2, 0, 2.0, 10.0)]
     for _ in range(60):
-        planner.learn(passes, [], 0, ms=20.0)
+        planner.learn(passes, [], ms=20.0)
     assert planner.cost(0, 1) == pytest.approx(2 + 4, rel=0.02)
     assert planner.cost(2, 2) == pytest.approx(10 + 4, rel=0.02)
 
 
 def test_what_building_a_pass_takes_is_no_cost_of_others() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
-    planner.learn([Pass(0, "draft", 1, 0, 0.0, 900.0, builds=True)], [], 0)
+    planner.learn([Pass(0, "draft", 1, 0, 0.0, 900.0, builds=True)], [])
     assert not planner.costs[0].known
-    planner.learn([Pass(0, "draft", 1, 0, 0.0, 2.0)], [], 0)
+    planner.learn([Pass(0, "draft", 1, 0, 0.0, 2.0)], [])
     assert planner.cost(0, 1) == pytest.approx(2.0, rel=0.05)
-
-
-def test_a_copy_is_not_trusted_with_the_longest_guess_before_it_held() -> None:
-    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
-    flat = [Pass(2, "verify", n, 0, 0.0, 20.0) for n in (1, 9, 17)]
-    planner.learn(flat, [], 0)
-    first = planner.choose(room=64, match=16).gamma
-    assert 8 <= first < 31
-    planner.learn(flat, [Guess(0, 2, (0,) * first, first, 0)], 16)
-    assert planner.choose(room=64, match=16).gamma == 31
 
 
 def test_a_slow_link_is_worth_every_tier() -> None:
@@ -103,13 +92,13 @@ def test_a_middle_tier_as_dear_as_the_top_is_left_out() -> None:
 def test_guesses_that_hold_in_runs_are_worth_long_rounds() -> None:
     """Half of the guesses fail at once, the others go on: on average as good as 0.75 everywhere."""
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
-    for turn in range(60):
+    held = (0.6,) + (0.8,) * 30
+    for turn in range(200):
         passes = [Pass(2, "verify", n, 0, 0.0, 40 + 6 * n) for n in (1, 9)]
-        planner.learn(passes, [Guess(0, 2, (0,) * 8, 8 * (turn % 2), 0)], match=6)
-    rates = planner.verdicts.rates(0, 2, match=6)
-    assert rates[0] == pytest.approx(0.5, abs=0.1)
-    assert rates[-1] > 0.9
-    assert planner.choose(room=64, match=6).gamma >= 10
+        planner.learn(passes, [Guess(0, 2, (0,) * 8, 8 * (turn % 2), 0, held[:8])])
+    assert planner.confidence.kept(2, held[0]) == pytest.approx(0.5, abs=0.1)
+    assert planner.confidence.kept(2, held[1]) > 0.9
+    assert planner.choose(room=64, held=held).gamma >= 10
 
 
 def test_guesses_that_never_hold_are_not_made() -> None:
@@ -151,22 +140,30 @@ def test_a_pass_that_was_held_up_does_not_spoil_its_length() -> None:
     assert cost(9) == pytest.approx(120, rel=0.1), "what lasts is believed"
 
 
-def test_long_matches_are_copies_before_any_was_tested() -> None:
+def test_a_lookup_guesses_as_far_as_its_text_was_sure() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
     for _ in range(20):
-        planner.learn([Pass(2, "verify", n, 0, 0.0, 40 + 3 * n) for n in (1, 9, 17)], [], 0)
-    lengths = [planner.choose(room=64, match=match).gamma for match in (1, 2, 4, 16)]
+        planner.learn([Pass(2, "verify", n, 0, 0.0, 40 + 3 * n) for n in (1, 9, 17)], [])
+    lengths = [planner.choose(room=64, held=(sure,) * 31).gamma for sure in (0.2, 0.6, 0.9, 0.99)]
     assert lengths == sorted(lengths)
-    assert lengths[0] < 8
-    assert lengths[-1] > 16
-    planner.learn([], [Guess(0, 2, (0,) * 8, 8, 0)] * 9, match=16)
-    assert planner.verdicts.rates(0, 2, match=1) == Verdicts(False).rates(0, 2, match=1)
+    assert lengths[0] < 3
+    assert lengths[-1] == 31
+    fork = (0.98,) * 5 + (0.3,) + (0.98,) * 25
+    assert planner.choose(room=64, held=fork).gamma == 5, "the text went on in other ways too"
+    assert planner.choose(room=3, held=fork).gamma == 3
+
+
+def test_what_copies_do_says_nothing_of_chance_matches() -> None:
+    planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
+    planner.learn([], [Guess(0, 2, (0,) * 8, 0, 0, (0.98,) * 8)] * 20)
+    assert planner.confidence.kept(2, 0.5) == 0.5
+    assert planner.confidence.kept(2, 0.98) < 0.6
 
 
 def test_lookup_with_nothing_to_say_is_not_asked() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=True)
-    assert planner.choose(room=8, match=0).path == (2,)
-    assert planner.choose(room=8, match=4).path == (0, 2)
+    assert planner.choose(room=8).path == (2,)
+    assert planner.choose(room=8, held=(0.9,) * 8).path == (0, 2)
 
 
 def test_choices_are_in_the_events() -> None:

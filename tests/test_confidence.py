@@ -88,7 +88,7 @@ def seen(planner: Planner, path: tuple[int, ...], ms: dict[int, float]) -> None:
         if len(path) == 3:
             # what tier 0 alone puts to tier 2 is worth nothing
             guesses.append(Guess(0, 2, (0,) * 8, 0, 0))
-        planner.learn(passes, guesses, 0)
+        planner.learn(passes, guesses)
 
 
 def test_free_lengths_are_opened_and_fixed_ones_are_not() -> None:
@@ -114,7 +114,7 @@ def test_free_lengths_are_opened_and_fixed_ones_are_not() -> None:
 
     copies = Planner(Speculation(gamma="auto", tier0="lookup"), True, False, True)
     seen(copies, (0, 2), ms)
-    assert copies.choose(room=64, match=4).stop == 0
+    assert copies.choose(room=64, held=(0.9,) * 31).stop == 0
 
 
 def test_a_real_draft_guesses_far_only_where_it_is_sure(pair: Pair) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from mspeckv.decoding.confidence import Chain
-from mspeckv.decoding.lengths import Planner
+from mspeckv.decoding.lengths import Held, Planner
 from mspeckv.decoding.levels import Autoregress, Emission, Level, nest_over
 from mspeckv.decoding.lookup import Lookup
 from mspeckv.decoding.reader import Reader
@@ -46,8 +46,8 @@ class Adaptive:
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Choose lengths, run that round, learn from it."""
         with span("plan"):
-            match = self.guesser.match(prefix)[0] if isinstance(self.guesser, Lookup) else 0
-            self.plan = self.planner.choose(min(limit - 1, self.top.room(len(prefix))), match)
+            room = min(limit - 1, self.top.room(len(prefix)))
+            self.plan = self.planner.choose(room, self._held(prefix))
         start = time.perf_counter()
         emission = self._nest(self.plan).round(prefix, limit)
         with span("settle"):
@@ -57,7 +57,7 @@ class Adaptive:
         with span("record"):
             seen = self.recorder.so_far()
         with span("plan"):
-            self.planner.learn(*seen, match, ms)
+            self.planner.learn(*seen, ms)
         return emission
 
     def settle(self, length: int) -> None:
@@ -68,6 +68,12 @@ class Adaptive:
             self.middle.settle(length)
         if self.guesser is not None:
             self.guesser.settle(length)
+
+    def _held(self, prefix: list[int]) -> Held:
+        """How likely a lookup holds what it would guess now."""
+        if not isinstance(self.guesser, Lookup):
+            return ()
+        return tuple(self.guesser.guess(prefix, self.planner.longest)[1])
 
     def _nest(self, plan: Plan) -> Level:
         below: Level | None = self.guesser if 0 in plan.path else None

@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList
 
 from mspeckv.config import Sampling, Speculation
 from mspeckv.decoding.costs import Costs
-from mspeckv.decoding.lengths import Planner
+from mspeckv.decoding.lengths import Held, Planner
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Plan
@@ -118,11 +118,11 @@ class AgreedPlanner(Planner):
         super().__init__(speculation, has_draft, has_middle, free_draft, costs)
         self._agreement = agreement
 
-    def choose(self, room: int, match: int = 0) -> Plan:
+    def choose(self, room: int, held: Held = ()) -> Plan:
         """Rank 0's choice."""
 
         def own() -> Sequence[float]:
-            plan = super(AgreedPlanner, self).choose(room, match)
+            plan = super(AgreedPlanner, self).choose(room, held)
             return 0 in plan.path, 1 in plan.path, plan.gamma, plan.draft_gamma, plan.stop
 
         bottom, middle, gamma, draft_gamma, stop = self._agreement.decide(own, 5)

@@ -24,16 +24,21 @@ from collections.abc import Sequence
 
 _EDGES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.97)
 """Likelihoods between these are told apart."""
-_WEIGHT = 4.0
-"""Tests that the draft's own word counts for."""
+_WEIGHT, _LOOKUP_WEIGHT = 4.0, 24.0
+"""Tests that a draft's own word counts for, and a lookup's, which has counted."""
 _FADE = 0.97
 """What a round's tests weigh one round later."""
 
 
 class Confidence:
-    """How often guesses are kept that a draft held so likely, by verifying tier."""
+    """How often guesses are kept that a draft or lookup held so likely, by verifying tier.
 
-    def __init__(self) -> None:
+    Args:
+        lookup: whether tier 0 is one.
+    """
+
+    def __init__(self, lookup: bool = False) -> None:
+        self._weight = _LOOKUP_WEIGHT if lookup else _WEIGHT
         self._kept: dict[tuple[int, int], float] = defaultdict(float)
         self._tested: dict[tuple[int, int], float] = defaultdict(float)
 
@@ -53,7 +58,8 @@ class Confidence:
     def kept(self, verifier: int, likelihood: float) -> float:
         """Chance that a token held so likely is kept, if all before it are."""
         key = verifier, bisect(_EDGES, likelihood)
-        return (_WEIGHT * likelihood + self._kept[key]) / (_WEIGHT + self._tested[key])
+        weight = self._weight
+        return (weight * likelihood + self._kept[key]) / (weight + self._tested[key])
 
 
 class Chain:

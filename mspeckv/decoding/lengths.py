@@ -37,13 +37,12 @@ _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""
 _FIRST_COPY = 8
 """Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
-_UNTRIED_COPY = 18
-"""Most guesses that a lookup makes at once before it was right about half as many: what begins like
-a copy may break off anywhere, and the longest guess costs as much as several short rounds."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _SURE = 0.97
 """How often a guess is kept that the draft is sure of."""
+Held = tuple[float, ...]
+"""How likely a lookup holds each token that it would guess."""
 
 
 def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
@@ -87,21 +86,18 @@ class Planner:
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
         self.verdicts = Verdicts(has_middle)
-        self.confidence = Confidence()
-        self._copied = 0
+        self.confidence = Confidence(lookup=free_draft)
+        self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
         # plans that a choice compares share their parts
-        self._settled: dict[tuple[int, int, int], list[float]] = {}
+        self._settled: dict[tuple[int, int, Held], list[float]] = {}
         self._cost: dict[tuple[int, int], float] = {}
 
-    def learn(
-        self, passes: Sequence[Pass], guesses: Sequence[Guess], match: int, ms: float = 0.0
-    ) -> None:
+    def learn(self, passes: Sequence[Pass], guesses: Sequence[Guess], ms: float = 0.0) -> None:
         """Take in one round: pass times, and how far each guess went.
 
         Args:
             passes: the round's passes. What those that build something take says little of others.
             guesses: what was guessed in it, and kept.
-            match: the key of tier 0's guesses, as in `choose`.
             ms: what the round took. What it took beyond its passes, such as drawing tokens, comes
                 with every pass and is counted as a part of each.
         """
@@ -111,11 +107,9 @@ class Planner:
         for one in passes:
             if not one.builds:
                 self.costs[one.tier].see(one.tokens, one.ms + beyond)
-        self.verdicts.see(guesses, match)
+        self.verdicts.see(guesses)
         self.confidence.fade()
         for guess in guesses:
-            if guess.tier == 0:
-                self._copied = max(self._copied, guess.accepted)
             if guess.held:
                 self.confidence.see(guess.verifier, guess.held, guess.accepted)
 
@@ -133,28 +127,28 @@ class Planner:
         other = self.costs[3 - tier]
         return other(tokens) if other.known else 1 + SLOPE * tokens
 
-    def choose(self, room: int, match: int = 0) -> Plan:
+    def choose(self, room: int, held: Held = ()) -> Plan:
         """The lengths of the next round: the `best`, a draft's guesses as long as it is sure.
 
         Args:
             room: most tokens that may be guessed now.
-            match: for lookup, the tokens that match (0: it has nothing to say); tells apart
-                guesses of different worth.
+            held: for lookup, how likely it holds each token that it would guess now; none where
+                it has nothing to say.
         """
-        guesses = self.has_draft and not (self.free_draft and match == 0)
+        guesses = self.has_draft and not (self.free_draft and not held)
         if not self.costs[2].known and room > 0:
             first = self._first(room, guesses)
             if first is not None:
                 return first
-        return self._open(self.best(room, match), room, match)
+        return self._open(self.best(room, held), room, held)
 
-    def best(self, room: int, match: int = 0) -> Plan:
+    def best(self, room: int, held: Held = ()) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
-        guesses = self.has_draft and not (self.free_draft and match == 0)
-        plans = self._plans(room, guesses, match)
-        return min(plans, key=lambda plan: self.time_per_token(plan, match))
+        guesses = self.has_draft and not (self.free_draft and not held)
+        plans = self._plans(room, guesses, held)
+        return min(plans, key=lambda plan: self.time_per_token(plan, held))
 
-    def _open(self, plan: Plan, room: int, match: int) -> Plan:
+    def _open(self, plan: Plan, room: int, held: Held) -> Plan:
         """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
         guess = self.speculation
         if self.free_draft or plan.path[0] != 0:
@@ -162,11 +156,11 @@ class Planner:
         if len(plan.path) == 3:
             least, longest, verifier, token = plan.draft_gamma, guess.longest_draft_gamma, 1, 0.0
             if guess.draft_gamma == "auto":
-                token = self._middle_token(plan.draft_gamma, match)
+                token = self._middle_token(plan.draft_gamma, held)
         else:
             least, longest, verifier, token = plan.gamma, min(guess.longest_gamma, room), 2, 0.0
             if guess.gamma == "auto":
-                token = self.time_per_token(plan, match)
+                token = self.time_per_token(plan, held)
         if not token:
             return plan
         # kernels have steps, which even a sure guess may not be worth
@@ -182,33 +176,35 @@ class Planner:
         ms = length * self.cost(0, 1) + self.cost(verifier, length + 1)
         return ms / _SURELY[length]
 
-    def time_per_token(self, plan: Plan, match: int = 0) -> float:
+    def time_per_token(self, plan: Plan, held: Held = ()) -> float:
         """Expected milliseconds per settled token."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
         if plan.path == (0, 1, 2):
-            token = self._middle_token(plan.draft_gamma, match)
+            token = self._middle_token(plan.draft_gamma, held)
         else:
             token = self.cost(plan.path[0], 1)
-        settled = self._expected(plan.path[-2], 2, match, plan.gamma)
+        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
         return (plan.gamma * token + top) / settled
 
-    def _middle_token(self, draft_gamma: int, match: int) -> float:
+    def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
         inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
-        return inner / self._expected(0, 1, match, draft_gamma)
+        return inner / self._expected(0, 1, held, draft_gamma)
 
-    def _expected(self, tier: int, verifier: int, match: int, gamma: int) -> float:
+    def _expected(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
-        key = tier, verifier, match
+        asked = held if tier == 0 and self.free_draft else ()
+        key = tier, verifier, asked
         if key not in self._settled:
-            guess = self.speculation
-            longest = max(guess.longest_gamma, guess.longest_draft_gamma)
-            self._settled[key] = expected_tokens(self.verdicts.rates(*key), longest)
+            rates = self.verdicts.rates(tier, verifier)
+            if asked:
+                rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+            self._settled[key] = expected_tokens(rates, self.longest)
         return self._settled[key][gamma]
 
-    def _plans(self, room: int, guesses: bool, match: int) -> Iterator[Plan]:
+    def _plans(self, room: int, guesses: bool, held: Held) -> Iterator[Plan]:
         """Every round that the settings leave open and that may be the best."""
         yield Plan((2,), 0, 0)
         free = self.speculation.gamma == "auto"
@@ -218,10 +214,9 @@ class Planner:
         inner = self.speculation.longest_draft_gamma
         if self.speculation.draft_gamma == "auto" and guesses and self.has_middle:
             # tier 1's tokens had at the least cost, however many tier 2 is shown
-            inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, match))
-        copied = max(_UNTRIED_COPY, 2 * self._copied) if free and self.free_draft else longest
+            inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, held))
         for gamma in range(1 if free else max(1, longest), longest + 1):
-            if guesses and gamma <= copied:
+            if guesses:
                 yield Plan((0, 2), gamma, 0)
             if self.has_middle:
                 yield Plan((1, 2), gamma, 0)

@@ -32,7 +32,7 @@ class Emission:
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
         last: the emitter would rather not go on from here.
-        held: for each token of a draft that was asked, how likely it held it.
+        held: for each token of a lookup, or of a draft that was asked, how likely it held it.
     """
 
     tokens: list[int] = field(default_factory=list)
