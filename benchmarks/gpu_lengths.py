@@ -6,14 +6,12 @@ from collections import defaultdict
 
 from benchmarks.gpu_cases import GREEDY
 from benchmarks.report import Rows, table
-from benchmarks.workloads import KINDS, prompt_of
+from benchmarks.workloads import GRID, KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, Speculation, generate
 from mspeckv.config.speculation import Gamma
 from mspeckv.decoding.workspace import release
 
 CONTEXT, NEW_TOKENS, TURNS = 4096, 256, 4
-GRID = (2, 4, 8, 16)
-"""Fixed lengths that chosen ones are held to."""
 WAYS = {
     "lookup": ("vanilla", "lookup"),
     "draft": ("vanilla", "draft"),

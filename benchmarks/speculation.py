@@ -4,7 +4,7 @@
     python -m benchmarks.speculation                    # 4 k
     python -m benchmarks.speculation --origin           # the emulated link at `origin`
     python -m benchmarks.speculation --grid             # every method and length at `origin`
-    python -m benchmarks.speculation --adaptive         # chosen lengths, in longer runs
+    python -m benchmarks.speculation --adaptive         # chosen lengths, in short and longer runs
 
 Everything decodes greedily in this process, on the same weights and prompts. Prefill does not
 count. Each table says whether its tokens are those of transformers' plain ``generate``.
@@ -23,25 +23,20 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.origin import grid, origin
 from benchmarks.report import Rows, machine, table
-from benchmarks.workbench import GREEDY, Outcome, Peer, Way, Workbench
-from benchmarks.workloads import KINDS, prompt_of
-from mspeckv import KVPolicy, Pair, RunSummary, Speculation, generate, load_pair
-from mspeckv.config import METHODS, default_width
-from mspeckv.experiments.presets import CLASSROOM
+from benchmarks.workbench import Outcome, Peer, Way, Workbench
+from benchmarks.workloads import GRID, KINDS, VOCAB, prompt_of
+from mspeckv import Pair, load_pair
 
-VOCAB = 8192
 GAMMAS = (2, 4, 8, 12, 16)
 QUICK_GAMMAS = (2, 8)
-GRID = (2, 4, 8, 16)
-"""Fixed lengths that chosen ones are held to."""
-GRID_CONTEXT = 512
-GRID_TURNS = {"vanilla": 1, "triforce": 1, "mspeckv": 2}
-CHOSEN = Speculation(gamma="auto", draft_gamma="auto")
-PLAIN_TOKENS = 16
-"""Tokens of plain decoding over a slow link: every one takes the same time."""
+TURNS, PEER_TURNS = 5, 3
+"""Times that each of our ways is run, and each of transformers'; odd, since medians count."""
+ADAPTIVE_TURNS = {1: 7, 4: 5}
+"""Turns of chosen lengths beside fixed ones, by how many times ``--new-tokens`` are decoded: in a
+short run a round more or less is a tenth."""
 LENGTHS = (1, 2, 3, 5, 9, 13, 17)
-ORIGIN_TARGETS = {512: 4.75, 1024: 8.0, 1536: 12.9, 2048: 14.5}
 
 
 def ways(gammas: tuple[int, ...]) -> list[Way]:
@@ -81,7 +76,11 @@ def link_off(
 def _compare(
     pair: Pair, prompt: list[int], new_tokens: int, gammas: tuple[int, ...]
 ) -> dict[str, Outcome]:
-    """Two turns each, peers and ours in between one another; the faster turn counts."""
+    """The median turn of each, peers and ours in between one another.
+
+    Ours have more turns, as they are shorter and chosen lengths learn in the first; the fastest of
+    many would flatter what is timed often, which a median does not.
+    """
     peer = Peer(pair, prompt, new_tokens)
     peers: dict[str, dict[str, Any]] = {
         "transformers generate": {},
@@ -90,12 +89,16 @@ def _compare(
     }
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     with Workbench(pair, prompt, new_tokens) as bench:
-        for _ in range(2):
-            for name, arguments in peers.items():
+        for turn in range(TURNS):
+            for name, arguments in peers.items() if turn < PEER_TURNS else ():
                 outcomes[name].append(peer.run(**arguments))
             for way in ways(gammas):
                 outcomes[f"ours {way.name}"].append(bench.run(way))
-    return {name: max(found, key=lambda one: one.rate) for name, found in outcomes.items()}
+    return {name: _median_turn(found) for name, found in outcomes.items()}
+
+
+def _median_turn(found: list[Outcome]) -> Outcome:
+    return sorted(found, key=lambda one: one.rate)[len(found) // 2]
 
 
 def _verdict(rates: dict[str, dict[str, float]]) -> str:
@@ -114,10 +117,10 @@ def _verdict(rates: dict[str, dict[str, float]]) -> str:
     return f"{table(headers, rows)}\ngeometric mean of the ratios: {mean:.3f}"
 
 
-def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
+def adaptive(pair: Pair, context: int, new_tokens: int, turns: int) -> str:
     """Chosen lengths beside the best fixed one of a small grid, over a text of some length.
 
-    By tier 0, since that is the user's choice; three turns each, of which the fastest counts.
+    By tier 0, since that is the user's choice; the median turn of each counts.
     """
     rows = Rows()
     for kind in KINDS:
@@ -126,11 +129,12 @@ def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
         with Workbench(pair, prompt, new_tokens) as bench:
             for tier0, vocab in (("lookup", 0), ("draft", VOCAB)):
                 lengths: list[int | str] = [*GRID, "auto"]
-                found: dict[int | str, float] = defaultdict(float)
-                for _ in range(3):
+                outcomes: dict[int | str, list[Outcome]] = defaultdict(list)
+                for _ in range(turns):
                     for gamma in lengths:
                         way = Way((0, 2), tier0, gamma, draft_vocab=vocab)
-                        found[gamma] = max(found[gamma], bench.run(way).rate)
+                        outcomes[gamma].append(bench.run(way))
+                found = {gamma: _median_turn(one).rate for gamma, one in outcomes.items()}
                 auto = found.pop("auto")
                 best = max(found, key=found.__getitem__)
                 rates = [found[gamma] for gamma in GRID]
@@ -138,7 +142,10 @@ def adaptive(pair: Pair, context: int, new_tokens: int) -> str:
     headers = (
         "prompt", "tier 0", *(f"gamma {gamma}" for gamma in GRID), "auto", "best", "ratio"
     )  # fmt: skip
-    title = f"Tokens/s over {new_tokens} tokens after {context}, link off (measured)"
+    title = (
+        f"Tokens/s over {new_tokens} tokens after {context}, median of {turns} turns, link off "
+        "(measured)"
+    )  # fmt: skip
     return f"{title}\n{table(headers, rows)}"
 
 
@@ -193,76 +200,6 @@ def _shares(trace: Any) -> tuple[float, float, float, float]:
     return sums["matmul"], sums["attention"], sums["other"], max(0.0, total - inside)
 
 
-def origin(pair: Pair, new_tokens: int) -> str:
-    """Speed-ups over autoregressive at the emulated ``origin`` link, by context.
-
-    ``classroom's`` is the ablations' setting: the same lengths, but the draft scores a short list
-    and stops where it doubts.
-    """
-    rows = Rows()
-    auto = Speculation(gamma="auto", draft_gamma="auto", draft_vocab=VOCAB)
-    for context, wanted in ORIGIN_TARGETS.items():
-        assert pair.tokenizer is not None
-        prompt = prompt_of("prose", pair.tokenizer, context)
-        base = _at_origin(pair, prompt, "autoregressive", Speculation(), new_tokens // 4)
-        ways = {"8/3": Speculation(), "classroom's 8/3": CLASSROOM.speculation, "auto": auto}
-        for name, speculation in ways.items():
-            found = _at_origin(pair, prompt, "mspeckv", speculation, new_tokens)
-            speed_up = base.ms_per_token / found.ms_per_token
-            rows.append((context, name, base.ms_per_token, found.ms_per_token, speed_up, wanted))
-    headers = ("context", "lengths", "autoregressive ms", "mspeckv ms", "speed-up", "wanted")
-    title = "mspeckv, int8, on-chip 15, resident 15, link origin (emulated)"
-    return f"{title}\n{table(headers, rows)}"
-
-
-def origin_grid(pair: Pair, context: int, new_tokens: int) -> str:
-    """Every method at the emulated ``origin`` link, by kind of prompt and gamma.
-
-    Chosen lengths have been run once before, to know what passes cost. Where passes wait for the
-    link, one turn counts, else the fastest of two.
-    """
-    rows = Rows()
-    for kind in KINDS:
-        assert pair.tokenizer is not None
-        prompt = prompt_of(kind, pair.tokenizer, context)
-        for method in METHODS:
-            if method == "autoregressive":
-                found = _at_origin(pair, prompt, method, Speculation(), PLAIN_TOKENS)
-                rows.append((kind, method, "", found.tokens_per_second, 0.0, ""))
-                continue
-            ways: dict[int | str, Speculation] = {
-                gamma: Speculation(gamma=gamma, draft_gamma=3) for gamma in GRID
-            }
-            ways["auto"] = CHOSEN
-            _at_origin(pair, prompt, method, CHOSEN, new_tokens)
-            rates: dict[int | str, float] = defaultdict(float)
-            kept: dict[int | str, float] = {}
-            for _ in range(GRID_TURNS[method]):
-                for gamma, speculation in ways.items():
-                    found = _at_origin(pair, prompt, method, speculation, new_tokens)
-                    rates[gamma] = max(rates[gamma], found.tokens_per_second)
-                    kept[gamma] = found.accepted_per_round
-            best = max(rates[gamma] for gamma in GRID)
-            for gamma in ways:
-                share = f"{rates[gamma] / best:.3f}"
-                rows.append((kind, method, str(gamma), rates[gamma], kept[gamma], share))
-    headers = ("prompt", "method", "gamma", "tokens/s", "accepted per round", "of the best fixed")
-    title = (
-        f"{new_tokens} tokens after {context}, on-chip 15, resident 15, link origin (emulated)"
-    )  # fmt: skip
-    return f"{title}\n{table(headers, rows)}"
-
-
-def _at_origin(
-    pair: Pair, prompt: list[int], method: str, speculation: Speculation, new_tokens: int
-) -> RunSummary:
-    policy = KVPolicy(default_width(method), 15, 15)
-    return generate(
-        pair, prompt, method=method, new_tokens=new_tokens, policy=policy,
-        speculation=speculation, sampling=GREEDY, link="origin",
-    )  # fmt: skip
-
-
 def main() -> None:
     """Print every table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -278,10 +215,10 @@ def main() -> None:
     print(machine(pair.device), end="\n\n", flush=True)
     context = options.context or (1024 if options.quick else 4096)
     if options.adaptive:
-        print(adaptive(pair, context, 4 * options.new_tokens))
+        _print_adaptive(pair, context, options.new_tokens)
         return
     if options.grid:
-        print(origin_grid(pair, GRID_CONTEXT, 2 * options.new_tokens))
+        print(grid(pair, 2 * options.new_tokens))
         return
     if not options.origin:
         gammas = QUICK_GAMMAS if options.quick else GAMMAS
@@ -291,10 +228,15 @@ def main() -> None:
         print(pass_times(pair, prompt_of("prose", pair.tokenizer, context)), end="\n\n", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rates, indent=2), encoding="utf-8")
-        print(adaptive(pair, context, 4 * options.new_tokens), end="\n\n", flush=True)
+        _print_adaptive(pair, context, options.new_tokens)
     print(origin(pair, options.new_tokens), end="\n\n", flush=True)
     if not options.quick:
-        print(origin_grid(pair, GRID_CONTEXT, 2 * options.new_tokens))
+        print(grid(pair, 2 * options.new_tokens))
+
+
+def _print_adaptive(pair: Pair, context: int, new_tokens: int) -> None:
+    for times, turns in ADAPTIVE_TURNS.items():
+        print(adaptive(pair, context, times * new_tokens, turns), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

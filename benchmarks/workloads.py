@@ -1,4 +1,4 @@
-"""The three kinds of prompt that speculation is judged on."""
+"""What speculation is judged on: three kinds of prompt, and fixed lengths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from mspeckv.documents import load_document, text_tokens
 
 KINDS = ("prose", "code", "copy")
+GRID = (2, 4, 8, 16)
+"""Fixed lengths that chosen ones are held to."""
+VOCAB = 8192
+"""Tokens that the draft's head scores."""
 _COPY_LEAD = 48
 """Tokens of the repetition that a copy prompt already holds, so that what follows is known."""
 
