@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from benchmarks.report import Rows, table
+from benchmarks.report import Rows, median_turn, table
 from benchmarks.workbench import GREEDY
 from benchmarks.workloads import GRID, KINDS, VOCAB, prompt_of
 from mspeckv import KVPolicy, Pair, RunSummary, Speculation, generate
@@ -71,7 +71,7 @@ def grid(pair: Pair, new_tokens: int, context: int = 512) -> str:
                     if gamma == "auto" or turn < TURNS[method]:
                         found = _at_origin(pair, prompt, method, speculation, new_tokens)
                         turns[gamma].append(found)
-            medians = {gamma: _median_turn(found) for gamma, found in turns.items()}
+            medians = {gamma: median_turn(found, _rate) for gamma, found in turns.items()}
             best = max(medians[gamma].tokens_per_second for gamma in GRID)
             for gamma, found in medians.items():
                 rate = found.tokens_per_second
@@ -84,8 +84,8 @@ def grid(pair: Pair, new_tokens: int, context: int = 512) -> str:
     return f"{title}\n{table(headers, rows)}"
 
 
-def _median_turn(found: list[RunSummary]) -> RunSummary:
-    return sorted(found, key=lambda one: one.tokens_per_second)[len(found) // 2]
+def _rate(summary: RunSummary) -> float:
+    return summary.tokens_per_second
 
 
 def _at_origin(

@@ -8,12 +8,14 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 
+Turn = TypeVar("Turn")
 PACKAGES = ("mspeckv", "torch", "transformers", "optimum-quanto", "hqq")
 
 
@@ -50,6 +52,12 @@ class Rows(list[tuple[object, ...]]):
         """Add a row."""
         super().append(row)
         print("  ".join(map(_cell, row)), file=sys.stderr, flush=True)
+
+
+def median_turn(found: Iterable[Turn], rate: Callable[[Turn], float]) -> Turn:
+    """The turn whose rate is the median of an odd number of them."""
+    turns = sorted(found, key=rate)
+    return turns[len(turns) // 2]
 
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:

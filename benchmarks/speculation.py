@@ -24,7 +24,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.origin import grid, origin
-from benchmarks.report import Rows, machine, table
+from benchmarks.report import Rows, machine, median_turn, table
 from benchmarks.workbench import Outcome, Peer, Way, Workbench
 from benchmarks.workloads import GRID, KINDS, VOCAB, prompt_of
 from mspeckv import Pair, load_pair
@@ -94,11 +94,11 @@ def _compare(
                 outcomes[name].append(peer.run(**arguments))
             for way in ways(gammas):
                 outcomes[f"ours {way.name}"].append(bench.run(way))
-    return {name: _median_turn(found) for name, found in outcomes.items()}
+    return {name: median_turn(found, _rate) for name, found in outcomes.items()}
 
 
-def _median_turn(found: list[Outcome]) -> Outcome:
-    return sorted(found, key=lambda one: one.rate)[len(found) // 2]
+def _rate(outcome: Outcome) -> float:
+    return outcome.rate
 
 
 def _verdict(rates: dict[str, dict[str, float]]) -> str:
@@ -134,7 +134,7 @@ def adaptive(pair: Pair, context: int, new_tokens: int, turns: int) -> str:
                     for gamma in lengths:
                         way = Way((0, 2), tier0, gamma, draft_vocab=vocab)
                         outcomes[gamma].append(bench.run(way))
-                found = {gamma: _median_turn(one).rate for gamma, one in outcomes.items()}
+                found = {gamma: _rate(median_turn(one, _rate)) for gamma, one in outcomes.items()}
                 auto = found.pop("auto")
                 best = max(found, key=found.__getitem__)
                 rates = [found[gamma] for gamma in GRID]
