@@ -11,6 +11,7 @@ from transformers.cache_utils import QuantizedCache
 
 from mspeckv import KVPolicy, Pair
 from mspeckv.clock import clock_of
+from mspeckv.compatibility import cache_argument
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.static_reader import StaticReader
@@ -112,7 +113,10 @@ class Stock:
     def _pass(self, tokens: list[int], rows: int) -> torch.Tensor:
         ids = torch.tensor([tokens], device=self.model.device)
         out = self.model(
-            input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=rows
+            input_ids=ids,
+            use_cache=True,
+            logits_to_keep=rows,
+            **{cache_argument(self.model): self.cache},
         )
         logits: torch.Tensor = out.logits[0]
         return logits

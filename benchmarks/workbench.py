@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
+from mspeckv.compatibility import cache_argument
 from mspeckv.decoding.adaptive import Adaptive
 from mspeckv.decoding.costs import Costs, PassCost
 from mspeckv.decoding.lengths import Planner
@@ -183,13 +184,17 @@ class Peer:
         self.ids = torch.tensor([prompt])
         self.cache = DynamicCache()
         with torch.inference_mode():
-            pair.target(input_ids=self.ids[:, :-1], past_key_values=self.cache, logits_to_keep=1)
+            pair.target(
+                input_ids=self.ids[:, :-1],
+                logits_to_keep=1,
+                **{cache_argument(pair.target): self.cache},
+            )
 
     def run(self, **arguments: Any) -> Outcome:
         """Decode; what comes before the first token arrives does not count."""
         clock = _Clock()
         if not arguments:
-            arguments = {"past_key_values": copy.deepcopy(self.cache)}
+            arguments = {cache_argument(self.pair.target): copy.deepcopy(self.cache)}
         out = self.pair.target.generate(
             self.ids, attention_mask=torch.ones_like(self.ids), do_sample=False,
             max_new_tokens=self.new_tokens, eos_token_id=-1, streamer=clock, **arguments,

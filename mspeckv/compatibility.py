@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.config import refuse
@@ -9,6 +11,14 @@ from mspeckv.config import refuse
 _ALLOWED = "use a decoder with standard attention in every layer"
 _PLAIN_LAYERS = {"full_attention", "attention"}
 _NEEDED = ("num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """The name by which ``model.forward`` takes its cache.
+
+    ``past_key_values`` up to transformers 5.23, ``cache`` from 5.24 on, where the old name warns.
+    """
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:

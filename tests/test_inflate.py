@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from mspeckv import KVPolicy, Pair, Sampling, generate
+from mspeckv.compatibility import cache_argument
 from mspeckv.inflate import DecoderShape, inflate, stretch
 from tests.random_models import random_pair, random_prompt
 
@@ -44,7 +45,8 @@ def test_the_shape_is_the_large_one_and_idle_heads_keep_real_keys() -> None:
     pair = Pair.of(large)
     assert (pair.layers, pair.kv_heads, pair.head_dim) == (6, 7, 32)
     with torch.inference_mode():
-        cache = large(torch.tensor([random_prompt(20)]), use_cache=True).past_key_values
+        cache = DynamicCache()
+        large(torch.tensor([random_prompt(20)]), **{cache_argument(large): cache})
     for layer in cache.layers:
         assert layer.keys.shape == (1, 7, 20, 32)
         assert float(layer.keys[:, 4:].std()) > 0.01

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from mspeckv import KVProbe, Packing
+from mspeckv.compatibility import cache_argument
 from mspeckv.kv.probe import pack
 from mspeckv.kv.quantize import BlockCodec
 from tests.random_models import random_pair, random_prompt
@@ -31,7 +33,8 @@ def with_loud_channels(seed: int = 0) -> torch.Tensor:
 
 def test_kv_is_that_of_the_models_own_cache(probe: KVProbe) -> None:
     with torch.inference_mode():
-        cache = PAIR.target(torch.tensor([probe.tokens]), use_cache=True).past_key_values
+        cache = DynamicCache()
+        PAIR.target(torch.tensor([probe.tokens]), **{cache_argument(PAIR.target): cache})
     assert probe.keys.shape == probe.values.shape == (4, 2, 128, 16)
     for layer in range(4):
         assert torch.allclose(probe.keys[layer], cache.layers[layer].keys[0], atol=1e-4)

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.attention import Watcher, reading
+from mspeckv.compatibility import cache_argument
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.events import Step
@@ -63,6 +64,7 @@ class ModelReader:
     ) -> None:
         self.tier, self.step, self.model, self.cache = tier, step, model, cache
         self.recorder, self.watcher, self.shortlist = recorder, watcher, shortlist
+        self._cache_name = cache_argument(model)
         self._prefilling = False
 
     def prefill(self, tokens: list[int]) -> None:
@@ -126,9 +128,9 @@ class ModelReader:
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
-                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=rows,
+                **{self._cache_name: self.cache},
             ).logits[0]
         return self.shortlist.widen(logits) if self.shortlist else logits
 

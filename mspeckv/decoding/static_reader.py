@@ -124,9 +124,9 @@ class StaticReader(ModelReader):
             logits: torch.Tensor = self.model(
                 input_ids=inputs.ids,
                 position_ids=inputs.positions,
-                past_key_values=StaticCache(self.cache, inputs, cut),
                 use_cache=True,
                 logits_to_keep=inputs.width,
+                **{self._cache_name: StaticCache(self.cache, inputs, cut)},
             ).logits[0]
         return self.shortlist.widen(logits) if self.shortlist else logits
 

@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv.attention import reading
+from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Width, refuse
 from mspeckv.config.checks import check_choice, check_count, check_flag
 from mspeckv.decoding.engine import Prompt, encode_prompt
@@ -167,6 +168,8 @@ class KVProbe:
         kept = len(tokens) if tokens is self._asked else 1
         ids = torch.tensor([tokens], device=self._pair.device)
         with torch.inference_mode(), reading(self._pair.target):
-            out = self._pair.target(ids, past_key_values=cache, logits_to_keep=kept)
+            out = self._pair.target(
+                ids, logits_to_keep=kept, **{cache_argument(self._pair.target): cache}
+            )
         logits: torch.Tensor = out.logits[0]
         return logits
