@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ class Workbench:
             Speculation(gamma="auto", draft_gamma="auto"), GREEDY,
         )  # fmt: skip
         with torch.inference_mode():
-            tiers = build_tiers(config, pair, prompt, self.link, self.recorder)
+            tiers = build_tiers(config, pair, prompt, self.link, self.recorder, lent=ExitStack())
             for reader in tiers.prefilled:
                 reader.prefill(prompt[:-1])
         root = tiers.root

@@ -12,21 +12,22 @@ the stock ``sdpa`` entry in five ways, and touches no kernel:
 * It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
   (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
 
-The function is switched on only inside `reading`, so a model used elsewhere stays as it was.
+transformers' look-up answers with it only in a thread that is inside `reading`: for everyone else a
+model stays what it was.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from mspeckv.kv.packed import accepting_packed, attend_packed, packed_before
+from mspeckv.context import Pass, Products, Watcher, carrying, current
+from mspeckv.kv.packed import attend_packed
 from mspeckv.split import (
     PIECE,
     causal_mask,
@@ -37,28 +38,13 @@ from mspeckv.split import (
 )
 from mspeckv.static import StaticKeys
 
-NAME = "mspeckv"
-
-Watcher = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""Called once per layer with (layer index, query [B,H,Q,D], key [B,Hkv,K,D], value)."""
-
 _UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
 
-
-class _Reading(threading.local):
-    """What the current thread's forward pass carries to the attention function."""
-
-    watcher: Watcher | None = None
-    static: StaticKeys | None = None
-    mask: torch.Tensor | None = None
-    mask_key: tuple[int, ...] = ()
+Attention = Callable[..., Any]
 
 
-_reading = _Reading()
-
-
-def install(model: PreTrainedModel) -> None:
-    """Check that ``model`` lets its attention be swapped.
+def check_interface(model: PreTrainedModel) -> None:
+    """Refuse a ``model`` whose attention transformers does not look up.
 
     Raises:
         ValueError: the model class does not support transformers' attention interface.
@@ -72,26 +58,24 @@ def install(model: PreTrainedModel) -> None:
 
 @contextmanager
 def reading(
-    model: PreTrainedModel, watcher: Watcher | None = None, static: StaticKeys | None = None
+    model: PreTrainedModel,
+    watcher: Watcher | None = None,
+    static: StaticKeys | None = None,
+    products: Products | None = None,
 ) -> Iterator[None]:
-    """Run the forward passes inside with this module's attention; restore the model's own after.
+    """Inside, this thread's forward passes of ``model`` are passes of ours; see `mspeckv.context`.
+
+    They compute in the model's own dtype: autocast, where the caller has it on, is off inside.
 
     Args:
         model: any decoder.
         watcher: shown every layer.
         static: which keys are filled, where every slot of a cache is handed to attention.
+        products: what to multiply by instead of linear layers' own weights (`mspeckv.products`).
     """
-    config = model.config.get_text_config()
-    own = config._attn_implementation
-    config._attn_implementation = NAME
-    _reading.watcher, _reading.mask, _reading.mask_key = watcher, None, ()
-    _reading.static = static
-    try:
-        with accepting_packed(static is None):
-            yield
-    finally:
-        config._attn_implementation = own
-        _reading.watcher = _reading.mask = _reading.static = None
+    one = Pass(watcher, static, products or {}, takes_packed=static is None)
+    with carrying(one), torch.autocast(model.device.type, enabled=False):
+        yield
 
 
 def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -101,17 +85,16 @@ def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
 
 
 def _mask_of_pass(
-    length: int, past: int, groups: int, cut: int, like: torch.Tensor
+    now: Pass, length: int, past: int, groups: int, cut: int, like: torch.Tensor
 ) -> torch.Tensor | None:
     """The causal mask, built once per pass: every layer of a pass has the same shape."""
     key = (length, past, groups, cut)
-    if _reading.mask_key != key:
+    if key not in now.masks:
         if cut > 1:
-            _reading.mask = piece_mask(cut, length, past, groups, like)
+            now.masks[key] = piece_mask(cut, length, past, groups, like)
         else:
-            _reading.mask = causal_mask(length, past, groups, like) if length > 1 else None
-        _reading.mask_key = key
-    return _reading.mask
+            now.masks[key] = causal_mask(length, past, groups, like) if length > 1 else None
+    return now.masks[key]
 
 
 def attend(
@@ -144,19 +127,20 @@ def attend(
             f"attention: {asked or 'a padding mask'} is not allowed; use a decoder with plain "
             "causal attention and an unpadded prompt"
         )
-    if _reading.watcher is not None:
-        _reading.watcher(_layer_index(module), query, key, value)
+    now = current() or Pass()
+    if now.watcher is not None:
+        now.watcher(_layer_index(module), query, key, value)
     batch, heads, length, _ = query.shape
-    blocks = packed_before(key)
+    blocks = now.packed.pop(_layer_index(module), None) if now.packed else None
     kv_heads, past = key.shape[1], key.shape[2] - length
     if blocks is not None:
         folded = fold_groups(query, kv_heads)
         out = attend_packed(folded, key, value, blocks, length, scaling)
         blocks.release()
         out = out.reshape(batch, heads, length, out.shape[-1])
-    elif _reading.static is not None:
+    elif now.static is not None:
         folded = fold_groups(query, kv_heads)
-        keys = _reading.static
+        keys: StaticKeys = now.static
         out = static_attention(folded, key, value, keys.settled, keys.mask, scaling)
         out = out.reshape(batch, heads, length, out.shape[-1])
     elif length > 1 and past == 0:
@@ -168,7 +152,7 @@ def attend(
         folded = fold_groups(query, kv_heads)
         few = batch == 1 and length <= PIECE and value.shape[-1] == query.shape[-1]
         cut = pieces(kv_heads, past, query.device) if few else 1
-        mask = _mask_of_pass(length, past, heads // kv_heads, cut, query)
+        mask = _mask_of_pass(now, length, past, heads // kv_heads, cut, query)
         if cut > 1:
             out = split_attention(folded, key, value, cut, mask, scaling)
         else:
@@ -183,4 +167,28 @@ def _layer_index(module: torch.nn.Module) -> int:
     return index
 
 
-AttentionInterface.register(NAME, attend)
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """The engine's passes are never padded, and `attend` knows which keys come when."""
+
+
+def _answer_by_thread() -> None:
+    """Have transformers' look-ups of attention and masks answer ours inside a pass of ours.
+
+    They are looked up anew in every layer, so a thread without a pass gets the model's own, and
+    no model's configuration is touched. A model that is being compiled gets its own as well.
+    """
+    own_attention, own_mask = AttentionInterface.get_interface, AttentionMaskInterface.__getitem__
+
+    def attention(self: AttentionInterface, name: str, default: Attention) -> Attention:
+        ours = not torch.compiler.is_compiling() and current() is not None
+        return attend if ours else own_attention(self, name, default)
+
+    def mask(self: AttentionMaskInterface, name: str) -> Callable[..., Any]:
+        ours = not torch.compiler.is_compiling() and current() is not None
+        return _no_mask if ours else own_mask(self, name)
+
+    AttentionInterface.get_interface = attention
+    AttentionMaskInterface.__getitem__ = mask
+
+
+_answer_by_thread()

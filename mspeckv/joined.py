@@ -59,8 +59,14 @@ class JoinedPart:
         """Whether this layer's weight is still what was copied, whatever the others' are."""
         return self.origin.current
 
+    def holds(self) -> bool:
+        """Whether this layer's weight is, bit by bit, what was copied."""
+        return self.origin.holds()
+
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``."""
+        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
+        if not self.current:
+            return self.origin.product(hidden)
         return self.joined.part(self.index, hidden)
 
 

@@ -21,6 +21,8 @@ from functools import cache
 import torch
 from torch.nn.functional import linear
 
+from mspeckv.fingerprint import digest
+
 PRODUCT = "mkldnn::_linear_pointwise"
 """The kernel, as a profiler names it."""
 SWITCH = "MSPECKV_TILED"
@@ -44,15 +46,25 @@ class Origin:
     def __init__(self, holder: Mapping[str, torch.Tensor | None]) -> None:
         self.holder = holder
         held = {name: part for name in ("weight", "bias") if (part := holder.get(name)) is not None}
-        self._copied = [(name, part, _stamp(part)) for name, part in held.items()]
+        self._copied = [(name, part, _stamp(part), digest(part)) for name, part in held.items()]
 
     @property
     def current(self) -> bool:
-        """Whether all is still what was copied: not trained, loaded anew, or moved."""
+        """Whether, as far as torch knows, nothing was trained, loaded anew, or moved since."""
         return all(
             self.holder.get(name) is part and _stamp(part) == stamp
-            for name, part, stamp in self._copied
+            for name, part, stamp, _ in self._copied
         )
+
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]`` by the layer's own weight and bias."""
+        weight = self.holder["weight"]
+        assert weight is not None
+        return linear(hidden, weight, self.holder.get("bias"))
+
+    def holds(self) -> bool:
+        """Whether every bit is what was copied: torch does not notice writes through ``.data``."""
+        return self.current and all(digest(part) == was for _, part, _, was in self._copied)
 
 
 def _stamp(part: torch.Tensor) -> tuple[int, int]:
@@ -81,11 +93,17 @@ class TiledWeight:
 
     @property
     def current(self) -> bool:
-        """Whether the weight is still what was copied."""
+        """Whether the weight is still what was copied, as far as torch knows."""
         return self.origin.current
 
+    def holds(self) -> bool:
+        """Whether the weight is, bit by bit, what was copied."""
+        return self.origin.holds()
+
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``."""
+        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
+        if not self.current:
+            return self.origin.product(hidden)
         return multiply(hidden, self.ordered, self.bias)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.attention import install
+from mspeckv.attention import check_interface
 from mspeckv.compatibility import (
     check_causal,
     check_decoder,
@@ -36,8 +37,10 @@ class Pair:
         target_id: where the target came from.
         draft_id: where the draft came from; ``"none"`` without one.
         step_seconds: the engine's measurement of one target step, once it has been made.
-        workspace: on a GPU, the caches and graphs of the last run, for another like it.
+        workspace: on a GPU, the caches and graphs of the last run, for another like it; no run
+            that goes on has them.
         pass_costs: what passes of earlier runs took, by settings; chosen lengths begin with it.
+        lock: held while one of these is changed or measured.
         ranks: this process among those that the target is split over; None for a whole target.
     """
 
@@ -50,6 +53,7 @@ class Pair:
     workspace: object = None
     ranks: Ranks | None = None
     pass_costs: dict[object, Any] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def of(
@@ -91,12 +95,17 @@ class Pair:
             field = "target" if model is target else "draft"
             check_stateless(model, field)
             check_causal(model, field)
-            install(model)
+            check_interface(model)
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
             tile(model)
         return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """Target and draft."""
+        return [self.target, *([self.draft] if self.draft is not None else [])]
 
     @property
     def device(self) -> torch.device:
@@ -159,8 +168,7 @@ class Pair:
     @property
     def weight_bytes(self) -> int:
         """Bytes of both models' weights in this process; a tensor that they share counts once."""
-        models = [self.target] + ([self.draft] if self.draft is not None else [])
-        parts = [own_part(weight) for model in models for weight in model.parameters()]
+        parts = [own_part(weight) for model in self.models for weight in model.parameters()]
         storages = {
             part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts
         }
@@ -169,7 +177,7 @@ class Pair:
     @property
     def copy_bytes(self) -> int:
         """Bytes of the ordered copies of weights that a CPU multiplies by (`mspeckv.tiled`)."""
-        return tiled_bytes(*([self.target] + ([self.draft] if self.draft is not None else [])))
+        return tiled_bytes(*self.models)
 
     @property
     def _config(self) -> PretrainedConfig:

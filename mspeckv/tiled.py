@@ -1,25 +1,29 @@
-"""A model that multiplies by ordered copies of its weights, inside the engine's passes only.
+"""Ordered copies of a model's weights, kept current, for the engine's passes to multiply by.
 
 The copies (`mspeckv.ordered`) are as large as the weights. They are made once per model, in float32
 on a CPU, where memory is plentiful; layers that read the same input share one
-(`mspeckv.joined`). The model's own weights stay, and the model is as it was outside `tiled`.
-Where the processor gains nothing by them, none are made; ``MSPECKV_TILED=0`` in the environment
-does without too, where many kernels share a machine.
+(`mspeckv.joined`). The model's own weights stay, and only passes of ours use the copies
+(`mspeckv.products`). Where the processor gains nothing by them, none are made; ``MSPECKV_TILED=0``
+in the environment does without too, where many kernels share a machine.
+
+Every run begins with `tile`, which compares what was copied with the weights as they are, bit by
+bit (`mspeckv.ordered.Origin`), and copies anew what has changed, by whatever way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TypeGuard
+import threading
+from typing import TypeGuard
 from weakref import WeakKeyDictionary
 
 import psutil
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.context import Products
 from mspeckv.joined import JoinedPart, JoinedWeights, siblings
 from mspeckv.ordered import TiledWeight, can_tile
+from mspeckv.products import is_routed, route
 
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
@@ -27,28 +31,28 @@ SHARE_OF_FREE = 0.25
 Copy = TiledWeight | JoinedPart
 
 _copies: WeakKeyDictionary[torch.nn.Module, Copy] = WeakKeyDictionary()
-_swaps: WeakKeyDictionary[torch.nn.Module, list[tuple[dict[str, Any], Copy]]]
-_swaps = WeakKeyDictionary()
+_turn = threading.Lock()
 
 
-def tile(model: PreTrainedModel) -> None:
-    """Make the copies of ``model``'s linear weights; layers that models share are copied once.
+@torch.inference_mode(mode=False)
+@torch.no_grad()
+def tile(model: PreTrainedModel) -> Products:
+    """What ``model``'s linear layers multiply by in a pass; what they share is copied once.
 
-    Does nothing where it would not pay (`mspeckv.ordered`), is not possible, is switched off, or
-    would take more than a quarter of the free memory.
+    Copies what was not copied yet or has changed since. Copies nothing where that would not pay
+    (`mspeckv.ordered`), is not possible, is switched off, or would take more than a quarter of
+    the free memory.
     """
-    fresh = {
-        module
-        for module in model.modules()
-        if _plain(module) and not (module in _copies and _copies[module].current)
-    }
-    needed = sum(module.weight.numel() * 4 for module in fresh)
-    if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
-        _copy(model, fresh)
-        # a module's own attributes: setting one through it costs more than calling the kernel
-        _swaps[model] = [
-            (vars(module), _copies[module]) for module in model.modules() if module in _copies
-        ]
+    with _turn:
+        layers = {module for module in model.modules() if _plain(module)}
+        fresh = {layer for layer in layers if layer not in _copies or not _copies[layer].holds()}
+        for module in model.modules():
+            if module in fresh or module not in layers:
+                _copies.pop(module, None)
+        needed = sum(layer.weight.numel() * 4 for layer in fresh)
+        if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
+            _copy(model, fresh)
+        return {layer: _copies[layer] for layer in layers if layer in _copies}
 
 
 def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
@@ -63,6 +67,8 @@ def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
                 _copies.update(zip(layers, parts, strict=True))
     for layer in single:
         _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
+    for layer in fresh:
+        route(layer)
 
 
 def tiled_bytes(*models: torch.nn.Module) -> int:
@@ -71,28 +77,11 @@ def tiled_bytes(*models: torch.nn.Module) -> int:
     return sum(_copies[module].bytes for module in modules)
 
 
-@contextmanager
-def tiled(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, ``model`` multiplies by what ordered copies `tile` made, as far as they are current.
-
-    Where gradients are asked for it multiplies by its own weights: a copy has none.
-    """
-    swaps = [] if torch.is_grad_enabled() else _swaps.get(model, [])
-    for attributes, copy in swaps:
-        if copy.current:
-            attributes["forward"] = copy
-    try:
-        yield
-    finally:
-        for attributes, _ in swaps:
-            attributes.pop("forward", None)
-
-
 def _plain(module: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
     """Whether a layer is a linear one with torch's own forward, and can be tiled."""
     return (
         type(module) is torch.nn.Linear
-        and "forward" not in vars(module)
+        and ("forward" not in vars(module) or is_routed(module))
         and can_tile(module.weight)
         and not (module.bias is not None and module.bias.is_inference())
     )

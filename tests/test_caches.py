@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mspeckv import Speculation
 from mspeckv.attention import attend, reading
@@ -44,13 +49,19 @@ def test_a_padding_mask_is_refused() -> None:
         attend(torch.nn.Module(), x, x, x, torch.zeros(1, 1, 2, 2))
 
 
-def test_a_model_keeps_its_own_attention_outside_a_run() -> None:
+def test_a_model_keeps_its_own_attention_outside_a_pass() -> None:
     model = random_pair().target
-    own = model.config._attn_implementation
+    looked_up = partial(ALL_ATTENTION_FUNCTIONS.get_interface, "sdpa", None)
+    own, own_mask = looked_up(), ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
     with pytest.raises(RuntimeError, match="inside"), reading(model):
-        assert model.config._attn_implementation == "mspeckv"
+        assert looked_up() is attend
+        assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is not own_mask
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(looked_up).result() is own
         raise RuntimeError("inside")
-    assert model.config._attn_implementation == own
+    assert looked_up() is own
+    assert ALL_MASK_ATTENTION_FUNCTIONS["sdpa"] is own_mask
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_moved_sinks_equal_rotated_sinks() -> None:

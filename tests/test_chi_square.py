@@ -6,7 +6,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import product
 
@@ -42,7 +42,7 @@ def prefilled(config: RunConfig) -> Iterator[Tiers]:
     """The tiers of a method, as they stand when the first round begins."""
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
-        tiers = build_tiers(config, PAIR, PROMPT, link, recorder)
+        tiers = build_tiers(config, PAIR, PROMPT, link, recorder, lent=ExitStack())
         for reader in tiers.prefilled:
             reader.prefill(PROMPT[:-1])
         yield tiers

@@ -15,11 +15,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from mspeckv import KVPolicy, Speculation, generate, native
 from mspeckv.clock import clock_of
 from mspeckv.config import Width
+from mspeckv.context import Pass, carrying
 from mspeckv.kv import packed
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
-from mspeckv.kv.packed import PackedBlocks, accepting_packed, attend_packed, packed_before
+from mspeckv.kv.packed import PackedBlocks, attend_packed, packed_before
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.split import causal_mask
@@ -152,9 +153,9 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
     torch.manual_seed(0)
     cache = filled(policy)
     new = torch.randn(2, 1, 2, 3, 16)
-    with accepting_packed(True):
+    with carrying(Pass(takes_packed=True)):
         key, value = cache.update(*new, 0)
-    blocks = packed_before(key)
+        blocks = packed_before(0)
     assert (blocks is not None) is handed
     if blocks is not None:
         assert blocks.tokens + key.shape[2] == 203
@@ -166,16 +167,16 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
     again = cache.update(*new, 0)
     assert torch.equal(key, again[0])
     assert torch.equal(value, again[1])
-    assert packed_before(again[0]) is None
+    assert packed_before(0) is None
 
 
 @needs_kernel
 def test_long_passes_are_unpacked() -> None:
     cache = filled(KVPolicy(4, resident=1), 170)
     many = packed.MOST_TOKENS + 1
-    with accepting_packed(True):
+    with carrying(Pass(takes_packed=True)):
         key, _ = cache.update(*torch.randn(2, 1, 2, many, 16), 0)
-    assert packed_before(key) is None
+        assert packed_before(0) is None
     assert key.shape[2] == 170 + many
 
 

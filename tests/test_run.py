@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_predicted_bytes_are_the_allocated_bytes(method: str, on_chip: int, resi
     predicted = predict_sizes(config, pair, 150)
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link:
-        tiers = build_tiers(config, pair, random_prompt(150), link, recorder)
+        tiers = build_tiers(config, pair, random_prompt(150), link, recorder, lent=ExitStack())
         for place, size in tiers.full.allocated().items():
             assert getattr(predicted, place) == size, place
         if isinstance(tiers.root, Speculate) and method == "mspeckv":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psutil
@@ -11,14 +14,21 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mspeckv import Pair
+from mspeckv.context import Pass, carrying
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.joined import siblings
 from mspeckv.ordered import LEAST_GAIN, PRODUCT, SWITCH, TiledWeight, can_tile, gain
 from mspeckv.profiling.reading import operations
-from mspeckv.tiled import tile, tiled, tiled_bytes
+from mspeckv.tiled import tile, tiled_bytes
 from tests.conftest import build_llama, build_qwen2
 
 IDS = torch.arange(7)[None]
+
+
+def inside(model: Any) -> AbstractContextManager[Pass]:
+    """A pass of ours, by the copies that a run begins with."""
+    return carrying(Pass(products=tile(model)))
+
 
 pytestmark = pytest.mark.skipif(
     not can_tile(torch.empty(2, 2)), reason="this build of torch has no such kernel"
@@ -39,7 +49,7 @@ def test_the_product_is_the_models_own_and_only_inside() -> None:
     own, names = _logits(model)
     assert PRODUCT not in names
     tile(model)
-    with tiled(model):
+    with inside(model):
         out, names = _logits(model)
     assert PRODUCT in names
     assert "aten::mm" not in names
@@ -49,17 +59,63 @@ def test_the_product_is_the_models_own_and_only_inside() -> None:
     assert torch.equal(again, own)
 
 
-def test_a_weight_that_changes_is_copied_anew() -> None:
+def _double(weight: torch.Tensor) -> None:
+    weight.mul_(2)
+
+
+def _double_unseen(weight: torch.Tensor) -> None:
+    weight.data *= 2
+
+
+def _turn_one_bit(weight: torch.Tensor) -> None:
+    weight.data.view(torch.int32)[-1, -1] ^= 1 << 22
+
+
+def _swap_rows(weight: torch.Tensor) -> None:
+    weight.data[[0, 1]] = weight.data[[1, 0]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [_double, _double_unseen, _turn_one_bit, _swap_rows])
+@pytest.mark.parametrize("name", ["lm_head", "model.layers.1.self_attn.k_proj"])
+def test_a_weight_that_changes_is_copied_anew(
+    change: Callable[[torch.Tensor], None], name: str
+) -> None:
+    model = build_llama()
+    before = tile(model)
+    layer = model.get_submodule(name)
+    old = layer(torch.ones(1, layer.in_features))
+    change(layer.weight)
+    own = model(input_ids=IDS).logits
+    new = layer(torch.ones(1, layer.in_features))
+    assert not torch.equal(new, old)
+    after = tile(model)
+    assert [one for one in before if after[one] is not before[one]] == [layer]
+    with inside(model):
+        torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
+        product = layer(torch.ones(1, layer.in_features))
+        torch.testing.assert_close(product, new, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_run_that_goes_on_sees_what_torch_sees() -> None:
+    model = build_llama()
+    with inside(model):
+        model.lm_head.weight.mul_(2)
+        own, _ = _logits(model)
+    torch.testing.assert_close(_logits(model)[0], own, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_multiplies_by_its_own_weights(way: Callable[[Any], Any]) -> None:
     model = build_llama()
     tile(model)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(2)
-        own = model(input_ids=IDS).logits
-        with tiled(model):
-            torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
-        tile(model)
-        with tiled(model):
-            torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
+    twin = way(model)
+    twin.lm_head.weight.mul_(2)
+    torch.testing.assert_close(_logits(twin)[0], 2 * _logits(model)[0], rtol=1e-4, atol=1e-4)
+    with inside(twin):
+        torch.testing.assert_close(_logits(twin)[0], 2 * _logits(model)[0], rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -68,19 +124,18 @@ def test_a_weight_that_is_replaced_or_moved_is_not_mistaken() -> None:
     tile(model)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight * 3)
     own = model(input_ids=IDS).logits
-    with tiled(model):
+    with inside(model):
         torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
     model.to(torch.bfloat16)
     own = model(input_ids=IDS).logits
-    with tiled(model):
+    with inside(model):
         assert torch.equal(model(input_ids=IDS).logits, own)
 
 
-def test_gradients_flow_as_without() -> None:
+def test_gradients_flow_outside_a_pass() -> None:
     model = build_llama().requires_grad_(True)
     tile(model)
-    with tiled(model):
-        model(input_ids=IDS).logits.sum().backward()
+    model(input_ids=IDS).logits.sum().backward()
     assert model.lm_head.weight.grad is not None
 
 
@@ -108,8 +163,7 @@ def test_not_in_half_precision_nor_in_little_memory(monkeypatch: pytest.MonkeyPa
     model = build_llama()
     tile(model)
     assert tiled_bytes(model) == 0
-    with tiled(model):
-        assert "forward" not in vars(model.lm_head)
+    assert not tile(model)
 
 
 def test_the_environment_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +197,12 @@ def test_a_shortlist_scores_by_its_own_copy() -> None:
     tile(model)
     with torch.inference_mode():
         short = Shortlist(model, chosen)
-        with tiled(model), short.applied():
+        with carrying(Pass(products={**tile(model), **short.products})):
             out, names = _logits(model)
     assert PRODUCT in names
     torch.testing.assert_close(out, own[..., chosen], rtol=1e-4, atol=1e-4)
-    assert "forward" not in vars(model.lm_head)
+    again, names = _logits(model)
+    assert torch.equal(again, own)
 
 
 @torch.no_grad()
@@ -169,7 +224,7 @@ def test_layers_that_read_the_same_are_one_product(build: Callable[[], Any]) -> 
     own, _ = _logits(model)
     linears = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
     tile(model)
-    with tiled(model), profile(activities=[ProfilerActivity.CPU]) as seen:
+    with inside(model), profile(activities=[ProfilerActivity.CPU]) as seen:
         out = model(input_ids=IDS).logits
     counts = {event.key: event.count for event in seen.key_averages()}
     layers = model.config.num_hidden_layers
@@ -186,7 +241,7 @@ def test_a_layer_that_changes_leaves_those_it_is_joined_with() -> None:
         layer.self_attn.k_proj.bias.add_(1)
         layer.mlp.up_proj.weight.mul_(2)
     own = model(input_ids=IDS).logits
-    with tiled(model):
+    with inside(model):
         torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
 
 
@@ -197,9 +252,9 @@ def test_a_joined_layer_answers_for_what_it_is_shown() -> None:
     block = model.model.layers[0].self_attn
     one, other = torch.randn(2, 1, 3, block.q_proj.in_features)
     own = [layer(hidden) for layer, hidden in _calls(block, one, other)]
-    with tiled(model):
+    with inside(model):
         found = [layer(hidden) for layer, hidden in _calls(block, one, other)]
-        held = vars(block.q_proj)["forward"].joined._waiting
+        held = tile(model)[block.q_proj].joined._waiting  # type: ignore[attr-defined]
     for a, b in zip(found, own, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     assert held is None

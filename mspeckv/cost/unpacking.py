@@ -8,6 +8,7 @@ import torch
 
 from mspeckv.attention import attend
 from mspeckv.config import KVPolicy, Width
+from mspeckv.context import Pass, carrying
 from mspeckv.cost.timing import milliseconds, wait_for
 from mspeckv.kv.layers import KV, Buffer
 from mspeckv.kv.nibble import NibblePlanes
@@ -74,17 +75,21 @@ def _beyond_floats(
     tail = torch.randn(2, 1, shape.heads, _READ, shape.dim)
     floats = [torch.randn(2, 1, shape.heads, _TOKENS + _READ, shape.dim) for _ in layers]
 
+    layer = torch.nn.Module()
+    layer.layer_idx = 0  # type: ignore[assignment]  # any attribute will do
+
     def whole() -> KV:
         return tail[0], tail[1]
 
     def read_packed() -> None:
-        for records in layers:
-            key, value = tail.unbind()
-            hand_over(key, PackedBlocks(records, codec, whole, lambda: None))
-            attend(pair.target, query, key, value, None)
+        with carrying(Pass(takes_packed=True)):
+            for records in layers:
+                hand_over(0, PackedBlocks(records, codec, whole, lambda: None))
+                attend(layer, query, tail[0], tail[1], None)
 
     def read_floats() -> None:
-        for key, value in floats:
-            attend(pair.target, query, key, value, None)
+        with carrying(Pass()):
+            for key, value in floats:
+                attend(layer, query, key, value, None)
 
     return milliseconds(read_packed) - milliseconds(read_floats)

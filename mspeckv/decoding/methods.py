@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -57,18 +59,21 @@ def build_tiers(
     recorder: Recorder,
     processors: LogitsProcessorList | None = None,
     agreement: Agreement | None = None,
+    *,
+    lent: ExitStack,
 ) -> Tiers:
     """Allocate the caches of ``config.method`` and nest its levels.
 
     Args:
         processors: see `Sampler`.
         agreement: with the other ranks, if there are any.
+        lent: gives back, when the run is over, what the pair lends it.
     """
     speculation, sampler = config.speculation, Sampler(config.sampling, processors)
     if agreement is not None:
         sampler = AgreedSampler(config.sampling, processors, agreement)
     sizes = Sizes.of(config, len(prompt))
-    space = Workspace.of(config, pair, sizes, link)
+    space = lent.enter_context(Workspace.lent(config, pair, sizes, link))
     guesser: Level | None = None
     prefilled: list[ModelReader] = []
     if space.draft is not None:
@@ -83,7 +88,10 @@ def build_tiers(
     prefilled.append(top)
     costs: Costs = defaultdict(PassCost)
     if speculation.adaptive:
-        costs = pair.pass_costs.setdefault((workspace_key(config, sizes), link.gbps), costs)
+        key = workspace_key(config, sizes), link.gbps
+        # a run learns from a copy of its own: others may be learning too
+        costs = deepcopy(pair.pass_costs.get(key, costs))
+        lent.callback(pair.pass_costs.__setitem__, key, costs)
     root, plan = _nest(speculation, guesser, middle, top, sampler, recorder, costs, agreement)
     return Tiers(root, space.full, prefilled, plan)
 

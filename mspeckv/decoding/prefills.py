@@ -1,12 +1,13 @@
 """Prompts that were read once, for runs that begin with the same caches.
 
-What a prompt leaves in a cache depends on the prompt, the pair and the cache's own settings, and on
-nothing else: not on the method, the seed, or how long the output will be. So a run that finds it
-here copies it in, and goes on bit for bit as if it had read the prompt itself.
+What a prompt leaves in a cache depends on the prompt, the model as it is now and the cache's own
+settings, and on nothing else: not on the method, the seed, or how long the output will be. So a run
+that finds it here copies it in, and goes on bit for bit as if it had read the prompt itself.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ import psutil
 import torch
 
 from mspeckv.decoding.reader import ModelReader
+from mspeckv.fingerprint import structure, weights
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
@@ -46,6 +48,7 @@ class Prefills:
         self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
         self.shared, self.saved_seconds = False, 0.0
         self._kept: OrderedDict[tuple[object, ...], Kept] = OrderedDict()
+        self._turn = threading.Lock()
 
     @property
     def bytes(self) -> int:
@@ -64,13 +67,14 @@ class Prefills:
         for reader in readers:
             start = time.perf_counter()
             caches = filled_by(reader)
-            keys = [(reader.model, tuple(prompt), *settings_of(cache)) for cache in caches]
-            if all(key in self._kept for key in keys):
-                for key, cache in zip(keys, caches, strict=True):
-                    self._kept.move_to_end(key)
-                    self._kept[key].put_into(cache)
+            model = reader.model, structure(reader.model), weights(reader.model)
+            keys = [(*model, tuple(prompt), *settings_of(cache)) for cache in caches]
+            found = self._find(keys)
+            if found:
+                for one, cache in zip(found, caches, strict=True):
+                    one.put_into(cache)
                 self.shared = isinstance(reader.cache, FullCache)
-                self.saved_seconds += self._kept[keys[0]].seconds - (time.perf_counter() - start)
+                self.saved_seconds += found[0].seconds - (time.perf_counter() - start)
                 continue
             reader.prefill(list(prompt))
             link.drain()
@@ -78,15 +82,26 @@ class Prefills:
             for key, cache in zip(keys, caches, strict=True):
                 self._keep(key, cache, seconds)
 
+    def _find(self, keys: list[tuple[object, ...]]) -> list[Kept]:
+        """What is kept under ``keys``, if it is kept under all."""
+        with self._turn:
+            if not all(key in self._kept for key in keys):
+                return []
+            for key in keys:
+                self._kept.move_to_end(key)
+            return [self._kept[key] for key in keys]
+
     def _keep(self, key: tuple[object, ...], cache: PlacedCache, seconds: float) -> None:
         """Keep one more; drop those that were used longest ago."""
-        self._kept.pop(key, None)
         room = self.limit - sum(part.nbytes for part in contents_of(cache))
         if room < 0:
             return
-        while self.bytes > room:
-            self._kept.popitem(last=False)
-        self._kept[key] = Kept.of(cache, seconds)
+        one = Kept.of(cache, seconds)
+        with self._turn:
+            self._kept.pop(key, None)
+            while self.bytes > room:
+                self._kept.popitem(last=False)
+            self._kept[key] = one
 
 
 @dataclass(frozen=True)

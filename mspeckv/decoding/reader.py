@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.attention import Watcher, reading
+from mspeckv.attention import reading
 from mspeckv.compatibility import cache_argument
+from mspeckv.context import Products, Watcher
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.events import Step
@@ -19,7 +19,7 @@ from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.ranges import span
-from mspeckv.tiled import tiled
+from mspeckv.tiled import tile
 
 UNBOUNDED = 2**31
 
@@ -50,6 +50,7 @@ class ModelReader:
         recorder: notes passes, and may cancel the run between two layers.
         watcher: also shown every layer's query, key and value.
         shortlist: score only these tokens.
+        products: what linear layers multiply by; default: current copies (`mspeckv.tiled`).
     """
 
     def __init__(
@@ -61,9 +62,12 @@ class ModelReader:
         recorder: Recorder,
         watcher: Watcher | None = None,
         shortlist: Shortlist | None = None,
+        products: Products | None = None,
     ) -> None:
         self.tier, self.step, self.model, self.cache = tier, step, model, cache
         self.recorder, self.watcher, self.shortlist = recorder, watcher, shortlist
+        own = tile(model) if products is None else products
+        self.products = {**own, **(shortlist.products if shortlist else {})}
         self._cache_name = cache_argument(model)
         self._prefilling = False
 
@@ -123,8 +127,7 @@ class ModelReader:
         device = self.model.device
         ids = to_device([tokens], device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
-        head = self.shortlist.applied() if self.shortlist else nullcontext()
-        with reading(self.model, self._watch), tiled(self.model), head:
+        with reading(self.model, self._watch, products=self.products):
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,

@@ -6,6 +6,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from statistics import median
 
 import torch
@@ -49,19 +50,24 @@ def measured_step_seconds(pair: Pair) -> float:
     Taken where an ``origin`` link is scaled, at `ORIGIN_CONTEXT` tokens or as many as the target
     takes. The median: transfer is to stand to compute as steps mostly are, not as the luckiest is.
     """
-    if pair.step_seconds is None:
-        context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
-        tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
-        recorder = Recorder(Ledger(clock_of(pair.device)))
-        with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
-            on_chip = KVPolicy(bits="full", on_chip=pair.layers)
-            cache = FullCache(pair.kv_shape, on_chip, len(tokens), link, pair.target.device)
-            reader = ModelReader(2, "decode", pair.target, cache, recorder)
-            reader.prefill(tokens[:context])
-            for end in range(context, len(tokens)):
-                reader.read(tokens[: end + 1], rows=1)
-        pair.step_seconds = median(p.ms for p in recorder.take().passes[2:]) / 1e3
-    return pair.step_seconds
+    with pair.lock:
+        if pair.step_seconds is None:
+            pair.step_seconds = _time_steps(pair)
+        return pair.step_seconds
+
+
+def _time_steps(pair: Pair) -> float:
+    context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
+    tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
+    recorder = Recorder(Ledger(clock_of(pair.device)))
+    with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
+        on_chip = KVPolicy(bits="full", on_chip=pair.layers)
+        cache = FullCache(pair.kv_shape, on_chip, len(tokens), link, pair.target.device)
+        reader = ModelReader(2, "decode", pair.target, cache, recorder)
+        reader.prefill(tokens[:context])
+        for end in range(context, len(tokens)):
+            reader.read(tokens[: end + 1], rows=1)
+    return median(p.ms for p in recorder.take().passes[2:]) / 1e3
 
 
 class Run:
@@ -116,9 +122,9 @@ class Run:
         self.ledger = Ledger(clock_of(self.pair.device))
         self.recorder = Recorder(self.ledger, cancel, on_progress)
         cancelled = False
-        with open_link(self.ledger, gbps, self.pair.device) as link:
+        with open_link(self.ledger, gbps, self.pair.device) as link, ExitStack() as lent:
             try:
-                tiers, event = self._prefill(link)
+                tiers, event = self._prefill(link, lent)
                 yield event
                 while not self.ending.over:
                     yield self._round(tiers, link)
@@ -138,7 +144,7 @@ class Run:
         )
 
     @torch.inference_mode()
-    def _prefill(self, link: KVLink) -> tuple[Tiers, Prefill]:
+    def _prefill(self, link: KVLink, lent: ExitStack) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start = time.perf_counter()
         self.memory = predict(self.pair, self.config, len(self.prompt)).record()
@@ -150,6 +156,7 @@ class Run:
             self.recorder,
             self.processors,
             self.agreement,
+            lent=lent,
         )
         if self.prefills is not None:
             self.prefills.read(tiers.prefilled, self.prompt[:-1], link)

@@ -9,14 +9,15 @@ arXiv 2502.14856).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from mspeckv.context import Products
 from mspeckv.ordered import TiledWeight, can_tile
+from mspeckv.products import route
 from mspeckv.tensor_parallel import whole
 
 
@@ -43,6 +44,7 @@ class Shortlist:
 
     def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
         self.head = model.get_output_embeddings()
+        route(self.head)
         self.tokens = tokens.to(model.device)
         self.vocab = int(self.head.weight.shape[0])
         bias = getattr(self.head, "bias", None)
@@ -59,18 +61,13 @@ class Shortlist:
         copy = self.tiled.bytes if self.tiled is not None else 0
         return int(self.weight.untyped_storage().nbytes()) + copy
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model's head is the short one; whatever the model does to logits stays."""
-        # A split head has a forward of its own; else the class's shows once ours is gone.
-        own = vars(self.head).get("forward")
-        self.head.forward = self.tiled or (lambda hidden: linear(hidden, self.weight, self.bias))
-        try:
-            yield
-        finally:
-            del self.head.forward
-            if own is not None:
-                self.head.forward = own
+    @property
+    def products(self) -> Products:
+        """In a pass the model's head is the short one; whatever it does to logits stays."""
+        return {self.head: self.tiled or self._score}
+
+    def _score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return linear(hidden, self.weight, self.bias)
 
     def widen(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.attention import reading
+from mspeckv.context import Products
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.shortlist import Shortlist
@@ -63,10 +63,11 @@ class StaticReader(ModelReader):
         settled: int,
         tier1: RetrievalCache | None = None,
         shortlist: Shortlist | None = None,
+        products: Products | None = None,
         longest: int = 0,
     ) -> None:
         watcher = tier1.watch if tier1 is not None else None
-        super().__init__(tier, step, model, cache, recorder, watcher, shortlist)
+        super().__init__(tier, step, model, cache, recorder, watcher, shortlist, products)
         self.runner, self.tier1, self._inputs = runner, tier1, inputs
         self._settled = settled
         self._shared = width_of(longest) if longest <= LONGEST else 0
@@ -119,8 +120,7 @@ class StaticReader(ModelReader):
         watcher = None
         if self.tier1 is not None:
             watcher = partial(self.tier1.watch_static, inputs=inputs, due=due)
-        head = self.shortlist.applied() if self.shortlist else nullcontext()
-        with reading(self.model, watcher, keys), head:
+        with reading(self.model, watcher, keys, self.products):
             logits: torch.Tensor = self.model(
                 input_ids=inputs.ids,
                 position_ids=inputs.positions,

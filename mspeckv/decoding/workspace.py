@@ -1,24 +1,28 @@
 """Every cache of a run, and what replays passes over them; on a GPU kept for the next run like it.
 
 A CUDA graph holds the addresses of the caches that it was captured over, so graphs outlive a run
-only together with them. The pair keeps one workspace, that of its last run.
+only together with them. The pair keeps one spare workspace, that of its last run; a run has its
+workspace for itself alone.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from mspeckv.config import RunConfig
+from mspeckv.context import Products
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.shortlist import Shortlist, shortlist_tokens
 from mspeckv.decoding.sizes import USES_TIER1, Sizes, uses_draft
 from mspeckv.decoding.static_reader import Runner, StaticReader
 from mspeckv.events import Step
+from mspeckv.fingerprint import structure
 from mspeckv.graphs import Graphs
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
@@ -29,6 +33,7 @@ from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models import Pair
 from mspeckv.retrieval import policy
 from mspeckv.static import StaticInputs
+from mspeckv.tiled import tile
 
 
 def runner_of(device: torch.device, graphs: bool) -> Runner | None:
@@ -49,6 +54,7 @@ class Workspace:
         runners: by tier; None where passes are run as they come.
         longest: tokens of a verifying tier's longest pass, where lengths are chosen; else empty.
         inputs: what the runners' passes read, by tier and width.
+        products: what the models' linear layers multiply by in this run.
     """
 
     key: tuple[object, ...]
@@ -59,20 +65,37 @@ class Workspace:
     runners: dict[int, Runner | None]
     longest: dict[int, int]
     inputs: dict[int, dict[int, StaticInputs]] = field(default_factory=dict)
+    products: Products = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: RunConfig, pair: Pair, sizes: Sizes, link: KVLink) -> Workspace:
-        """The pair's workspace if it fits, emptied; else a new one."""
-        key = workspace_key(config, sizes)
-        kept = pair.workspace
-        if isinstance(kept, Workspace) and kept.key == key:
+    @contextmanager
+    def lent(cls, config: RunConfig, pair: Pair, sizes: Sizes, link: KVLink) -> Iterator[Workspace]:
+        """A workspace for one run alone: the pair's spare one if it fits, emptied; else a new one.
+
+        Afterwards it is the pair's spare one, unless the run failed or it would save nothing.
+        """
+        products = {**tile(pair.target), **(tile(pair.draft) if pair.draft is not None else {})}
+        key = (*workspace_key(config, sizes), *map(structure, pair.models))
+        with pair.lock:
+            kept, pair.workspace = pair.workspace, None
+        if isinstance(kept, cls) and kept.key == key:
             kept.restart(link)
-            return kept
-        release(pair)
-        made = cls._allocate(key, config, pair, sizes, link)
-        if any(made.runners.values()):
-            pair.workspace = made
-        return made
+            made = kept
+        else:
+            if kept is not None:
+                del kept
+                _give_memory_back()
+            made = cls._allocate(key, config, pair, sizes, link)
+        made.products = products
+        try:
+            yield made
+        except Exception:
+            made.runners.clear()
+            raise
+        finally:
+            if any(made.runners.values()):
+                with pair.lock:
+                    pair.workspace = made
 
     @classmethod
     def _allocate(
@@ -111,11 +134,13 @@ class Workspace:
         runner = self.runners[2]
         if runner is None:
             watcher = tier1.watch if tier1 is not None else None
-            return ModelReader(2, step, pair.target, self.full, recorder, watcher)
+            return ModelReader(
+                2, step, pair.target, self.full, recorder, watcher, products=self.products
+            )
         return StaticReader(
             2, step, pair.target, self.full, recorder,
             runner=runner, inputs=self._inputs(2), settled=self.prompt, tier1=tier1,
-            longest=self.longest.get(2, 0),
+            longest=self.longest.get(2, 0), products=self.products,
         )  # fmt: skip
 
     def between(self, pair: Pair, step: Step, recorder: Recorder) -> ModelReader | None:
@@ -126,11 +151,11 @@ class Workspace:
         if isinstance(self.middle, RetrievalCache):
             settled = self.middle.plan.kept
         if runner is None:
-            return ModelReader(1, step, pair.target, self.middle, recorder)
+            return ModelReader(1, step, pair.target, self.middle, recorder, products=self.products)
         return StaticReader(
             1, step, pair.target, self.middle, recorder,
             runner=runner, inputs=self._inputs(1), settled=settled,
-            longest=self.longest.get(1, 0),
+            longest=self.longest.get(1, 0), products=self.products,
         )  # fmt: skip
 
     def bottom(
@@ -148,10 +173,13 @@ class Workspace:
             # the list is this prompt's, and graphs hold on to it
             runner = runner_of(pair.device, config.graphs) if runner is not None else None
         if runner is None:
-            return ModelReader(0, "draft", draft, cache, recorder, shortlist=shortlist)
+            return ModelReader(
+                0, "draft", draft, cache, recorder, shortlist=shortlist, products=self.products
+            )
         return StaticReader(
             0, "draft", draft, cache, recorder,
             runner=runner, inputs=self._inputs(0), settled=0, shortlist=shortlist,
+            products=self.products,
         )  # fmt: skip
 
     def _inputs(self, tier: int) -> dict[int, StaticInputs]:
@@ -166,8 +194,14 @@ def workspace_key(config: RunConfig, sizes: Sizes) -> tuple[object, ...]:
 
 
 def release(pair: Pair) -> None:
-    """Give back the memory of the pair's workspace."""
-    if pair.workspace is not None:
-        pair.workspace = None
-        gc.collect()
-        torch.cuda.empty_cache()
+    """Give back the memory of the pair's spare workspace."""
+    with pair.lock:
+        kept, pair.workspace = pair.workspace, None
+    if kept is not None:
+        del kept
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -54,8 +54,9 @@ class BlockLayer(PlacedLayer):
 
     brings = True
 
-    def __init__(self, store: Store, tail: Buffer) -> None:
+    def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
+        self.index = index
         self.store, self.codec, self.policy = store, store.codec, store.policy
         self.tail = tail
         self.blocks = 0
@@ -106,7 +107,7 @@ class BlockLayer(PlacedLayer):
         """The float tail, ``records`` before it."""
         key, value = self.tail.read(self.length - self.packed_tokens)
         whole = partial(self._whole, records)
-        hand_over(key, PackedBlocks(records, self.codec, whole, self.release))
+        hand_over(self.index, PackedBlocks(records, self.codec, whole, self.release))
         return key, value
 
     def _whole(self, records: torch.Tensor) -> KV:

@@ -66,10 +66,10 @@ class FullCache(Cache):  # type: ignore[misc]  # transformers is not typed here
         if place == "on-chip":
             return FloatLayer(self._buffer(self.capacity, device))
         if place == "resident" and policy.resident_format == "float":
-            return FloatResidentLayer(self.store, self._buffer(self.capacity, device))
+            return FloatResidentLayer(self.store, self._buffer(self.capacity, device), index)
         tail = self._buffer(tail_tokens(policy), device)
         if place == "resident":
-            return ResidentLayer(self.store, tail)
+            return ResidentLayer(self.store, tail, index)
         kind = NibbleLayer if policy.nibble else OffloadedLayer
         return kind(self.store, tail, index, self.pipeline)
 

@@ -18,8 +18,8 @@ class OffloadedLayer(BlockLayer):
     """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
 
     def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
-        super().__init__(store, tail)
-        self.index, self.pipeline, self.order = index, pipeline, len(pipeline.layers)
+        super().__init__(store, tail, index)
+        self.pipeline, self.order = pipeline, len(pipeline.layers)
         # pinned, a GPU's copy engine reads host memory without the processor's help
         pin = tail.key.device.type == "cuda"
         size = store.blocks, pipeline.record_bytes

@@ -13,9 +13,7 @@ kernel. KIVI (arXiv 2402.02750) fuses unpacking with its products on a GPU in th
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from mspeckv.context import current
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.native import library
 from mspeckv.ranges import span
@@ -57,36 +56,23 @@ class PackedBlocks:
         return len(self.records) * self.codec.block
 
 
-class _Reader(threading.local):
-    accepts = False
-
-
-_reader = _Reader()
-
-
-@contextmanager
-def accepting_packed(accepts: bool) -> Iterator[None]:
-    """Whether, inside, this thread's attention takes packed blocks from layers."""
-    before, _reader.accepts = _reader.accepts, accepts
-    try:
-        yield
-    finally:
-        _reader.accepts = before
-
-
 def wanted(tokens: int) -> bool:
-    """Whether a pass of ``tokens`` new tokens takes packed blocks."""
-    return _reader.accepts and tokens <= MOST_TOKENS
+    """Whether this thread's pass, over ``tokens`` new tokens, takes packed blocks."""
+    now = current()
+    return now is not None and now.takes_packed and tokens <= MOST_TOKENS
 
 
-def hand_over(key: torch.Tensor, blocks: PackedBlocks) -> None:
-    """Let ``blocks`` come before the float tail ``key`` when attention gets it."""
-    key.packed = blocks  # type: ignore[attr-defined]  # a tensor takes attributes
+def hand_over(layer: int, blocks: PackedBlocks) -> None:
+    """Let ``blocks`` come before the float tail that attention gets of ``layer`` next."""
+    now = current()
+    assert now is not None
+    now.packed[layer] = blocks
 
 
-def packed_before(key: torch.Tensor) -> PackedBlocks | None:
-    """The packed blocks before ``key``, if there are any."""
-    return getattr(key, "packed", None)
+def packed_before(layer: int) -> PackedBlocks | None:
+    """The packed blocks before the keys that ``layer`` returned, if there are any."""
+    now = current()
+    return now.packed.get(layer) if now is not None else None
 
 
 def usable(codec: BlockCodec, device: torch.device) -> bool:

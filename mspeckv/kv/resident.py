@@ -12,8 +12,8 @@ from mspeckv.kv.layers import KV, Buffer
 class ResidentLayer(BlockLayer):
     """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
 
-    def __init__(self, store: Store, tail: Buffer) -> None:
-        super().__init__(store, tail)
+    def __init__(self, store: Store, tail: Buffer, index: int) -> None:
+        super().__init__(store, tail, index)
         self.records = torch.empty(
             store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
         )

@@ -156,7 +156,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
 
         Of packed layers, keys and values may be the float tail (`mspeckv.kv.packed`).
         """
-        blocks, new = packed_before(key), query.shape[2]
+        blocks, new = packed_before(layer), query.shape[2]
         total = key.shape[2] + (blocks.tokens if blocks else 0)
         if total == new:
             self.landmarks[layer] = landmarks_of(key, self.plan)

@@ -1,0 +1,44 @@
+"""A linear layer whose product a pass may bring along.
+
+A layer is routed once. In a thread that is in a pass of ours it then multiplies by what the pass
+says (`mspeckv.context.Pass.products`): an ordered copy of its weight, or a head over fewer tokens.
+For everyone else, and in a copy or a pickle of the model, it is the layer it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from weakref import WeakKeyDictionary
+
+import torch
+
+from mspeckv.context import Product, current
+
+_own: WeakKeyDictionary[torch.nn.Module, Product] = WeakKeyDictionary()
+"""Forwards that routed layers had instead of their class's, such as a split head's."""
+
+
+# By this name a pickle of a routed layer finds its class's own method.
+def forward(self: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """``[..., in] -> [..., out]``, by the pass's product or the layer's own."""
+    now = None if torch.compiler.is_compiling() else current()
+    product = now.products.get(self) if now is not None else None
+    if product is None:
+        product = _own.get(self) or MethodType(type(self).forward, self)
+    return product(hidden)
+
+
+def route(layer: torch.nn.Module) -> None:
+    """Have ``layer`` ask the pass for its product from now on."""
+    if is_routed(layer):
+        return
+    own: Callable[[torch.Tensor], torch.Tensor] | None = vars(layer).get("forward")
+    if own is not None:
+        _own[layer] = own
+    layer.forward = MethodType(forward, layer)
+
+
+def is_routed(layer: torch.nn.Module) -> bool:
+    """Whether ``layer`` asks already."""
+    return getattr(vars(layer).get("forward"), "__func__", None) is forward
