@@ -8,10 +8,13 @@ with the sizes of the moment while everything else is fixed.
 
 from __future__ import annotations
 
+import gc
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import torch
 
@@ -24,6 +27,21 @@ Body = Callable[[Cut], torch.Tensor]
 _RARE = 400
 """Times that a pass must come until what it saves over a wider one pays for its capture: on an H100
 0.1 ms of 5 (a pass of eight tokens of a small target, not of 32), and 45."""
+
+
+_live: WeakSet[Graphs] = WeakSet()
+_turn = threading.Lock()
+
+
+def forget_all() -> None:
+    """Let go of every pass that this process has captured.
+
+    A graph that holds a collective keeps its group alive: no process can leave one before.
+    """
+    for graphs in list(_live):
+        graphs.forget()
+    gc.collect()
+    torch.cuda.synchronize()
 
 
 def run_now(action: Callable[[], None]) -> None:
@@ -81,6 +99,7 @@ class Graphs:
         self._seen: set[Hashable] = set()
         self._captured: dict[Hashable, _Captured | None] = {}
         self._wanted: dict[Hashable, int] = defaultdict(int)
+        _live.add(self)
 
     @property
     def captured(self) -> int:
@@ -112,8 +131,16 @@ class Graphs:
         found = self._captured[key]
         return body(run_now) if found is None else found.replay()
 
+    def forget(self) -> None:
+        """Let go of every captured pass; each runs as it is from now on."""
+        self._captured = dict.fromkeys(self._captured)
+
     def _capture(self, body: Body) -> _Captured | None:
-        """Record a pass without running it."""
+        """Record a pass without running it; one thread at a time."""
+        with _turn:
+            return self._record(body)
+
+    def _record(self, body: Body) -> _Captured | None:
         out = _Captured()
         torch.cuda.synchronize()
         self._stream.wait_stream(torch.cuda.current_stream())

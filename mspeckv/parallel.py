@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from mspeckv.config.checks import refuse
+from mspeckv.graphs import forget_all
 
 
 class AgreedError(ValueError):
@@ -90,10 +91,17 @@ def join() -> Ranks | None:
 
 
 def leave(ranks: Ranks | None) -> None:
-    """Part, once every rank is done: torchrun ends the rest when one process fails."""
-    if ranks is not None:
-        ranks.add([0.0])
-        dist.destroy_process_group()
+    """Part, once every rank is done: torchrun ends the rest when one process fails.
+
+    Graphs are let go first (`mspeckv.graphs.forget_all`): models and their runs are of no use
+    after it.
+    """
+    if ranks is None:
+        return
+    ranks.add([0.0])
+    if torch.cuda.is_available():
+        forget_all()
+    dist.destroy_process_group()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from mspeckv.clock import clock_of
 from mspeckv.cost.hardware import HARDWARE
 from mspeckv.cost.measure import measure
 from mspeckv.decoding.workspace import Workspace, release
-from mspeckv.events import Round
+from mspeckv.events import Round, RunSummary
 from mspeckv.graphs import Graphs
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
@@ -195,3 +196,77 @@ def test_the_link_copies_counts_and_makes_compute_wait() -> None:
 def test_passes_are_measured_on_the_gpu() -> None:
     found = measure(HARDWARE["laptop-cpu"], on_gpu())
     assert all(ms > 0 for passes in found.passes.values() for row in passes.ms for ms in row)
+
+
+def test_two_open_streams_have_caches_of_their_own() -> None:
+    pair, prompts = on_gpu(), [random_prompt(120), random_prompt(120, seed=5)]
+    options: dict[str, Any] = {
+        "new_tokens": 60, "policy": POLICIES["int8"], "speculation": SPECULATION,
+        "sampling": GREEDY,
+    }  # fmt: skip
+    alone = [generate(pair, prompt, **options).tokens for prompt in prompts]
+    for _ in range(2):  # the second time with the graphs of the first
+        runs = [stream(pair, prompt, **options) for prompt in prompts]
+        found: list[tuple[int, ...]] = [(), ()]
+        while not all(found):
+            for place, run in enumerate(runs):
+                event = next(run, None)
+                if isinstance(event, RunSummary):
+                    found[place] = event.tokens
+        assert found == alone
+    release(pair)
+
+
+def test_threads_share_a_pair() -> None:
+    pair = on_gpu()
+    options: dict[str, Any] = {"new_tokens": 60, "speculation": SPECULATION, "sampling": GREEDY}
+    ids = torch.tensor([[0] * 9 + random_prompt(31), random_prompt(40)], device="cuda")
+    mask = torch.ones_like(ids)
+    mask[0, :9] = 0
+
+    def run(name: str, seed: int) -> object:
+        if name == "plain":
+            return pair.target.generate(
+                ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=0
+            ).tolist()
+        policy = POLICIES[name]
+        return generate(pair, random_prompt(120, seed=seed), policy=policy, **options).tokens
+
+    calls = [(name, seed) for name in ("plain", "on-chip", "int8", "nibble") for seed in (0, 1)]
+    alone = {call: run(*call) for call in calls}
+    with ThreadPoolExecutor(4) as threads:
+        begun = [(call, threads.submit(run, *call)) for call in calls * 6]
+        for call, one in begun:
+            assert one.result() == alone[call], call
+    release(pair)
+
+
+def test_graphs_notice_that_a_model_has_changed() -> None:
+    pair, prompt = on_gpu(), random_prompt(60)
+    options: dict[str, Any] = {
+        "new_tokens": 40, "policy": POLICIES["on-chip"], "sampling": GREEDY,
+        "method": "autoregressive",
+    }  # fmt: skip
+
+    def agrees() -> tuple[int, ...]:
+        ids = torch.tensor([prompt], device="cuda")
+        plain = pair.target.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False
+        )
+        found = generate(pair, prompt, **options).tokens
+        assert found == tuple(plain[0, 60:].tolist())
+        return found
+
+    seen = [agrees()]
+    head = pair.target.lm_head
+    head.weight.data = head.weight.data.flip(0).clone()
+    seen.append(agrees())
+    head.weight.data.mul_(-1)
+    seen.append(agrees())
+    handle = head.register_forward_hook(lambda module, args, out: -out)
+    seen.append(agrees())
+    handle.remove()
+    seen.append(agrees())
+    assert len(set(seen)) == 3
+    assert (seen[1], seen[2]) == (seen[3], seen[4])
+    release(pair)
