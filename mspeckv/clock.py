@@ -39,7 +39,7 @@ class CudaClock(HostClock):
     """The same zero for host and device; marks lie in the current stream."""
 
     def __init__(self, device: torch.device) -> None:
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
         self._zero = torch.cuda.Event(enable_timing=True)
         self._zero.record(torch.cuda.current_stream(device))
         self._zero.synchronize()

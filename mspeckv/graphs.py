@@ -30,7 +30,9 @@ _RARE = 400
 
 
 _live: WeakSet[Graphs] = WeakSet()
-_turn = threading.Lock()
+capturing = threading.Lock()
+"""Held while a pass is captured: CUDA lets no thread wait for the whole device meanwhile, or give
+memory back. Code outside of the engine that does so beside a run had better run without graphs."""
 
 
 def forget_all() -> None:
@@ -38,10 +40,11 @@ def forget_all() -> None:
 
     A graph that holds a collective keeps its group alive: no process can leave one before.
     """
-    for graphs in list(_live):
-        graphs.forget()
-    gc.collect()
-    torch.cuda.synchronize()
+    with capturing:
+        for graphs in list(_live):
+            graphs.forget()
+        gc.collect()
+        torch.cuda.synchronize()
 
 
 def run_now(action: Callable[[], None]) -> None:
@@ -137,7 +140,7 @@ class Graphs:
 
     def _capture(self, body: Body) -> _Captured | None:
         """Record a pass without running it; one thread at a time."""
-        with _turn:
+        with capturing:
             return self._record(body)
 
     def _record(self, body: Body) -> _Captured | None:

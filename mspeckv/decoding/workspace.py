@@ -23,7 +23,7 @@ from mspeckv.decoding.sizes import USES_TIER1, Sizes, uses_draft
 from mspeckv.decoding.static_reader import Runner, StaticReader
 from mspeckv.events import Step
 from mspeckv.fingerprint import structure
-from mspeckv.graphs import Graphs
+from mspeckv.graphs import Graphs, capturing
 from mspeckv.kv.cache import FullCache
 from mspeckv.kv.coarse import CoarseCache
 from mspeckv.kv.link import KVLink
@@ -203,5 +203,6 @@ def release(pair: Pair) -> None:
 
 
 def _give_memory_back() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
+    with capturing:
+        gc.collect()
+        torch.cuda.empty_cache()
