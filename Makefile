@@ -2,6 +2,8 @@
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
 # make test  set up what is missing, then run every check but the next one
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
+# make test-oldest  the engine's tests under the oldest supported transformers
+# make test-matrix  the same, and under the newest that there is today
 #
 # PYTHON picks the interpreter (3.11 or newer), PORT the first port a server tries,
 # MSPECKV_CACHE the folder that keeps the model.
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 DONE := .setup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-labs lab demo test lint types unit test-matrix hooks constraints clean
+.PHONY: help setup test-labs lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -49,13 +51,18 @@ lab: $(DONE)/installed $(DONE)/model
 demo: $(DONE)/installed $(DONE)/model
 	$(BIN)/mspeckv demo $(if $(PORT),--port $(PORT)) $(if $(DARK),--dark)
 
-# A browser test executes the labs, so their execution without one is left out.
+# Tests run two at a time, on one kernel thread each; what drives a browser runs by itself, since
+# it has time limits. A browser test executes the labs, so their execution without one is left out.
+PYTEST := $(BIN)/python -m pytest
+TWO_AT_A_TIME := -n 2 --dist worksteal
+
 test: setup lint types
-	$(BIN)/python -m pytest -m "not no_browser and not labs"
+	OMP_NUM_THREADS=1 $(PYTEST) $(TWO_AT_A_TIME) -m "not browser and not no_browser and not labs"
+	$(PYTEST) -m "browser and not labs"
 
 # As long again as all other tests together.
 test-labs: setup
-	$(BIN)/python -m pytest -m labs
+	$(PYTEST) -m labs
 
 lint: $(DONE)/installed
 	$(BIN)/ruff check
@@ -64,17 +71,36 @@ lint: $(DONE)/installed
 types: $(DONE)/installed
 	$(BIN)/mypy
 
-# The tests that need no browser, under the installed transformers and the oldest supported one.
-test-matrix: setup $(DONE)/installed-5.17
-	$(BIN)/python -m pytest -m "not browser"
-	.venv-5.17/bin/python -m pytest -m "not browser"
+# What depends on transformers: the engine, its drop-in, the probes, the model files. A name that
+# transformers is about to drop is an error.
+OLDEST := 5.17.0
+ENGINE_TESTS := -W error::FutureWarning -m "not browser and not labs and not no_browser and not lab_parts"
 
-$(DONE)/installed-5.17: $(DONE)/installed
-	$(PYTHON) -m venv .venv-5.17
-	grep -v -i -E '^(transformers|huggingface[-_]hub)==' constraints.txt > $(DONE)/constraints-5.17.txt
-	.venv-5.17/bin/python -m pip install --disable-pip-version-check --quiet \
-		-c $(DONE)/constraints-5.17.txt -e '.[lab,demo,profile,cluster,test]' transformers==5.17.0
+test-matrix: test-oldest test-newest
+
+test-oldest: setup $(DONE)/installed-oldest
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
+
+test-newest: setup $(DONE)/installed-newest
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
+
+$(DONE)/installed-oldest: $(DONE)/installed
+	$(call other_transformers,.venv-oldest,transformers==$(OLDEST))
 	@touch $@
+
+# Asked for anew every time: a release may have come out since.
+.PHONY: $(DONE)/installed-newest
+$(DONE)/installed-newest: $(DONE)/installed
+	$(call other_transformers,.venv-newest,--upgrade-strategy only-if-needed --upgrade transformers)
+
+# An environment $(1) with the pins but for transformers, which is as $(2) says, and its hub.
+define other_transformers
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	grep -v -i -E '^(transformers|huggingface[-_]hub|tokenizers|peft)==' constraints.txt > $(DONE)/other-constraints.txt
+	$(1)/bin/python -m pip install --disable-pip-version-check --quiet \
+		-c $(DONE)/other-constraints.txt -e '.[lab,test]' $(2)
+	@$(1)/bin/python -c 'import transformers; print("transformers", transformers.__version__)'
+endef
 
 hooks: $(DONE)/installed
 	$(BIN)/pre-commit install
@@ -88,5 +114,5 @@ constraints: $(DONE)/installed
 	mv $(DONE)/constraints.txt constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-5.17 $(DONE) build dist *.egg-info \
+	rm -rf $(VENV) .venv-oldest .venv-newest $(DONE) build dist *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,8 +7,10 @@ is refused by name before work starts.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,14 +19,17 @@ from transformers import (
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteriaList,
 )
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 from mspeckv.decoding.engine import check_run
 from mspeckv.decoding.run import Run
-from mspeckv.events import Round, RunSummary
+from mspeckv.drop_in_rows import Row, cache_to_fill, check_cache, decode, groups_of
+from mspeckv.events import RunSummary
 from mspeckv.models import Pair
 from mspeckv.shared_draft import default_draft
 
@@ -56,7 +61,7 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
 """Fields of a generation config that ask for another way of decoding, and what leaves them off."""
 
 _PREPARED = {
-    "attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep",
+    "attention_mask", "position_ids", "past_key_values", "cache", "use_cache", "logits_to_keep",
     "cache_position",
 }  # fmt: skip
 """What transformers hands to any decoding loop."""
@@ -84,67 +89,94 @@ class CustomGenerate:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         **model_kwargs: Any,
     ) -> torch.Tensor | GenerateDecoderOnlyOutput:
         """Continue each row of ``input_ids`` ``[B, S]``; returns ``[B, S + new]``.
+
+        Args:
+            model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs:
+                as transformers has prepared them.
+            tokenizer: taken, so that transformers finds it where it looks for stop strings.
 
         Raises:
             ValueError: something was asked for that cannot be done exactly.
         """
         outer = _arguments_of_generate()
         self._check(model, input_ids, logits_processor, generation_config, model_kwargs, outer)
-        streamer = outer.get("streamer")
-        sampling = Sampling(temperature=0.0, stop_at_eos=False)
-        if generation_config.do_sample:
-            # transformers draws from torch's generator: so does the seed of ours.
-            seed = int(torch.randint(2**62, ()))
-            sampling = Sampling(1.0, 1.0, seed, stop_at_eos=False)
-        new_tokens = int(generation_config.max_length) - input_ids.shape[1]
-        config = RunConfig.build(new_tokens=new_tokens, sampling=sampling, **self.settings)
         pair = self._pair_of(model)
         if pair.ranks is not None:
             raise refuse("model", pair.target_id, "it is split over ranks: use mspeckv.generate")
-        prompts = [[int(token) for token in row] for row in input_ids.tolist()]
-        check_run(pair, config, input_ids.shape[1])
-        self.summaries = []
-        for prompt in prompts:
-            run = Run(
-                pair,
-                config,
-                prompt,
-                processors=logits_processor,
-                criterion=_criterion(stopping_criteria, prompt, input_ids.device),
-            )
-            for event in run.events():
-                if isinstance(event, Round) and streamer is not None:
-                    for token in event.tokens:
-                        streamer.put(torch.tensor([token]))
-                if isinstance(event, RunSummary):
-                    self.summaries.append(event)
+        configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
+        check_run(pair, configs[0], input_ids.shape[1])
+        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids))
+        rows = [
+            Row(Run(pair, config, prompt, processors=logits_processor), input_ids.device, cache)
+            for config, prompt in zip(configs, input_ids.tolist(), strict=True)
+        ]
+        streamer = outer.get("streamer")
+        for group in groups_of(rows, stopping_criteria, streamer):
+            decode(group, stopping_criteria, streamer, self._padding(generation_config))
         if streamer is not None:
             streamer.end()
-        sequences = self._join(input_ids, generation_config)
-        if generation_config.return_dict_in_generate:
-            return GenerateDecoderOnlyOutput(sequences=sequences)
-        return sequences
+        summaries = [row.summary() for row in rows]
+        self.summaries = summaries
+        sequences = self._join(input_ids, summaries, generation_config)
+        if not generation_config.return_dict_in_generate:
+            return sequences
+        return GenerateDecoderOnlyOutput(sequences=sequences, **{cache_argument(model): cache})
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What `__call__` takes.
+
+        transformers (5.17 to 5.24) sets the tokenizer aside, asks which arguments a custom loop
+        takes, and loses the tokenizer: it is put back where it came from while that is asked.
+        """
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name != "_extract_generation_mode_kwargs":
+            frame = frame.f_back
+        aside = frame.f_locals.get("generation_mode_kwargs", {}) if frame is not None else {}
+        if frame is not None and "tokenizer" in aside:
+            frame.f_locals["kwargs"]["tokenizer"] = aside["tokenizer"]
+        return inspect.signature(self.__call__)
+
+    def _configs(self, rows: int, prompt: int, config: GenerationConfig) -> list[RunConfig]:
+        """Each row's settings: a seed of its own, of torch's generator as ``generate``'s draws."""
+        samplings = [Sampling(temperature=0.0, stop_at_eos=False)] * rows
+        if config.do_sample:
+            seeds = torch.randint(2**62, (rows,)).tolist()
+            samplings = [Sampling(1.0, 1.0, seed, stop_at_eos=False) for seed in seeds]
+        new_tokens = int(config.max_length) - prompt
+        return [
+            RunConfig.build(new_tokens=new_tokens, sampling=sampling, **self.settings)
+            for sampling in samplings
+        ]
 
     def _pair_of(self, model: PreTrainedModel) -> Pair:
         """The pair with this target, kept for the next call."""
-        if self._pair is None or self._pair.target is not model:
+        pair = self._pair
+        if pair is None or pair.target is not model:
             draft = default_draft(model) if isinstance(self.draft, str) else self.draft
-            self._pair = Pair.of(model, draft, freeze=False)
-        return self._pair
+            pair = self._pair = Pair.of(model, draft, freeze=False)
+        return pair
 
-    def _join(self, input_ids: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
-        """Prompts and what follows them, shorter rows filled up with the padding token."""
-        longest = max(len(summary.tokens) for summary in self.summaries)
+    def _padding(self, config: GenerationConfig) -> int:
+        """The token that fills up shorter rows."""
         pad = config.pad_token_id
         if pad is None:
             ends = config.eos_token_id
             pad = ends[0] if isinstance(ends, list) else ends
-        new = input_ids.new_full((len(input_ids), longest), 0 if pad is None else int(pad))
-        for row, summary in zip(new, self.summaries, strict=True):
-            row[: len(summary.tokens)] = torch.tensor(summary.tokens)
+        return 0 if pad is None else int(pad)
+
+    def _join(
+        self, input_ids: torch.Tensor, rows: list[RunSummary], config: GenerationConfig
+    ) -> torch.Tensor:
+        """Prompts and what follows them, shorter rows filled up with the padding token."""
+        longest = max(len(row.tokens) for row in rows)
+        new = input_ids.new_full((len(input_ids), longest), self._padding(config))
+        for out, row in zip(new, rows, strict=True):
+            out[: len(row.tokens)] = torch.tensor(row.tokens)
         return torch.cat([input_ids, new], 1)
 
     def _check(
@@ -171,9 +203,9 @@ class CustomGenerate:
                     "use a processor of transformers without state, or vouch for yours: "
                     "as_custom_generate(stateless=(...,))",
                 )
-        past = model_kwargs.get("past_key_values")
-        if past is not None and past.get_seq_length():
-            raise refuse("past_key_values", "a filled cache", "pass the whole prompt instead")
+        if torch.is_autocast_enabled(input_ids.device.type):
+            raise refuse("autocast", "on", "leave it: the model is run in its own dtype")
+        check_cache(model_kwargs, len(input_ids))
         for name, value in model_kwargs.items():
             if name not in _PREPARED and value is not None:
                 raise refuse(name, type(value).__name__, "leave it out with this custom_generate")
@@ -221,16 +253,6 @@ def as_custom_generate(
     settings = {"method": method, "policy": policy, "speculation": speculation, "link": link}
     RunConfig.build(**settings)  # type: ignore[arg-type]
     return CustomGenerate(draft, settings, stateless)
-
-
-def _criterion(criteria: StoppingCriteriaList, prompt: list[int], device: torch.device) -> Any:
-    """``criteria`` as a question about one row's new tokens."""
-
-    def enough(tokens: Sequence[int]) -> bool:
-        ids = torch.tensor([[*prompt, *tokens]], device=device)
-        return bool(criteria(ids, None).all())
-
-    return enough
 
 
 def _arguments_of_generate() -> dict[str, Any]:

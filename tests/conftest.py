@@ -24,11 +24,29 @@ os.environ.setdefault(SWITCH, "1")
 Build = Callable[..., PreTrainedModel]
 
 
+LAB_PARTS = {
+    "test_ablation", "test_acceptance_explorer", "test_course", "test_cost", "test_distil",
+    "test_docs", "test_exercises_ablations", "test_exercises_tiers", "test_exercises_what_if",
+    "test_experiments", "test_experiments_cluster", "test_kernel_memory", "test_notebooks",
+    "test_packaging", "test_plan", "test_profile_view", "test_quant_explorer", "test_report",
+    "test_retrieval_explorer", "test_statistics", "test_store", "test_tensorboard",
+    "test_token_story", "test_what_if_widget", "test_widgets",
+}  # fmt: skip
+"""Files of tests that have nothing to do with which transformers there is."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the lab's own parts."""
+    for item in items:
+        if item.path.stem in LAB_PARTS:
+            item.add_marker("lab_parts")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> Iterator[None]:
-    """Two cores are what every figure of the project is about."""
+    """Two cores are what the project is about: for one test after the other, or one for each."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     yield
     torch.set_num_threads(before)
 

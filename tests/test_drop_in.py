@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
+    StaticCache,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -17,8 +20,10 @@ from transformers import (
 import mspeckv
 from benchmarks.workloads import prompt_of
 from mspeckv import KVPolicy, Pair, Speculation
+from mspeckv.compatibility import cache_argument
 from mspeckv.shared_draft import shared_draft
 from tests.random_models import random_pair, random_prompt
+from tests.test_models import word_tokenizer
 
 LOSSLESS = KVPolicy("full", on_chip=2)
 
@@ -176,3 +181,162 @@ def test_a_model_is_left_as_it_was() -> None:
 def test_settings_are_checked_at_once(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         mspeckv.as_custom_generate(speculation=Speculation(), **arguments)
+
+
+def test_rows_of_a_batch_draw_for_themselves() -> None:
+    pair = random_pair()
+    ids = torch.tensor([random_prompt(30)] * 6)
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)
+    found = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        out = pair.target.generate(
+            ids, attention_mask=torch.ones_like(ids), custom_generate=own, do_sample=True,
+            max_new_tokens=12, top_k=0, temperature=1.5,
+        )  # fmt: skip
+        found.append(out[:, 30:].tolist())
+    assert found[0] == found[1] != found[2]
+    assert len({tuple(row) for row in found[0]}) == 6
+
+
+class _AfterSevenCalls(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.calls += 1
+        return torch.full((input_ids.shape[0],), self.calls >= 7)
+
+
+class _Record:
+    """A streamer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[list[Any]] = []
+        self.ended = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        self.given.append(value.tolist())
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_criteria_and_streamers_are_called_step_by_step(rows: int) -> None:
+    pair = random_pair()
+    ids = torch.tensor([random_prompt(30, seed=seed) for seed in range(rows)])
+    seen = []
+    for own in (None, mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)):
+        streamer = _Record()
+        out = pair.target.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False,
+            stopping_criteria=StoppingCriteriaList([_AfterSevenCalls()]), streamer=streamer,
+            eos_token_id=[3, 5, 9], pad_token_id=0, custom_generate=own,
+        )  # fmt: skip
+        seen.append((out.tolist(), streamer.given, streamer.ended))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("policy", [LOSSLESS, KVPolicy("full"), KVPolicy(8, block=16, tail=0)])
+def test_a_cache_handed_in_is_filled(policy: KVPolicy) -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(30)])
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=policy)
+    name, caches = cache_argument(pair.target), [DynamicCache(), DynamicCache()]
+    arguments: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "do_sample": False}
+    plain = pair.target.generate(ids, max_new_tokens=21, **{name: caches[0]}, **arguments)
+    out = pair.target.generate(
+        ids, max_new_tokens=21, custom_generate=own, return_dict_in_generate=True,
+        **{name: caches[1]}, **arguments,
+    )  # fmt: skip
+    assert getattr(out, name) is caches[1]
+    assert caches[1].get_seq_length() == caches[0].get_seq_length() == 50
+    if policy.lossless:
+        assert out.sequences.tolist() == plain.tolist()
+        for mine, theirs in zip(caches[1].layers, caches[0].layers, strict=True):
+            torch.testing.assert_close(mine.keys, theirs.keys, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(mine.values, theirs.values, rtol=1e-4, atol=1e-4)
+        # and plain code goes on from it
+        longer = torch.cat([out.sequences, ids[:, :3]], 1)
+        for cache in caches:
+            pair.target.generate(longer, max_new_tokens=5, do_sample=False, **{name: cache})
+        assert caches[1].get_seq_length() == caches[0].get_seq_length()
+    else:
+        close = (caches[1].layers[0].keys - caches[0].layers[0].keys).abs().max()
+        assert 0 < close < 0.1
+
+
+def test_caches_that_cannot_be_filled_are_refused() -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(20)] * 2)
+    own = mspeckv.as_custom_generate(draft=pair.draft)
+    name = cache_argument(pair.target)
+    filled = DynamicCache()
+    pair.target(ids[:1, :5], **{name: filled})
+    for rows, cache, words in (
+        (2, DynamicCache(), "2 rows"),
+        (1, filled, "a filled cache"),
+        (1, StaticCache(pair.target.config, 64), "StaticCache"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pair.target.generate(
+                ids[:rows], attention_mask=torch.ones_like(ids[:rows]), max_new_tokens=8,
+                do_sample=False, custom_generate=own, **{name: cache},
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("new", [1, 2, 25])
+def test_a_prompt_of_one_token(new: int) -> None:
+    plain, ours = both(random_pair(), [[7], [9]], max_new_tokens=new)
+    assert ours == plain
+    pair = random_pair()
+    out = mspeckv.generate(pair, [7], new_tokens=new, policy=KVPolicy(8, 1, block=16, tail=8))
+    assert len(out.tokens) == new
+    assert sum(tier.passes for tier in out.tiers if tier.tier == 2) == out.rounds
+
+
+def test_the_first_token_alone() -> None:
+    pair = random_pair()
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)
+    arguments: dict[str, Any] = {"bos_token_id": 4, "max_new_tokens": 9, "do_sample": False}
+    plain = pair.target.generate(**arguments)
+    assert pair.target.generate(custom_generate=own, **arguments).tolist() == plain.tolist()
+
+
+def test_stop_strings_find_their_tokenizer() -> None:
+    words = [f"w{index} " for index in range(63)]
+    pair, tokenizer = random_pair(), word_tokenizer(" ".join(words))
+    ids = torch.tensor([random_prompt(30)])
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)
+    arguments: dict[str, Any] = {
+        "attention_mask": torch.ones_like(ids), "max_new_tokens": 20, "do_sample": False,
+    }  # fmt: skip
+    whole = pair.target.generate(ids, **arguments)
+    stop = tokenizer.decode(whole[0, 36])
+    arguments |= {"stop_strings": [stop], "tokenizer": tokenizer}
+    plain = pair.target.generate(ids, **arguments)
+    ours = pair.target.generate(ids, custom_generate=own, **arguments)
+    assert ours.tolist() == plain.tolist()
+    assert plain.shape[1] < whole.shape[1]
+
+
+def test_autocast_is_refused() -> None:
+    pair, ids = random_pair(), torch.tensor([random_prompt(20)])
+    own = mspeckv.as_custom_generate(draft=pair.draft)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast: 'on'"):
+        pair.target.generate(ids, max_new_tokens=4, do_sample=False, custom_generate=own)
+
+
+def test_calls_at_once_have_results_of_their_own() -> None:
+    pair = random_pair()
+    own = mspeckv.as_custom_generate(draft=pair.draft, policy=LOSSLESS)
+
+    def call(seed: int) -> Any:
+        ids = torch.tensor([random_prompt(20 + seed, seed=seed)])
+        return pair.target.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False,
+            custom_generate=own,
+        ).tolist()  # fmt: skip
+
+    alone = [call(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(call, [0, 1, 2, 3] * 3)) == alone * 3

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from mspeckv.decoding.text import TextStream
-
-Criterion = Callable[[Sequence[int]], bool]
-"""Told of all tokens produced so far; true when they are enough."""
 
 
 class Ending:
@@ -18,7 +15,6 @@ class Ending:
         stop_tokens: ids that end the run.
         stop_strings: strings that end the run once the text holds one.
         text: where the text comes together.
-        criterion: a further reason to end.
     """
 
     def __init__(
@@ -27,10 +23,9 @@ class Ending:
         stop_tokens: Collection[int],
         stop_strings: Sequence[str],
         text: TextStream,
-        criterion: Criterion | None = None,
     ) -> None:
         self.most, self.stop_tokens, self.stop_strings = most, stop_tokens, stop_strings
-        self.stream, self.criterion = text, criterion
+        self.stream = text
         self.tokens: list[int] = []
         self.over = False
 
@@ -61,10 +56,19 @@ class Ending:
             break
         return self.tokens[before:], self.stream.text[start:]
 
+    def keep(self, count: int) -> None:
+        """End the run after its first ``count`` tokens."""
+        if count < len(self.tokens):
+            del self.tokens[count:]
+            self.stream = TextStream(self.stream.tokenizer)
+            self.stream.push(self.tokens)
+            self.over = False
+        if not self.over:
+            self.stream.finish()
+        self.over = True
+
     def _enough(self, token: int) -> bool:
-        if len(self.tokens) >= self.most or token in self.stop_tokens:
-            return True
-        return self.criterion is not None and self.criterion(self.tokens)
+        return len(self.tokens) >= self.most or token in self.stop_tokens
 
     def _string_end(self, start: int) -> int | None:
         """Where the first stop string ends; it may have begun before ``start``."""

@@ -140,8 +140,8 @@ def encode_prompt(pair: Pair, prompt: Prompt) -> list[int]:
         tokens = list(pair.tokenizer(prompt)["input_ids"])
     else:
         tokens = [int(token) for token in prompt]
-    if len(tokens) < 2:
-        raise refuse("prompt", prompt, "it needs at least two tokens")
+    if not tokens:
+        raise refuse("prompt", prompt, "it needs at least one token")
     wrong = next((token for token in tokens if not 0 <= token < pair.vocab_size), None)
     if wrong is not None:
         raise refuse("prompt", wrong, f"token ids lie in 0 .. {pair.vocab_size - 1}")

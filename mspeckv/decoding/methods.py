@@ -51,13 +51,24 @@ class Tiers:
         return self.root.plan if isinstance(self.root, Adaptive) else self.fixed
 
 
+def sampler_of(
+    config: RunConfig,
+    processors: LogitsProcessorList | None = None,
+    agreement: Agreement | None = None,
+) -> Sampler:
+    """What draws a run's tokens; see `Sampler`."""
+    if agreement is None:
+        return Sampler(config.sampling, processors)
+    return AgreedSampler(config.sampling, processors, agreement)
+
+
 def build_tiers(
     config: RunConfig,
     pair: Pair,
     prompt: Sequence[int],
     link: KVLink,
     recorder: Recorder,
-    processors: LogitsProcessorList | None = None,
+    sampler: Sampler | None = None,
     agreement: Agreement | None = None,
     *,
     lent: ExitStack,
@@ -65,13 +76,11 @@ def build_tiers(
     """Allocate the caches of ``config.method`` and nest its levels.
 
     Args:
-        processors: see `Sampler`.
+        sampler: draws the tokens; default: a new one.
         agreement: with the other ranks, if there are any.
         lent: gives back, when the run is over, what the pair lends it.
     """
-    speculation, sampler = config.speculation, Sampler(config.sampling, processors)
-    if agreement is not None:
-        sampler = AgreedSampler(config.sampling, processors, agreement)
+    speculation, sampler = config.speculation, sampler or sampler_of(config, agreement=agreement)
     sizes = Sizes.of(config, len(prompt))
     space = lent.enter_context(Workspace.lent(config, pair, sizes, link))
     guesser: Level | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from statistics import median
 
@@ -16,8 +16,9 @@ from transformers import LogitsProcessorList
 from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
 from mspeckv.decoding.agreement import Agreement
-from mspeckv.decoding.ending import Criterion, Ending
-from mspeckv.decoding.methods import Tiers, build_tiers
+from mspeckv.decoding.ending import Ending
+from mspeckv.decoding.levels import Autoregress
+from mspeckv.decoding.methods import Tiers, build_tiers, sampler_of
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
@@ -26,6 +27,7 @@ from mspeckv.events import (
     Event,
     LinkSummary,
     Memory,
+    Plan,
     Prefill,
     Residency,
     Round,
@@ -80,8 +82,10 @@ class Run:
         cancel: ends the run within a pass when set.
         on_progress: told of prefill's layers.
         processors: see `mspeckv.decoding.sampling.Sampler`.
-        criterion: a further reason to end.
         prefills: prompts read by earlier runs; this one takes up what it finds.
+
+    Attributes:
+        on_end: shown tier 2's cache, and how many of its tokens count, when the run is over.
     """
 
     def __init__(
@@ -93,7 +97,6 @@ class Run:
         on_progress: Progress | None = None,
         *,
         processors: LogitsProcessorList | None = None,
-        criterion: Criterion | None = None,
         prefills: Prefills | None = None,
     ) -> None:
         self.pair, self.config, self.prompt = pair, config, prompt
@@ -103,12 +106,13 @@ class Run:
         sampling = config.sampling
         ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
         self.ending = Ending(
-            config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer), criterion
+            config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer)
         )
         self.agreement = Agreement(pair.ranks, cancel) if pair.ranks is not None else None
         self.memory = Memory(0, 0, 0, 0)
         self.prefill_seconds = 0.0
         self.rounds: list[Round] = []
+        self.on_end: Callable[[FullCache, int], None] | None = None
 
     def events(self) -> Iterator[Event]:
         """One `Prefill`, a `Round` per tier-2 pass, one `RunSummary`."""
@@ -121,13 +125,22 @@ class Run:
             on_progress = self.agreement.between_layers(on_progress)
         self.ledger = Ledger(clock_of(self.pair.device))
         self.recorder = Recorder(self.ledger, cancel, on_progress)
+        self.sampler = sampler_of(self.config, self.processors, self.agreement)
         cancelled = False
         with open_link(self.ledger, gbps, self.pair.device) as link, ExitStack() as lent:
             try:
-                tiers, event = self._prefill(link, lent)
-                yield event
+                opening, opened = self._open(link) if len(self.prompt) == 1 else (None, [])
+                if opening is not None and self.ending.over:
+                    tiers = opening
+                    yield Prefill(1, 0.0, (), (), self.memory)
+                else:
+                    tiers, event = self._prefill(link, lent)
+                    yield event
+                yield from opened
                 while not self.ending.over:
                     yield self._round(tiers, link)
+                if self.on_end is not None:
+                    self._show_end(tiers.full)
             except Cancelled:
                 cancelled = True
         yield self._summary(link, cancelled)
@@ -143,26 +156,34 @@ class Run:
             ),
         )
 
+    def _open(self, link: KVLink) -> tuple[Tiers, list[Round]]:
+        """Draw a first token after a prompt of one, which would leave prefill nothing to read."""
+        on_chip = KVPolicy(bits="full", on_chip=self.pair.layers)
+        cache = FullCache(self.pair.kv_shape, on_chip, 1, link, self.pair.device)
+        reader = ModelReader(2, "decode", self.pair.target, cache, self.recorder)
+        tiers = Tiers(Autoregress(reader, self.sampler), cache, [reader], Plan((2,), 0, 0))
+        return tiers, [self._round(tiers, link)]
+
     @torch.inference_mode()
     def _prefill(self, link: KVLink, lent: ExitStack) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
-        start = time.perf_counter()
-        self.memory = predict(self.pair, self.config, len(self.prompt)).record()
+        start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
+        self.memory = predict(self.pair, self.config, len(prompt)).record()
         tiers = build_tiers(
             self.config,
             self.pair,
-            self.prompt,
+            prompt,
             link,
             self.recorder,
-            self.processors,
+            self.sampler,
             self.agreement,
             lent=lent,
         )
         if self.prefills is not None:
-            self.prefills.read(tiers.prefilled, self.prompt[:-1], link)
+            self.prefills.read(tiers.prefilled, prompt[:-1], link)
         else:
             for reader in tiers.prefilled:
-                reader.prefill(self.prompt[:-1])
+                reader.prefill(prompt[:-1])
         link.drain()
         self.prefill_seconds = time.perf_counter() - start
         noted = self.recorder.take()
@@ -207,6 +228,12 @@ class Run:
         self.rounds.append(event)
         return event
 
+    @torch.inference_mode()
+    def _show_end(self, full: FullCache) -> None:
+        """The last token was settled, but not read by tier 2."""
+        assert self.on_end is not None
+        self.on_end(full, len(self.prompt) + len(self.ending.tokens) - 1)
+
     def _summary(self, link: KVLink, cancelled: bool) -> RunSummary:
         tokens = self.ending.tokens
         decode_ms = sum(done.ms for done in self.rounds)
@@ -218,7 +245,9 @@ class Run:
         return RunSummary(
             tokens=tuple(tokens),
             text=self.ending.text,
-            settled_by=tuple(tier for done in self.rounds for tier in done.settled_by),
+            settled_by=tuple(tier for done in self.rounds for tier in done.settled_by)[
+                : len(tokens)
+            ],
             tokens_per_second=len(tokens) / decode_ms * 1e3 if decode_ms else 0.0,
             ms_per_token=decode_ms / len(tokens) if tokens else 0.0,
             prefill_seconds=self.prefill_seconds,
