@@ -83,7 +83,7 @@ def pointer(
     address, size = tensor.data_ptr(), dtype.itemsize
     if address % size or (tensor.numel() and not address):
         raise refuse(name, f"address {address}", f"use memory aligned to {size} bytes")
-    return address, tensor.untyped_storage().nbytes() // size - tensor.storage_offset()
+    return address, int(tensor.untyped_storage().nbytes() // size - tensor.storage_offset())
 
 
 @once
@@ -95,7 +95,7 @@ def library(source: Path) -> ctypes.CDLL | None:
         compiler = _compiler()
         # OpenMP's symbols are found in the library that torch has loaded: one pool of threads
         return ctypes.CDLL(str(_built(source, compiler))) if compiler else None
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError):
         return None
 
 

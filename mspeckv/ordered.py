@@ -143,30 +143,29 @@ def _wanted() -> bool:
 @once
 @torch.inference_mode(mode=False)
 @torch.no_grad()
-@torch.autocast("cpu", enabled=False)
 def gain(threads: int) -> float:
     """How many times as long the stock product takes as the ordered one, on this many threads."""
     weights = [torch.ones(_TIMED_SHAPE, dtype=torch.float32) for _ in range(_TIMED_WEIGHTS)]
     copies = [order(weight) for weight in weights]
     stock = ordered = 0.0
-    for rows in _TIMED_ROWS:
-        hidden = torch.ones(1, rows, _TIMED_SHAPE[1], dtype=torch.float32)
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(_TURNS):
-            start = time.perf_counter()
-            for weight in weights:
-                linear(hidden, weight)
-            between = time.perf_counter()
-            for copy in copies:
-                multiply(hidden, copy)
-            times[0].append(between - start)
-            times[1].append(time.perf_counter() - between)
-        stock, ordered = stock + min(times[0]), ordered + min(times[1])
+    with torch.autocast("cpu", enabled=False):
+        for rows in _TIMED_ROWS:
+            hidden = torch.ones(1, rows, _TIMED_SHAPE[1], dtype=torch.float32)
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(_TURNS):
+                start = time.perf_counter()
+                for weight in weights:
+                    linear(hidden, weight)
+                between = time.perf_counter()
+                for copy in copies:
+                    multiply(hidden, copy)
+                times[0].append(between - start)
+                times[1].append(time.perf_counter() - between)
+            stock, ordered = stock + min(times[0]), ordered + min(times[1])
     return stock / ordered
 
 
 @once
-@torch.autocast("cpu", enabled=False)
 def _kernel_works() -> bool:
     """Whether this build of torch has the kernel; asked of a small product."""
     if not torch.backends.mkldnn.is_available():
@@ -177,4 +176,6 @@ def _kernel_works() -> bool:
         out = multiply(hidden, order(weight))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    return bool(torch.allclose(out, linear(hidden, weight), rtol=1e-4, atol=1e-4))
+    with torch.autocast("cpu", enabled=False):
+        expected = linear(hidden, weight)
+    return bool(torch.allclose(out, expected, rtol=1e-4, atol=1e-4))
