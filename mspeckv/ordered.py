@@ -16,12 +16,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from functools import cache
 
 import torch
 from torch.nn.functional import linear
 
 from mspeckv.fingerprint import digest
+from mspeckv.native import once
 
 PRODUCT = "mkldnn::_linear_pointwise"
 """The kernel, as a profiler names it."""
@@ -140,38 +140,42 @@ def _wanted() -> bool:
     return choice == "1" or gain(torch.get_num_threads()) >= LEAST_GAIN
 
 
-@cache
+@once
 @torch.inference_mode(mode=False)
 @torch.no_grad()
 def gain(threads: int) -> float:
     """How many times as long the stock product takes as the ordered one, on this many threads."""
-    weights = [torch.ones(_TIMED_SHAPE) for _ in range(_TIMED_WEIGHTS)]
+    weights = [torch.ones(_TIMED_SHAPE, dtype=torch.float32) for _ in range(_TIMED_WEIGHTS)]
     copies = [order(weight) for weight in weights]
     stock = ordered = 0.0
-    for rows in _TIMED_ROWS:
-        hidden = torch.ones(1, rows, _TIMED_SHAPE[1])
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(_TURNS):
-            start = time.perf_counter()
-            for weight in weights:
-                linear(hidden, weight)
-            between = time.perf_counter()
-            for copy in copies:
-                multiply(hidden, copy)
-            times[0].append(between - start)
-            times[1].append(time.perf_counter() - between)
-        stock, ordered = stock + min(times[0]), ordered + min(times[1])
+    with torch.autocast("cpu", enabled=False):
+        for rows in _TIMED_ROWS:
+            hidden = torch.ones(1, rows, _TIMED_SHAPE[1], dtype=torch.float32)
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(_TURNS):
+                start = time.perf_counter()
+                for weight in weights:
+                    linear(hidden, weight)
+                between = time.perf_counter()
+                for copy in copies:
+                    multiply(hidden, copy)
+                times[0].append(between - start)
+                times[1].append(time.perf_counter() - between)
+            stock, ordered = stock + min(times[0]), ordered + min(times[1])
     return stock / ordered
 
 
-@cache
+@once
 def _kernel_works() -> bool:
     """Whether this build of torch has the kernel; asked of a small product."""
     if not torch.backends.mkldnn.is_available():
         return False
-    weight, hidden = torch.randn(32, 16), torch.randn(3, 16)
+    numbers = torch.Generator().manual_seed(0)
+    weight, hidden = torch.randn(35, 16, generator=numbers, dtype=torch.float32).split([32, 3])
     try:
         out = multiply(hidden, order(weight))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    return bool(torch.allclose(out, linear(hidden, weight), rtol=1e-4, atol=1e-4))
+    with torch.autocast("cpu", enabled=False):
+        expected = linear(hidden, weight)
+    return bool(torch.allclose(out, expected, rtol=1e-4, atol=1e-4))

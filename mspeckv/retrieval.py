@@ -131,15 +131,17 @@ def load(text: str) -> str:
 def _try(name: str, function: Policy) -> None:
     """Refuse a policy whose scores cannot be used, before any run depends on it."""
     generator = torch.Generator().manual_seed(0)
-    queries, landmarks = (torch.randn(2, n, 8, generator=generator) for n in (6, 5))
-    weights = torch.tensor([1.0, 1, 1, 1, 0, 0])
+    queries, landmarks = (
+        torch.randn(2, n, 8, generator=generator, dtype=torch.float32) for n in (6, 5)
+    )
+    weights = torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.float32)
     scores = function(queries.clone(), landmarks.clone(), weights.clone())
     if not isinstance(scores, torch.Tensor) or scores.shape != (2, 5):
         shape = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise refuse("retrieval", name, f"return scores [H, chunks], here [2, 5], not {shape}")
     if not scores.is_floating_point() or not bool(scores.isfinite().all()):
         raise refuse("retrieval", name, "return finite floating-point scores")
-    queries[:, 4:] = 100 * torch.randn(2, 2, 8, generator=generator)
+    queries[:, 4:] = 100 * torch.randn(2, 2, 8, generator=generator, dtype=torch.float32)
     again = function(queries, landmarks.clone(), weights.clone())
     if not torch.equal(scores.argsort(-1), again.argsort(-1)):
         raise refuse("retrieval", name, "leave out queries of weight 0: they are padding")

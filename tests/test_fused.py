@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -95,6 +95,41 @@ def test_planes_give_the_eager_paths_bits(
     getattr(planes, way)(*given, *fast)
     for one, other in zip(eager, fast, strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("codes", lambda x: x.int()),
+        ("codes", lambda x: x[:, :, :-1]),
+        ("codes", lambda x: x.transpose(2, 3).contiguous().transpose(2, 3)),
+        ("codes", lambda x: x.to("meta")),
+        ("step", lambda x: x.float()),
+        ("step", lambda x: x[:, :1]),
+        ("step", lambda x: x[..., :3]),
+        ("low", lambda x: x.contiguous()),
+        ("low", lambda x: x.bfloat16()),
+        ("out", lambda x: x.int()),
+        ("out", lambda x: x.repeat_interleave(2, -1)[..., ::2]),
+        ("lower", lambda x: x[:1]),
+        ("lower", lambda x: x.half()),
+    ],
+)
+def test_a_part_that_the_kernel_would_misread_is_refused(
+    kernel: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    codec = BlockCodec(2, 16, 8, 4, 8, torch.float32)
+    records = codec.encode(*random_kv(KVShape(1, 2, 16, torch.float32), 24))
+    codes, step, low = (codec.part(f"k{part}", records) for part in ("", "_step", "_low"))
+    parts = {"codes": codes, "step": step, "low": low, "lower": codes}
+    parts["out"] = torch.zeros(3, 2, 8, 16, device=DEVICE)
+
+    def restore(of: dict[str, torch.Tensor]) -> None:
+        fused.restore(of["codes"], 4, of["step"], of["low"], of["out"], lower=of["lower"])
+
+    restore(parts)
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        restore({**parts, name: spoil(parts[name])})
 
 
 def test_the_eager_path_runs_where_there_is_no_gpu() -> None:

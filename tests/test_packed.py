@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from mspeckv import KVPolicy, Speculation, generate, native
+from mspeckv import KVPolicy, Speculation, generate
 from mspeckv.clock import clock_of
 from mspeckv.config import Width
 from mspeckv.context import Pass, carrying
@@ -33,6 +33,15 @@ WIDTHS: list[Width] = [8, 4, 2]
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other between short calls take long where cores are few."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def case(
     codec: BlockCodec, blocks: int, tail: int, rows: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, PackedBlocks]:
@@ -51,7 +60,7 @@ def case(
 
 
 @needs_kernel
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     heads=st.integers(1, 4),
     groups=st.integers(1, 4),
@@ -59,10 +68,11 @@ def case(
     block=st.sampled_from([8, 24, 64]),
     group=st.sampled_from([8, 16, 64]),
     bits=st.tuples(st.sampled_from(WIDTHS), st.sampled_from(WIDTHS)),
-    blocks=st.integers(1, 20),
+    blocks=st.integers(0, 20),
     length=st.integers(1, 20),
     settled=st.integers(0, 80),
-    scale=st.sampled_from([None, 0.3]),
+    scale=st.one_of(st.none(), st.floats(-4, 4, width=32)),
+    threads=st.integers(1, 4),
 )
 def test_codes_give_what_their_floats_give(
     heads: int,
@@ -75,7 +85,9 @@ def test_codes_give_what_their_floats_give(
     length: int,
     settled: int,
     scale: float | None,
+    threads: int,
 ) -> None:
+    torch.set_num_threads(threads)
     codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
     assume(packed.usable(codec, CPU))
     query, whole, key, value, handed = case(codec, blocks, settled + length, groups * length)
@@ -83,7 +95,116 @@ def test_codes_give_what_their_floats_give(
     past = whole.shape[3] - length
     mask = causal_mask(length, past, groups, query)
     want = scaled_dot_product_attention(query, whole[0], whole[1], attn_mask=mask, scale=scale)
-    torch.testing.assert_close(out, want, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+def freed(x: torch.Tensor) -> torch.Tensor:
+    """A tensor whose memory was given back, as sharded weights' is."""
+    x = x.clone()
+    x.untyped_storage().resize_(0)
+    return x
+
+
+Spoil = Callable[[torch.Tensor], torch.Tensor]
+SAME: dict[str, Spoil] = {
+    "offset": lambda x: torch.cat([x.flatten()[:3], x.flatten()])[3:].view(x.shape),
+    "turned": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "spread": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "roomy": lambda x: torch.cat([x, x], -2)[..., : x.shape[-2], :],
+}
+"""The same numbers, otherwise in memory: computed right, or refused."""
+OTHER: dict[str, Spoil] = {
+    "float64": lambda x: x.double(),
+    "bfloat16": lambda x: x.bfloat16(),
+    "float16": lambda x: x.half(),
+    "int32": lambda x: x.int(),
+    "meta": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
+    "negated lazily": torch._neg_view,
+    "two of them": lambda x: torch.cat([x, x]),
+    "flat": lambda x: x.flatten(),
+    "number": lambda x: x.flatten()[0],
+    "narrow": lambda x: x[..., :-1],
+    "empty": lambda x: x[:0],
+    "freed": freed,
+}
+"""What is no such part: refused."""
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["query", "key", "value", "records"])
+@pytest.mark.parametrize("kind", [*SAME, *OTHER])
+def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind: str) -> None:
+    query, _, key, value, handed = case(BlockCodec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
+    parts = {"query": query, "key": key, "value": value, "records": handed.records}
+
+    def attend(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        blocks = replace(handed, records=parts["records"])
+        return attend_packed(parts["query"], parts["key"], parts["value"], blocks, 3, None)
+
+    if name == "records" and kind in {"two of them", "empty"}:
+        return  # there may be any number
+    spoilt = {**parts, name: {**SAME, **OTHER}[kind](parts[name])}
+    if kind in OTHER:
+        with pytest.raises(ValueError, match=name):
+            attend(spoilt)
+        return
+    try:
+        out = attend(spoilt)
+    except ValueError:
+        # a query's order is mended; the others are as caches make them
+        assert name != "query"
+    else:
+        assert torch.equal(out, attend(parts))
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("length", "rows", "refused"),
+    [(0, 6, "length"), (-1, 6, "length"), (4, 6, "rows"), (6, 6, "tail"), (2**40, 6, "length")],
+)
+def test_a_length_that_the_parts_do_not_have_is_refused(
+    length: int, rows: int, refused: str
+) -> None:
+    query, _, key, value, handed = case(BlockCodec(2, 16, 8, 8, 8, torch.float32), 3, 5, rows)
+    with pytest.raises(ValueError, match=refused):
+        attend_packed(query, key, value, handed, length, None)
+
+
+@needs_kernel
+@settings(max_examples=40, deadline=None)
+@given(
+    heads=st.integers(1, 3),
+    dim=st.integers(1, 24).map(lambda half: 2 * half),
+    block=st.sampled_from([8, 12, 20, 64]),
+    group=st.integers(1, 48),
+    bits=st.tuples(st.sampled_from(WIDTHS), st.sampled_from(WIDTHS)),
+)
+def test_a_codec_that_the_kernel_cannot_read_is_refused(
+    heads: int, dim: int, block: int, group: int, bits: tuple[Width, Width]
+) -> None:
+    codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
+    query, whole, key, value, handed = case(codec, 2, 3, 1)
+    if packed.usable(codec, CPU):
+        out = attend_packed(query, key, value, handed, 1, None)
+        want = scaled_dot_product_attention(query, *whole)
+        torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(ValueError, match="dim|block|group"):
+            attend_packed(query, key, value, handed, 1, None)
+
+
+@needs_kernel
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_what_is_no_number_is_not_lost(name: str, bad: float) -> None:
+    query, whole, key, value, handed = case(BlockCodec(1, 16, 8, 8, 8, torch.float32), 3, 5, 1)
+    {"query": query, "key": key, "value": value}[name][0, 0, 0, 0] = bad
+    both = zip(whole, (key, value), strict=True)
+    floats = [torch.cat([all_of_it[:, :, :24], tail], 2) for all_of_it, tail in both]
+    out = attend_packed(query, key, value, handed, 1, None)
+    want = scaled_dot_product_attention(query, floats[0], floats[1])
+    assert bool(want.isfinite().all()) == bool(out.isfinite().all())
 
 
 @needs_kernel
@@ -218,60 +339,3 @@ def test_runs_give_the_tokens_they_give_unpacked(
 def test_a_kernel_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "_run", lambda kernel, query, *_: torch.zeros_like(query))
     assert not packed._agrees(object())  # type: ignore[arg-type]
-
-
-ADD = 'extern "C" int add(int a, int b) { return a + b; }\n'
-
-
-@pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A source, and a cache of its own."""
-    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(native.SWITCH, raising=False)
-    monkeypatch.delenv("CXX", raising=False)
-    path = tmp_path / "add.cpp"
-    path.write_text(ADD, encoding="utf-8")
-    return path
-
-
-def build(source: Path) -> Any:
-    return native.library.__wrapped__(source)
-
-
-@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-def test_a_source_is_compiled_once_and_anew_when_it_changes(source: Path, tmp_path: Path) -> None:
-    library = build(source)
-    if library is None:
-        pytest.skip("this compiler does not take the flags")
-    assert library.add(2, 3) == 5
-    (made,) = (tmp_path / "cache" / "native").iterdir()
-    stamp = made.stat().st_mtime_ns
-    build(source)
-    assert made.stat().st_mtime_ns == stamp
-    source.write_text(ADD.replace("a + b", "a + b + 1"), encoding="utf-8")
-    assert build(source).add(2, 3) == 6
-    assert len(list((tmp_path / "cache" / "native").iterdir())) == 2
-
-
-def test_without_a_compiler_or_with_a_broken_source_there_is_none(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(native.SWITCH, "0")
-    assert build(source) is None
-    monkeypatch.delenv(native.SWITCH)
-    monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
-    assert build(source) is None
-    monkeypatch.delenv("CXX")
-    source.write_text("int add(", encoding="utf-8")
-    assert build(source) is None
-    assert not list((tmp_path / "cache").rglob("*.so"))
-    monkeypatch.setattr("mspeckv.native.shutil.which", lambda _: None)
-    assert build(source) is None
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path / "file"))
-    assert build(source) is None

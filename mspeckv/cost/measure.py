@@ -179,7 +179,7 @@ def _choosing(pair: Pair) -> float:
 def _drawing(pair: Pair, sampling: Sampling) -> float:
     """Microseconds of turning logits into a distribution and a token, per row."""
     sampler, rows = Sampler(sampling), 9
-    logits = 3 * torch.randn(rows, pair.vocab_size, device=pair.device)
+    logits = 3 * torch.randn(rows, pair.vocab_size, dtype=pair.dtype, device=pair.device)
 
     def draw() -> None:
         sampler.draw(sampler.distribution(logits, [0] * rows)[0])

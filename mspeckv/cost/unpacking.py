@@ -71,9 +71,12 @@ def _beyond_floats(
 ) -> float:
     """Milliseconds that attention over packed layers takes beyond attention over float ones."""
     heads = int(pair.target.config.get_text_config().num_attention_heads)
-    query = torch.randn(1, heads, _READ, shape.dim)
-    tail = torch.randn(2, 1, shape.heads, _READ, shape.dim)
-    floats = [torch.randn(2, 1, shape.heads, _TOKENS + _READ, shape.dim) for _ in layers]
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(*size, shape.dim, dtype=shape.dtype)
+
+    query, tail = noise(1, heads, _READ), noise(2, 1, shape.heads, _READ)
+    floats = [noise(2, 1, shape.heads, _TOKENS + _READ) for _ in layers]
 
     layer = torch.nn.Module()
     layer.layer_idx = 0  # type: ignore[assignment]  # any attribute will do

@@ -91,7 +91,8 @@ def build_tiers(
         guesser = Autoregress(draft, sampler, speculation.draft_threshold)
     elif config.method in USES_GUESSES and speculation.tier0 == "lookup":
         shortest = SHORTEST_CHOSEN if speculation.gamma == "auto" else SHORTEST
-        guesser = Lookup(pair.vocab_size, torch.empty(0, device=pair.device), shortest)
+        like = torch.empty(0, dtype=torch.float32, device=pair.device)
+        guesser = Lookup(pair.vocab_size, like, shortest)
     middle = space.between(pair, "verify" if guesser else "draft", recorder)
     top = space.top(pair, "verify" if guesser or middle else "decode", recorder)
     prefilled.append(top)

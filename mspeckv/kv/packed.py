@@ -15,15 +15,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from mspeckv.config import refuse
 from mspeckv.context import current
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.native import library
+from mspeckv.native import library, once, pointer
 from mspeckv.ranges import span
 from mspeckv.split import causal_mask, even_pieces
 
@@ -111,14 +111,17 @@ def attend_packed(
 
     Returns:
         ``[1, H, G * Q, D]``.
+
+    Raises:
+        ValueError: a part is not float32 on a CPU, or does not fit the codec or the others.
     """
     kernel = _kernel()
     assert kernel is not None
     with span("kv/packed"):
-        return _run(kernel, query.contiguous(), key, value, blocks, length, scale)
+        return _run(kernel, query, key, value, blocks, length, scale)
 
 
-class _Shape(ctypes.Structure):
+class Shape(ctypes.Structure):
     """``Shape`` of the source."""
 
     _fields_ = (
@@ -134,6 +137,18 @@ class _Shape(ctypes.Structure):
     )  # fmt: skip
 
 
+_PARTS = "query", "records", "key", "value", "work", "out"
+
+
+class Parts(ctypes.Structure):
+    """``Parts`` of the source: addresses, and how many elements lie from each on."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _PARTS),
+        *((f"{name}_has", ctypes.c_int64) for name in _PARTS),
+    )
+
+
 def _run(
     kernel: ctypes.CDLL,
     query: torch.Tensor,
@@ -143,29 +158,54 @@ def _run(
     length: int,
     scale: float | None,
 ) -> torch.Tensor:
-    codec, threads = blocks.codec, torch.get_num_threads()
-    _, heads, rows, dim = query.shape
-    shape = _Shape(
-        heads, rows, length, dim, codec.block, codec.group,
-        codec.record_bytes, len(blocks.records), *codec.offsets, *codec.widths.values(),
-        key.shape[2], key.stride(1), min(even_pieces(heads, threads), len(blocks.records)), threads,
+    codec, records, threads = blocks.codec, blocks.records, torch.get_num_threads()
+    heads, dim, float32 = codec.heads, codec.dim, torch.float32
+    rows, tail = (part.numel() // (heads * dim) for part in (query, key))
+    count = records.numel() // codec.record_bytes
+    if query.layout == torch.strided:
+        query = query.contiguous()
+    given = (
+        pointer("query", query, float32, (1, heads, rows, dim)),
+        pointer("records", records, torch.uint8, (count, codec.record_bytes)),
+        pointer("key", key, float32, (1, heads, tail, dim), apart=True),
+        pointer("value", value, float32, (1, heads, tail, dim), apart=True),
+    )
+    if heads > 1 and key.stride(1) != value.stride(1):
+        raise refuse("value", f"strides {value.stride()}", f"use the key's, {key.stride()}")
+    shape = Shape(
+        heads, rows, length, dim, codec.block, codec.group, codec.record_bytes, count,
+        *codec.offsets, *codec.widths.values(), tail, key.stride(1),
+        max(1, min(even_pieces(heads, threads), count)), threads,
         dim**-0.5 if scale is None else scale,
     )  # fmt: skip
-    about = ctypes.byref(shape)
-    out, work = torch.empty_like(query), query.new_empty(kernel.workspace(about))
-    parts = (query, blocks.records, key, value, work, out)
-    kernel.attend(about, *(part.data_ptr() for part in parts))
+    needed = kernel.workspace(ctypes.byref(shape))
+    if needed < 0:
+        raise _refused(shape, -needed)
+    out, work = torch.empty_like(query), query.new_empty(needed)
+    made = (pointer("work", work, float32, (needed,)), pointer("out", out, float32, query.shape))
+    addresses, sizes = zip(*given, *made, strict=True)
+    code = kernel.attend(ctypes.byref(shape), ctypes.byref(Parts(*addresses, *sizes)))
+    if code:
+        raise _refused(shape, code)
     return out
 
 
-@cache
+def _refused(shape: Shape, code: int) -> ValueError:
+    """What the kernel says of a field: of the shape, or, if negative, of the parts."""
+    if code < 0:
+        return refuse(_PARTS[-code - 1], "its storage", "it ends before the shape does")
+    name = Shape._fields_[code - 1][0]
+    return refuse(name, getattr(shape, name), "the kernel would read or write out of bounds")
+
+
+@once
 def _kernel() -> ctypes.CDLL | None:
     """The compiled kernel, if it can be had and does what unpacking and the stock kernel do."""
     found = library(SOURCE)
     if found is None:
         return None
     found.workspace.argtypes, found.workspace.restype = [ctypes.c_void_p], ctypes.c_int64
-    found.attend.argtypes, found.attend.restype = [ctypes.c_void_p] * 7, None
+    found.attend.argtypes, found.attend.restype = [ctypes.c_void_p] * 2, ctypes.c_int64
     return found if _agrees(found) else None
 
 
@@ -173,14 +213,19 @@ def _kernel() -> ctypes.CDLL | None:
 def _agrees(kernel: ctypes.CDLL) -> bool:
     """Whether a small case comes out as by the eager path."""
     numbers = torch.Generator().manual_seed(0)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=numbers, dtype=torch.float32, device="cpu")
+
     packed, tail, length = 24, 11, 3
     codec = BlockCodec(2, 16, 8, (8, 4), 8, torch.float32)
-    query = torch.randn(1, 2, 2 * length, 16, generator=numbers)
-    key, value = torch.randn(2, 1, 2, packed + tail, 16, generator=numbers)
+    query = noise(1, 2, 2 * length, 16)
+    key, value = noise(2, 1, 2, packed + tail, 16)
     records = codec.encode(key[:, :, :packed], value[:, :, :packed])
     codec.decode(records, key[:, :, :packed], value[:, :, :packed])
     blocks = PackedBlocks(records, codec, lambda: (key, value), lambda: None)
     out = _run(kernel, query, key[:, :, packed:], value[:, :, packed:], blocks, length, None)
     mask = causal_mask(length, packed + tail - length, 2, query)
-    expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):
+        expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return bool(torch.allclose(out, expected, atol=_TOLERANCE))

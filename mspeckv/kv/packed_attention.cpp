@@ -11,6 +11,8 @@
 // A row's result does not depend on how many rows a pass has: every sum runs in one order.
 
 #include <algorithm>
+#include <cfloat>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -28,7 +30,7 @@ typedef int32_t Whole __attribute__((vector_size(32)));
 
 constexpr int64_t WIDE = 8;      // floats of a vector
 constexpr int64_t TOGETHER = 4;  // tokens scored at once
-constexpr float NEVER = -1e30f;  // score of a token that a row does not see
+constexpr float NEVER = -FLT_MAX;  // score of a token that a row does not see
 
 Lanes load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 void store(float* to, Lanes x) { *reinterpret_cast<Unaligned*>(to) = x; }
@@ -41,8 +43,16 @@ float from_half(uint16_t half) {
     const uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
     float x;
     std::memcpy(&x, &bits, sizeof x);
-    x *= 0x1p112f;
+    // infinite and NaN, of the largest exponent, stay so
+    x *= (half & 0x7c00) == 0x7c00 ? 0x1p127f * 2 : 0x1p112f;
     return half & 0x8000 ? -x : x;
+}
+
+// a record may begin at an odd address
+uint16_t half_at(const uint8_t* from) {
+    uint16_t half;
+    std::memcpy(&half, from, sizeof half);
+    return half;
 }
 
 // exp(x) for x <= 0: a power of two times a polynomial in |r| <= ln(2) / 2 (Cephes, expf)
@@ -59,8 +69,10 @@ Lanes exponential(Lanes x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * r * r + r + 1.f;
-    const Whole power = (__builtin_convertvector(n, Whole) + 127) << 23;
-    return y * reinterpret_cast<const Lanes&>(power);
+    // a NaN stays one in y; it has no whole number
+    const Lanes number = n == n ? n : spread(0.f);
+    const Whole power = (__builtin_convertvector(number, Whole) + 127) << 23;
+    return y * (Lanes)power;
 }
 
 // codes of one head's block as floats [T, D]; a byte holds tokens T * WIDTH / 8 apart
@@ -154,7 +166,7 @@ void mix(const float* weight, int64_t weight_row, const float* tile, int64_t tok
 
 extern "C" {
 
-// Mirrors mspeckv.kv.packed._Shape. Offsets are bytes of a record, tail_head floats.
+// Mirrors mspeckv.kv.packed.Shape. Offsets are bytes of a record, tail_head floats.
 struct Shape {
     int64_t heads, rows, length, dim, block, group;
     int64_t record, blocks, k, k_step, k_low, v, v_step, v_low, k_bits, v_bits;
@@ -162,9 +174,54 @@ struct Shape {
     float scale;
 };
 
+// Mirrors mspeckv.kv.packed.Parts: query and out [H, R, D]; records [blocks, record]; key and value
+// [H, tail, D], heads apart; and how many elements lie from each address on.
+struct Parts {
+    const float* query;
+    const uint8_t* records;
+    const float *key, *value;
+    float *work, *out;
+    int64_t query_has, records_has, key_has, value_has, work_has, out_has;
+};
+
 }  // extern "C"
 
 namespace {
+
+typedef __int128 Big;                        // products of sizes do not overflow it
+constexpr int64_t MOST = INT64_C(1) << 31;   // of any size
+
+#define NEED(kind, field, holds) \
+    if (!(holds)) return static_cast<int64_t>(offsetof(kind, field) / sizeof(int64_t)) + 1
+
+// 0, or which field of a Shape, from 1, is not what the code below relies on
+int64_t wrong(const Shape& s) {
+    for (size_t i = 0; i < offsetof(Shape, scale) / sizeof(int64_t); i++) {
+        int64_t size;
+        std::memcpy(&size, reinterpret_cast<const char*>(&s) + i * sizeof size, sizeof size);
+        if (size < 0 || size > MOST) return static_cast<int64_t>(i) + 1;
+    }
+    NEED(Shape, heads, s.heads > 0);
+    NEED(Shape, length, s.length > 0);
+    NEED(Shape, rows, s.rows > 0 && s.rows % s.length == 0);
+    NEED(Shape, dim, s.dim > 0 && s.dim % WIDE == 0);
+    NEED(Shape, block, s.block > 0 && s.block % WIDE == 0);
+    NEED(Shape, group, s.group > 0 && s.group % WIDE == 0 && s.dim % s.group == 0);
+    NEED(Shape, k_bits, s.k_bits == 8 || s.k_bits == 4 || s.k_bits == 2);
+    NEED(Shape, v_bits, s.v_bits == 8 || s.v_bits == 4 || s.v_bits == 2);
+    const Big codes = Big(s.heads) * s.block * s.dim, k_scales = Big(s.heads) * s.dim * 2,
+              v_scales = codes / s.group * 2;
+    NEED(Shape, k, s.k + codes * s.k_bits / 8 <= s.record);
+    NEED(Shape, k_step, s.k_step + k_scales <= s.record);
+    NEED(Shape, k_low, s.k_low + k_scales <= s.record);
+    NEED(Shape, v, s.v + codes * s.v_bits / 8 <= s.record);
+    NEED(Shape, v_step, s.v_step + v_scales <= s.record);
+    NEED(Shape, v_low, s.v_low + v_scales <= s.record);
+    NEED(Shape, tail, s.tail >= s.length);
+    NEED(Shape, pieces, s.pieces > 0 && s.pieces <= std::max<int64_t>(1, s.blocks));
+    NEED(Shape, threads, s.threads > 0 && s.threads <= INT32_MAX);
+    return 0;
+}
 
 // What one task works with: a piece of one head's tokens.
 struct Task {
@@ -271,14 +328,29 @@ struct Task {
     // `count` scales in half precision, `stride` apart
     void scales(const uint8_t* steps, const uint8_t* lows, int64_t first, int64_t count,
                 int64_t stride, float times) {
-        const uint16_t* a = reinterpret_cast<const uint16_t*>(steps) + first;
-        const uint16_t* b = reinterpret_cast<const uint16_t*>(lows) + first;
         for (int64_t i = 0; i < count; i++) {
-            step[i] = from_half(a[i * stride]) * times;
-            low[i] = from_half(b[i * stride]) * times;
+            const int64_t at = (first + i * stride) * 2;
+            step[i] = from_half(half_at(steps + at)) * times;
+            low[i] = from_half(half_at(lows + at)) * times;
         }
     }
 };
+
+// floats of workspace, of a Shape that is right
+Big floats_of_work(const Shape& s) { return Big(s.heads) * s.pieces * Task::floats(s); }
+
+// 0, or which field of Parts, from 1, has fewer elements behind it than a Shape that is right needs
+int64_t short_of(const Shape& s, const Parts& p) {
+    const Big rows = Big(s.heads) * s.rows * s.dim;
+    const Big tail = Big(s.heads - 1) * s.tail_head + Big(s.tail) * s.dim;
+    NEED(Parts, query, p.query && p.query_has >= rows);
+    NEED(Parts, records, !s.blocks || (p.records && p.records_has >= Big(s.blocks) * s.record));
+    NEED(Parts, key, p.key && p.key_has >= tail);
+    NEED(Parts, value, p.value && p.value_has >= tail);
+    NEED(Parts, work, p.work && p.work_has >= floats_of_work(s));
+    NEED(Parts, out, p.out && p.out_has >= rows);
+    return 0;
+}
 
 // one row of one head, from what its pieces kept
 void join(const Shape& s, const float* work, int64_t head, int64_t row, float* out) {
@@ -300,32 +372,40 @@ void join(const Shape& s, const float* work, int64_t head, int64_t row, float* o
 
 extern "C" {
 
-// Floats of workspace that `attend` needs.
-int64_t workspace(const Shape* s) { return s->heads * s->pieces * Task::floats(*s); }
+// Floats of workspace that `attend` needs; -n where field n of the shape, from 1, is refused.
+int64_t workspace(const Shape* shape) {
+    if (const int64_t field = wrong(*shape)) return -field;
+    return static_cast<int64_t>(std::min(floats_of_work(*shape), Big(INT64_MAX)));
+}
 
-// query and out [H, R, D]; records [blocks, record]; key and value [H, tail, D], heads apart.
-void attend(const Shape* shape, const float* query, const uint8_t* records, const float* key,
-            const float* value, float* work, float* out) {
+// 0 when done. What would be read or written out of bounds is refused before anything is touched:
+// n for field n of the shape, from 1, and -n for field n of the parts.
+int64_t attend(const Shape* shape, const Parts* parts) {
+    if (const int64_t field = wrong(*shape)) return field;
+    if (const int64_t field = short_of(*shape, *parts)) return -field;
     const Shape& s = *shape;
+    const Parts& at = *parts;
     const int64_t tasks = s.heads * s.pieces, D = s.dim;
 #pragma omp parallel num_threads(static_cast<int>(s.threads))
     {
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < tasks; i++) {
             const int64_t head = i / s.pieces, piece = i % s.pieces;
-            const float* rows = query + head * s.rows * D;
-            Task task(s, work + i * Task::floats(s));
+            const float* rows = at.query + head * s.rows * D;
+            Task task(s, at.work + i * Task::floats(s));
             const int64_t end = s.blocks * (piece + 1) / s.pieces;
             for (int64_t b = s.blocks * piece / s.pieces; b < end; b++)
-                task.packed(rows, records + b * s.record, head);
+                task.packed(rows, at.records + b * s.record, head);
             if (piece < s.pieces - 1) continue;
+            const float *key = at.key + head * s.tail_head, *value = at.value + head * s.tail_head;
             for (int64_t start = 0; start < s.tail; start += s.block)
-                task.floats_of(rows, key + head * s.tail_head, value + head * s.tail_head, start);
+                task.floats_of(rows, key, value, start);
         }
 #pragma omp for
         for (int64_t i = 0; i < s.heads * s.rows; i++)
-            join(s, work, i / s.rows, i % s.rows, out + i * D);
+            join(s, at.work, i / s.rows, i % s.rows, at.out + i * D);
     }
+    return 0;
 }
 
 }  // extern "C"

@@ -12,6 +12,7 @@ a block stands in plane ``t // (block / n)``, so unpacking writes long contiguou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -88,7 +89,7 @@ class BlockCodec:
         self._parts[name] = Part(self.record_bytes, size, dtype, shape)
         self.record_bytes += size
 
-    @property
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where in a record the codes, steps and lows of keys, then of values, begin."""
         names = (f"{name}{scale}" for name in "kv" for scale in ("", "_step", "_low"))

@@ -48,7 +48,7 @@ def score_chunks(
     """
     rows = fold_groups(query, landmarks.shape[0])[0]
     if real is None:
-        weights = torch.ones(rows.shape[1], device=rows.device)
+        weights = torch.ones(rows.shape[1], dtype=torch.float32, device=rows.device)
     else:
         weights = real.repeat(rows.shape[1] // len(real)).float()
     return score(rows, landmarks, weights)
@@ -113,7 +113,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         self.landmarks = torch.empty(
             shape.layers, shape.heads, self.plan.chunks, shape.dim, dtype=shape.dtype, device=device
         )
-        self.chosen: list[torch.Tensor] = [torch.empty(0)] * shape.layers
+        self.chosen: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)] * shape.layers
         self._token_bytes = shape.token_bytes
         self._verified = prompt
         self._built_at = prompt

@@ -97,8 +97,8 @@ def _measure(device: torch.device, name: str) -> Ceilings:
     host = torch.ones(_COPY_BYTES, dtype=torch.uint8, pin_memory=on_gpu)
     one = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
     other = torch.empty_like(one)
-    square = torch.ones(1024, 1024, device=device)
-    small = torch.zeros(1, device=device)
+    square = torch.ones(1024, 1024, dtype=torch.float32, device=device)
+    small = torch.zeros(1, dtype=torch.float32, device=device)
 
     def seconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
         """The fastest of a few calls: whatever else runs can only slow one down."""
