@@ -144,7 +144,12 @@ def test_the_drop_in_gives_the_same_tokens(surroundings: Surroundings) -> None:
 
     alone = run()
     with surroundings():
-        assert run() == alone
+        if torch.is_autocast_enabled("cpu"):
+            # there generate computes in another dtype, and the drop-in says that it does not
+            with pytest.raises(ValueError, match="autocast"):
+                run()
+        else:
+            assert run() == alone
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
