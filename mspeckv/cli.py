@@ -1,13 +1,17 @@
 """The ``mspeckv`` command: arguments in, one library call, text or JSON out.
 
 Exit codes: 0 done, 1 failed, 2 refused (bad input, before any model is loaded where possible),
-130 interrupted. What goes wrong is one line on standard error.
+130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one line on standard
+error.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -16,6 +20,7 @@ from mspeckv.arguments import add_generate, add_models, add_run, add_server, run
 from mspeckv.config import refuse
 from mspeckv.cost.command import add_machine, add_plan, add_what_if, run_plan, run_what_if
 from mspeckv.fetch import ModelMissing, fetch
+from mspeckv.outputs import check_folder
 from mspeckv.parallel import AgreedError, Ranks, join, leave, together
 
 if TYPE_CHECKING:
@@ -27,8 +32,17 @@ NO_PAGE = "the HTML page needs the lab's libraries: pip install 'mspeckv[lab]'"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     ranks = join()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # what a terminal cannot show is no reason to lose a result
+            stream.reconfigure(errors="replace")
     try:
         code = _run_command(arguments, ranks)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # whoever read has seen enough; nothing is left to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except AgreedError as error:
         code = 2
         if ranks is None or ranks.first:
@@ -39,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModelMissing as error:
         print(f"mspeckv: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename is not None else ""
+        print(f"mspeckv: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("mspeckv: interrupted", file=sys.stderr)
         return 130
@@ -164,6 +182,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from mspeckv.experiments.report import write_report
 
+    check_folder("out", options.out or options.results)
     page = _page()
     report = write_report(options.results, options.out or options.results, page)
     print(report.describe())

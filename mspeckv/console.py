@@ -19,6 +19,7 @@ from mspeckv.config import RunConfig, check_count, refuse
 from mspeckv.documents import check_source, load_document, text_tokens
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+from mspeckv.outputs import check_file, check_folder
 from mspeckv.parallel import Ranks, together
 
 
@@ -32,10 +33,11 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
     speaks = ranks is None or ranks.first
     with together(ranks):
         pair, prompt = _load(config, options)
-    summary = _run(pair, config, prompt, options.quiet or not speaks)
+    signals: list[int] = []
+    summary = _run(pair, config, prompt, options.quiet or not speaks, signals, ranks is None)
     if speaks:
         print(json.dumps(summary.to_json(), indent=2) if options.json else describe(summary))
-    return 130 if summary.cancelled else 0
+    return 128 + signals[0] if signals else 0
 
 
 def profile(config: RunConfig, options: argparse.Namespace) -> int:
@@ -48,21 +50,11 @@ def profile(config: RunConfig, options: argparse.Namespace) -> int:
 
     if options.rounds is not None:
         check_count("rounds", options.rounds, 1)
+    for field, check in (("trace", check_file), ("csv", check_file), ("tensorboard", check_folder)):
+        if (path := getattr(options, field)) is not None:
+            check(field, path)
     pair, prompt = _load(config, options)
-    found = take(
-        pair,
-        prompt,
-        rounds=options.rounds,
-        stacks=options.stacks,
-        method=config.method,
-        new_tokens=config.new_tokens,
-        policy=config.policy,
-        speculation=config.speculation,
-        sampling=config.sampling,
-        link=config.link,
-        device_gb=config.device_gb,
-        graphs=config.graphs,
-    )
+    found = take(pair, prompt, rounds=options.rounds, stacks=options.stacks, **config.settings())
     if options.trace:
         found.export_trace(options.trace)
     if options.csv:
@@ -87,11 +79,21 @@ def _load(config: RunConfig, options: argparse.Namespace) -> tuple[Pair, list[in
         check_source(options.document)
     elif not options.prompt:
         raise refuse("prompt", options.prompt, "use text of at least one character")
+    else:
+        _check_text(options.prompt)
     draft = "none" if config.speculation.tier0 == "lookup" else options.draft
     pair = load_pair(
         options.target, draft, device=options.device, dtype=options.dtype, ranks=options.ranks
     )
     return pair, _prompt(pair, options)
+
+
+def _check_text(prompt: str) -> None:
+    """Bytes that are no text come from a command line as lone surrogates."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise refuse("prompt", prompt[:40], f"it is not UTF-8 (character {error.start})") from None
 
 
 def _prompt(pair: Pair, options: argparse.Namespace) -> list[int]:
@@ -101,8 +103,10 @@ def _prompt(pair: Pair, options: argparse.Namespace) -> list[int]:
     return load_document(options.document, pair.tokenizer, options.prefill)
 
 
-def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSummary:
-    """Run to the end, or to Ctrl-C: then the summary holds what there is."""
+def _run(
+    pair: Pair, config: RunConfig, prompt: list[int], quiet: bool, signals: list[int], alone: bool
+) -> RunSummary:
+    """Run to the end, or to a signal, which goes to ``signals``: then the summary holds what is."""
     from mspeckv.decoding.engine import stream
 
     cancel = threading.Event()
@@ -115,22 +119,9 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
                 reading = tqdm(total=total, desc="prefill", unit="layer", disable=quiet)
             reading.update(done - reading.n)
 
-    events = stream(
-        pair,
-        prompt,
-        method=config.method,
-        new_tokens=config.new_tokens,
-        policy=config.policy,
-        speculation=config.speculation,
-        sampling=config.sampling,
-        link=config.link,
-        device_gb=config.device_gb,
-        graphs=config.graphs,
-        cancel=cancel,
-        on_progress=progress,
-    )
+    events = stream(pair, prompt, cancel=cancel, on_progress=progress, **config.settings())
     writing: tqdm[None] | None = None
-    with on_interrupt(cancel):
+    with on_interrupt(cancel, signals, alone):
         try:
             for event in events:
                 if isinstance(event, Prefill):
@@ -153,10 +144,19 @@ def _run(pair: Pair, config: RunConfig, prompt: list[int], quiet: bool) -> RunSu
 
 
 @contextmanager
-def on_interrupt(cancel: threading.Event) -> Iterator[None]:
-    """Ctrl-C asks the run to stop; a second one stops it at once."""
+def on_interrupt(
+    cancel: threading.Event, signals: list[int], terminate: bool = True
+) -> Iterator[None]:
+    """Ctrl-C asks the run to stop, and so does SIGTERM; a second one stops it at once.
+
+    Args:
+        cancel: set then.
+        signals: the signals that came.
+        terminate: whether SIGTERM is ours to answer; torchrun's must end a rank that hangs.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
         if cancel.is_set():
             raise KeyboardInterrupt
         cancel.set()
@@ -164,11 +164,13 @@ def on_interrupt(cancel: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Signals reach the main thread alone.
         return
-    before = signal.signal(signal.SIGINT, stop)
+    answered = [signal.SIGINT, *([signal.SIGTERM] if terminate else [])]
+    before = [(number, signal.signal(number, stop)) for number in answered]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def describe(summary: RunSummary) -> str:

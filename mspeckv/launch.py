@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 from mspeckv.config import check_count, refuse
 
@@ -59,12 +63,29 @@ def launch(command: list[str]) -> int:
     process = subprocess.Popen(
         command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths.rstrip(os.pathsep)}
     )
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            # The terminal has sent it to the server too; JupyterLab asks before it ends.
-            continue
+    with _passed_on(process):
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                # The terminal has sent it to the server too; JupyterLab asks before it ends.
+                continue
+
+
+@contextmanager
+def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A wish that this process should end ends ``process``, and the kernels that it has started."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGTERM)
+
+    wishes = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = [(number, signal.signal(number, pass_on)) for number in wishes]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _notebook(labs: str, name: Path, port: int | None) -> Path:

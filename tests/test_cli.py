@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,8 +19,10 @@ from mspeckv import console, doctor, launch
 from mspeckv.arguments import run_config
 from mspeckv.cli import build_parser, main
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.decoding.recorder import Recorder
 from mspeckv.kv.packed import compiled
 from mspeckv.models import Pair
+from tests.random_models import random_pair, random_prompt
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
 JSON_KEYS = {
@@ -277,3 +280,125 @@ def test_lab_refuses(
         (tmp_path / name).write_text("{}")
     assert main([server, "--labs", str(tmp_path), *arguments]) == 2
     assert "is not allowed" in capsys.readouterr().err
+
+
+def test_a_text_that_the_terminal_cannot_encode_is_not_lost() -> None:
+    code = "import sys; from mspeckv.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "plan", "--prefill", "über"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert b"?ber" in done.stderr
+
+
+def test_results_are_printed_with_replacements(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    monkeypatch.setattr("mspeckv.cli.run_plan", lambda options: print("東京 plan") or 0)
+    assert main(["plan"]) == 0
+    assert raw.getvalue() == b"?? plan\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m mspeckv plan --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("{")
+    assert done.stdout.strip().endswith(("141", "0"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "A1", "--out", "{file}"], "out: "),
+        (["run", "A1", "--out", "{file}/inside"], "out: "),
+        (["report", "{rows}", "--out", "{file}"], "out: "),
+        (["profile", "--trace", "{folder}"], "trace: "),
+        (["profile", "--csv", "{folder}"], "csv: "),
+        (["profile", "--csv", "{file}/inside.csv"], "csv: "),
+        (["profile", "--tensorboard", "{file}"], "tensorboard: "),
+        (["generate", "--prompt", "a\udcff"], "prompt: "),
+        (["generate", "--document", "{folder}"], "document: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_could_fail_outside_is_looked_at_before(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mspeckv.console.load_pair", pytest.fail)
+    monkeypatch.setattr("mspeckv.experiments.bench.Models.load", pytest.fail)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "rows").mkdir()
+    places = {name: str(tmp_path / name) for name in ("file", "rows")}
+    filled = [part.format(folder=tmp_path, **places) for part in arguments]
+    assert main(filled) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"mspeckv: {words}")
+    assert error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_full_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(options: object) -> int:
+        raise OSError(28, "No space left on device", "/somewhere/rows")
+
+    monkeypatch.setattr("mspeckv.cli.run_plan", full)
+    assert main(["plan"]) == 2
+    assert capsys.readouterr().err == "mspeckv: No space left on device: /somewhere/rows\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_and_keeps_what_there_is(
+    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = random_pair(vocab=49152)
+    monkeypatch.setattr("mspeckv.console.load_pair", lambda *args, **settings: tiny)
+    monkeypatch.setattr("mspeckv.console._prompt", lambda pair, options: random_prompt(40))
+    done = Recorder.passed
+
+    def passed(self: Recorder, tier: int, *args: Any, **settings: Any) -> None:
+        done(self, tier, *args, **settings)
+        if self.on_progress is not None and tier == 2 and args[0] != "prefill":
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "passed", passed)
+    code = main(["generate", "--new-tokens", "60", "--json", "--quiet", "--gamma", "2"])
+    assert code == 128 + number
+    found = json.loads(capsys.readouterr().out)
+    assert found["cancelled"]
+    assert 1 <= len(found["tokens"]) < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_server_ends_with_its_command(number: int, tmp_path: Path) -> None:
+    """`launch` over a server that, as JupyterLab does, has a child of its own."""
+    told = tmp_path / "told"
+    server = (
+        "import os, signal, sys, time, pathlib\n"
+        "def end(*_): pathlib.Path(sys.argv[1]).write_text('ended'); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); signal.signal(signal.SIGINT, end)\n"
+        "print('serving', flush=True); time.sleep(60)"
+    )
+    code = (
+        "import sys; from mspeckv.launch import launch\n"
+        f"sys.exit(launch([sys.executable, '-c', {server!r}, {str(told)!r}]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "serving\n"
+        if number == signal.SIGINT:  # a terminal's goes to all
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        assert process.wait(30) == 0
+    assert told.read_text() == "ended"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mspeckv import generate, stream
 from mspeckv.config import (
     METHODS,
     WIDTHS,
@@ -21,6 +26,8 @@ from mspeckv.config import (
     Width,
     default_width,
 )
+from mspeckv.decoding.engine import encode_prompt
+from tests.random_models import random_pair, random_prompt
 
 
 @pytest.mark.parametrize(
@@ -109,3 +116,44 @@ def test_settings_are_frozen_and_serialisable() -> None:
     out = json.loads(json.dumps(config.to_dict()))
     assert set(out) == {field.name for field in fields(RunConfig)}
     assert out["link"] == {"preset": "live", "gbps": None}
+
+
+def test_every_setting_of_a_run_is_handed_on() -> None:
+    config = RunConfig.build(
+        "vanilla", 7, KVPolicy(4), Speculation(gamma=2), Sampling(seed=9), 0.5, 3.0, False
+    )
+    assert RunConfig.build(**config.settings()) == config
+    assert set(config.settings()) <= set(inspect.signature(stream).parameters)
+    # and nobody takes a configuration apart by hand
+    for name in ("mspeckv/console.py", "mspeckv/experiments/bench.py", "widgets/runner.py"):
+        source = (Path(__file__).resolve().parents[1] / name).read_text(encoding="utf-8")
+        assert "**config.settings()" in source
+        assert "speculation=config.speculation" not in source
+
+
+@pytest.mark.parametrize("width", [8.0, np.int64(8), np.float32(8)])
+def test_a_width_that_was_computed_is_taken(width: object) -> None:
+    policy = KVPolicy(bits=width)  # type: ignore[arg-type]
+    assert policy == KVPolicy(bits=8)
+    assert type(policy.bits) is int
+
+
+@pytest.mark.parametrize("width", [8.5, "8", True, None, float("inf"), float("nan")])
+def test_a_width_that_is_none_is_refused(width: object) -> None:
+    with pytest.raises(ValueError, match="bits: "):
+        KVPolicy(bits=width)  # type: ignore[arg-type]
+
+
+def test_prompts_come_as_tokenizers_give_them() -> None:
+    pair, row = random_pair(), random_prompt(9)
+    for prompt in (
+        {"input_ids": row}, {"input_ids": [row]}, {"input_ids": torch.tensor([row])},
+        torch.tensor(row), torch.tensor([row]), np.array(row), np.array([row]),
+        [np.int64(token) for token in row], tuple(row),
+    ):  # fmt: skip
+        assert encode_prompt(pair, prompt) == row  # type: ignore[arg-type]
+    summary = generate(pair, [np.int64(token) for token in row], new_tokens=2)  # type: ignore[misc]
+    assert len(summary.tokens) == 2
+    for wrong in ({"ids": row}, 5, [0.5, 1.5], torch.ones(2, 3, dtype=torch.int64), None):
+        with pytest.raises(ValueError, match="prompt: "):
+            encode_prompt(pair, wrong)  # type: ignore[arg-type]

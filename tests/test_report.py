@@ -235,3 +235,17 @@ def test_without_plotly_everything_else_is_written(
     assert main(["report", str(write(tmp_path, b1()))]) == 1
     assert NO_PAGE in capsys.readouterr().err
     assert sorted(path.suffix for path in tmp_path.glob("report.*")) == [".csv", ".json", ".md"]
+
+
+@pytest.mark.parametrize("experiment", ["A1", "A2", "B1", "B2"])
+def test_one_row_alone_is_a_page(experiment: str, tmp_path: Path) -> None:
+    kept = (
+        Path(__file__).resolve().parents[1] / "labs" / "results" / f"{experiment}-classroom.jsonl"
+    )
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    by_variant = {json.loads(line)["variant"]: line for line in lines}
+    for variant, line in by_variant.items():
+        (tmp_path / kept.name).write_text(line + "\n{torn", encoding="utf-8")
+        assert main(["report", str(tmp_path)]) == 0, variant
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Speed" in page

@@ -25,6 +25,7 @@ from mspeckv.experiments.statistics import CONFIDENCE
 
 TIERS = (0, 1, 2)
 ROW_PIXELS = 400
+NOTHING = "no row shows this yet"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def bars(line: Line) -> dict[str, Any]:
 def _figure(match: Match, panels: dict[str, list[Line]], unit: str) -> Any:
     """Panels, two to a row. Their x is places, not numbers: ours stand for the published ones."""
     panels = {name: lines for name, lines in panels.items() if not all(x.empty for x in lines)}
+    panels = panels or {NOTHING: []}
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = make_subplots(

@@ -117,16 +117,7 @@ class Runner(Worker[State]):
                     self._progress = (stage, done, total)
                     self._version += 1
 
-        settings: dict[str, Any] = {
-            "method": config.method,
-            "new_tokens": config.new_tokens,
-            "policy": config.policy,
-            "speculation": config.speculation,
-            "sampling": config.sampling,
-            "link": config.link,
-            "cancel": cancel,
-            "on_progress": on_progress,
-        }
+        settings = {**config.settings(), "cancel": cancel, "on_progress": on_progress}
         if not profiled:
             for event in stream(self.pair, prompt, **settings):
                 self._take(record, event)

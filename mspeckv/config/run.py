@@ -82,6 +82,10 @@ class RunConfig:
             graphs=graphs,
         )
 
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make `mspeckv.stream` run just this."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
     def with_method(self, method: str) -> Self:
         """The same run by another method, with that method's default width."""
         policy = replace(self.policy, bits=default_width(method))

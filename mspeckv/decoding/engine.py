@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TypedDict, Unpack, cast, overload
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+from operator import index
+from typing import Any, TypedDict, Unpack, cast, overload
+
+import numpy as np
+import torch
 
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 from mspeckv.decoding.prefills import Prefills
@@ -65,7 +70,7 @@ def generate(
     Raises:
         ValueError: a setting that is not allowed, before any work; the message says what is.
     """
-    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int):
+    if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], Integral):
         *_, last = stream(pair, cast("Prompt", prompt), **settings)
         assert isinstance(last, RunSummary)
         return last
@@ -139,13 +144,28 @@ def encode_prompt(pair: Pair, prompt: Prompt) -> list[int]:
             raise refuse("prompt", prompt[:40], "this pair has no tokenizer: pass token ids")
         tokens = list(pair.tokenizer(prompt)["input_ids"])
     else:
-        tokens = [int(token) for token in prompt]
+        tokens = _ids(prompt)
     if not tokens:
         raise refuse("prompt", prompt, "it needs at least one token")
     wrong = next((token for token in tokens if not 0 <= token < pair.vocab_size), None)
     if wrong is not None:
         raise refuse("prompt", wrong, f"token ids lie in 0 .. {pair.vocab_size - 1}")
     return tokens
+
+
+def _ids(prompt: Any) -> list[int]:
+    """Token ids of whatever holds one row of them: a list, an array, a tokenizer's answer."""
+    given = prompt["input_ids"] if isinstance(prompt, Mapping) and "input_ids" in prompt else prompt
+    if isinstance(given, (torch.Tensor, np.ndarray)):
+        given = given.tolist()
+    if isinstance(given, Sequence) and len(given) == 1 and isinstance(given[0], Sequence):
+        given = given[0]
+    try:
+        return [index(token) for token in given]
+    except TypeError:
+        shown = f"{type(prompt).__name__} {str(prompt)[:40]}"
+        allowed = "use text, token ids, or one row of them as a tokenizer gives it"
+        raise refuse("prompt", shown, allowed) from None
 
 
 def check_run(pair: Pair, config: RunConfig, prompt: int) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 import mspeckv
-from mspeckv.config import RunConfig, refuse
+from mspeckv.config import Link, RunConfig, refuse
 from mspeckv.decoding.engine import stream
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.run import measured_step_seconds, versions
@@ -140,10 +140,8 @@ class Bench:
         config = self._config(trial)
         events = list(
             stream(
-                self.pair, self._prompt(trial), method=config.method,
-                new_tokens=config.new_tokens, policy=config.policy,
-                speculation=config.speculation, sampling=config.sampling, link=config.link,
-                cancel=cancel, prefills=self.prefills,
+                self.pair, self._prompt(trial), cancel=cancel, prefills=self.prefills,
+                **config.settings(),
             )
         )  # fmt: skip
         summary = events[-1]
@@ -154,12 +152,8 @@ class Bench:
         """A few rounds that do not count: on a CPU once, on a GPU for every trial's graphs."""
         if self._warm and self.pair.device.type == "cpu":
             return
-        config = self._config(trial)
-        events = stream(
-            self.pair, self._prompt(trial), method=config.method, new_tokens=config.new_tokens,
-            policy=config.policy, speculation=config.speculation, sampling=config.sampling,
-            prefills=self.prefills,
-        )  # fmt: skip
+        config = replace(self._config(trial), link=Link())
+        events = stream(self.pair, self._prompt(trial), prefills=self.prefills, **config.settings())
         for _ in islice(events, 1 + WARM_UP_ROUNDS):
             pass
         self._warm = True

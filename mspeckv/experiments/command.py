@@ -16,6 +16,7 @@ from mspeckv.experiments.definitions import IDS, experiment
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.runner import missing, run
 from mspeckv.models import parse_device, parse_dtype
+from mspeckv.outputs import check_folder
 
 T = TypeVar("T")
 
@@ -46,7 +47,9 @@ def sweep(options: argparse.Namespace) -> int:
     if options.scheduler is None:
         parse_device(models.device)
     parse_dtype(models.dtype)
+    check_folder("out", options.out)
     cancel = threading.Event()
+    signals: list[int] = []
     failed = 0
     bar = tqdm(total=trials, unit="trial", smoothing=0.0, disable=options.quiet)
 
@@ -56,7 +59,7 @@ def sweep(options: argparse.Namespace) -> int:
         tqdm.write(describe(row))
         bar.update()
 
-    with on_interrupt(cancel), bar:
+    with on_interrupt(cancel, signals), bar:
         here = trials > 0 and options.scheduler is None
         pair = models.load() if here else None
         for one, cells in plan:
@@ -66,7 +69,7 @@ def sweep(options: argparse.Namespace) -> int:
                 models=models, pair=pair, on_row=show, cancel=cancel,
             )  # fmt: skip
     if cancel.is_set():
-        return 130
+        return 128 + signals[0]
     return 1 if failed else 0
 
 
