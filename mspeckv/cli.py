@@ -1,8 +1,8 @@
 """The ``mspeckv`` command: arguments in, one library call, text or JSON out.
 
-Exit codes: 0 done, 1 failed, 2 refused (bad input, before any model is loaded where possible),
-130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one line on standard
-error.
+Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any model is loaded
+where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
+line on standard error.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except ModelMissing as error:
         print(f"mspeckv: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"mspeckv: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename is not None else ""
@@ -88,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("fetch", help="download, check and convert the default model")
+    one = commands.add_parser("fetch", help="download, convert, check and mend the default model")
     one.add_argument("--quiet", action="store_true", help="no progress")
     one.set_defaults(command=_fetch)
 
@@ -147,15 +150,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    print(fetch(quiet=options.quiet))
+    folder = fetch(quiet=options.quiet)
+    if not options.quiet:
+        print("every file is as it should be, by sha256", file=sys.stderr)
+    print(folder)
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from mspeckv.doctor import examine, report
+    from mspeckv.doctor import examine, is_damaged, report
 
     found = examine(options.target, options.draft, options.device, options.dtype)
     print(json.dumps(found, indent=2) if options.json else report(found))
+    if is_damaged(found):
+        return 2
     return 0 if found["self_test"].get("passed") else 1
 
 

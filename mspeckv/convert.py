@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -50,6 +51,7 @@ def convert_gguf(
 
     Raises:
         ValueError: another architecture or tokenizer.
+        OSError: a file cannot be written.
     """
     reader = GGUFReader(gguf)
     fields = {name: field.contents() for name, field in reader.fields.items()}
@@ -67,9 +69,13 @@ def convert_gguf(
         weights[_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(values))
         if on_progress is not None:
             on_progress(done + 1, len(reader.tensors))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
     _write_json(folder / "config.json", _config(fields, tied))
-    _tokenizer(fields).save(str(folder / "tokenizer.json"))
+    text = _tokenizer(fields).to_str(pretty=True)
+    (folder / "tokenizer.json").write_bytes(text.encode())
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
 
 
@@ -154,4 +160,4 @@ def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_bytes(json.dumps(content, indent=2).encode() + b"\n")

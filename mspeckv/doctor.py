@@ -6,18 +6,22 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 import torch
 
+from mspeckv import checksums
 from mspeckv.config import KVPolicy, Sampling
-from mspeckv.fetch import ModelMissing, is_fetched, model_folder
+from mspeckv.fetch import ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.kv.packed import compiled
 from mspeckv.models import DEFAULT, Pair, load_pair, parse_device, parse_dtype
+from mspeckv.shared_draft import REINSTALL
 
 PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
+DATA = Path(__file__).parent / "data"
 SELF_TEST_TOKENS = 16
 _COPY_BYTES = 128 << 20
 _PROMPT = list(range(1000, 1128))
@@ -29,8 +33,9 @@ def examine(
     """Everything `report` prints, as plain dictionaries.
 
     Returns:
-        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``native`` ``model`` ``self_test``; a
-        part with figures says under ``how`` whether they were measured or reported by the system.
+        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``native`` ``model`` ``package``
+        ``self_test``; a part with figures says under ``how`` whether they were measured or reported
+        by the system; ``model`` and ``package`` name the files whose hash is wrong.
 
     Raises:
         ValueError: a device or model that is not allowed.
@@ -38,6 +43,9 @@ def examine(
     where = parse_device(device)
     parse_dtype(dtype)
     memory = psutil.virtual_memory()
+    model = _model()
+    package = {"damaged": damaged_package(), "folder": str(DATA)}
+    wrong = bool(package["damaged"]) or (target == DEFAULT and bool(model["damaged"]))
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "cores": {
@@ -54,9 +62,37 @@ def examine(
         "device": _device(where),
         "link": measure_link(where),
         "native": {"packed_attention": compiled(), "how": "tested"},
-        "model": {"present": is_fetched(), "folder": str(model_folder())},
-        "self_test": _self_test(target, draft, device, dtype),
+        "model": model,
+        "package": package,
+        "self_test": {"passed": False, "reason": "a damaged file (see above)"}
+        if wrong
+        else _self_test(target, draft, device, dtype),
     }
+
+
+def is_damaged(found: dict[str, Any]) -> bool:
+    """Whether `examine` found a file whose hash is wrong."""
+    return bool(found["model"]["damaged"] or found["package"]["damaged"])
+
+
+def damaged_package() -> list[str]:
+    """Files of this package's data (the shipped draft, the published tables) that are damaged."""
+    listed = checksums.read_list(DATA)
+    return checksums.damaged(DATA, listed) if listed else [checksums.LIST]
+
+
+def _model() -> dict[str, Any]:
+    """The default target on disk."""
+    present = is_fetched()
+    damaged = damaged_files() if present else []
+    return {"present": present, "damaged": damaged, "folder": str(model_folder())}
+
+
+def _describe(damaged: list[str], folder: str, mend: str) -> str:
+    """What is known of a folder's files, and what mends them."""
+    if damaged:
+        return f"DAMAGED: {', '.join(damaged)} in {folder}; {mend}"
+    return f"checked by sha256: {folder}"
 
 
 def measure_link(device: torch.device) -> dict[str, Any]:
@@ -108,6 +144,8 @@ def self_test(pair: Pair) -> dict[str, Any]:
 def report(found: dict[str, Any]) -> str:
     """`examine`'s findings for people."""
     cores, memory, link, test = (found[name] for name in ("cores", "memory", "link", "self_test"))
+    model, package = found["model"], found["package"]
+    state = _describe(model["damaged"], model["folder"], "run: mspeckv fetch")
     lines = [
         "versions   " + ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
         f"cores      {cores['physical']} physical, {cores['logical']} logical, "
@@ -118,8 +156,8 @@ def report(found: dict[str, Any]) -> str:
         f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
         f"native     attention over packed blocks: "
         f"{'compiled' if found['native']['packed_attention'] else 'no C++ compiler, unpacking'}",
-        f"model      {'present' if found['model']['present'] else 'absent'}: "
-        f"{found['model']['folder']}",
+        f"model      {state if model['present'] else 'absent: ' + model['folder']}",
+        f"package    {_describe(package['damaged'], package['folder'], REINSTALL)}",
     ]
     verdict = "passed" if test["passed"] else "FAILED"
     lines.append(f"self-test  {verdict}: {test['reason']}")

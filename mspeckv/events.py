@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Purpose = Literal["prefill", "verify", "flush", "retrieval"]
+Purpose = Literal["prefill", "verify", "flush"]
 Direction = Literal["to_device", "to_host"]
 Step = Literal["prefill", "draft", "verify", "decode"]
 
-PURPOSES: tuple[Purpose, ...] = ("prefill", "verify", "flush", "retrieval")
+PURPOSES: tuple[Purpose, ...] = ("prefill", "verify", "flush")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Pass:
 class TierCount:
     """Tokens a tier handed up (``proposed``) and how many the next tier kept (``accepted``).
 
-    The top tier proposes to nobody: both are 0.
+    What the next tier kept after the token that ended the run is not counted as accepted. The top
+    tier proposes to nobody: both are 0.
     """
 
     tier: int
@@ -142,7 +143,8 @@ class Guess:
         tier: who guessed.
         verifier: the tier that tested it in one pass.
         tokens: guessed token ids; none where the guesser had nothing to say.
-        accepted: how many of them, from the first on, the verifier kept.
+        accepted: how many of them, from the first on, the verifier kept; those after the token
+            that ended a run too.
         reply: the verifier's own token after those: a correction, or a bonus where all were kept.
         held: how likely a lookup, or a draft that was asked, held each of its tokens.
     """
@@ -171,7 +173,7 @@ class Round:
         settled_by: for each token, the tier whose guess it was: 0 and 1 were accepted by every
             tier above; 2 is the target's own correction or bonus.
         proposed: tokens put to tier 2.
-        accepted: how many of them tier 2 kept.
+        accepted: how many of them tier 2 kept, up to the token that ended the run.
         plan: the lengths it was run with.
         guesses: what was guessed and tested, in time's order; the last one is tier 2's test.
         tiers: counts of this round alone, one per tier in use.

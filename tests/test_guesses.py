@@ -10,6 +10,7 @@ from mspeckv import KVPolicy, Round, Sampling, Speculation, stream
 from tests.random_models import random_pair, random_prompt
 
 SPECULATION = Speculation(gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, window=16)
+LONG = Speculation(gamma=6, draft_gamma=2, budget=116, chunk=4, recent=8, window=16)
 
 
 def rounds_of(**options: Any) -> list[Round]:
@@ -56,6 +57,24 @@ def test_counts_are_those_of_the_guesses() -> None:
             own = [guess for guess in one.guesses if guess.tier == count.tier]
             assert count.proposed == sum(len(guess.tokens) for guess in own)
             assert count.accepted == sum(guess.accepted for guess in own)
+
+
+def test_what_is_accepted_after_the_end_of_the_run_does_not_count() -> None:
+    """The last round's guesses went on; of them only what is part of the text was of use."""
+    whole = [token for one in rounds_of(speculation=LONG) for token in one.tokens]
+    cut = 0
+    for end in whole[:12:3]:
+        sampling = Sampling(0, stop_at_eos=False, stop_tokens=(end,))
+        last = rounds_of(sampling=sampling, speculation=LONG)[-1]
+        assert last.tokens[-1] == end
+        assert last.accepted == sum(tier < 2 for tier in last.settled_by)
+        *inner, top = last.guesses
+        if top.accepted >= len(last.tokens):
+            cut += 1
+            settlers = [tier for guess in inner for tier in (*[0] * guess.accepted, 1)]
+            counts = [settlers[: len(last.tokens)].count(0), len(last.tokens), 0]
+            assert [count.accepted for count in last.tiers] == counts
+    assert cut > 1
 
 
 def test_who_decodes_alone_guesses_nothing() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
@@ -23,8 +24,10 @@ from transformers import (
 )
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
+from mspeckv.cli import main
 from mspeckv.compatibility import check_decoder
 from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+from mspeckv.shared_draft import default_draft
 
 Build = Callable[..., PreTrainedModel]
 
@@ -216,6 +219,60 @@ def test_unknown_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="target: .* is not allowed; use a Hugging Face id") as bad:
         load_pair(str(tmp_path / "absent"))
     assert "\n" not in str(bad.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["lost", "empty", "cut off", "zeros"])
+def test_a_damaged_folder_is_one_line(
+    damage: str,
+    name: str,
+    tiny_llama: Build,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "own"
+    save(tiny_llama(layers=1), word_tokenizer("a b c d e"), folder)
+    path = folder / name
+    content = path.read_bytes()
+    rest = {"empty": b"", "cut off": content[: len(content) // 2], "zeros": bytes(len(content))}
+    path.unlink() if damage == "lost" else path.write_bytes(rest[damage])
+    call = ["generate", "--target", str(folder), "--draft", "none", "--prompt", "a b c", "--quiet"]
+    assert main([*call, "--on-chip", "1", "--resident", "0"]) == 2
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("mspeckv: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"mspeckv: target: '{folder}' is not allowed; use a Hugging Face id")
+    assert "Traceback" not in said
+
+
+def test_weights_that_a_folder_lacks_are_not_drawn_at_random(
+    tiny_llama: Build, tmp_path: Path
+) -> None:
+    source = save(tiny_llama(layers=2), word_tokenizer("a b c"), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"no weights for model\.layers\.1\.mlp\.up_proj"):
+        load_pair(source, "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08" + bytes(40)], ids=["empty", "other bytes"])
+def test_a_damaged_draft_is_one_line(content: bytes, tiny_llama: Build, tmp_path: Path) -> None:
+    source = save(tiny_llama(layers=1), word_tokenizer("a b c"), tmp_path)
+    draft = tmp_path / "draft.safetensors"
+    draft.write_bytes(content)
+    with pytest.raises(ValueError, match="draft: .* use a readable safetensors file"):
+        load_pair(source, str(draft))
+
+
+def test_a_damaged_shipped_draft_says_how_to_mend_it(
+    tiny_llama: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "draft-smollm2-2layer.safetensors").write_bytes(b"torn")
+    monkeypatch.setattr("mspeckv.shared_draft.resources.files", lambda _: tmp_path)
+    with pytest.raises(ValueError, match="damaged: run: pip install --force-reinstall"):
+        default_draft(tiny_llama(layers=1))
 
 
 @pytest.mark.parametrize("device", ["tpu", "mps", "cuda:99", ""])

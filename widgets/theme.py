@@ -137,7 +137,6 @@ PURPOSES: dict[str, PurposeStyle] = {
     "prefill": PurposeStyle("prefill: prompt KV sent away", "#CC79A7", "x"),
     "verify": PurposeStyle("verify: KV fetched for tier 2", "#0072B2", ""),
     "flush": PurposeStyle("flush: finished blocks sent away", "#E69F00", "/"),
-    "retrieval": PurposeStyle("retrieval: chunks for tier 1", "#56B4E9", "."),
 }
 
 

@@ -8,6 +8,7 @@ which the others add nothing but the wish to stop.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,7 @@ from mspeckv.config import Sampling, Speculation
 from mspeckv.decoding.costs import Costs
 from mspeckv.decoding.lengths import Held, Planner
 from mspeckv.decoding.recorder import Progress
-from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.sampling import Sampler, check_finite
 from mspeckv.events import Plan
 from mspeckv.parallel import Ranks
 
@@ -39,12 +40,23 @@ class Agreement:
         self._cancel = cancel
 
     def decide(self, own: Callable[[], Sequence[float]], count: int) -> list[float]:
-        """Rank 0's ``count`` numbers, on every rank; whole ones up to 2**53 arrive exactly."""
-        values = own() if self.ranks.first else [0.0] * count
+        """Rank 0's ``count`` numbers, on every rank; whole ones up to 2**53 arrive exactly.
+
+        Raises:
+            FloatingPointError: rank 0 met logits that are not finite; on every rank.
+        """
+        values: Sequence[float] = [0.0] * count
+        if self.ranks.first:
+            try:
+                values = own()
+            except FloatingPointError:
+                values = [math.nan] * count
         wish = self._cancel is not None and self._cancel.is_set()
         *decided, wishes = self.ranks.add([*values, float(wish)])
         if wishes:
             self.stop.set()
+        if any(math.isnan(value) for value in decided):
+            check_finite(torch.tensor(decided))
         return decided
 
     def figure(self, own: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mspeckv.clock import Mark
@@ -84,12 +84,15 @@ class Recorder:
         """Passes and guesses since the last `take`, left in place."""
         return self._timed(), tuple(self._guesses)
 
-    def take(self) -> Noted:
-        """What was noted since the last call."""
+    def take(self, kept: int | None = None) -> Noted:
+        """What was noted since the last call: a round, of which the run's end left ``kept`` tokens.
+
+        None where it left all.
+        """
         transfers = self.ledger.since(self._mark)
         passes, guesses = self.so_far()
         counts = [TierCount(p.tier, 1, 0, 0, p.ms) for p in passes]
-        counts += [TierCount(g.tier, 0, len(g.tokens), g.accepted, 0.0) for g in guesses]
+        counts += count_guesses(guesses, kept)
         self._mark += len(transfers)
         self._passes, self._read, self._guesses = [], [], []
         return Noted(passes, count_tiers(counts), transfers, guesses)
@@ -107,6 +110,23 @@ class Recorder:
                 )
             )  # fmt: skip
         return tuple(self._read)
+
+
+def count_guesses(guesses: Sequence[Guess], kept: int | None) -> list[TierCount]:
+    """What each of a round's guesses proposed, and how much of it was accepted before the end.
+
+    A guess to the top tier begins where the round does; one to a tier below where the one before
+    it ended.
+    """
+    counts, place = [], 0
+    for guess in guesses:
+        accepted = guess.accepted
+        if kept is not None:
+            start = 0 if guess is guesses[-1] else place
+            accepted = max(0, min(accepted, kept - start))
+        counts.append(TierCount(guess.tier, 0, len(guess.tokens), accepted, 0.0))
+        place += guess.accepted + 1
+    return counts
 
 
 class _Timed(NamedTuple):

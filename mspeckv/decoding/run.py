@@ -208,7 +208,8 @@ class Run:
             if self.ending.over:
                 link.drain()
             link.collect()
-            noted = self.recorder.take()
+            cut = len(tokens) < len(emission.tokens)
+            noted = self.recorder.take(len(tokens) if cut else None)
         proposer = noted.tiers[-2] if len(noted.tiers) > 1 else None
         event = Round(
             index=len(self.rounds),

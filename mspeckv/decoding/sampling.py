@@ -36,15 +36,19 @@ class Sampler:
     def distribution(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         """Probabilities ``[n, V]`` of logits ``[n, V]``; one-hot rows when greedy.
 
+        A row of logits with NaN or +inf, or of -inf alone, gives NaN where a token would be drawn,
+        so that drawing finds out; the row of a guess that came to nothing harms nobody.
+
         Args:
-            logits: what a tier says after each of the last n of ``tokens``.
+            logits: what a tier says after each of the last n of ``tokens``; -inf rules a token out.
             tokens: the sequence so far, guesses included.
         """
         if self._processors:
             logits = self._process(logits, tokens)
         if self.sampling.greedy:
-            best = logits.argmax(-1, keepdim=True)
-            return torch.zeros_like(logits).scatter_(-1, best, 1.0)
+            best, place = logits.max(-1, keepdim=True)
+            # the best alone has probability 1, or NaN where it is not finite
+            return torch.zeros_like(logits).scatter_(-1, place, best.softmax(-1))
         wide = logits if logits.dtype == torch.float64 else logits.float()
         if self._processors:
             return wide.softmax(-1)
@@ -62,16 +66,25 @@ class Sampler:
         return torch.cat(rows)
 
     def draw(self, probs: torch.Tensor) -> int:
-        """One token from a distribution ``[V]``, not necessarily normalised."""
-        return int(to_host(probs.argmax())) if self.sampling.greedy else self.pick(probs)
+        """One token from a distribution ``[V]``, not necessarily normalised.
+
+        Raises:
+            FloatingPointError: it is of logits that are not finite.
+        """
+        if not self.sampling.greedy:
+            return self.pick(probs)
+        mass, token = all_to_host(*probs.max(0))
+        check_finite(mass)
+        return int(token)
 
     def draw_held(self, probs: torch.Tensor, logits: torch.Tensor) -> tuple[int, float]:
         """One token from ``probs`` ``[V]``, and its probability by unwarped ``logits`` ``[V]``."""
         if not self.sampling.greedy:
             token = self.draw(probs)
             return token, float(to_host(logits.softmax(-1)[token]))
-        best = probs.argmax(-1, keepdim=True)
-        drawn, held = all_to_host(best, logits.softmax(-1).gather(0, best))
+        best, place = probs.max(0, keepdim=True)
+        mass, drawn, held = all_to_host(best, place, logits.softmax(-1).gather(0, place))
+        check_finite(mass)
         return int(drawn), float(held)
 
     def verify(
@@ -104,12 +117,21 @@ class Sampler:
         return len(tokens), self.draw(target[-1])
 
     def pick(self, probs: torch.Tensor) -> int:
-        """A random token from a distribution ``[V]``, not necessarily normalised."""
+        """A random token from a distribution ``[V]``, not necessarily normalised.
+
+        Raises:
+            FloatingPointError: it is of logits that are not finite.
+        """
         mass = probs.double().cumsum(0)
         # right=True steps over tokens of no mass, whose running sum equals the one before
         found = torch.searchsorted(mass, (self._uniform() * mass[-1])[None], right=True)
         token = int(to_host(found))
-        return min(token, int(to_host(probs).nonzero()[-1])) if token >= len(mass) else token
+        if token < len(mass):
+            return token
+        # by rounding, or because every sum is NaN
+        here = to_host(probs)
+        check_finite(here)
+        return int(here.nonzero()[-1])
 
     def accepts(self, p: float, q: float) -> bool:
         """True with probability ``min(1, p / q)``."""
@@ -117,6 +139,19 @@ class Sampler:
 
     def _uniform(self) -> float:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+
+def check_finite(probs: torch.Tensor) -> None:
+    """Refuse to draw from probabilities, on the host, that are no numbers.
+
+    Raises:
+        FloatingPointError: they are not.
+    """
+    if not bool(probs.isfinite().all()):
+        raise FloatingPointError(
+            "the logits are not finite (NaN, +inf, or -inf for every token); look at the model's "
+            "weights and dtype, and at logits processors"
+        )
 
 
 def context_processors(sampling: Sampling) -> LogitsProcessorList:
