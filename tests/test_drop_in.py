@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from transformers import (
 
 import mspeckv
 from benchmarks.workloads import prompt_of
-from mspeckv import KVPolicy, Pair, Speculation
+from mspeckv import KVPolicy, Pair, Speculation, drop_in
 from mspeckv.compatibility import cache_argument
 from mspeckv.shared_draft import shared_draft
 from tests.random_models import random_pair, random_prompt
@@ -340,3 +341,10 @@ def test_calls_at_once_have_results_of_their_own() -> None:
     alone = [call(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(call, [0, 1, 2, 3] * 3)) == alone * 3
+
+
+def test_the_docs_name_every_field_that_is_refused() -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "drop-in.md"
+    refused = page.read_text(encoding="utf-8").split("## What is refused")[1]
+    for field in drop_in._DEFAULTS:
+        assert f"`{field}`" in refused, field
