@@ -30,6 +30,11 @@ BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
 """Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""
 
 
+def fills_up(criteria: StoppingCriteriaList) -> bool:
+    """Whether rows that are over get padding; else they go on with the rest, as in ``generate``."""
+    return any(hasattr(one, "eos_token_id") for one in criteria)
+
+
 class Row:
     """One row: its run, and the tokens that it has shown.
 
@@ -62,9 +67,13 @@ class Row:
         self.tokens.append(self._settled.pop(0))
         return self.tokens[-1]
 
+    def pad(self, token: int) -> int:
+        """Show one more token, which is not the run's."""
+        self.tokens.append(token)
+        return token
+
     def end(self) -> None:
         """No more tokens are wanted: what was shown is what the run has produced."""
-        self.over = True
         self.run.ending.keep(len(self.tokens) - len(self.run.prompt))
         for event in self._events:
             if isinstance(event, RunSummary):
@@ -83,8 +92,8 @@ def groups_of(
 
     Alone, one row after the other uses the same caches.
     """
-    together = streamer is not None or not all(isinstance(one, BY_ROW) for one in criteria)
-    if together:
+    alone = BY_ROW if fills_up(criteria) else MaxLengthCriteria
+    if streamer is not None or not all(isinstance(one, alone) for one in criteria):
         yield rows
     else:
         yield from ([row] for row in rows)
@@ -93,18 +102,21 @@ def groups_of(
 def decode(
     rows: Sequence[Row], criteria: StoppingCriteriaList, streamer: Any, padding: int
 ) -> None:
-    """Step by step, until every row is over; those that are get ``padding``."""
+    """Step by step, until every row is over; those that are get ``padding``, or go on."""
+    pads = fills_up(criteria)
     while not all(row.over for row in rows):
-        step = [padding if row.over else row.advance() for row in rows]
-        for row in rows:
-            if row.over:
-                row.tokens.append(padding)
+        step = [row.pad(padding) if row.over and pads else row.advance() for row in rows]
         if streamer is not None:
             streamer.put(torch.tensor(step))
         enough = criteria(torch.stack([row.ids for row in rows]), None)
         for row, ends in zip(rows, enough.tolist(), strict=True):
             if ends and not row.over:
-                row.end()
+                row.over = True
+                if pads:
+                    row.end()
+    if not pads:
+        for row in rows:
+            row.end()
 
 
 def check_cache(model_kwargs: dict[str, Any], rows: int) -> None:

@@ -348,3 +348,17 @@ def test_the_docs_name_every_field_that_is_refused() -> None:
     refused = page.read_text(encoding="utf-8").split("## What is refused")[1]
     for field in drop_in._DEFAULTS:
         assert f"`{field}`" in refused, field
+
+
+@pytest.mark.parametrize("eos", [None, [3, 5, 9]], ids=["no end", "an end"])
+def test_rows_that_are_over_go_on_or_are_padded_as_in_generate(eos: list[int] | None) -> None:
+    class OddLast(StoppingCriteria):  # type: ignore[misc]
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+            return (input_ids[:, -1] % 7 == 1) & (input_ids.shape[1] > 33)
+
+    prompts = [random_prompt(30, seed=seed) for seed in range(3)]
+    plain, ours = both(
+        random_pair(), prompts, stopping_criteria=StoppingCriteriaList([OddLast()]),
+        eos_token_id=eos, pad_token_id=0,
+    )  # fmt: skip
+    assert ours == plain

@@ -69,8 +69,8 @@ def test_kernels_pass_their_trials(surroundings: Surroundings) -> None:
         if compiled is not None:
             packed._kernel()
             assert packed._agrees(compiled)
-        works = ordered._kernel_works.__wrapped__()  # type: ignore[attr-defined]
-    assert works is ordered._kernel_works()
+        works = ordered._kernel_works.__wrapped__(torch.get_num_threads())  # type: ignore[attr-defined]
+    assert works is ordered._kernel_works(torch.get_num_threads())
     # nor do trials draw from what a program seeded
     assert torch.equal(torch.get_rng_state(), numbers)
 

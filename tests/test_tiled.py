@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -276,3 +279,22 @@ def test_layers_of_other_shapes_stay_apart() -> None:
     assert list(siblings(module)) == [[module.gate_proj, module.up_proj]]
     module.up_proj = module.gate_proj
     assert not list(siblings(module))
+
+
+def test_fewer_threads_than_torch_asks_for_change_no_token() -> None:
+    code = (
+        "import torch; torch.set_num_threads(2)\n"
+        "from mspeckv import Sampling, generate\n"
+        "from tests.random_models import random_pair, random_prompt\n"
+        "greedy = Sampling(temperature=0)\n"
+        "out = generate(random_pair(), random_prompt(30), new_tokens=8, sampling=greedy)\n"
+        "print(*out.tokens)"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, SWITCH: "1", **limit},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for limit in ({}, {"OMP_THREAD_LIMIT": "1"})
+    ]  # fmt: skip
+    assert told[0] == told[1]
