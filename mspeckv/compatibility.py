@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.config import refuse
 
-_ALLOWED = "use a decoder with standard attention in every layer"
+ALLOWED = "use a decoder with standard attention in every layer"
+"""What every refusal ends with."""
+
 _PLAIN_LAYERS = {"full_attention", "attention"}
 _NEEDED = ("num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
+_ARGUMENTS = {"position_ids", "logits_to_keep"}
+_LONGROPE = "original_max_position_embeddings"
 
 
 def cache_argument(model: PreTrainedModel) -> str:
@@ -32,9 +37,9 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         ValueError: an encoder-decoder; sliding-window, chunked, linear or hybrid layers;
             compressed keys and values.
     """
-    text = config.get_text_config()
+    text = _text_config(config, field, name)
     if config.is_encoder_decoder or text.is_encoder_decoder:
-        raise refuse(field, name, f"it is an encoder-decoder; {_ALLOWED}")
+        raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
     kinds = getattr(text, "layer_types", None)
     other = sorted(set(kinds or ()) - _PLAIN_LAYERS)
     if not kinds:
@@ -44,12 +49,75 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         if getattr(text, "attention_chunk_size", None):
             other.append("chunked_attention")
     if other:
-        raise refuse(field, name, f"it has {', '.join(other)} layers; {_ALLOWED}")
+        raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
     if getattr(text, "kv_lora_rank", None):
-        raise refuse(field, name, f"it compresses keys and values (kv_lora_rank); {_ALLOWED}")
+        raise refuse(field, name, f"it compresses keys and values (kv_lora_rank); {ALLOWED}")
     for setting in _NEEDED:
         if getattr(text, setting, None) is None:
-            raise refuse(field, name, f"its configuration has no {setting}; {_ALLOWED}")
+            raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
+
+
+def _text_config(config: PretrainedConfig, field: str, name: str) -> PretrainedConfig:
+    """The part of a configuration that is about text."""
+    try:
+        return config.get_text_config()
+    except ValueError as error:
+        raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
+
+
+def check_arguments(model: PreTrainedModel, field: str) -> None:
+    """Refuse models that cannot be told where tokens stand, or which logits are wanted.
+
+    Raises:
+        ValueError: ``forward`` lacks an argument.
+    """
+    missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
+    if missing:
+        name = type(model).__name__
+        raise refuse(field, name, f"its forward takes no {' and no '.join(missing)}; {ALLOWED}")
+
+
+def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens: int) -> None:
+    """Refuse a run whose text crosses a length beyond which positions mean something else.
+
+    longrope and dynamic rotary factors depend on how long the text is: beyond the border others
+    hold, while keys read before keep the old ones. Which keys those are depends on how tokens came
+    in passes, so methods would differ. A table of positions simply ends.
+
+    Args:
+        config: of the target or the draft.
+        field: ``"target"`` or ``"draft"``, for the complaint.
+        prompt: prompt tokens.
+        new_tokens: tokens to produce at most.
+
+    Raises:
+        ValueError: the text crosses such a border; a prompt beyond longrope's meets one set only.
+    """
+    text = config.get_text_config()
+    rotary = _rotary(text)
+    most = {"max_position_embeddings": int(text.max_position_embeddings)}
+    borders = {} if rotary else {**most}
+    for one in rotary:
+        if one.get("rope_type") == "dynamic":
+            borders |= most
+        # Prefill reads the prompt but for its last token.
+        if one.get("rope_type") == "longrope" and prompt - 1 <= one[_LONGROPE]:
+            borders[_LONGROPE] = int(one[_LONGROPE])
+    for name, border in borders.items():
+        if prompt + new_tokens > border:
+            beyond = f", or at least {border + 2}" if name == _LONGROPE else ""
+            raise refuse(
+                "prompt + new_tokens",
+                f"{prompt} + {new_tokens}",
+                f"beyond {name} = {border} the {field} has other positions, or none: "
+                f"use at most {max(0, border - new_tokens)} prompt tokens{beyond}",
+            )
+
+
+def _rotary(text: PretrainedConfig) -> list[dict[str, Any]]:
+    """The settings of rotary positions: one set, or one by kind of layer."""
+    own = getattr(text, "rope_parameters", None) or {}
+    return [own] if "rope_type" in own else [one for one in own.values() if isinstance(one, dict)]
 
 
 def check_stateless(model: PreTrainedModel, field: str) -> None:
@@ -60,7 +128,7 @@ def check_stateless(model: PreTrainedModel, field: str) -> None:
     """
     if getattr(model, "_is_stateful", False):
         name = type(model).__name__
-        raise refuse(field, name, f"it keeps a recurrent state; {_ALLOWED}")
+        raise refuse(field, name, f"it keeps a recurrent state; {ALLOWED}")
 
 
 def check_causal(model: PreTrainedModel, field: str) -> None:
@@ -72,7 +140,7 @@ def check_causal(model: PreTrainedModel, field: str) -> None:
     looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
     if looks_ahead:
         name = type(model).__name__
-        raise refuse(field, name, f"its attention looks ahead; {_ALLOWED}")
+        raise refuse(field, name, f"its attention looks ahead; {ALLOWED}")
 
 
 def check_match(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from mspeckv.attention import check_interface
 from mspeckv.compatibility import (
+    check_arguments,
     check_causal,
     check_decoder,
     check_match,
@@ -22,6 +23,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.parallel import Ranks
 from mspeckv.tensor_parallel import own_part, ranks_of
 from mspeckv.tiled import tile, tiled_bytes
+from mspeckv.trial import check_pass
 
 
 @dataclass(eq=False)
@@ -96,9 +98,11 @@ class Pair:
             check_stateless(model, field)
             check_causal(model, field)
             check_interface(model)
+            check_arguments(model, field)
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
+            check_pass(model, field, ranks.size if ranks is not None and model is target else 1)
             tile(model)
         return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
 
@@ -143,8 +147,7 @@ class Pair:
     @property
     def kv_shape(self) -> KVShape:
         """The target's KV in this process: of all heads, or of this rank's."""
-        shape = KVShape.of(self._config, self.dtype)
-        return replace(shape, heads=shape.heads // self.rank_count)
+        return KVShape.of(self._config, self.dtype, self.rank_count)
 
     @property
     def max_positions(self) -> int:

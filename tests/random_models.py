@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mspeckv import Pair
 
@@ -73,3 +77,81 @@ def random_prompt(length: int, vocab: int = 64, seed: int = 0) -> list[int]:
     """Uniform token ids."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, vocab, (length,), generator=generator).tolist()
+
+
+TINY: dict[str, Any] = {
+    "vocab_size": 64, "initializer_range": 0.3, "init_std": 0.3,
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "word_embed_proj_dim"), 64),
+    **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "d_ff", "dff", "ffn_hidden_size",
+                     "decoder_ffn_dim", "encoder_ffn_dim"), 96),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers",
+                     "encoder_layers"), 3),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads",
+                     "decoder_attention_heads", "encoder_attention_heads"), 4),
+    "num_key_value_heads": 2, "num_kv_heads": 2, "head_dim": 16, "rotary_dim": 8,
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), 128),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+    "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id"), 0),
+    "eos_token_id": None, "sliding_window": None,
+}  # fmt: skip
+"""Sizes by the names that configurations have for them."""
+_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]}
+_OWN: dict[str, dict[str, Any]] = {
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
+    "dots1": {"n_shared_experts": 1},
+    "gemma3_text": {"tie_word_embeddings": False},  # else a token is followed by itself
+    "gpt_bigcode": {"num_key_value_heads": 1},
+    "gpt_neo": {"attention_types": [[["global"], 3]]},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 3},
+}
+"""What a family wants otherwise."""
+_LEFT = tuple(
+    left + ids
+    for ids in ((), ("eos_token_id",))
+    for left in ((), ("sliding_window",), ("head_dim",), ("max_position_embeddings",))
+)
+
+
+def tiny_configs(model_type: str, full: bool = False) -> Iterator[PretrainedConfig]:
+    """Configurations of a family as small as its names tell, the likeliest first.
+
+    Args:
+        model_type: its name in transformers.
+        full: make every layer attend in full; else what the family has, if it can be.
+    """
+    kind = CONFIG_MAPPING[model_type]
+    layers: dict[str, Any] = {"layer_types": ["full_attention"] * 3}
+    for kinds, heads, left in product([layers] if full else [{}, layers], (2, 4), _LEFT):
+        if full and "sliding_window" not in left:
+            continue  # a window of None would not do, and nobody looks at it
+        with suppress(Exception):
+            sizes = _tiny(kind, left, heads)
+            sizes |= _OWN.get(model_type, {})
+            sizes.get("text_config", sizes).update(kinds)
+            yield kind(**sizes)
+
+
+def _tiny(kind: type[PretrainedConfig], left: tuple[str, ...], heads: int) -> dict[str, Any]:
+    """The settings of `TINY` that a configuration, and those inside of it, know."""
+    own = kind()
+    known = {name for name in TINY if name in kind.attribute_map or _has(own, name)}
+    sizes: dict[str, Any] = {name: TINY[name] for name in known - set(left)}
+    if "num_key_value_heads" in sizes:
+        sizes["num_key_value_heads"] = heads
+    for name in kind.sub_configs:
+        inner = getattr(own, name, None)
+        if isinstance(inner, PretrainedConfig):
+            sizes[name] = {"model_type": inner.model_type, **_tiny(type(inner), left, heads)}
+    return sizes
+
+
+def _has(config: PretrainedConfig, name: str) -> bool:
+    """Whether a setting is there, and one for all layers."""
+    try:
+        return hasattr(config, name)
+    except (NotImplementedError, ValueError):
+        return False

@@ -25,13 +25,13 @@ class KVShape:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, config: PretrainedConfig, dtype: torch.dtype) -> KVShape:
-        """The KV shape of a transformers configuration."""
+    def of(cls, config: PretrainedConfig, dtype: torch.dtype, ranks: int = 1) -> KVShape:
+        """The KV shape of a transformers configuration; its heads are shared out over ``ranks``."""
         text = config.get_text_config()
         heads = text.num_attention_heads
         dim = getattr(text, "head_dim", None) or text.hidden_size // heads
         kv_heads = getattr(text, "num_key_value_heads", None) or heads
-        return cls(text.num_hidden_layers, kv_heads, dim, dtype)
+        return cls(text.num_hidden_layers, kv_heads // ranks, dim, dtype)
 
     @property
     def token_bytes(self) -> int:
