@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import (
-    BambaConfig,
-    BertConfig,
-    FalconH1Config,
-    Gemma3TextConfig,
-    GptOssConfig,
-    Llama4TextConfig,
-    MiniMaxConfig,
-    PretrainedConfig,
-    RecurrentGemmaConfig,
-)
+from transformers import GPT2Config, LlamaConfig, Phi3Config, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, generate
-from mspeckv.compatibility import check_decoder
 from mspeckv.config import METHODS
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
@@ -60,20 +51,6 @@ def test_greedy_output_of_every_family(family: str) -> None:
         assert set(outputs.values()) == {outputs["autoregressive"]}, (policy, outputs)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_unquantized_output_is_that_of_transformers(family: str) -> None:
-    pair, prompt = random_pair(family), random_prompt(90)
-    ids = torch.tensor([prompt])
-    expected = pair.target.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=24,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    assert list(run(pair, prompt, "mspeckv", FULL).tokens) == expected[0, 90:].tolist()
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_stays_within_rounding_of_the_target(dtype: torch.dtype) -> None:
     """Several tokens to a pass round otherwise than one, so ties may fall either way: each token
@@ -96,26 +73,80 @@ def test_half_precision_stays_within_rounding_of_the_target(dtype: torch.dtype) 
             assert float(logits.max() - logits[tokens[end]]) <= 0.03 * spread
 
 
+ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONGROPE: dict[str, Any] = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [1.0 + 0.5 * i for i in range(8)],
+}
+
+
+def rotary_pair(
+    kind: type[PretrainedConfig], rope: dict[str, Any], draft: PreTrainedModel | None = None
+) -> Pair:
+    """Two models with rotary positions of one kind."""
+    shape = {**SHAPE, "vocab_size": 64, "num_hidden_layers": 3}
+    torch.manual_seed(0)
+    own = {"original_max_position_embeddings": 64} if kind is Phi3Config else {}
+    model = AutoModelForCausalLM.from_config(kind(**shape, **own, rope_parameters=dict(rope)))
+    return Pair.of(model, draft or model)
+
+
+def assert_plain(pair: Pair, prompt: list[int]) -> None:
+    """Every method gives plain transformers' text."""
+    ids = torch.tensor([prompt])
+    plain = pair.target.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False
+    )
+    expected = tuple(plain[0, len(prompt) :].tolist())
+    assert {run(pair, prompt, method, FULL).tokens for method in METHODS} == {expected}
+
+
 @pytest.mark.parametrize(
-    ("config", "reason"),
+    "rope",
     [
-        (Gemma3TextConfig(), "sliding_attention"),
-        (GptOssConfig(), "sliding_attention"),
-        (Llama4TextConfig(), "chunked_attention"),
-        (RecurrentGemmaConfig(), "linear_attention|recurrent|sliding_attention"),
-        (BambaConfig(), "layers"),
-        (FalconH1Config(), "layers"),
-        (MiniMaxConfig(), "linear_attention"),
+        {"rope_type": "linear", **ROPE},
+        {"rope_type": "dynamic", **ROPE},
+        {"rope_type": "yarn", **ROPE},
+        {"rope_type": "llama3", **ROPE, **BANDS},
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, PretrainedConfig) else "",
+    ids=lambda rope: rope["rope_type"],
 )
-def test_families_that_do_not_qualify(config: PretrainedConfig, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"target: 'some/model' is not allowed.*({reason})"):
-        check_decoder(config, "target", "some/model")
+def test_rotary_positions_beyond_the_first_training(rope: dict[str, Any]) -> None:
+    assert_plain(rotary_pair(LlamaConfig, rope), random_prompt(50))
 
 
-def test_an_encoder_with_a_language_head_is_refused() -> None:
-    config = BertConfig(**{**SHAPE, "vocab_size": 64, "num_hidden_layers": 1})
-    model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ValueError, match="looks ahead"):
-        Pair.of(model)
+@pytest.mark.parametrize("kind", [LlamaConfig, Phi3Config])
+@pytest.mark.parametrize("prompt", [40, 66])
+def test_longrope_on_one_side_of_its_border(kind: type[PretrainedConfig], prompt: int) -> None:
+    assert_plain(rotary_pair(kind, LONGROPE), random_prompt(prompt))
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, Phi3Config])
+@pytest.mark.parametrize("prompt", [41, 65])
+def test_longrope_does_not_cross_its_border(kind: type[PretrainedConfig], prompt: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"'{prompt} \+ 24'.*original_max_position_embeddings = 64"
+    ):
+        run(rotary_pair(kind, LONGROPE), random_prompt(prompt), "mspeckv", FULL)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**{**SHAPE, "max_position_embeddings": 60}, vocab_size=64, num_hidden_layers=1,
+                    rope_parameters={"rope_type": "dynamic", **ROPE}),
+        GPT2Config(n_embd=64, n_head=4, n_layer=1, n_positions=60, vocab_size=64),
+    ],
+    ids=["dynamic", "table"],
+)  # fmt: skip
+def test_a_draft_that_runs_out_of_positions(config: PretrainedConfig) -> None:
+    draft = AutoModelForCausalLM.from_config(config)
+    pair, prompt = rotary_pair(LlamaConfig, {"rope_type": "default", "rope_theta": 1e4}, draft), 37
+    with pytest.raises(ValueError, match="max_position_embeddings = 60 the draft"):
+        run(pair, random_prompt(prompt), "mspeckv", FULL)
+    run(pair, random_prompt(prompt), "autoregressive", FULL)
+    run(pair, random_prompt(prompt - 1), "mspeckv", FULL)

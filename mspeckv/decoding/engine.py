@@ -11,11 +11,12 @@ from typing import Any, TypedDict, Unpack, cast, overload
 import numpy as np
 import torch
 
+from mspeckv.compatibility import check_lengths
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.run import Run
-from mspeckv.decoding.sizes import check_method
+from mspeckv.decoding.sizes import check_method, uses_draft
 from mspeckv.events import Event, RunSummary
 from mspeckv.memory import check_memory
 from mspeckv.models import Pair
@@ -186,6 +187,10 @@ def check_run(pair: Pair, config: RunConfig, prompt: int) -> None:
             f"the target has {pair.max_positions} positions: "
             f"use at most {max(0, pair.max_positions - config.new_tokens)} prompt tokens",
         )
+    check_lengths(pair.target.config, "target", prompt, config.new_tokens)
+    if uses_draft(config, pair):
+        assert pair.draft is not None
+        check_lengths(pair.draft.config, "draft", prompt, config.new_tokens)
     check_memory(pair, config, prompt)
 
 
