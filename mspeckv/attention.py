@@ -26,6 +26,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from mspeckv.config import refuse
 from mspeckv.context import Pass, Products, Watcher, carrying, current
 from mspeckv.kv.packed import attend_packed
 from mspeckv.split import (
@@ -43,17 +44,19 @@ _UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
 Attention = Callable[..., Any]
 
 
-def check_interface(model: PreTrainedModel) -> None:
+def check_interface(model: PreTrainedModel, field: str) -> None:
     """Refuse a ``model`` whose attention transformers does not look up.
+
+    Args:
+        model: any decoder.
+        field: ``"target"`` or ``"draft"``, for the complaint.
 
     Raises:
         ValueError: the model class does not support transformers' attention interface.
     """
     if not getattr(model, "_supports_attention_backend", False):
-        raise ValueError(
-            f"target: {type(model).__name__} is not allowed; use a decoder that supports "
-            "transformers' attention interface"
-        )
+        allowed = "use a decoder that supports transformers' attention interface"
+        raise refuse(field, type(model).__name__, allowed)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Pair:
             field = "target" if model is target else "draft"
             check_stateless(model, field)
             check_causal(model, field)
-            check_interface(model)
+            check_interface(model, field)
             check_arguments(model, field)
             if freeze:
                 model.eval()
