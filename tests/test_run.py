@@ -52,7 +52,7 @@ def test_a_run_that_cannot_work_is_refused_at_the_call(
 
 
 def test_prompts_are_checked() -> None:
-    with pytest.raises(ValueError, match="prompt: .*at least two tokens"):
+    with pytest.raises(ValueError, match="prompt: .*at least one token"):
         generate(random_pair(), [])
     with pytest.raises(ValueError, match="prompt: 64 is not allowed; token ids lie in 0 .. 63"):
         generate(random_pair(), [1, 64])
