@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Stamps: a step is done again when what it depends on has changed.
 DONE := .setup
+# What every environment of ours installs beside the engine.
+EXTRAS := lab,demo,profile,cluster,test
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test-labs lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
@@ -31,7 +33,7 @@ $(BIN)/python:
 
 $(DONE)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
-		-c constraints.txt -e '.[lab,demo,profile,cluster,test]'
+		-c constraints.txt -e '.[$(EXTRAS)]'
 	@mkdir -p $(DONE)/types
 	@ln -sfn ../../widgets $(DONE)/types/mspeckv_widgets
 	@touch $@
@@ -98,7 +100,7 @@ define other_transformers
 	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 	grep -v -i -E '^(transformers|huggingface[-_]hub|tokenizers|peft)==' constraints.txt > $(DONE)/other-constraints.txt
 	$(1)/bin/python -m pip install --disable-pip-version-check --quiet \
-		-c $(DONE)/other-constraints.txt -e '.[lab,test]' $(2)
+		-c $(DONE)/other-constraints.txt -e '.[$(EXTRAS)]' $(2)
 	@$(1)/bin/python -c 'import transformers; print("transformers", transformers.__version__)'
 endef
 

@@ -21,6 +21,7 @@ from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
 from mspeckv.outputs import check_file, check_folder
 from mspeckv.parallel import Ranks, together
+from mspeckv.signals import answering
 
 
 def generate(config: RunConfig, options: argparse.Namespace) -> int:
@@ -165,12 +166,8 @@ def on_interrupt(
         yield  # Signals reach the main thread alone.
         return
     answered = [signal.SIGINT, *([signal.SIGTERM] if terminate else [])]
-    before = [(number, signal.signal(number, stop)) for number in answered]
-    try:
+    with answering(answered, stop):
         yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 def describe(summary: RunSummary) -> str:

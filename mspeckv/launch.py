@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from mspeckv.config import check_count, refuse
+from mspeckv.signals import answering
 
 FIRST_LAB = "00_start_here.ipynb"
 PROJECTOR = Path("demo") / "projector.ipynb"
@@ -80,12 +81,8 @@ def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.send_signal(signal.SIGTERM)
 
     wishes = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = [(number, signal.signal(number, pass_on)) for number in wishes]
-    try:
+    with answering(wishes, pass_on):
         yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 def _notebook(labs: str, name: Path, port: int | None) -> Path:

@@ -21,7 +21,7 @@ from mspeckv.compatibility import (
     check_tokenizers,
 )
 from mspeckv.config import refuse
-from mspeckv.fetch import model_folder, ready
+from mspeckv.fetch import fetch, model_folder, ready
 from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
 from mspeckv.pair import Pair
 from mspeckv.parallel import Ranks, together
@@ -32,6 +32,7 @@ __all__ = [
     "LLAMA_2_7B",
     "DecoderShape",
     "Pair",
+    "fetch",
     "inflate",
     "load_pair",
     "parse_device",

@@ -26,7 +26,7 @@ from transformers.models.deepseek_v3 import DeepseekV3Config
 
 from mspeckv.cli import main
 from mspeckv.compatibility import check_decoder
-from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+from mspeckv.models import Pair, fetch, load_pair, parse_device, parse_dtype
 from mspeckv.shared_draft import default_draft
 
 Build = Callable[..., PreTrainedModel]
@@ -285,3 +285,7 @@ def test_device_that_is_not_there(device: str) -> None:
 def test_dtype_that_does_not_work(dtype: str | torch.dtype) -> None:
     with pytest.raises(ValueError, match="dtype: .* float32, bfloat16, float16"):
         parse_dtype(dtype)
+
+
+def test_the_default_target_is_fetched_where_it_is_loaded() -> None:
+    assert (fetch(quiet=True) / "config.json").is_file()

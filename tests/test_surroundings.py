@@ -23,23 +23,21 @@ PACKED = KVPolicy(4, on_chip=1, resident=1)
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+def changed(read: Callable[[], Any], write: Callable[[Any], None], value: object) -> Iterator[None]:
+    before = read()
+    write(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        write(before)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def default_dtype(dtype: torch.dtype) -> AbstractContextManager[None]:
+    return changed(torch.get_default_dtype, torch.set_default_dtype, dtype)
+
+
+def threads(count: int) -> AbstractContextManager[None]:
+    return changed(torch.get_num_threads, torch.set_num_threads, count)
 
 
 Surroundings = Callable[[], AbstractContextManager[Any]]
