@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import table
-from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, stream
+from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation, stream
 from mspeckv.documents import load_document
 from mspeckv.events import Round
 
@@ -118,9 +118,17 @@ def run(pair: Pair, prompt: list[int], case: Case) -> Found:
 def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
     torch.cuda.reset_peak_memory_stats()
     run = stream(
-        pair, prompt, method=case.method, new_tokens=case.new_tokens, policy=case.policy,
-        speculation=case.speculation, sampling=case.sampling, graphs=case.graphs,
-    )  # fmt: skip
+        pair,
+        prompt,
+        RunConfig.build(
+            method=case.method,
+            new_tokens=case.new_tokens,
+            policy=case.policy,
+            speculation=case.speculation,
+            sampling=case.sampling,
+            graphs=case.graphs,
+        ),
+    )
     events = list(run)
     summary = events[-1]
     assert isinstance(summary, RunSummary)

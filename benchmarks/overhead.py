@@ -9,7 +9,7 @@ share. Nothing is switched off, so nothing can hide in a difference between two 
 from __future__ import annotations
 
 from benchmarks.report import machine, median_ms, table
-from mspeckv import KVPolicy, Round, RunSummary, Sampling, load_pair, stream
+from mspeckv import KVPolicy, Round, RunConfig, RunSummary, Sampling, load_pair, stream
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.documents import load_document
 from mspeckv.events import Guess
@@ -28,9 +28,11 @@ def main() -> None:
         stream(
             pair,
             prompt,
-            new_tokens=32,
-            policy=KVPolicy(8, on_chip=10, resident=10),
-            sampling=Sampling(temperature=0, stop_at_eos=False),
+            RunConfig.build(
+                new_tokens=32,
+                policy=KVPolicy(8, on_chip=10, resident=10),
+                sampling=Sampling(temperature=0, stop_at_eos=False),
+            ),
         )
     )
     rounds = [event for event in events if isinstance(event, Round)]

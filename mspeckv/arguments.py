@@ -138,7 +138,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     guess = {part.name: given[part.name] for part in fields(Speculation) if part.name != "tier0"}
     guess["retrieval"] = retrieval.load(options.retrieval)
     tier0 = options.draft if options.draft in ("none", "lookup") else "draft"
-    return RunConfig.build(
+    return RunConfig(
         options.method,
         options.new_tokens,
         KVPolicy(bits=bits, **policy),

@@ -55,7 +55,7 @@ def profile(config: RunConfig, options: argparse.Namespace) -> int:
         if (path := getattr(options, field)) is not None:
             check(field, path)
     pair, prompt = _load(config, options)
-    found = take(pair, prompt, rounds=options.rounds, stacks=options.stacks, **config.settings())
+    found = take(pair, prompt, config, rounds=options.rounds, stacks=options.stacks)
     if options.trace:
         found.export_trace(options.trace)
     if options.csv:
@@ -120,7 +120,7 @@ def _run(
                 reading = tqdm(total=total, desc="prefill", unit="layer", disable=quiet)
             reading.update(done - reading.n)
 
-    events = stream(pair, prompt, cancel=cancel, on_progress=progress, **config.settings())
+    events = stream(pair, prompt, config, cancel=cancel, on_progress=progress)
     writing: tqdm[None] | None = None
     with on_interrupt(cancel, signals, alone):
         try:

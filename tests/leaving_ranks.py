@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 
-from mspeckv import Pair, Round, Sampling, load_pair, stream
+from mspeckv import Pair, Round, RunConfig, Sampling, load_pair, stream
 from mspeckv.parallel import Ranks, join, leave
 from tests.random_models import random_prompt
 
@@ -20,9 +20,11 @@ def decode(pair: Pair, ranks: Ranks, end: str) -> None:
     """One run, whose end comes after ten rounds unless it is ``done``."""
     cancel = threading.Event()
     for event in stream(
-        pair, random_prompt(100), method="autoregressive", new_tokens=40,
-        sampling=Sampling(temperature=0), cancel=cancel,
-    ):  # fmt: skip
+        pair,
+        random_prompt(100),
+        RunConfig.build(method="autoregressive", new_tokens=40, sampling=Sampling(temperature=0)),
+        cancel=cancel,
+    ):
         if not isinstance(event, Round) or event.index < 10 or ranks.first:
             continue
         if end == "cancelled":

@@ -13,7 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mspeckv import KVPolicy, Pair, Round, RunSummary, Sampling, Speculation, load_pair, stream
+from mspeckv import (
+    KVPolicy,
+    Pair,
+    Round,
+    RunConfig,
+    RunSummary,
+    Sampling,
+    Speculation,
+    load_pair,
+    stream,
+)
 from mspeckv.decoding.costs import PassCost
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.parallel import Ranks, join, leave
@@ -30,7 +40,7 @@ GREEDY, SAMPLED = Sampling(temperature=0.0), Sampling(temperature=0.9, top_p=0.9
 
 def outcome(pair: Pair, **settings: Any) -> dict[str, Any]:
     """A run's tokens, lengths and bytes."""
-    *before, last = stream(pair, PROMPT, new_tokens=12, **settings)
+    *before, last = stream(pair, PROMPT, RunConfig.build(new_tokens=12, **settings))
     assert isinstance(last, RunSummary)
     plans = [(one.plan.path, one.plan.gamma) for one in before if isinstance(one, Round)]
     return {
@@ -48,7 +58,10 @@ def cancelled(pair: Pair, ranks: Ranks | None) -> dict[str, Any]:
     """The last rank alone wishes to stop, after one round."""
     cancel = threading.Event()
     for event in stream(
-        pair, PROMPT, method="autoregressive", new_tokens=12, sampling=GREEDY, cancel=cancel
+        pair,
+        PROMPT,
+        RunConfig.build(method="autoregressive", new_tokens=12, sampling=GREEDY),
+        cancel=cancel,
     ):
         if isinstance(event, Round) and (ranks is None or ranks.rank == ranks.size - 1):
             cancel.set()
@@ -97,7 +110,7 @@ def run_cases(folder: Path, ranks: Ranks | None) -> dict[str, Any]:
     apart = PROMPT if ranks is None or ranks.first else PROMPT[::-1]
     out["other prompts"] = complaint(lambda: stream(pair, apart))
     alone = 10**6 if ranks is not None and ranks.first else 12
-    out["one refuses"] = complaint(lambda: stream(pair, PROMPT, new_tokens=alone))
+    out["one refuses"] = complaint(lambda: stream(pair, PROMPT, RunConfig.build(new_tokens=alone)))
     out["weight bytes"] = pair.weight_bytes
     return out
 

@@ -172,9 +172,9 @@ def test_choices_are_in_the_events() -> None:
         for event in stream(
             random_pair(),
             random_prompt(80),
-            new_tokens=40,
-            speculation=AUTO,
-            sampling=Sampling(0, stop_at_eos=False),
+            RunConfig.build(
+                new_tokens=40, speculation=AUTO, sampling=Sampling(0, stop_at_eos=False)
+            ),
         )
         if isinstance(event, Round)
     ]
@@ -193,9 +193,15 @@ def test_a_run_with_the_same_settings_need_not_measure_again() -> None:
     def first_plan(tokens: int) -> Plan:
         speculation = Speculation(gamma="auto", draft_gamma="auto", budget=48, window=16)
         found = stream(
-            pair, prompt[:tokens], method="mspeckv", new_tokens=12, speculation=speculation,
-            sampling=Sampling(temperature=0, stop_at_eos=False),
-        )  # fmt: skip
+            pair,
+            prompt[:tokens],
+            RunConfig.build(
+                method="mspeckv",
+                new_tokens=12,
+                speculation=speculation,
+                sampling=Sampling(temperature=0, stop_at_eos=False),
+            ),
+        )
         return next(event.plan for event in found if isinstance(event, Round))
 
     assert first_plan(60) == Plan((0, 1, 2), 2, 2)

@@ -104,7 +104,7 @@ def test_defaults_are_those_of_the_settings() -> None:
     options = build_parser().parse_args(["generate"])
     assert run_config(options) == RunConfig()
     options = build_parser().parse_args(["generate", "--method", "vanilla"])
-    assert run_config(options) == RunConfig.build("vanilla")
+    assert run_config(options) == RunConfig.build(method="vanilla")
 
 
 def test_every_setting_has_its_flag() -> None:

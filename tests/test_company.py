@@ -12,7 +12,16 @@ from functools import partial
 import pytest
 import torch
 
-from mspeckv import KVPolicy, Pair, Sampling, Speculation, as_custom_generate, generate, stream
+from mspeckv import (
+    KVPolicy,
+    Pair,
+    RunConfig,
+    Sampling,
+    Speculation,
+    as_custom_generate,
+    generate,
+    stream,
+)
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.events import RunSummary
 from tests.random_models import random_pair, random_prompt
@@ -46,7 +55,11 @@ def _generated(
 def _interleaved(first: KVPolicy, second: KVPolicy) -> object:
     """Two streams, a round of each in turn."""
     runs = [
-        stream(PAIR, random_prompt(45), new_tokens=6, policy=policy, speculation=GUESSES)
+        stream(
+            PAIR,
+            random_prompt(45),
+            RunConfig.build(new_tokens=6, policy=policy, speculation=GUESSES),
+        )
         for policy in (first, second)
     ]
     ends: list[object] = []

@@ -7,7 +7,7 @@ from math import prod
 
 import pytest
 
-from mspeckv import KVPolicy, Pair, Round, Sampling, Speculation, documents, stream
+from mspeckv import KVPolicy, Pair, Round, RunConfig, Sampling, Speculation, documents, stream
 from mspeckv.decoding.confidence import Chain, Confidence
 from mspeckv.decoding.lengths import Planner
 from mspeckv.events import Guess, Pass, Plan
@@ -126,12 +126,14 @@ def test_a_real_draft_guesses_far_only_where_it_is_sure(pair: Pair) -> None:
             for event in stream(
                 pair,
                 prompt,
-                method=method,
-                new_tokens=48,
-                policy=KVPolicy(8),
-                link=0.02,
-                speculation=Speculation(gamma="auto"),
-                sampling=GREEDY,
+                RunConfig.build(
+                    method=method,
+                    new_tokens=48,
+                    policy=KVPolicy(8),
+                    link=0.02,
+                    speculation=Speculation(gamma="auto"),
+                    sampling=GREEDY,
+                ),
             )
             if isinstance(event, Round)
         ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mspeckv import generate, stream
+from mspeckv import generate
 from mspeckv.config import (
     METHODS,
     WIDTHS,
@@ -22,6 +20,7 @@ from mspeckv.config import (
     Link,
     RunConfig,
     Sampling,
+    Settings,
     Speculation,
     Width,
     default_width,
@@ -91,8 +90,7 @@ def test_placement_counts_every_layer_once(
 @pytest.mark.parametrize("method", METHODS)
 def test_default_width_is_8_for_mspeckv_alone(method: str) -> None:
     expected = 8 if method == "mspeckv" else "full"
-    assert RunConfig.build(method).policy.bits == expected == default_width(method)
-    assert RunConfig().with_method(method).policy.bits == expected
+    assert RunConfig.build(method=method).policy.bits == expected == default_width(method)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_links_from_text(text: str | float | Link, link: Link) -> None:
 
 
 def test_settings_are_frozen_and_serialisable() -> None:
-    config = RunConfig.build("vanilla", 5, link="live")
+    config = RunConfig.build(method="vanilla", new_tokens=5, link="live")
     with pytest.raises(FrozenInstanceError):
         config.new_tokens = 6  # type: ignore[misc]  # the point
     out = json.loads(json.dumps(config.to_dict()))
@@ -118,17 +116,12 @@ def test_settings_are_frozen_and_serialisable() -> None:
     assert out["link"] == {"preset": "live", "gbps": None}
 
 
-def test_every_setting_of_a_run_is_handed_on() -> None:
-    config = RunConfig.build(
-        "vanilla", 7, KVPolicy(4), Speculation(gamma=2), Sampling(seed=9), 0.5, 3.0, False
-    )
-    assert RunConfig.build(**config.settings()) == config
-    assert set(config.settings()) <= set(inspect.signature(stream).parameters)
-    # and nobody takes a configuration apart by hand
-    for name in ("mspeckv/console.py", "mspeckv/experiments/bench.py", "widgets/runner.py"):
-        source = (Path(__file__).resolve().parents[1] / name).read_text(encoding="utf-8")
-        assert "**config.settings()" in source
-        assert "speculation=config.speculation" not in source
+def test_generate_takes_every_setting_of_a_run() -> None:
+    names = [part.name for part in fields(RunConfig)]
+    assert list(Settings.__annotations__) == names
+    assert RunConfig.build(**dict.fromkeys(names)) == RunConfig()  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="budget"):
+        RunConfig.build(budget=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("width", [8.0, np.int64(8), np.float32(8)])

@@ -20,7 +20,7 @@ from mspeckv_widgets.course.progress import (
 )
 from mspeckv_widgets.course.score import kv_read_per_token
 
-from mspeckv import KVPolicy, RunSummary, Sampling, generate, stream
+from mspeckv import KVPolicy, RunConfig, RunSummary, Sampling, generate, stream
 from mspeckv.events import Round
 from tests.random_models import random_pair, random_prompt
 
@@ -217,7 +217,11 @@ def test_exercises_have_titles_hints_and_refuse_nonsense() -> None:
 
 
 def test_a_score_card_counts_what_the_events_count(lab: Lab, shown: list[Any]) -> None:
-    events = list(stream(random_pair(), random_prompt(200), new_tokens=8, sampling=Sampling(0)))
+    events = list(
+        stream(
+            random_pair(), random_prompt(200), RunConfig.build(new_tokens=8, sampling=Sampling(0))
+        )
+    )
     summary = events[-1]
     assert isinstance(summary, RunSummary)
     read: dict[int, float] = {}

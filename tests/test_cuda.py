@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate, retrieval, stream
+from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, retrieval, stream
 from mspeckv.clock import clock_of
 from mspeckv.cost.hardware import HARDWARE
 from mspeckv.cost.measure import measure
@@ -75,9 +75,12 @@ def test_tokens_are_the_processors() -> None:
 def test_a_round_never_synchronises(name: str, sampling: Sampling) -> None:
     pair = on_gpu(torch.float16)
     events = stream(
-        pair, random_prompt(120), new_tokens=120, policy=POLICIES[name],
-        speculation=SPECULATION, sampling=sampling,
-    )  # fmt: skip
+        pair,
+        random_prompt(120),
+        RunConfig.build(
+            new_tokens=120, policy=POLICIES[name], speculation=SPECULATION, sampling=sampling
+        ),
+    )
     rounds = 0
     next(events)
     try:
@@ -122,10 +125,17 @@ def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned
     auto = replace(SPECULATION, gamma="auto", tier0="lookup")
     events = list(
         stream(
-            pair, random_prompt(120), method="vanilla", new_tokens=60, speculation=auto,
-            policy=POLICIES["on-chip"], sampling=GREEDY,
+            pair,
+            random_prompt(120),
+            RunConfig.build(
+                method="vanilla",
+                new_tokens=60,
+                speculation=auto,
+                policy=POLICIES["on-chip"],
+                sampling=GREEDY,
+            ),
         )
-    )  # fmt: skip
+    )
     passes = [one for event in events if isinstance(event, Round) for one in event.passes]
     top = [one for one in passes if one.tier == 2]
     ready = [one.ms for one in top if not one.builds]
@@ -206,7 +216,7 @@ def test_two_open_streams_have_caches_of_their_own() -> None:
     }  # fmt: skip
     alone = [generate(pair, prompt, **options).tokens for prompt in prompts]
     for _ in range(2):  # the second time with the graphs of the first
-        runs = [stream(pair, prompt, **options) for prompt in prompts]
+        runs = [stream(pair, prompt, RunConfig.build(**options)) for prompt in prompts]
         found: list[tuple[int, ...]] = [(), ()]
         while not all(found):
             for place, run in enumerate(runs):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mspeckv import Pair, Sampling, generate, stream
+from mspeckv import Pair, RunConfig, Sampling, generate, stream
 from mspeckv.decoding.ending import Ending
 from mspeckv.decoding.text import TextStream
 from mspeckv.events import Round, RunSummary
@@ -87,8 +87,10 @@ def test_stop_strings_end_a_run(pair: Pair) -> None:
         stream(
             pair,
             "The capital of France is",
-            new_tokens=24,
-            sampling=Sampling(0, stop_at_eos=False, stop_strings=("never there", word)),
+            RunConfig.build(
+                new_tokens=24,
+                sampling=Sampling(0, stop_at_eos=False, stop_strings=("never there", word)),
+            ),
         )
     )
     text = "".join(event.text for event in events if isinstance(event, Round))

@@ -14,6 +14,7 @@ from mspeckv import (
     AttentionProbe,
     Event,
     KVPolicy,
+    RunConfig,
     RunSummary,
     Sampling,
     Speculation,
@@ -39,7 +40,9 @@ def probe() -> AttentionProbe:
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    return list(stream(PAIR, PROMPT, new_tokens=30, speculation=GUESS, sampling=GREEDY))
+    return list(
+        stream(PAIR, PROMPT, RunConfig.build(new_tokens=30, speculation=GUESS, sampling=GREEDY))
+    )
 
 
 @pytest.fixture

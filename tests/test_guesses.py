@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mspeckv import KVPolicy, Round, Sampling, Speculation, stream
+from mspeckv import KVPolicy, Round, RunConfig, Sampling, Speculation, stream
 from tests.random_models import random_pair, random_prompt
 
 SPECULATION = Speculation(gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, window=16)
@@ -20,7 +20,7 @@ def rounds_of(**options: Any) -> list[Round]:
         "sampling": Sampling(0, stop_at_eos=False),
         **options,
     }
-    events = stream(random_pair(), random_prompt(120), **wanted)
+    events = stream(random_pair(), random_prompt(120), RunConfig.build(**wanted))
     return [event for event in events if isinstance(event, Round)]
 
 

@@ -7,7 +7,17 @@ import time
 import pytest
 import torch
 
-from mspeckv import KVPolicy, Link, Prefill, Round, RunSummary, Sampling, generate, stream
+from mspeckv import (
+    KVPolicy,
+    Link,
+    Prefill,
+    Round,
+    RunConfig,
+    RunSummary,
+    Sampling,
+    generate,
+    stream,
+)
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.events import total_bytes
@@ -87,10 +97,9 @@ def test_the_ledger_is_the_formula_and_the_sum_of_the_events(
         stream(
             pair,
             random_prompt(prompt),
-            method="autoregressive",
-            new_tokens=new,
-            policy=policy,
-            sampling=GREEDY,
+            RunConfig.build(
+                method="autoregressive", new_tokens=new, policy=policy, sampling=GREEDY
+            ),
         )
     )
     first, rounds, last = events[0], events[1:-1], events[-1]

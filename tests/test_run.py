@@ -48,7 +48,7 @@ def test_a_run_that_cannot_work_is_refused_at_the_call(
     arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        stream(random_pair(), random_prompt(50), **arguments)  # type: ignore[arg-type]
+        stream(random_pair(), random_prompt(50), RunConfig.build(**arguments))  # type: ignore[arg-type]
 
 
 def test_prompts_are_checked() -> None:
@@ -64,7 +64,11 @@ def test_prompts_are_checked() -> None:
 
 def test_events_add_up_to_the_summary() -> None:
     events = list(
-        stream(random_pair(), random_prompt(70), new_tokens=33, sampling=GREEDY, method="vanilla")
+        stream(
+            random_pair(),
+            random_prompt(70),
+            RunConfig.build(new_tokens=33, sampling=GREEDY, method="vanilla"),
+        )
     )
     assert isinstance(events[0], Prefill)
     summary = events[-1]
@@ -90,7 +94,9 @@ def test_a_cancelled_run_keeps_what_it_has_and_leaves_the_pair_usable() -> None:
     pair, prompt = random_pair(), random_prompt(100)
     cancel = threading.Event()
     events = []
-    for event in stream(pair, prompt, new_tokens=60, sampling=GREEDY, cancel=cancel):
+    for event in stream(
+        pair, prompt, RunConfig.build(new_tokens=60, sampling=GREEDY), cancel=cancel
+    ):
         events.append(event)
         if len(events) == 4:
             cancel.set()
@@ -156,7 +162,7 @@ def test_end_of_sequence_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("on_chip", "resident"), [(0, 0), (1, 2), (4, 0)])
 def test_predicted_bytes_are_the_allocated_bytes(method: str, on_chip: int, resident: int) -> None:
     pair = random_pair()
-    config = RunConfig.build(method, 40, KVPolicy(8, on_chip, resident), Speculation(budget=96))
+    config = RunConfig(method, 40, KVPolicy(8, on_chip, resident), Speculation(budget=96))
     predicted = predict_sizes(config, pair, 150)
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mspeckv import KVPolicy, Sampling, Speculation, generate, stream
+from mspeckv import KVPolicy, RunConfig, Sampling, Speculation, generate, stream
 from mspeckv.config import RESIDENCIES, RESIDENT_FORMATS, Width
 from mspeckv.events import Round
 from mspeckv.kv.cache import FullCache
@@ -124,7 +124,9 @@ def test_an_lru_cache_of_every_layer_misses_only_once() -> None:
     pair, prompt = random_pair(layers=4), random_prompt(80)
     policy = KVPolicy(8, resident=4, block=16, group=16, tail=8, residency="lru")
     events = stream(
-        pair, prompt, method="autoregressive", new_tokens=30, policy=policy, sampling=GREEDY
+        pair,
+        prompt,
+        RunConfig.build(method="autoregressive", new_tokens=30, policy=policy, sampling=GREEDY),
     )
     rounds = [event for event in events if isinstance(event, Round)]
     assert [sum(p.misses for p in done.passes) for done in rounds] == [4] + [0] * 29

@@ -7,7 +7,18 @@ from mspeckv_widgets import TokenStory
 from mspeckv_widgets.replay import Replay, words_of
 from mspeckv_widgets.token_story import fate_text
 
-from mspeckv import Event, Guess, KVPolicy, Pair, Plan, Round, Sampling, Speculation, stream
+from mspeckv import (
+    Event,
+    Guess,
+    KVPolicy,
+    Pair,
+    Plan,
+    Round,
+    RunConfig,
+    Sampling,
+    Speculation,
+    stream,
+)
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair()
@@ -18,11 +29,19 @@ def events() -> list[Event]:
     """A random pair, whose tiers often disagree, over a link that is emulated."""
     return list(
         stream(
-            PAIR, random_prompt(200), new_tokens=40, link=1.0,
-            policy=KVPolicy(8, block=16), sampling=Sampling(0, stop_at_eos=False),
-            speculation=Speculation(gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, window=8),
+            PAIR,
+            random_prompt(200),
+            RunConfig.build(
+                new_tokens=40,
+                link=1.0,
+                policy=KVPolicy(8, block=16),
+                sampling=Sampling(0, stop_at_eos=False),
+                speculation=Speculation(
+                    gamma=5, draft_gamma=2, budget=48, chunk=4, recent=8, window=8
+                ),
+            ),
         )
-    )  # fmt: skip
+    )
 
 
 def rounds_of(events: list[Event]) -> list[Round]:

@@ -231,7 +231,9 @@ def test_presets(lab: LiveLab, name: str) -> None:
 
 
 def test_every_method_of_the_panel_is_a_method() -> None:
-    assert [RunConfig.build(method).method for _, method in METHODS] == [m for _, m in METHODS]
+    assert [RunConfig.build(method=method).method for _, method in METHODS] == [
+        m for _, m in METHODS
+    ]
 
 
 def test_every_control_says_what_it_is(lab: LiveLab) -> None:

@@ -117,9 +117,9 @@ class Runner(Worker[State]):
                     self._progress = (stage, done, total)
                     self._version += 1
 
-        settings = {**config.settings(), "cancel": cancel, "on_progress": on_progress}
+        ways: dict[str, Any] = {"cancel": cancel, "on_progress": on_progress}
         if not profiled:
-            for event in stream(self.pair, prompt, **settings):
+            for event in stream(self.pair, prompt, config, **ways):
                 self._take(record, event)
             return
         with self._lock:
@@ -127,7 +127,7 @@ class Runner(Worker[State]):
                 self._set("rehearsal")
         try:
             found = profile(
-                self.pair, prompt, on_event=lambda event: self._take(record, event), **settings
+                self.pair, prompt, config, on_event=lambda event: self._take(record, event), **ways
             )
         except RuntimeError:
             if not cancel.is_set():

@@ -14,7 +14,7 @@ from mspeckv.config.checks import (
 )
 from mspeckv.config.link import LINK_PRESETS, Link
 from mspeckv.config.policy import RESIDENCIES, RESIDENT_FORMATS, WIDTHS, KVPolicy, Placement, Width
-from mspeckv.config.run import METHODS, RunConfig, default_width
+from mspeckv.config.run import METHODS, RunConfig, Settings, default_width
 from mspeckv.config.sampling import Sampling
 from mspeckv.config.speculation import MIDDLES, Speculation
 
@@ -30,6 +30,7 @@ __all__ = [
     "Placement",
     "RunConfig",
     "Sampling",
+    "Settings",
     "Speculation",
     "Width",
     "check_choice",

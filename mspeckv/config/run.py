@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, Self, TypedDict, Unpack
 
 from mspeckv.config.checks import check_count, check_flag, check_number, refuse
 from mspeckv.config.link import Link
@@ -12,6 +12,19 @@ from mspeckv.config.sampling import Sampling
 from mspeckv.config.speculation import Speculation
 
 METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
+
+
+class Settings(TypedDict, total=False):
+    """A run's settings as keyword arguments; what is left out, or None, has its default."""
+
+    method: str
+    new_tokens: int
+    policy: KVPolicy | None
+    speculation: Speculation | None
+    sampling: Sampling | None
+    link: Link | str | float | None
+    device_gb: float | None
+    graphs: bool
 
 
 @dataclass(frozen=True)
@@ -59,37 +72,13 @@ class RunConfig:
             )
 
     @classmethod
-    def build(
-        cls,
-        method: str = "mspeckv",
-        new_tokens: int = 32,
-        policy: KVPolicy | None = None,
-        speculation: Speculation | None = None,
-        sampling: Sampling | None = None,
-        link: Link | str | float | None = None,
-        device_gb: float | None = None,
-        graphs: bool = True,
-    ) -> Self:
+    def build(cls, **settings: Unpack[Settings]) -> Self:
         """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
-        return cls(
-            method=method,
-            new_tokens=new_tokens,
-            policy=policy or KVPolicy(bits=default_width(method)),
-            speculation=speculation or Speculation(),
-            sampling=sampling or Sampling(),
-            link=Link() if link is None else Link.parse(link),
-            device_gb=device_gb,
-            graphs=graphs,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """The keyword arguments that make `mspeckv.stream` run just this."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
-
-    def with_method(self, method: str) -> Self:
-        """The same run by another method, with that method's default width."""
-        policy = replace(self.policy, bits=default_width(method))
-        return replace(self, method=method, policy=policy)
+        given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+        width = default_width(given.get("method", cls.method))
+        given.setdefault("policy", KVPolicy(bits=width))
+        given["link"] = Link.parse(given.get("link", Link()))
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, for JSON."""

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.clock import clock_of
-from mspeckv.config import KVPolicy, Sampling, Speculation
+from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.cost.hardware import Hardware, MeasuredPasses
 from mspeckv.cost.timing import milliseconds, wait_for
 from mspeckv.cost.unpacking import unpacking_ns
@@ -91,12 +91,14 @@ def _short_run(pair: Pair) -> list[Round]:
     found = stream(
         pair,
         [index % pair.vocab_size for index in range(_RUN_PROMPT)],
-        method="mspeckv",
-        new_tokens=_RUN_TOKENS,
-        policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
-        speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
-        sampling=Sampling(stop_at_eos=False),
-        link=_RUN_GBPS,
+        RunConfig.build(
+            method="mspeckv",
+            new_tokens=_RUN_TOKENS,
+            policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
+            speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
+            sampling=Sampling(stop_at_eos=False),
+            link=_RUN_GBPS,
+        ),
     )
     # the first round builds what later ones use
     return [event for event in found if isinstance(event, Round)][1:]

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from operator import index
-from typing import Any, TypedDict, Unpack, cast, overload
+from typing import Any, Unpack, cast, overload
 
 import numpy as np
 import torch
 
 from mspeckv.compatibility import check_lengths
-from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
+from mspeckv.config import RunConfig, Sampling, Settings, refuse
 from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.run import Run
@@ -25,36 +25,40 @@ from mspeckv.parallel import together
 Prompt = str | Sequence[int]
 
 
-class Settings(TypedDict, total=False):
-    """`generate`'s keyword arguments: those of `stream`."""
-
-    method: str
-    new_tokens: int
-    policy: KVPolicy | None
-    speculation: Speculation | None
-    sampling: Sampling | None
-    link: Link | str | float | None
-    device_gb: float | None
-    graphs: bool
-    cancel: threading.Event | None
-    on_progress: Progress | None
-    prefills: Prefills | None
-
-
 @overload
-def generate(pair: Pair, prompt: Prompt, **settings: Unpack[Settings]) -> RunSummary: ...
+def generate(
+    pair: Pair,
+    prompt: Prompt,
+    *,
+    cancel: threading.Event | None = None,
+    on_progress: Progress | None = None,
+    prefills: Prefills | None = None,
+    **settings: Unpack[Settings],
+) -> RunSummary: ...
 
 
 @overload
 def generate(
-    pair: Pair, prompt: list[str] | list[list[int]], **settings: Unpack[Settings]
+    pair: Pair,
+    prompt: list[str] | list[list[int]],
+    *,
+    cancel: threading.Event | None = None,
+    on_progress: Progress | None = None,
+    prefills: Prefills | None = None,
+    **settings: Unpack[Settings],
 ) -> list[RunSummary]: ...
 
 
 def generate(
-    pair: Pair, prompt: Prompt | list[str] | list[list[int]], **settings: Unpack[Settings]
+    pair: Pair,
+    prompt: Prompt | list[str] | list[list[int]],
+    *,
+    cancel: threading.Event | None = None,
+    on_progress: Progress | None = None,
+    prefills: Prefills | None = None,
+    **settings: Unpack[Settings],
 ) -> RunSummary | list[RunSummary]:
-    """Decode after ``prompt``, or after each of several; see `stream` for settings and errors.
+    """Decode after ``prompt``, or after each of several.
 
     Several prompts, of any lengths, are checked together and decoded one after the other, each
     exactly as if it were alone: rows of one batch would have to roll back by different lengths.
@@ -62,8 +66,9 @@ def generate(
     Args:
         pair: models and tokenizer, from `mspeckv.load_pair`.
         prompt: text or token ids; or a list of either, for several.
-        settings: ``method``, ``new_tokens``, ``policy``, ``speculation``, ``sampling``, ``link``
-            and the others, as `stream` explains them.
+        cancel: as in `stream`, and so ``on_progress`` and ``prefills``.
+        settings: the fields of `RunConfig`: ``method``, ``new_tokens``, ``policy``,
+            ``speculation``, ``sampling``, ``link``, ``device_gb`` and ``graphs``.
 
     Returns:
         The run's summary; for several prompts a list, which ends early when the run is cancelled.
@@ -71,31 +76,32 @@ def generate(
     Raises:
         ValueError: a setting that is not allowed, before any work; the message says what is.
     """
+    config = RunConfig.build(**settings)
+
+    def begin(one: Prompt) -> Iterator[Event]:
+        return stream(pair, one, config, cancel=cancel, on_progress=on_progress, prefills=prefills)
+
     if not isinstance(prompt, list) or not prompt or isinstance(prompt[0], Integral):
-        *_, last = stream(pair, cast("Prompt", prompt), **settings)
-        assert isinstance(last, RunSummary)
-        return last
-    runs = [stream(pair, row, **settings) for row in cast("list[Prompt]", prompt)]
+        return _summary(begin(cast("Prompt", prompt)))
+    runs = [begin(row) for row in cast("list[Prompt]", prompt)]
     done: list[RunSummary] = []
     while len(done) < len(runs) and not (done and done[-1].cancelled):
-        *_, last = runs[len(done)]
-        assert isinstance(last, RunSummary)
-        done.append(last)
+        done.append(_summary(runs[len(done)]))
     return done
+
+
+def _summary(events: Iterator[Event]) -> RunSummary:
+    """The last of a run's events."""
+    *_, last = events
+    assert isinstance(last, RunSummary)
+    return last
 
 
 def stream(
     pair: Pair,
     prompt: Prompt,
+    config: RunConfig | None = None,
     *,
-    method: str = "mspeckv",
-    new_tokens: int = 32,
-    policy: KVPolicy | None = None,
-    speculation: Speculation | None = None,
-    sampling: Sampling | None = None,
-    link: Link | str | float | None = None,
-    device_gb: float | None = None,
-    graphs: bool = True,
     cancel: threading.Event | None = None,
     on_progress: Progress | None = None,
     prefills: Prefills | None = None,
@@ -105,15 +111,7 @@ def stream(
     Args:
         pair: models and tokenizer, from `mspeckv.load_pair`.
         prompt: text, or token ids.
-        method: ``autoregressive``, ``vanilla``, ``triforce`` or ``mspeckv``.
-        new_tokens: tokens to produce at most.
-        policy: width and placement of tier 2's KV; the width defaults to 8 for ``mspeckv`` and to
-            ``"full"`` for the rest.
-        speculation: who guesses, how far, and what tier 1 reads.
-        sampling: temperature, top-p and the like, seed, what ends a run.
-        link: emulated link on CPU: ``"off"``, ``"live"``, ``"origin"`` or GB/s.
-        device_gb: device memory the run may take, in 1e9 bytes; default: what is free.
-        graphs: on CUDA, replay passes as graphs (`mspeckv.graphs`).
+        config: the run's settings; `RunConfig.build` makes one of `generate`'s keyword arguments.
         cancel: set it from another thread and the run ends within one pass, keeping what it has:
             the last event is then a `RunSummary` with ``cancelled`` true.
         on_progress: told of prefill as ``("prefill", layers done, layers)``.
@@ -123,9 +121,7 @@ def stream(
     Raises:
         ValueError: a setting that is not allowed; at the call, before any work.
     """
-    config = RunConfig.build(
-        method, new_tokens, policy, speculation, sampling, link, device_gb, graphs
-    )
+    config = config or RunConfig()
     with together(pair.ranks):
         tokens = encode_prompt(pair, prompt)
         check_run(pair, config, len(tokens))

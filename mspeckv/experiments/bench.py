@@ -139,11 +139,8 @@ class Bench:
     ) -> tuple[RunSummary, list[Round]]:
         config = self._config(trial)
         events = list(
-            stream(
-                self.pair, self._prompt(trial), cancel=cancel, prefills=self.prefills,
-                **config.settings(),
-            )
-        )  # fmt: skip
+            stream(self.pair, self._prompt(trial), config, cancel=cancel, prefills=self.prefills)
+        )
         summary = events[-1]
         assert isinstance(summary, RunSummary)
         return summary, [event for event in events if isinstance(event, Round)]
@@ -153,7 +150,7 @@ class Bench:
         if self._warm and self.pair.device.type == "cpu":
             return
         config = replace(self._config(trial), link=Link())
-        events = stream(self.pair, self._prompt(trial), prefills=self.prefills, **config.settings())
+        events = stream(self.pair, self._prompt(trial), config, prefills=self.prefills)
         for _ in islice(events, 1 + WARM_UP_ROUNDS):
             pass
         self._warm = True

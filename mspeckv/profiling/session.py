@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -14,9 +15,10 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 from mspeckv import ranges
-from mspeckv.config import refuse
+from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.config.checks import check_count
-from mspeckv.decoding.engine import Prompt, Settings, stream
+from mspeckv.decoding.engine import Prompt, stream
+from mspeckv.decoding.recorder import Progress
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
 from mspeckv.profiling.reading import memory_of, read_events
@@ -34,12 +36,15 @@ _one_at_a_time = threading.Lock()
 def profile(
     pair: Pair,
     prompt: Prompt,
+    config: RunConfig | None = None,
     *,
     rounds: int | None = None,
     stacks: bool = False,
     memory: bool = True,
     overhead: bool = True,
     on_event: Callable[[Event], None] | None = None,
+    cancel: threading.Event | None = None,
+    on_progress: Progress | None = None,
     **settings: Unpack[Settings],
 ) -> Profile:
     """Decode under torch's profiler and read the result by tier and step.
@@ -54,12 +59,14 @@ def profile(
     Args:
         pair: models and tokenizer.
         prompt: text, or token ids.
+        config: the run's settings; or give them one by one.
         rounds: profile so many rounds, then run on without; default: all of a short run.
         stacks: keep Python stacks, in the trace: large.
         memory: keep allocations.
         overhead: first run the same without a profiler, to say what profiling costs.
         on_event: told of the profiled run's events as they come.
-        settings: as for `mspeckv.generate`.
+        cancel: as for `mspeckv.stream`, and so ``on_progress``.
+        settings: as for `mspeckv.generate`, instead of ``config``.
 
     Raises:
         ValueError: a setting that is not allowed; a long run without ``rounds``.
@@ -69,27 +76,29 @@ def profile(
     if rounds is not None:
         check_count("rounds", rounds, 1)
     most = MOST_WITH_STACKS if stacks else MOST_TOKENS
-    wanted = settings.get("new_tokens", 32)
-    if rounds is None and isinstance(wanted, int) and wanted > most:
-        raise refuse(
-            "rounds", None, f"a trace of {wanted} tokens is large: say how many rounds to profile"
-        )
+    if config is not None and settings:
+        raise refuse("settings", sorted(settings), "use either a config or single settings")
+    config = config or RunConfig.build(**settings)
+    if rounds is None and config.new_tokens > most:
+        allowed = f"a trace of {config.new_tokens} tokens is large: say how many rounds to profile"
+        raise refuse("rounds", None, allowed)
     if not _one_at_a_time.acquire(blocking=False):
         raise RuntimeError("a profile is being taken already; there can be one at a time")
     try:
-        plain = _plain_ms(pair, prompt, settings) if overhead else None
-        return _take(pair, prompt, rounds, stacks, memory, plain, on_event, settings)
+        begin = partial(stream, pair, prompt, config, cancel=cancel, on_progress=on_progress)
+        plain = _plain_ms(pair, begin) if overhead else None
+        return _take(pair, begin, rounds, stacks, memory, plain, on_event)
     finally:
         _one_at_a_time.release()
 
 
-def _plain_ms(pair: Pair, prompt: Prompt, settings: Settings) -> float | None:
+def _plain_ms(pair: Pair, begin: Callable[[], Iterator[Event]]) -> float | None:
     """Milliseconds per token of the run without a profiler.
 
     On a GPU a first run also builds kernels and captures graphs, so there the second one counts.
     """
     for _ in range(2 if pair.device.type == "cuda" else 1):
-        *_, last = stream(pair, prompt, **settings)
+        *_, last = begin()
     assert isinstance(last, RunSummary)
     return last.ms_per_token or None
 
@@ -105,13 +114,12 @@ def _enter_empty_ranges() -> float:
 
 def _take(
     pair: Pair,
-    prompt: Prompt,
+    begin: Callable[[], Iterator[Event]],
     rounds: int | None,
     stacks: bool,
     memory: bool,
     plain: float | None,
     on_event: Callable[[Event], None] | None,
-    settings: Settings,
 ) -> Profile:
     activities = [ProfilerActivity.CPU]
     if pair.device.type == "cuda":
@@ -119,7 +127,7 @@ def _take(
     taken = torch_profile(
         activities=activities, profile_memory=memory, with_stack=stacks, with_flops=True
     )
-    events = stream(pair, prompt, **settings)
+    events = begin()
     done: list[Round] = []
     summary: RunSummary | None = None
     told = on_event or (lambda event: None)
