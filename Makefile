@@ -34,8 +34,7 @@ $(BIN)/python:
 $(DONE)/installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
 		-c constraints.txt -e '.[$(EXTRAS)]'
-	@mkdir -p $(DONE)/types
-	@ln -sfn ../../widgets $(DONE)/types/mspeckv_widgets
+	@mkdir -p $(DONE)
 	@touch $@
 
 $(DONE)/model: $(DONE)/installed

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from mspeckv_widgets import Ablation, results
-from mspeckv_widgets.ablation_chart import PLACES
+from mspeckv_widgets.panels.ablation_chart import PLACES
 
 from mspeckv import Pair
 from mspeckv.experiments import Row, experiment

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mspeckv_widgets import AcceptanceExplorer
-from mspeckv_widgets.acceptance_charts import emitted_distribution
+from mspeckv_widgets.explorers.acceptance_charts import emitted_distribution
 
 from mspeckv import Sampling, next_distributions
 from mspeckv.models import Pair

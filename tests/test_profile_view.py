@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
-from mspeckv_widgets.profile_view import STEPS, overlap_ms, rows_html
+from mspeckv_widgets.panels.profile_view import STEPS, overlap_ms, rows_html
 
 from mspeckv import KVPolicy, Profile, Sampling, profile
 from mspeckv.profiling import Bar, Ceilings, StepRow

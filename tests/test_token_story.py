@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from mspeckv_widgets import TokenStory
+from mspeckv_widgets.panels.token_story import fate_text
 from mspeckv_widgets.replay import Replay, words_of
-from mspeckv_widgets.token_story import fate_text
 
 from mspeckv import (
     Event,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from mspeckv_widgets import LiveLab, WhatIf
-from mspeckv_widgets.what_if_chart import HERE, POINTS, TABLE, THIS
-from mspeckv_widgets.what_if_setting import AXES, PUBLISHED, RATES, published_setting
+from mspeckv_widgets.panels.what_if_chart import HERE, POINTS, TABLE, THIS
+from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, published_setting
 
 from mspeckv import Pair, what_if
 from mspeckv.config import METHODS

@@ -12,18 +12,19 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from mspeckv_widgets import LiveLab, theme
-from mspeckv_widgets.controls import DEFAULTS, METHODS, PRESETS
-from mspeckv_widgets.record import Setting, link_series
-from mspeckv_widgets.scorecard import (
+from mspeckv_widgets import LiveLab
+from mspeckv_widgets.charts import theme
+from mspeckv_widgets.charts.story import split_text, story_html
+from mspeckv_widgets.panels.controls import DEFAULTS, METHODS, PRESETS
+from mspeckv_widgets.panels.scorecard import (
     comparison_html,
     lengths_text,
     readable_bytes,
     rounds_html,
     scores,
 )
-from mspeckv_widgets.snippet import command_line, python_code
-from mspeckv_widgets.story import split_text, story_html
+from mspeckv_widgets.panels.snippet import command_line, python_code
+from mspeckv_widgets.record import Setting, link_series
 
 from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
 from mspeckv.events import Purpose

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mspeckv_widgets.report_charts import CHARTS
-from mspeckv_widgets.report_page import page as html_page
+from mspeckv_widgets.charts.report_charts import CHARTS
+from mspeckv_widgets.panels.report_page import page as html_page
 from playwright.sync_api import Browser
 
 from mspeckv.experiments.report import write_report

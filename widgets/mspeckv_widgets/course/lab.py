@@ -1,0 +1,259 @@
+"""`Lab`: what a notebook of the course is written with."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from IPython.core import display_functions
+from mspeckv_widgets.charts.theme import STYLE_SHEET
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
+from mspeckv_widgets.course.predict import PredictBox, compare, parse_number, words_of
+from mspeckv_widgets.course.progress import (
+    Answer,
+    ExerciseRecord,
+    LabRecord,
+    PredictionRecord,
+    ProgressFile,
+)
+from mspeckv_widgets.course.score import score_html, score_text
+from mspeckv_widgets.panels.scorecard import table_html
+
+from mspeckv import RunSummary
+from mspeckv.config import refuse
+
+HINT_LABEL = "Hint"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether an answer is right: true or false, and as a cell's result nothing to see."""
+
+    passed: bool
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def _ipython_display_(self) -> None:
+        """The verdict has been shown already."""
+
+
+class Lab:
+    """One lab's predictions, exercises and progress.
+
+    Every method shows what it has to say under its cell, as HTML and as plain text.
+
+    Args:
+        lab_id: the notebook's stem, such as ``02_quantize``.
+        folder: of the progress file; default: what the environment variable ``MSPECKV_PROGRESS``
+            names, else the notebook's own folder.
+
+    Raises:
+        ValueError: there are no exercises for such a lab.
+    """
+
+    def __init__(self, lab_id: str, folder: str | Path | None = None) -> None:
+        self.lab_id = lab_id
+        self.exercises = find_exercises(lab_id)
+        self.boxes: dict[str, PredictBox] = {}
+        self._file = ProgressFile(folder, _say)
+
+    def predict(
+        self, name: str, question: str, unit: str = "", choices: Sequence[str] = ()
+    ) -> None:
+        """Ask for a guess: a number in ``unit``, or one of ``choices``.
+
+        A guess that was recorded before is shown again; one can be changed until `reveal`.
+        """
+        box = PredictBox(name, question, unit, choices, lambda guess: self._record(name, guess))
+        self.boxes[name] = box
+        box.show(self._prediction(name))
+        _show(box)
+
+    def guess(self, name: str, guess: float | str) -> None:
+        """Record a guess from code instead of with the control.
+
+        Raises:
+            ValueError: no such prediction was asked, or the guess is no answer to it.
+        """
+        if name not in self.boxes:
+            raise refuse("prediction", name, f"run its predict cell first; asked: {self._asked()}")
+        self._record(name, self.boxes[name].parse(guess))
+
+    def reveal(self, name: str, result: Any) -> None:
+        """Show the result beside the guess, and keep both.
+
+        Where the result is ``...`` or None, it is said to be not known yet.
+
+        Raises:
+            ValueError: the result is no answer to the question.
+        """
+        if is_open(result):
+            _say(f"{name}: the result is not known yet; come back once it is.")
+            return
+        box = self.boxes.get(name)
+        if box is not None:
+            found: Answer = box.parse(result)
+        else:
+            found = result if isinstance(result, str) else parse_number(name, result)
+        with self._file.change(self.lab_id) as lab:
+            record = lab.predictions.setdefault(name, PredictionRecord())
+            self._describe(record, box)
+            record.result = found
+        if box is not None:
+            box.show(record)
+        guess, words = words_of(record.guess, record.unit), words_of(found, record.unit)
+        row = (guess, words, compare(record) + (" (late)" if record.late else ""))
+        asked = f"{name}: {record.question}" if record.question else name
+        table = table_html(asked, ("your guess", "result", "so the guess was"), [row], text=3)
+        _show(_Shown(table, f"{name}: guess {guess}, result {words}: {row[2]}"))
+
+    def check(self, name: str, answer: Any) -> Outcome:
+        """Judge an answer to an exercise, show verdict and hint, keep whether it passed.
+
+        Args:
+            name: the exercise's id, such as ``e1``.
+            answer: a value or a function, as the exercise asks; ``...`` means not solved yet.
+
+        Returns:
+            True if the answer is right, false if not. A wrong answer never raises.
+
+        Raises:
+            ValueError: there is no such exercise.
+        """
+        if name not in self.exercises:
+            raise refuse("exercise", name, f"use one of {', '.join(self.exercises)}")
+        exercise = self.exercises[name]
+        verdict = judge(exercise, answer)
+        with self._file.change(self.lab_id) as lab:
+            record = lab.exercises.setdefault(name, ExerciseRecord())
+            record.tries += 1
+            record.passed = record.passed or verdict.passed
+        _show(_verdict_shown(name, exercise.title, verdict, exercise.hint))
+        return Outcome(verdict.passed)
+
+    def score(self, runs: RunSummary | Sequence[RunSummary]) -> None:
+        """Show the score card of a run, or of several side by side."""
+        listed = [runs] if isinstance(runs, RunSummary) else list(runs)
+        if not listed:
+            _say("The score card comes with the end of a run.")
+            return
+        _show(_Shown(score_html(listed), score_text(listed)))
+
+    def progress(self) -> None:
+        """Show predictions and exercises of this lab, and what is recorded of each."""
+        lab = self._file.read(self.lab_id)
+        rows = [*self._prediction_rows(lab), *self._exercise_rows(lab)]
+        solved = sum(lab.exercises[e].passed for e in self.exercises if e in lab.exercises)
+        caption = f"{self.lab_id}: {solved} of {len(self.exercises)} exercises solved"
+        heads = ("id", "what", "yours", "result")
+        text = "\n".join([caption, *("  ".join(cell for cell in row if cell) for row in rows)])
+        _show(_Shown(table_html(caption, heads, rows, text=4), text))
+
+    def reset(self) -> None:
+        """Forget this lab's guesses, results and solved exercises."""
+        with self._file.change(self.lab_id) as lab:
+            lab.predictions.clear()
+            lab.exercises.clear()
+        for box in self.boxes.values():
+            box.show(PredictionRecord())
+        _say(f"{self.lab_id}: guesses and solved exercises are forgotten.")
+
+    def _record(self, name: str, guess: Answer) -> None:
+        """Keep a guess, unless one stands beside its result already."""
+        box = self.boxes[name]
+        with self._file.change(self.lab_id) as lab:
+            record = lab.predictions.setdefault(name, PredictionRecord())
+            settled = record.result is not None and record.guess is not None
+            if not settled:
+                self._describe(record, box)
+                record.late = record.result is not None
+                record.guess = guess
+        box.show(record)
+        if settled:
+            box.say(
+                f"The result is known, so the guess stays {words_of(record.guess, record.unit)}; "
+                "lab.reset() starts over."
+            )
+
+    def _prediction(self, name: str) -> PredictionRecord:
+        """What is recorded of a prediction, as long as it still answers the question's kind."""
+        box = self.boxes[name]
+        record = self._file.read(self.lab_id).predictions.get(name, PredictionRecord())
+        try:
+            for answer in (record.guess, record.result):
+                if answer is not None:
+                    box.parse(answer)
+        except ValueError:
+            return PredictionRecord()
+        return record
+
+    def _describe(self, record: PredictionRecord, box: PredictBox | None) -> None:
+        if box is not None:
+            record.question, record.unit = box.question, box.unit
+
+    def _asked(self) -> str:
+        return ", ".join(self.boxes) or "none so far"
+
+    def _prediction_rows(self, lab: LabRecord) -> list[tuple[str, ...]]:
+        names = sorted({*self.boxes, *lab.predictions})
+        rows: list[tuple[str, ...]] = []
+        for name in names:
+            record = lab.predictions.get(name, PredictionRecord())
+            box = self.boxes.get(name)
+            question = box.question if box is not None else record.question
+            guess = words_of(record.guess, record.unit) + (" (late)" if record.late else "")
+            result = "" if record.result is None else words_of(record.result, record.unit)
+            rows.append((name, question, f"guess: {guess}", result))
+        return rows
+
+    def _exercise_rows(self, lab: LabRecord) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        for name, exercise in self.exercises.items():
+            record = lab.exercises.get(name, ExerciseRecord())
+            state = "solved" if record.passed else "not yet"
+            rows.append((name, exercise.title, f"tries: {record.tries}", state))
+        return rows
+
+
+class _Shown:
+    """Something to display: HTML where that is possible, plain text elsewhere."""
+
+    def __init__(self, body: str, text: str) -> None:
+        self._body, self._text = body, text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return f'{STYLE_SHEET}<div class="mskv-panel">{self._body}</div>'
+
+
+def _show(thing: Any) -> None:
+    display_functions.display(thing)  # type: ignore[no-untyped-call]  # IPython leaves it untyped
+
+
+def _say(words: str) -> None:
+    """Show one line to the learner."""
+    _show(_Shown(f'<div class="mskv-small" role="status">{html.escape(words)}</div>', words))
+
+
+def _verdict_shown(name: str, title: str, verdict: Verdict, hint: str) -> _Shown:
+    message = verdict.message[:1].upper() + verdict.message[1:]
+    head = f"{name}: {'solved' if verdict.passed else 'not yet'}"
+    kind = "mskv-passed" if verdict.passed else "mskv-error"
+    body = (
+        f'<div class="{kind}" role="status"><b>{html.escape(head)}</b>, {html.escape(title)}. '
+        f"{html.escape(message)}</div>"
+    )
+    text = f"{head}, {title}. {message}"
+    if not verdict.passed:
+        body += (
+            f'<details class="mskv-small"><summary>{HINT_LABEL}</summary>{html.escape(hint)}'
+            "</details>"
+        )
+        text += f"\n{HINT_LABEL}: {hint}"
+    return _Shown(body, text)

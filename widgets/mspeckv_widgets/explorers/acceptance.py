@@ -1,0 +1,291 @@
+"""`AcceptanceExplorer`: accept or reject guesses one by one, and see what comes out."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Sequence
+from typing import Any, Self
+
+import ipywidgets as ipw
+import torch
+from mspeckv_widgets.explorers.acceptance_charts import (
+    MOST_ROWS,
+    Rows,
+    build_figure,
+    draw_rows,
+    rows_html,
+    rows_of,
+)
+from mspeckv_widgets.panel import panel
+
+from mspeckv import Pair, Sampling, next_distributions
+from mspeckv.config import refuse
+from mspeckv.decoding.sampling import Sampler, residual
+
+MANY = 1000
+_LAYOUT = {"width": "348px", "max_width": "100%"}
+_STYLE = {"description_width": "112px"}
+
+
+class Trial:
+    """One guess on its way: proposed, tested, settled. The engine's sampler does each step.
+
+    Attributes:
+        guess: what the draft drew; None before.
+        accepted: what the test said; None before.
+        emitted: the token that is settled; None before.
+    """
+
+    def __init__(self, p: torch.Tensor, q: torch.Tensor, sampler: Sampler) -> None:
+        self.p, self.q, self._sampler = p, q, sampler
+        self.guess: int | None = None
+        self.accepted: bool | None = None
+        self.emitted: int | None = None
+
+    def step(self) -> None:
+        """Propose, then test, then settle: the guess itself, or a draw from the residual."""
+        if self.guess is None:
+            self.guess = self._sampler.pick(self.q)
+        elif self.accepted is None:
+            self.accepted = self._sampler.accepts(
+                float(self.p[self.guess]), float(self.q[self.guess])
+            )
+        elif self.emitted is None:
+            left = residual(self.p, self.q)
+            self.emitted = self.guess if self.accepted else self._sampler.pick(left)
+
+    def finish(self) -> int:
+        """Take the steps that are left; returns the emitted token."""
+        while self.emitted is None:
+            self.step()
+        return self.emitted
+
+
+class AcceptanceExplorer:
+    """Two distributions as bars, and a button for each step of accepting or rejecting a guess.
+
+    From code, `step`, `many` and `reset` do what the buttons do; ``explorer.likeness.value`` mixes
+    the target into the draft.
+
+    Args:
+        p: the target's probabilities, one a token.
+        q: the draft's.
+        names: a word a token; default: A, B, C, ...
+        seed: of the draws.
+
+    Raises:
+        ValueError: p and q are no distributions over the same tokens.
+    """
+
+    def __init__(
+        self, p: Sequence[float], q: Sequence[float], names: Sequence[str] = (), seed: int = 1
+    ) -> None:
+        words = tuple(names) or tuple(chr(ord("A") + place) for place in range(len(p)))
+        pair = (_distribution("p", p), _distribution("q", q))
+        if not len(words) == len(pair[0]) == len(pair[1]):
+            raise refuse("q", f"{len(q)} tokens", f"use as many as p and names: {len(p)}")
+        self._start([pair], [words], [""], seed)
+
+    @classmethod
+    def of_model(
+        cls,
+        pair: Pair,
+        prompt: str | list[int],
+        sampling: Sampling | None = None,
+        last: int = 16,
+        seed: int = 1,
+    ) -> Self:
+        """Real distributions of a text's last tokens, a slider going through them.
+
+        Raises:
+            ValueError: see `mspeckv.next_distributions`.
+        """
+        found = next_distributions(pair, prompt, sampling, last)
+        made = cls.__new__(cls)
+        words = []
+        for one in found:
+            order = _order(one.target, one.draft)
+            words.append(tuple(_word(pair, int(token)) for token in order))
+        notes = [f"The text goes on with {_word(pair, one.token)}" for one in found]
+        made._start(
+            [(one.target.double(), one.draft.double()) for one in found], words, notes, seed
+        )
+        return made
+
+    def _start(
+        self,
+        pairs: list[tuple[torch.Tensor, torch.Tensor]],
+        words: list[tuple[str, ...]],
+        notes: list[str],
+        seed: int,
+    ) -> None:
+        self._pairs, self._words, self._notes = pairs, words, notes
+        self._seed, self._lock = seed, threading.RLock()
+        self.trial: Trial
+        self.place = ipw.IntSlider(
+            value=0, min=0, max=len(pairs) - 1, description="Place", continuous_update=False,
+            style=_STYLE, layout=_LAYOUT,
+        )  # fmt: skip
+        self.likeness = ipw.FloatSlider(
+            value=0.0, min=0.0, max=1.0, step=0.05, description="Draft like target",
+            continuous_update=False, style=_STYLE, layout=_LAYOUT,
+        )  # fmt: skip
+        self.figure = build_figure()
+        self._said, self._table = ipw.HTML(), ipw.HTML()
+        buttons = [
+            _button("Step", "Propose, then test, then settle", self.step),
+            _button(f"{MANY} guesses", "Settle many guesses at once", self.many),
+            _button("Reset", "Forget what was emitted", self.reset),
+        ]
+        for control in (self.place, self.likeness):
+            control.observe(lambda _: self.reset(), names="value")
+        controls = [self.place] if len(pairs) > 1 else []
+        children = [
+            *controls,
+            self.likeness,
+            ipw.HBox(buttons),
+            self._said,
+            self.figure,
+            self._table,
+        ]
+        self.panel = panel("Acceptance explorer", children)
+        self.reset()
+
+    @property
+    def _here(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Target and draft at the chosen place."""
+        return self._pairs[int(self.place.value)]
+
+    @property
+    def p(self) -> torch.Tensor:
+        """The target's probabilities ``[V]`` at this place."""
+        return self._here[0]
+
+    @property
+    def q(self) -> torch.Tensor:
+        """The draft's, with as much of the target mixed in as the slider says."""
+        target, draft = self._here
+        share = float(self.likeness.value)
+        return (1 - share) * draft + share * target
+
+    @property
+    def rows(self) -> Rows:
+        """What is drawn."""
+        return rows_of(
+            self._words[self.place.value], self.p, self.q, self.counts,
+            _order(*self._here),
+        )  # fmt: skip
+
+    def step(self) -> None:
+        """One step of the current guess; the step after the last begins a new one."""
+        with self._lock:
+            if self.trial.emitted is not None:
+                self.trial = self._new_trial()
+            self.trial.step()
+            if self.trial.emitted is not None:
+                self._count(self.trial)
+            self._draw(self._words_of(self.trial))
+
+    def many(self, count: int = MANY) -> None:
+        """Settle so many guesses, the current one first."""
+        with self._lock:
+            for _ in range(count):
+                if self.trial.emitted is not None:
+                    self.trial = self._new_trial()
+                self.trial.finish()
+                self._count(self.trial)
+            self._draw(f"The last of them: {self._words_of(self.trial)}")
+
+    def reset(self) -> None:
+        """Forget what was emitted and begin again with the same seed."""
+        with self._lock:
+            self._sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, seed=self._seed))
+            self.counts = torch.zeros_like(self.p)
+            self.guesses = self.accepted = 0
+            self.trial = self._new_trial()
+            self._draw("Step draws a guess from q.")
+
+    def _new_trial(self) -> Trial:
+        return Trial(self.p, self.q, self._sampler)
+
+    def _count(self, trial: Trial) -> None:
+        self.counts[trial.emitted] += 1
+        self.guesses += 1
+        self.accepted += bool(trial.accepted)
+
+    def _name(self, token: int) -> str:
+        order = _order(*self._here).tolist()
+        words = self._words[self.place.value]
+        return words[order.index(token)] if token in order else f"token {token}"
+
+    def _words_of(self, trial: Trial) -> str:
+        """Where a guess has got to, in words and numbers."""
+        if trial.guess is None:
+            return "Step draws a guess from q."
+        name = self._name(trial.guess)
+        p, q = float(trial.p[trial.guess]), float(trial.q[trial.guess])
+        words = f"Propose {name}, drawn from q (q = {q:.4f}, p = {p:.4f})."
+        if trial.accepted is None:
+            return f"{words} Next: accept it with chance min(1, p / q) = {min(1.0, p / q):.4f}."
+        if trial.emitted is None:
+            done = "accepted" if trial.accepted else "rejected: next, draw from the residual"
+            return f"{words} It is {done}."
+        if trial.accepted:
+            return f"{words} Accepted, so {name} is emitted."
+        return f"{words} Rejected, and {self._name(trial.emitted)} is drawn from the residual."
+
+    def _draw(self, words: str) -> None:
+        rows = self.rows
+        draw_rows(self.figure, rows)
+        self._table.value = rows_html(rows)
+        chance = float(torch.minimum(self.p, self.q).sum())
+        lines = [self._notes[self.place.value], words]
+        told = f"Chance of acceptance: sum of min(p, q) = {chance:.4f}."
+        if self.guesses:
+            told += (
+                f" So far {self.accepted} of {self.guesses} guesses were accepted (counted), and "
+                f"the emitted share is {self.distance():.3f} from p in total variation."
+            )
+        lines.append(told)
+        body = "<br>".join(html.escape(line) for line in lines if line)
+        self._said.value = f'<div role="status" style="line-height:1.5">{body}</div>'
+
+    def distance(self) -> float:
+        """Total variation between what was emitted so far and p; 1 before the first guess."""
+        if not self.guesses:
+            return 1.0
+        return float((self.counts / self.guesses - self.p).abs().sum() / 2)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.panel._repr_mimebundle_(**kwargs)
+
+
+def _distribution(field: str, values: Sequence[float]) -> torch.Tensor:
+    try:
+        made = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    except (TypeError, ValueError):
+        raise refuse(field, values, "use a list of probabilities") from None
+    if len(made) < 2 or bool((made < 0).any()) or abs(float(made.sum()) - 1) > 1e-6:
+        raise refuse(field, list(values), "use two or more probabilities that add up to 1")
+    return made
+
+
+def _order(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Ids to show: all of a small vocabulary as they are, else the likeliest to either."""
+    if len(p) <= MOST_ROWS:
+        return torch.arange(len(p))
+    return torch.maximum(p, q).topk(MOST_ROWS).indices
+
+
+def _word(pair: Pair, token: int) -> str:
+    """A token as text, with what cannot be seen made visible."""
+    if pair.tokenizer is None:
+        return f"token {token}"
+    return repr(str(pair.tokenizer.decode([token])))
+
+
+def _button(words: str, tip: str, press: Any) -> Any:
+    made = ipw.Button(description=words, tooltip=tip, layout={"width": "130px"})
+    made.on_click(lambda _: press())
+    return made

@@ -1,0 +1,297 @@
+"""Four views of a profile: a round's timeline, shares by step, the roofline, and where KV lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as ipw
+import plotly.graph_objects as go
+from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.theme import INK, PLACES, TIERS
+from mspeckv_widgets.panel import lay_out, panel
+from mspeckv_widgets.panels.scorecard import readable_bytes, table_html
+
+from mspeckv import Profile, RunSummary
+from mspeckv.profiling import Bar, Ceilings, StepRow
+
+STEPS: dict[str, tuple[str, str]] = {
+    "tier0/draft": (TIERS[0].colour, ""),
+    "tier1/draft": (TIERS[1].colour, ""),
+    "tier1/verify": (TIERS[1].colour, ""),
+    "tier2/verify": (TIERS[2].colour, ""),
+    "tier2/decode": (TIERS[2].colour, ""),
+    "kv/fetch": ("#E69F00", "/"),
+    "kv/packed": ("#56B4E9", "+"),
+    "kv/dequantize": ("#56B4E9", "x"),
+    "kv/flush": ("#CC79A7", "."),
+    "retrieval/score": ("#F0E442", "\\"),
+    "retrieval/gather": ("#F0E442", "+"),
+    "sample": ("#808080", "-"),
+    "settle": ("#44AA99", "|"),
+    "plan": ("#AA4499", "/"),
+    "record": ("#999933", "|"),
+    "wait": ("#DDCC77", "."),
+    "profiler": ("#BBBBBB", "x"),
+    "not attributed": ("#BBBBBB", ""),
+}
+"""Colour and pattern of each step."""
+
+
+_PATTERNS = {"on-chip": "", "resident": "/", "offloaded": "|"}
+
+
+class _View:
+    """A figure over a table, shown together."""
+
+    def __init__(self, figure: Any, table: str) -> None:
+        self.figure = figure
+        self.table = ipw.HTML(table)
+        self.panel = panel(figure.layout.title.text, [figure, self.table])
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.panel._repr_mimebundle_(**kwargs)
+
+
+class Timeline(_View):
+    """One round: spans on the compute lane, transfers on the link lane, so that overlap is seen.
+
+    A slider goes through the profiled rounds.
+
+    Args:
+        profile: from `mspeckv.profile`.
+        index: which of its rounds.
+
+    Raises:
+        ValueError: no such round.
+    """
+
+    def __init__(self, profile: Profile, index: int = 0) -> None:
+        self.profile = profile
+        bars = profile.timeline(index)
+        figure = _figure("Compute and link in one round", 260)
+        figure.update_xaxes(title_text="ms since the round began (measured)")
+        figure.update_layout(barmode="overlay")
+        super().__init__(figure, "")
+        self.round = ipw.IntSlider(
+            value=index, min=0, max=len(profile.rounds) - 1, description="Round",
+            continuous_update=False, layout={"width": "348px", "max_width": "100%"},
+        )  # fmt: skip
+        self.round.observe(lambda change: self.show(change["new"]), names="value")
+        self.panel.children = (self.round, *self.panel.children)
+        self._draw(index, bars)
+
+    def take(self, profile: Profile, index: int = 0) -> None:
+        """Show another profile in the same figure: a new one would cost the browser megabytes.
+
+        Raises:
+            ValueError: no such round.
+        """
+        profile.timeline(index)
+        self.profile = profile
+        self.round.max = len(profile.rounds) - 1
+        self.round.value = index
+        self.show(index)
+
+    def show(self, index: int) -> None:
+        """Draw round ``index``.
+
+        Raises:
+            ValueError: no such round.
+        """
+        self._draw(index, self.profile.timeline(index))
+
+    def _draw(self, index: int, bars: Sequence[Bar]) -> None:
+        deepest = max((bar.depth for bar in bars if bar.lane == "compute"), default=0)
+        lanes = ["link", *(_lane_name(depth) for depth in range(deepest, -1, -1))]
+        names = dict.fromkeys(_step(bar) for bar in bars)
+        with self.figure.batch_update():
+            self.figure.data = ()
+            self.figure.add_traces(
+                [_lane([bar for bar in bars if _step(bar) == name], name) for name in names]
+            )
+            self.figure.update_yaxes(categoryorder="array", categoryarray=lanes)
+            self.figure.update_layout(
+                title_text=f"Round {index}: compute and link", height=260 + 24 * deepest
+            )
+        self.table.value = overlap_html(bars)
+
+
+class TierBreakdown(_View):
+    """Share of the wall time by step, one bar per tier."""
+
+    def __init__(self, profile: Profile) -> None:
+        figure = _figure("Time by tier and step (ranges inside taken out)", 300)
+        for step in dict.fromkeys(row.step for row in profile.rows):
+            rows = [row for row in profile.rows if row.step == step]
+            colour, pattern = STEPS.get(step, ("#999999", ""))
+            figure.add_trace(
+                go.Bar(
+                    x=[row.self_ms for row in rows],
+                    y=[_tier_name(row.tier) for row in rows],
+                    orientation="h",
+                    name=step,
+                    marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
+                    hovertemplate=f"{step}<br>%{{x:.1f}} ms<extra></extra>",
+                )
+            )
+        figure.update_layout(barmode="stack")
+        figure.update_xaxes(title_text="ms (measured)")
+        super().__init__(figure, rows_html(profile.rows))
+
+
+class Roofline(_View):
+    """Each tier's passes under this machine's measured ceilings.
+
+    A point's place is operations per byte of KV read; weights are read too, once per pass, so that
+    a point may lie far under the slope that KV alone would allow.
+
+    Args:
+        profile: from `mspeckv.profile`.
+        ceilings: from `mspeckv.calibrate`.
+    """
+
+    def __init__(self, profile: Profile, ceilings: Ceilings) -> None:
+        figure = _figure("Roofline", 360)
+        corner = ceilings.matrix_gflops / ceilings.memory_gbps
+        slope = [corner / 1e3, corner]
+        figure.add_trace(
+            go.Scatter(
+                x=[*slope, corner * 1e2],
+                y=[ceilings.memory_gbps * slope[0], *[ceilings.matrix_gflops] * 2],
+                mode="lines",
+                name="ceiling: memory, then matrix products (measured)",
+                line={"color": INK, "dash": "dash"},
+            )
+        )
+        rows = [row for row in profile.rows if row.step.startswith("tier") and row.bytes]
+        for row in rows:
+            assert row.tier is not None
+            style = TIERS[row.tier]
+            figure.add_trace(
+                go.Scatter(
+                    x=[row.gflop * 1e9 / row.bytes],
+                    y=[row.gflop / row.total_ms * 1e3],
+                    mode="markers",
+                    name=row.step,
+                    marker={"symbol": style.marker, "color": style.colour, "size": 12},
+                    hovertemplate=f"{row.step}<br>%{{y:.1f}} GFLOP/s<extra></extra>",
+                )
+            )
+        figure.update_xaxes(type="log", title_text="operations per byte of KV (counted)")
+        figure.update_yaxes(type="log", title_text="GFLOP/s (measured)")
+        note = f'<div class="mskv-small">{ceilings.describe()}</div>'
+        super().__init__(figure, note + rows_html(rows))
+
+
+class MemoryMap(_View):
+    """Layers coloured by placement, and the bytes on each side.
+
+    Args:
+        summary: of any run.
+    """
+
+    def __init__(self, summary: RunSummary) -> None:
+        placement = summary.config["placement"]
+        figure = _figure("Tier 2's layers", 210)
+        for place, style in PLACES.items():
+            layers = [layer for layer, found in enumerate(placement) if found == place]
+            figure.add_trace(
+                go.Bar(
+                    x=layers,
+                    y=[1] * len(layers),
+                    name=place,
+                    marker={
+                        "color": style.colour,
+                        "line": {"color": INK, "width": 1},
+                        "pattern": {"shape": _PATTERNS[place], "size": 6},
+                    },
+                    hovertemplate=f"layer %{{x}}: {place}<extra></extra>",
+                )
+            )
+        figure.update_yaxes(visible=False)
+        figure.update_xaxes(title_text="layer")
+        memory = summary.memory
+        sides = [
+            ("device", "on-chip", memory.on_chip_bytes),
+            ("device", "resident", memory.resident_bytes),
+            ("host", "offloaded", memory.offloaded_bytes),
+            ("device", "everything, at the peak", memory.peak_device_bytes),
+        ]
+        cells = [(side, what, " ".join(readable_bytes(size))) for side, what, size in sides]
+        table = table_html("Bytes by place (modelled)", ("side", "what", "bytes"), cells, text=2)
+        super().__init__(figure, table)
+
+
+def overlap_ms(bars: Sequence[Bar]) -> tuple[float, float]:
+    """How long the link was busy, and how much of it compute did not stand waiting.
+
+    Transfers queue behind one another, so a wait (``kv/fetch``) is never longer than they are.
+    """
+    busy = sum(bar.ms for bar in bars if bar.lane == "link" and bar.bytes)
+    waited = sum(bar.ms for bar in bars if bar.name == "kv/fetch")
+    return busy, max(0.0, busy - waited)
+
+
+def overlap_html(bars: Sequence[Bar]) -> str:
+    """The same in words."""
+    busy, hidden = overlap_ms(bars)
+    if not busy:
+        return '<div class="mskv-small">Nothing crossed the link in this round.</div>'
+    return (
+        f'<div class="mskv-small">The link was busy for {busy:.1f} ms; {hidden:.1f} ms of that '
+        f"({hidden / busy:.0%}) passed while compute went on (measured).</div>"
+    )
+
+
+def rows_html(rows: Sequence[StepRow]) -> str:
+    """A profile's rows as a table."""
+    on_gpu = any(row.device_ms for row in rows)
+    device = ("device ms",) if on_gpu else ()
+    heads = ("tier", "step", "calls", "total ms", "self ms", "share", *device, "GFLOP", "bytes")
+    cells = [
+        (
+            "" if row.tier is None else str(row.tier), row.step, str(row.calls),
+            f"{row.total_ms:.1f}", f"{row.self_ms:.1f}", f"{row.share:.1%}",
+            *([f"{row.device_ms:.1f}"] if on_gpu else []), f"{row.gflop:.2f}",
+            " ".join(readable_bytes(row.bytes)) if row.bytes else "", f"{row.gbps:.2f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return table_html("Times are measured, bytes counted", (*heads, "GB/s"), cells, text=2)
+
+
+def _step(bar: Bar) -> str:
+    return bar.name if bar.lane == "compute" else bar.name.split(",")[0]
+
+
+def _tier_name(tier: int | None) -> str:
+    return "between passes" if tier is None else TIERS[tier].name
+
+
+def _lane_name(depth: int) -> str:
+    return "compute" if depth == 0 else f"inside {depth}"
+
+
+def _lane(bars: Sequence[Bar], name: str) -> Any:
+    """One step's bars, on all lanes."""
+    colour, pattern = STEPS.get(name, ("#0072B2", ""))
+    return go.Bar(
+        base=[bar.start_ms for bar in bars],
+        x=[bar.ms for bar in bars],
+        y=[_lane_name(bar.depth) if bar.lane == "compute" else "link" for bar in bars],
+        orientation="h",
+        name=name,
+        marker={"color": colour, "pattern": {"shape": pattern, "size": 4}},
+        customdata=[(bar.name, bar.bytes / 1e6, _gbps(bar)) for bar in bars],
+        hovertemplate="%{customdata[0]}<br>%{x:.2f} ms<br>%{customdata[1]:.2f} MB"
+        "<br>%{customdata[2]:.3f} GB/s<extra></extra>",
+    )
+
+
+def _gbps(bar: Bar) -> float:
+    return bar.bytes / bar.ms / 1e6 if bar.ms else 0.0
+
+
+def _figure(title: str, height: int) -> Any:
+    return lay_out(Figure(), title, height)

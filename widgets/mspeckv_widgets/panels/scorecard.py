@@ -1,0 +1,213 @@
+"""The score card of a run, and the table that compares the last runs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from mspeckv_widgets.charts.theme import PURPOSES, TIERS
+from mspeckv_widgets.record import RunRecord
+
+from mspeckv import Plan, TierCount
+
+
+@dataclass(frozen=True)
+class Score:
+    """One line of the card.
+
+    Attributes:
+        source: ``measured`` (clock or counted bytes), ``emulated`` (a clock that the throttled
+            link slowed) or ``modelled`` (sizes known before the run).
+        better: ``lower``, ``higher`` or empty where neither is better in itself.
+    """
+
+    name: str
+    value: str
+    unit: str
+    source: str
+    better: str = ""
+
+
+def readable_bytes(count: float) -> tuple[str, str]:
+    """A number of bytes as value and unit, in powers of 1000."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f}", unit
+    return f"{count:.0f}", "B"
+
+
+def kv_read_per_token(record: RunRecord, tier: int) -> float:
+    """Bytes of KV that ``tier``'s attention read in decode, per settled token."""
+    read = sum(p.kv_bytes for one in record.rounds for p in one.passes if p.tier == tier)
+    return read / max(1, len(record.tokens))
+
+
+def link_per_token(record: RunRecord) -> float:
+    """Bytes over the link in decode, both directions, per settled token."""
+    return sum(t.bytes for t in record.decode_transfers) / max(1, len(record.tokens))
+
+
+def _bytes_score(name: str, count: float, per: str, source: str, better: str) -> Score:
+    value, unit = readable_bytes(count)
+    return Score(name, value, unit + per, source, better)
+
+
+def _tier_score(count: TierCount) -> Score | None:
+    rate = count.acceptance_rate
+    if rate is None:
+        return None
+    return Score(
+        f"Kept of {TIERS[count.tier].name}'s guesses", f"{100 * rate:.0f}", "%", "measured",
+        "higher",
+    )  # fmt: skip
+
+
+def scores(record: RunRecord) -> list[Score]:
+    """The lines of a finished run's card; none before its summary is there."""
+    summary = record.summary
+    if summary is None:
+        return []
+    clock = "emulated" if record.waits_are_emulated else "measured"
+    lines = [
+        Score("Time per token", f"{summary.ms_per_token:.1f}", "ms", clock, "lower"),
+        Score("Speed", f"{summary.tokens_per_second:.2f}", "tokens/s", clock, "higher"),
+        Score("Prefill", f"{summary.prefill_seconds:.2f}", "s", clock, "lower"),
+        Score(
+            "Kept per round", f"{summary.accepted_per_round:.2f}", "tokens", "measured", "higher"
+        ),
+    ]
+    if record.setting.config.speculation.adaptive:
+        gamma = mean(one.plan.gamma for one in record.rounds) if record.rounds else 0.0
+        lines.append(Score("Gamma chosen, mean", f"{gamma:.1f}", "tokens", "measured", ""))
+    lines += [line for count in summary.tiers if (line := _tier_score(count))]
+    lines.append(
+        _bytes_score("KV over the link", link_per_token(record), " per token", "measured", "lower")
+    )
+    for count in summary.tiers:
+        name = f"KV read by {TIERS[count.tier].name}"
+        read = kv_read_per_token(record, count.tier)
+        lines.append(_bytes_score(name, read, " per token", "measured", "lower"))
+    memory = summary.memory
+    for name, size in (
+        ("KV on-chip", memory.on_chip_bytes),
+        ("KV resident", memory.resident_bytes),
+        ("KV offloaded", memory.offloaded_bytes),
+        ("Device memory, peak", memory.peak_device_bytes),
+    ):
+        better = "lower" if name.startswith("Device") else ""
+        lines.append(_bytes_score(name, size, "", "modelled", better))
+    return lines
+
+
+def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
+    """An HTML table whose first ``text`` columns are words and whose others are numbers."""
+    kinds = ["" if place < text else ' class="num"' for place in range(len(heads))]
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(name)}</th>'
+        for kind, name in zip(kinds, heads, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    # On a narrow screen the table scrolls in its box, which the keyboard must be able to reach.
+    return (
+        f'<div class="mskv-scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
+        f'<table class="mskv-table"><caption>{html.escape(caption)}'
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def card_html(record: RunRecord | None) -> str:
+    """The score card as a table."""
+    lines = scores(record) if record else []
+    if record is None or not lines:
+        return '<em class="mskv-small">The score card comes with the end of a run.</em>'
+    end = "stopped early" if record.summary and record.summary.cancelled else "finished"
+    rows = "".join(
+        f'<tr><td>{html.escape(line.name)}</td><td class="num"><b>{line.value}</b> '
+        f'{html.escape(line.unit)}</td><td class="mskv-small">{line.source}'
+        f"{f', {line.better} is better' if line.better else ''}</td></tr>"
+        for line in lines
+    )
+    return (
+        f'<table class="mskv-table mskv-card"><caption>{html.escape(record.label)}: {end} after '
+        f"{len(record.tokens)} tokens, prompt of {record.setting.prefill}</caption>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def comparison_html(records: Sequence[RunRecord]) -> str:
+    """The last runs, one a row, newest first."""
+    heads = (
+        "run", "link", "prompt", "tokens", "ms/token", "tokens/s", "kept/round", "link KB/token",
+        "device MB",
+    )  # fmt: skip
+    rows = []
+    for record in records:
+        summary = record.summary
+        if summary is None:
+            continue
+        link = summary.link
+        speed = f"{link.gbps:.3g} GB/s {link.kind}" if link.gbps is not None else link.kind
+        rows.append(
+            (
+                record.label + (" (stopped)" if summary.cancelled else ""),
+                speed,
+                f"{record.setting.prefill}",
+                f"{len(summary.tokens)}",
+                f"{summary.ms_per_token:.1f}",
+                f"{summary.tokens_per_second:.2f}",
+                f"{summary.accepted_per_round:.2f}",
+                f"{link_per_token(record) / 1e3:.1f}",
+                f"{summary.memory.peak_device_bytes / 1e6:.0f}",
+            )
+        )
+    if not rows:
+        return '<em class="mskv-small">Finished runs are listed here.</em>'
+    caption = "Name: method, width, on-chip + resident layers. Lower ms/token and KB are better."
+    return table_html(caption, heads, rows, 2)
+
+
+def lengths_text(plan: Plan) -> str:
+    """A round's tiers and lengths: ``0>1>2: 8/3`` is gamma 8, draft gamma 3."""
+    path = ">".join(map(str, plan.path))
+    lengths = "/".join(str(length) for length in (plan.gamma, plan.draft_gamma) if length)
+    # where tier 0 is to end a chain that is hardly kept whole
+    stop = f", stop {plan.stop:.0%}" if plan.stop else ""
+    return f"{path}: {lengths}{stop}" if lengths else path
+
+
+def rounds_html(record: RunRecord | None, last: int = 12) -> str:
+    """The charts' numbers of the newest rounds, for reading instead of looking."""
+    if record is None or not record.rounds:
+        return '<em class="mskv-small">Rounds are listed here as they come.</em>'
+    heads = (
+        "round", "lengths", "tokens", "kept/proposed", "ms",
+        *(f"{s.name} ms" for s in TIERS.values()),
+        *(f"{purpose} KB" for purpose in PURPOSES if purpose != "prefill"),
+    )  # fmt: skip
+    rows = []
+    for one in reversed(record.rounds[-last:]):
+        times = {count.tier: count.ms for count in one.tiers}
+        moved = {purpose: 0 for purpose in PURPOSES if purpose != "prefill"}
+        for transfer in one.transfers:
+            moved[transfer.purpose] = moved.get(transfer.purpose, 0) + transfer.bytes
+        rows.append(
+            (
+                f"{one.index + 1}",
+                lengths_text(one.plan),
+                f"{len(one.tokens)}",
+                f"{one.accepted}/{one.proposed}",
+                f"{one.ms:.0f}",
+                *(f"{times[tier]:.0f}" if tier in times else "" for tier in TIERS),
+                *(f"{count / 1e3:.0f}" for purpose, count in moved.items() if purpose != "prefill"),
+            )
+        )
+    return table_html(f"{record.label}: newest rounds first", heads, rows, 0)

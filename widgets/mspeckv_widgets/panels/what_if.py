@@ -1,0 +1,251 @@
+"""`WhatIf`: what a model on another machine would do, while a slider moves; modelled throughout."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets as ipw
+from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panels.live import LiveLab
+from mspeckv_widgets.panels.scorecard import table_html
+from mspeckv_widgets.panels.what_if_chart import OursChart, SpeedChart, StepsChart
+from mspeckv_widgets.panels.what_if_controls import WhatIfControls
+from mspeckv_widgets.panels.what_if_setting import (
+    AXES,
+    CONTEXT_SCALE,
+    classroom,
+    curves,
+    predict_all,
+    published_setting,
+)
+from mspeckv_widgets.results import load_results
+
+from mspeckv.cost import WhatIf as Prediction
+from mspeckv.experiments import Match
+
+_GIGA = 1e9
+
+
+class WhatIf:
+    """Sliders for model, machine and setting; curves beside the published points.
+
+    Show it by making it a cell's last expression. From code, ``panel.set(prefill=32768)`` moves
+    controls, `published`, `run_here` and `reset` do what the buttons do, and ``panel.found`` has
+    the predictions by method.
+
+    Args:
+        lab: a live panel, which *Run this here* sets and starts at classroom size.
+        experiment: whose axis is shown first.
+        folder: of our results; default: see `mspeckv_widgets.results.find_results`.
+
+    Attributes:
+        controls: see `WhatIfControls`.
+        found: `mspeckv.what_if`'s predictions of the setting, by method.
+        redraw_ms: measured time of the last redraw, without the browser's part.
+
+    Raises:
+        ValueError: no such experiment.
+    """
+
+    def __init__(
+        self, lab: LiveLab | None = None, experiment: str = "A1", folder: str | None = None
+    ) -> None:
+        self._lock = threading.RLock()
+        self._lab, self._folder = lab, folder
+        self._matches: dict[str, Match | None] = {}
+        self._ours_shown = ""
+        self._note, self._failed = "", False
+        self.found: dict[str, Prediction] = {}
+        self.redraw_ms = 0.0
+        self.speed, self.steps, self.ours = SpeedChart(), StepsChart(), OursChart()
+        self._status = ipw.HTML(layout={"flex": "1 1 300px"})
+        self._cost, self._memory = ipw.HTML(), ipw.HTML()
+        self.controls = WhatIfControls(experiment, self._draw)
+        self.buttons = {
+            "published": self._button("As published", "book", "Put the table's setting in"),
+            "run": self._button("Run this here", "play", self._run_tip()),
+            "reset": self._button("Reset", "undo", "Put every control back"),
+        }
+        self.buttons["run"].disabled = lab is None
+        for button, action in zip(
+            self.buttons.values(), (self.published, self.run_here, self.reset), strict=True
+        ):
+            button.on_click(lambda _, act=action: act())
+        self.panel = self._assemble()
+        self._draw()
+
+    @property
+    def message(self) -> str:
+        """The status line's words: what is shown, or what is wrong with the setting."""
+        return self._note
+
+    def set(self, **values: Any) -> None:
+        """Move controls by name; see `WhatIfControls.set`.
+
+        Raises:
+            ValueError: no such control, or a value that it does not have.
+        """
+        self.controls.set(**values)
+
+    def published(self) -> None:
+        """Put the shown experiment's published setting in."""
+        self.controls.set(**published_setting(self.controls.values["experiment"]))
+
+    def reset(self) -> None:
+        """Put every control back."""
+        self.controls.reset()
+
+    def run_here(self) -> None:
+        """Set the live panel to this setting at classroom size and start it.
+
+        Without a live panel, or while it is at work, the status line says so.
+        """
+        if self._lab is None:
+            self._say("No live panel was handed over: use WhatIf(lab=LiveLab())", failed=True)
+            return
+        if self._lab.runner.busy:
+            self._say("The live panel is at work: stop it, or wait for its end", failed=True)
+            return
+        live = self._lab.controls
+        values = classroom(self.controls.values, live.layers, self._fit)
+        live.set(**values)
+        self._lab.run()
+        left_out = [
+            words
+            for words, there in (
+                ("two planes", self.controls.values["nibble"]),
+                ("LRU places", self.controls.values["residency"] == "lru"),
+            )
+            if there
+        ]
+        note = f"; without {' and '.join(left_out)}, which it has no control for"
+        self._say(
+            f"Handed to the live panel: {values['method']}, {values['prefill']} + "
+            f"{values['new_tokens']} tokens, contexts / {CONTEXT_SCALE}, {values['on_chip']} "
+            f"on-chip and {values['resident']} resident of {live.layers} layers"
+            + (note if left_out and values["method"] == "mspeckv" else "")
+        )
+
+    def _fit(self, name: str, value: float) -> int:
+        """The nearest that a slider of the live panel allows."""
+        assert self._lab is not None
+        slider = self._lab.controls.inputs[name]
+        steps = round((value - slider.min) / slider.step)
+        return int(min(max(slider.min + steps * slider.step, slider.min), slider.max))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.panel._repr_mimebundle_(**kwargs)
+
+    def _draw(self) -> None:
+        """Predict and draw; a setting that is not allowed leaves the last drawing, and is said."""
+        with self._lock:
+            start = time.perf_counter()
+            values = self.controls.values
+            name = values["experiment"]
+            try:
+                found = predict_all(values)
+                where, speeds = curves(name, values)
+            except ValueError as error:
+                self._say(f"Not drawn: {error}", failed=True)
+                return
+            self.found = found
+            here = found[values["method"]]
+            at = float(values[AXES[name]])
+            self.speed.draw(name, where, speeds, (at, here.tokens_per_second))
+            self.steps.draw(found)
+            if name != self._ours_shown:
+                self.ours.draw(name, self._match(name))
+                self._ours_shown = name
+            self._cost.value, self._memory.value = cost_html(found), memory_html(found)
+            fits = "" if here.fits else "; it does not fit that machine's memory"
+            self._say(
+                f"{here.method} of {here.model} on {here.hardware}: {here.ms_per_token:.1f} ms per "
+                f"token (modelled){fits}"
+            )
+            self.redraw_ms = (time.perf_counter() - start) * 1e3
+
+    def _match(self, name: str) -> Match | None:
+        """Our results of an experiment, read once."""
+        if name not in self._matches:
+            try:
+                self._matches[name] = load_results(name, self._folder)
+            except (ValueError, OSError):
+                self._matches[name] = None
+        return self._matches[name]
+
+    def _say(self, words: str, failed: bool = False) -> None:
+        self._note, self._failed = words, failed
+        kind = " mskv-error" if failed else ""
+        self._status.value = (
+            f'<div class="mskv-status{kind}" role="status" style="margin-left:8px">'
+            f"{html.escape(words)}</div>"
+        )
+
+    def _run_tip(self) -> str:
+        if self._lab is None:
+            return "Needs a live panel: WhatIf(lab=LiveLab())"
+        return f"Start the live panel with this setting, contexts / {CONTEXT_SCALE}"
+
+    def _button(self, words: str, icon: str, tip: str) -> Any:
+        button = ipw.Button(description=words, icon=icon, tooltip=tip, layout={"width": "auto"})
+        button.add_class(f"mskv-{words.split(maxsplit=1)[0].lower()}")
+        return button
+
+    def _assemble(self) -> Any:
+        wrap = {"flex_flow": "row wrap", "align_items": "center"}
+        bar = ipw.HBox([*self.buttons.values(), self._status], layout=wrap)
+        room = {"flex": "1 1 460px", "min_width": "280px", "overflow": "hidden"}
+        charts = ipw.VBox([self.speed.figure, self.steps.figure], layout=room)
+        tables = ipw.VBox(
+            [self._cost, self._memory], layout={"flex": "1 1 420px", "min_width": "280px"}
+        )
+        ours = ipw.VBox([self.ours.figure], layout=room)
+        top = ipw.HBox([self.controls.panel, charts], layout={"flex_flow": "row wrap"})
+        below = ipw.HBox([tables, ours], layout={"flex_flow": "row wrap"})
+        return panel("What if", [bar, top, below], self._resize)
+
+    def _resize(self, room: int) -> None:
+        """Keep the figures within a narrow panel of ``room`` pixels; 0: it is wide."""
+        self.speed.fit(room)
+        for chart in (self.speed, self.steps, self.ours):
+            chart.figure.update_layout(autosize=not room, width=room or None)
+
+
+def cost_html(found: Mapping[str, Prediction]) -> str:
+    """Time and traffic of every method, and plain decoding in the same device memory."""
+    shown = list(found.values())
+    control = [one.equal_memory for one in shown]
+    assert all(one is not None for one in control)
+
+    def plain(words: Any) -> list[str]:
+        return [words(one) if one is not None and one.fits else "does not fit" for one in control]
+
+    rows = [
+        ("ms per token", *(f"{one.ms_per_token:.2f}" for one in shown)),
+        ("tokens/s", *(f"{one.tokens_per_second:.2f}" for one in shown)),
+        ("tokens per round", *(f"{one.tokens_per_round:.2f}" for one in shown)),
+        ("link MB per token", *(f"{one.link_bytes_per_token / 1e6:.1f}" for one in shown)),
+        ("device GB", *(f"{one.device_bytes / _GIGA:.2f}" for one in shown)),
+        ("fits the machine", *("yes" if one.fits else "no" for one in shown)),
+        ("plain decoding in these GB: on-chip layers", *plain(lambda one: f"{one.on_chip}")),
+        ("its ms per token", *plain(lambda one: f"{one.ms_per_token:.2f}")),
+        ("its time over the method's", *plain(lambda one: f"{one.speedup:.2f}")),
+    ]
+    return table_html("This setting by method (modelled)", ("", *found), rows, text=1)
+
+
+def memory_html(found: Mapping[str, Prediction]) -> str:
+    """Bytes by place."""
+    shown = list(found.values())
+    parts = [part for part in shown[0].memory.parts if any(o.memory.parts[part] for o in shown)]
+    rows = [
+        (part.replace("_", "-"), *(f"{one.memory.parts[part] / _GIGA:.3f}" for one in shown))
+        for part in parts
+    ]
+    rows.append(("sum on the device", *(f"{one.device_bytes / _GIGA:.3f}" for one in shown)))
+    rows.append(("on the host: offloaded KV", *(f"{o.host_bytes / _GIGA:.3f}" for o in shown)))
+    return table_html("Memory by place, GB (modelled)", ("", *found), rows, text=1)
