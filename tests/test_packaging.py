@@ -25,6 +25,8 @@ assert (data / "draft-smollm2-2layer.safetensors").is_file()
 assert (data / "draft-smollm2-2layer.md").is_file()
 assert sum(name.name.endswith(".csv") for name in (data / "published").iterdir()) == 6
 assert hasattr(mspeckv_widgets, "LiveLab")
+scripts = {str(path.relative_to(home)) for path in (home / "mspeckv_widgets").rglob("*.js")}
+assert scripts == set(sys.argv[2:]), scripts
 """
 
 
@@ -82,7 +84,9 @@ def test_built_wheel_holds_everything(tmp_path: Path) -> None:
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source, cwd=tmp_path)
     (wheel,) = tmp_path.glob("mspeckv-*.whl")
     run(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=tmp_path)
-    run(sys.executable, "-c", IMPORT_BOTH, target, cwd=tmp_path, path=target)
+    scripts = [path.relative_to(ROOT / "widgets") for path in (ROOT / "widgets").rglob("*.js")]
+    assert scripts
+    run(sys.executable, "-c", IMPORT_BOTH, target, *scripts, cwd=tmp_path, path=target)
 
 
 SET_UP = ("lab", "demo", "profile", "cluster", "test")

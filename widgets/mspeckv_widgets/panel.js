@@ -1,0 +1,77 @@
+const name = (element, words) => {
+  const said = (words || "").trim();
+  if (element && said && element.getAttribute("aria-label") !== said)
+    element.setAttribute("aria-label", said);
+};
+const describe = (row) => {
+  const label = row.querySelector(":scope > .widget-label");
+  const words = label ? label.textContent : row.title;
+  for (const handle of row.querySelectorAll("[role=slider], .noUi-handle")) name(handle, words);
+  for (const readout of row.querySelectorAll(".widget-readout")) {
+    name(readout, `${words}, as a number`);
+    if (readout.isContentEditable) readout.setAttribute("role", "textbox");
+  }
+  for (const field of row.querySelectorAll("select, input, textarea"))
+    if (!field.labels || !field.labels.length || !field.labels[0].textContent.trim())
+      name(field, words || row.title || field.title);
+};
+const entitle = (plot) => {
+  const titles = [...plot.querySelectorAll(".gtitle, .annotation-text")];
+  const axes = [...plot.querySelectorAll(".ytitle, .xtitle")];
+  const said = (titles.length ? titles : axes).map((one) => one.textContent).filter(Boolean);
+  if (!said.length) return;
+  plot.setAttribute("role", "figure");
+  name(plot, `Chart: ${said.join("; ")}`);
+  for (const link of plot.querySelectorAll("a.modebar-btn")) name(link, link.dataset.title);
+};
+const dress = (panel) => {
+  // JupyterLab takes arrow keys for itself unless what has the focus says that it wants them.
+  for (const control of panel.querySelectorAll("select, input, button, [role=slider], [tabindex]"))
+    control.setAttribute("data-lm-suppress-shortcuts", "true");
+  for (const row of panel.querySelectorAll(".widget-inline-hbox, .widget-inline-vbox"))
+    describe(row);
+  for (const button of panel.querySelectorAll("button"))
+    if (!button.textContent.trim()) name(button, button.title);
+  for (const plot of panel.querySelectorAll(".js-plotly-plot")) entitle(plot);
+};
+function render({ model, el }) {
+  el.style.display = "none";
+  let panel = null, waiting = 0, resizing = 0;
+  // plotly looks at a figure's room when the window changes, not when the panel does, or its tab.
+  const refit = () => {
+    clearTimeout(resizing);
+    resizing = setTimeout(() => window.dispatchEvent(new Event("resize")), 150);
+  };
+  const shown = new ResizeObserver(refit);
+  const tend = () => {
+    dress(panel);
+    for (const plot of panel.querySelectorAll(".js-plotly-plot")) shown.observe(plot);
+  };
+  const later = () => {
+    if (!waiting) waiting = setTimeout(() => { waiting = 0; if (panel) tend(); }, 60);
+  };
+  const grown = new MutationObserver(later);
+  const sized = new ResizeObserver(([entry]) => {
+    const width = entry.contentRect.width;
+    if (!width) return;
+    // In steps, so that a window being dragged does not send a message for each pixel.
+    const room = width < model.get("limit") ? Math.floor(width / 10) * 10 : 0;
+    refit();
+    if (room !== model.get("room")) { model.set("room", room); model.save_changes(); }
+  });
+  const begin = () => {
+    panel = el.closest(".mskv-panel");
+    if (!panel) { waiting = setTimeout(() => { waiting = 0; begin(); }, 60); return; }
+    panel.setAttribute("role", "region");
+    name(panel, model.get("label"));
+    grown.observe(panel, { childList: true, subtree: true });
+    sized.observe(panel);
+    tend();
+  };
+  begin();
+  return () => {
+    for (const timer of [waiting, resizing]) clearTimeout(timer);
+    for (const observer of [grown, sized, shown]) observer.disconnect();
+  };
+}
+export default { render };
