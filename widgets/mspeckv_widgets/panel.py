@@ -46,6 +46,15 @@ class Panel(ipw.VBox):
         return super()._repr_mimebundle_(**kwargs)
 
 
+class HasPanel:
+    """Whatever a cell shows by its `panel`."""
+
+    panel: Any
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.panel._repr_mimebundle_(**kwargs)
+
+
 def _figures(box: Any) -> Iterator[Any]:
     for child in getattr(box, "children", ()):
         if isinstance(child, BaseFigure):

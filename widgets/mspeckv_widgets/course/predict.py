@@ -9,12 +9,12 @@ from typing import Any
 
 import ipywidgets as ipw
 from mspeckv_widgets.course.progress import Answer, PredictionRecord
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv.config import refuse
 
 
-class PredictBox:
+class PredictBox(HasPanel):
     """The widget of one prediction: question, labelled control, a button that records.
 
     Args:
@@ -94,7 +94,7 @@ class PredictBox:
         self.status.value = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = self.panel._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs)
         return {**bundle, "text/plain": f"Predict {self.name}: {self.question}"}
 
 

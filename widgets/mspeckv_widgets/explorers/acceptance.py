@@ -17,7 +17,7 @@ from mspeckv_widgets.explorers.acceptance_charts import (
     rows_html,
     rows_of,
 )
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv import Pair, Sampling, next_distributions
 from mspeckv.config import refuse
@@ -62,7 +62,7 @@ class Trial:
         return self.emitted
 
 
-class AcceptanceExplorer:
+class AcceptanceExplorer(HasPanel):
     """Two distributions as bars, and a button for each step of accepting or rejecting a guess.
 
     From code, `step`, `many` and `reset` do what the buttons do; ``explorer.likeness.value`` mixes
@@ -256,9 +256,6 @@ class AcceptanceExplorer:
         if not self.guesses:
             return 1.0
         return float((self.counts / self.guesses - self.p).abs().sum() / 2)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
 
 def _distribution(field: str, values: Sequence[float]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from mspeckv_widgets.explorers.quant_charts import (
     loss_html,
     packing_name,
 )
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv import KVProbe, Packing, Pair, documents
 from mspeckv.kv.probe import pack
@@ -38,7 +38,7 @@ _LAYOUT = {"width": "348px", "max_width": "100%"}
 _STYLE = {"description_width": "112px"}
 
 
-class QuantExplorer:
+class QuantExplorer(HasPanel):
     """Heat maps of one head's keys or values and of their error, for width, axis and group.
 
     From code, ``explorer.set(layer=3, bits=(4, False))`` moves controls, ``explorer.loss`` is what
@@ -197,9 +197,6 @@ class QuantExplorer:
     def _say(self, words: str, kind: str = "mskv-small") -> None:
         line = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
         self._status.value = line if words else ""
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
 
 def _slider(words: str, count: int) -> Any:

@@ -16,7 +16,7 @@ from mspeckv_widgets.explorers.retrieval_charts import (
     draw_figure,
     ranking_html,
 )
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv import AttentionProbe, Pair, RetrievalReport, Speculation, documents, retrieval
 
@@ -25,7 +25,7 @@ _LAYOUT = {"width": "348px", "max_width": "100%"}
 _STYLE = {"description_width": "112px"}
 
 
-class RetrievalExplorer:
+class RetrievalExplorer(HasPanel):
     """Chunks by layer and head over a document's text, for budget, chunk size and policy.
 
     The document is read once; moving a control chooses anew from what was seen. From code,
@@ -89,9 +89,6 @@ class RetrievalExplorer:
         """Layer, head and chunk that are looked at."""
         layer, head, chunk = (int(self.controls[n].value) for n in ("layer", "head", "chunk"))
         return layer, head, chunk
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _build(self) -> dict[str, Any]:
         layers, heads, chunks = self.report.mass.shape

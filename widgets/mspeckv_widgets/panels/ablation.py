@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart
 from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.sweep import Order, SweepRunner, SweepView
@@ -23,7 +23,7 @@ TABS = ("Findings", "Speed", "Speed-ups", "KV bytes")
 _STYLE = {"description_width": "112px"}
 
 
-class Ablation:
+class Ablation(HasPanel):
     """Pick an experiment, look at its results, or run a reduced sweep and watch its rows arrive.
 
     Show it by making it a cell's last expression. Sweeps run on a thread of their own; from code,
@@ -129,9 +129,6 @@ class Ablation:
         if ended and self._painter is not None:
             self._painter.join(timeout)
         return ended
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _read(self) -> None:
         name = self.inputs["experiment"].value

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from IPython.core import display
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.live_charts import Charts
@@ -26,7 +26,7 @@ from mspeckv import Pair, Profile
 TICK = 0.1
 
 
-class LiveLab:
+class LiveLab(HasPanel):
     """A panel with a run's settings, its charts, its text and its score card.
 
     Show it by making it a cell's last expression. Runs happen on a thread of their own, so other
@@ -125,9 +125,6 @@ class LiveLab:
         if ended and self._painter is not None:
             self._painter.join(timeout)
         return ended
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _bound_by(self, pair: Pair) -> None:
         self.controls.set_model(pair.layers, pair.max_positions)

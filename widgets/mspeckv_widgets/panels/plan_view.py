@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 import plotly.graph_objects as go
 from mspeckv_widgets.charts.figure import Figure
-from mspeckv_widgets.panel import lay_out, panel
+from mspeckv_widgets.panel import HasPanel, lay_out, panel
 from mspeckv_widgets.panels.scorecard import table_html
 
 from mspeckv.config import METHODS
@@ -18,7 +18,7 @@ from mspeckv.planner import Choice, DevicePlan
 _GIGA = 1e9
 
 
-class PlanView:
+class PlanView(HasPanel):
     """The Pareto front of memory against time, the choice, and the best of every method.
 
     Show it by making it a cell's last expression.
@@ -31,9 +31,6 @@ class PlanView:
         self.figure: Any = Figure(_front_figure(found))
         self._table = ipw.HTML(best_html(found))
         self.panel = panel("Plan", [self.figure, self._table], self._resize)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _resize(self, room: int) -> None:
         """Keep the figure within a narrow panel of ``room`` pixels; 0: it is wide."""

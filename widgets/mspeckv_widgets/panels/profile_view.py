@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import INK, PLACES, TIERS
-from mspeckv_widgets.panel import lay_out, panel
+from mspeckv_widgets.panel import HasPanel, lay_out, panel
 from mspeckv_widgets.panels.scorecard import readable_bytes, table_html
 
 from mspeckv import Profile, RunSummary
@@ -41,16 +41,13 @@ STEPS: dict[str, tuple[str, str]] = {
 _PATTERNS = {"on-chip": "", "resident": "/", "offloaded": "|"}
 
 
-class _View:
+class _View(HasPanel):
     """A figure over a table, shown together."""
 
     def __init__(self, figure: Any, table: str) -> None:
         self.figure = figure
         self.table = ipw.HTML(table)
         self.panel = panel(figure.layout.title.text, [figure, self.table])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
 
 class Timeline(_View):

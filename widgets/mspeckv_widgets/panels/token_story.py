@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as ipw
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.theme import TIERS
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.player import Player
 from mspeckv_widgets.panels.scorecard import readable_bytes, table_html
 from mspeckv_widgets.replay import Replay, Step, Word
@@ -22,7 +22,7 @@ _PAUSE_MS = 700
 """Between two tokens of a replay."""
 
 
-class TokenStory:
+class TokenStory(HasPanel):
     """Play, step or slide through a run: who guessed each token, who kept or corrected it.
 
     Args:
@@ -62,9 +62,6 @@ class TokenStory:
         """The token that is looked at."""
         number: int = self.slider.value
         return self.replay.steps[number - 1]
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _button(self, words: str, icon: str, tip: str, by: int | None) -> Any:
         button = ipw.Button(description=words, icon=icon, tooltip=tip, layout={"width": "auto"})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panel import panel
+from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.live import LiveLab
 from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.what_if_chart import OursChart, SpeedChart, StepsChart
@@ -30,7 +30,7 @@ from mspeckv.experiments import Match
 _GIGA = 1e9
 
 
-class WhatIf:
+class WhatIf(HasPanel):
     """Sliders for model, machine and setting; curves beside the published points.
 
     Show it by making it a cell's last expression. From code, ``panel.set(prefill=32768)`` moves
@@ -136,9 +136,6 @@ class WhatIf:
         slider = self._lab.controls.inputs[name]
         steps = round((value - slider.min) / slider.step)
         return int(min(max(slider.min + steps * slider.step, slider.min), slider.max))
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.panel._repr_mimebundle_(**kwargs)
 
     def _draw(self) -> None:
         """Predict and draw; a setting that is not allowed leaves the last drawing, and is said."""
