@@ -17,6 +17,7 @@ from mspeckv_widgets.explorers.acceptance_charts import (
     rows_html,
     rows_of,
 )
+from mspeckv_widgets.explorers.explorer import LAYOUT, STYLE, slider
 from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv import Pair, Sampling, next_distributions
@@ -24,8 +25,6 @@ from mspeckv.config import refuse
 from mspeckv.decoding.sampling import Sampler, residual
 
 MANY = 1000
-_LAYOUT = {"width": "348px", "max_width": "100%"}
-_STYLE = {"description_width": "112px"}
 
 
 class Trial:
@@ -123,13 +122,10 @@ class AcceptanceExplorer(HasPanel):
         self._pairs, self._words, self._notes = pairs, words, notes
         self._seed, self._lock = seed, threading.RLock()
         self.trial: Trial
-        self.place = ipw.IntSlider(
-            value=0, min=0, max=len(pairs) - 1, description="Place", continuous_update=False,
-            style=_STYLE, layout=_LAYOUT,
-        )  # fmt: skip
+        self.place = slider("Place", len(pairs) - 1)
         self.likeness = ipw.FloatSlider(
             value=0.0, min=0.0, max=1.0, step=0.05, description="Draft like target",
-            continuous_update=False, style=_STYLE, layout=_LAYOUT,
+            continuous_update=False, style=STYLE, layout=LAYOUT,
         )  # fmt: skip
         self.figure = build_figure()
         self._said, self._table = ipw.HTML(), ipw.HTML()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import threading
 from typing import Any
 
 import ipywidgets as ipw
 import numpy as np
 import torch
+from mspeckv_widgets.explorers.explorer import STYLE, Explorer, choice, read_document, slider
 from mspeckv_widgets.explorers.quant_charts import (
     NOWHERE,
     Asked,
@@ -19,9 +18,9 @@ from mspeckv_widgets.explorers.quant_charts import (
     loss_html,
     packing_name,
 )
-from mspeckv_widgets.panel import HasPanel, panel
+from mspeckv_widgets.panel import panel
 
-from mspeckv import KVProbe, Packing, Pair, documents
+from mspeckv import KVProbe, Packing, Pair
 from mspeckv.kv.probe import pack
 
 TENSORS = (("keys", "keys"), ("values", "values"))
@@ -34,15 +33,14 @@ WIDTHS = (
 )
 AXES = (("per channel, over tokens", "channel"), ("per token, over channels", "token"))
 GROUPS = (16, 32, 64)
-_LAYOUT = {"width": "348px", "max_width": "100%"}
-_STYLE = {"description_width": "112px"}
 
 
-class QuantExplorer(HasPanel):
+class QuantExplorer(Explorer):
     """Heat maps of one head's keys or values and of their error, for width, axis and group.
 
-    From code, ``explorer.set(layer=3, bits=(4, False))`` moves controls, ``explorer.loss`` is what
-    is drawn, and ``explorer.ask()`` does what the button does.
+    From code, ``explorer.set(layer=3, bits=(4, False))`` moves controls (tensor, layer, head, bits,
+    axis, group), ``explorer.loss`` is what is drawn, and ``explorer.ask()`` does what the button
+    does.
 
     Args:
         pair: a loaded pair; its target reads the document.
@@ -61,20 +59,18 @@ class QuantExplorer(HasPanel):
         tokens: int = 416,
         asked: int = 32,
     ) -> None:
-        prompt = document
-        if isinstance(prompt, str):
-            prompt = documents.load_document(prompt, pair.tokenizer, tokens)
+        super().__init__()
+        prompt = read_document(pair, document, tokens)
         self.probe = KVProbe(pair, prompt, asked)
         self.asked: list[Asked] = []
-        self._lock = threading.RLock()
         layers, heads = self.probe.keys.shape[:2]
         self.controls: dict[str, Any] = {
-            "tensor": ipw.ToggleButtons(options=TENSORS, description="Tensor", style=_STYLE),
-            "layer": _slider("Layer", layers),
-            "head": _slider("KV head", heads),
-            "bits": _choice("Width", WIDTHS, (4, False)),
-            "axis": _choice("One scale", AXES, "channel"),
-            "group": _choice("Numbers a scale", [(str(size), size) for size in GROUPS], 64),
+            "tensor": ipw.ToggleButtons(options=TENSORS, description="Tensor", style=STYLE),
+            "layer": slider("Layer", layers - 1),
+            "head": slider("KV head", heads - 1),
+            "bits": choice("Width", WIDTHS, (4, False)),
+            "axis": choice("One scale", AXES, "channel"),
+            "group": choice("Numbers a scale", [(str(size), size) for size in GROUPS], 64),
         }
         self.figure = build_figure()
         self._table, self._answers = ipw.HTML(), ipw.HTML()
@@ -83,7 +79,6 @@ class QuantExplorer(HasPanel):
             tooltip="Pack this tensor in all layers and measure how far the model agrees",
             layout={"width": "160px"},
         )
-        self._status = ipw.HTML()
         self._ask.on_click(lambda _: self.ask())
         for control in self.controls.values():
             control.observe(lambda _: self.draw(), names="value")
@@ -98,20 +93,6 @@ class QuantExplorer(HasPanel):
             ],
         )
         self.draw()
-
-    def set(self, **values: Any) -> None:
-        """Move controls by name: tensor, layer, head, bits, axis, group.
-
-        Raises:
-            ValueError: no such control, or a value that it does not have.
-        """
-        for name, value in values.items():
-            if name not in self.controls:
-                raise ValueError(f"{name}: there are {', '.join(self.controls)}")
-            try:
-                self.controls[name].value = value
-            except Exception as error:  # traitlets' own error names no control
-                raise ValueError(f"{name}: {value!r} is not allowed; {error}") from error
 
     @property
     def packing(self) -> Packing:
@@ -193,20 +174,3 @@ class QuantExplorer(HasPanel):
                 self.figure.data[place].y = shares if points else NOWHERE
                 self.figure.data[place].text = [packing_name(one.packing) for one in points]
         self._answers.value = asked_html(self.asked)
-
-    def _say(self, words: str, kind: str = "mskv-small") -> None:
-        line = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
-        self._status.value = line if words else ""
-
-
-def _slider(words: str, count: int) -> Any:
-    return ipw.IntSlider(
-        value=0, min=0, max=count - 1, description=words, continuous_update=False, style=_STYLE,
-        layout=_LAYOUT,
-    )  # fmt: skip
-
-
-def _choice(words: str, options: Any, value: Any) -> Any:
-    return ipw.Dropdown(
-        options=options, value=value, description=words, style=_STYLE, layout=_LAYOUT
-    )

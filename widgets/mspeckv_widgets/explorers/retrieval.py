@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import threading
 from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
+from mspeckv_widgets.explorers.explorer import Explorer, choice, read_document, slider
 from mspeckv_widgets.explorers.retrieval_charts import (
     build_figure,
     captured_html,
@@ -16,20 +16,19 @@ from mspeckv_widgets.explorers.retrieval_charts import (
     draw_figure,
     ranking_html,
 )
-from mspeckv_widgets.panel import HasPanel, panel
+from mspeckv_widgets.panel import panel
 
-from mspeckv import AttentionProbe, Pair, RetrievalReport, Speculation, documents, retrieval
+from mspeckv import AttentionProbe, Pair, RetrievalReport, Speculation, retrieval
 
 CHUNKS = (4, 8, 16, 32)
-_LAYOUT = {"width": "348px", "max_width": "100%"}
-_STYLE = {"description_width": "112px"}
 
 
-class RetrievalExplorer(HasPanel):
+class RetrievalExplorer(Explorer):
     """Chunks by layer and head over a document's text, for budget, chunk size and policy.
 
     The document is read once; moving a control chooses anew from what was seen. From code,
-    ``explorer.set(budget=128)`` moves controls and ``explorer.report`` is what is drawn.
+    ``explorer.set(budget=128)`` moves controls (policy, budget, size, layer, head, chunk) and
+    ``explorer.report`` is what is drawn.
 
     Args:
         pair: a loaded pair; its target reads the document.
@@ -48,41 +47,25 @@ class RetrievalExplorer(HasPanel):
         tokens: int = 768,
         speculation: Speculation | None = None,
     ) -> None:
-        prompt = document
-        if isinstance(prompt, str):
-            prompt = documents.load_document(prompt, pair.tokenizer, tokens)
+        super().__init__()
+        prompt = read_document(pair, document, tokens)
         self._tokenizer = pair.tokenizer
         self._base = speculation or Speculation()
         self.probe = AttentionProbe(pair, prompt)
         self.report: RetrievalReport = self.probe.report(self._base)
         self._texts = self._chunk_texts()
-        self._lock = threading.RLock()
         self.controls = self._build()
         self.buttons = {
             "back": self._button("Kept before", "Read the kept chunk before this one", -1),
             "on": self._button("Kept after", "Read the kept chunk after this one", 1),
         }
-        self._status, self._read = ipw.HTML(), ipw.HTML()
+        self._read = ipw.HTML()
         self._captured, self._ranking, self._document = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self.figure = build_figure()
         for name, control in self.controls.items():
             control.observe(self._observer(name), names="value")
         self.panel = self._assemble()
         self._draw()
-
-    def set(self, **values: Any) -> None:
-        """Move controls by name: policy, budget, size, layer, head, chunk.
-
-        Raises:
-            ValueError: no such control, or a value that it does not have.
-        """
-        for name, value in values.items():
-            if name not in self.controls:
-                raise ValueError(f"{name}: there are {', '.join(self.controls)}")
-            try:
-                self.controls[name].value = value
-            except Exception as error:  # traitlets' own error names no control
-                raise ValueError(f"{name}: {value!r} is not allowed; {error}") from error
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -94,12 +77,12 @@ class RetrievalExplorer(HasPanel):
         layers, heads, chunks = self.report.mass.shape
         most = max(256, len(self.probe.tokens) // 8 * 8)
         return {
-            "policy": _choice("Policy", retrieval.names(), self._base.retrieval),
-            "budget": _slider("Budget, tokens", self._base.budget, 64, most, 8),
-            "size": _choice("Chunk, tokens", sorted({*CHUNKS, self._base.chunk}), self._base.chunk),
-            "layer": _slider("Layer", 0, 0, layers - 1),
-            "head": _slider("KV head", 0, 0, heads - 1),
-            "chunk": _slider("Read chunk", 0, 0, chunks - 1),
+            "policy": choice("Policy", retrieval.names(), self._base.retrieval),
+            "budget": slider("Budget, tokens", most, self._base.budget, 64, 8),
+            "size": choice("Chunk, tokens", sorted({*CHUNKS, self._base.chunk}), self._base.chunk),
+            "layer": slider("Layer", layers - 1),
+            "head": slider("KV head", heads - 1),
+            "chunk": slider("Read chunk", chunks - 1),
         }
 
     def _button(self, words: str, tip: str, way: int) -> Any:
@@ -181,20 +164,3 @@ class RetrievalExplorer(HasPanel):
             f'attention</div><pre class="mskv-code" tabindex="0" aria-label="Text of the chunk">'
             f"{html.escape(self._texts[chunk])}</pre>"
         )
-
-    def _say(self, words: str, kind: str = "mskv-small") -> None:
-        line = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
-        self._status.value = line if words else ""
-
-
-def _slider(words: str, value: int, low: int, high: int, step: int = 1) -> Any:
-    return ipw.IntSlider(
-        value=value, min=low, max=high, step=step, description=words, continuous_update=False,
-        style=_STYLE, layout=_LAYOUT,
-    )  # fmt: skip
-
-
-def _choice(words: str, options: Any, value: Any) -> Any:
-    return ipw.Dropdown(
-        options=options, value=value, description=words, style=_STYLE, layout=_LAYOUT
-    )
