@@ -7,7 +7,7 @@ its name; it also reports a narrow panel's width, so that figures can put their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,15 @@ def panel(
     box = Panel([ipw.HTML(STYLE_SHEET), *children, frame])
     box.add_class("mskv-panel")
     return box
+
+
+def button(words: str, icon: str, tip: str, layout: Mapping[str, str] | None = None) -> Any:
+    """A panel's button; its class is its first word, ``mskv-run`` of *Run sweep*."""
+    made = ipw.Button(
+        description=words, icon=icon, tooltip=tip, layout=dict(layout or {"width": "auto"})
+    )
+    made.add_class(f"mskv-{words.split(maxsplit=1)[0].lower()}")
+    return made
 
 
 def lay_out(figure: Any, title: str, height: int) -> Any:

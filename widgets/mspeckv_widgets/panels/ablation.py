@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import html
-import threading
 from datetime import datetime
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panel import HasPanel, panel
+from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart
 from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.sweep import Order, SweepRunner, SweepView
+from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.results import FEW_TOKENS, find_results, load_results, match_of, reduced
 
 from mspeckv import Pair
@@ -23,7 +23,7 @@ TABS = ("Findings", "Speed", "Speed-ups", "KV bytes")
 _STYLE = {"description_width": "112px"}
 
 
-class Ablation(HasPanel):
+class Ablation(WorkerPanel[SweepRunner]):
     """Pick an experiment, look at its results, or run a reduced sweep and watch its rows arrive.
 
     Show it by making it a cell's last expression. Sweeps run on a thread of their own; from code,
@@ -41,24 +41,21 @@ class Ablation(HasPanel):
     def __init__(
         self, name: str = "A1", folder: str | None = None, pair: Pair | None = None
     ) -> None:
-        self._drawing = threading.RLock()
-        self._painter: threading.Thread | None = None
-        self._drawn = -1
+        super().__init__(SweepRunner(pair), TICK)
         self._note, self._failed = "", False
-        self.runner = SweepRunner(pair)
         self.match: Match | None = None
         self.inputs = self._build(experiment(name), folder)
         self._status = ipw.HTML(layout={"flex": "1 1 260px"})
         self._tables = [ipw.HTML() for _ in TABS]
         self.buttons = {
-            "load": self._button("Load results", "folder-open", "Read the rows of the folder"),
-            "run": self._button("Run sweep", "play", "Run the chosen cells here, now"),
-            "stop": self._button("Stop", "stop", "End the sweep, keep the rows it has made"),
-            "reset": self._button("Reset", "undo", "End the sweep, put every control back, load"),
+            "load": button("Load results", "folder-open", "Read the rows of the folder"),
+            "run": button("Run sweep", "play", "Run the chosen cells here, now"),
+            "stop": button("Stop", "stop", "End the sweep, keep the rows it has made"),
+            "reset": button("Reset", "undo", "End the sweep, put every control back, load"),
         }
         actions = (self.load, self.run, self.stop, self.reset)
-        for button, action in zip(self.buttons.values(), actions, strict=True):
-            button.on_click(lambda _, act=action: act())
+        for control, action in zip(self.buttons.values(), actions, strict=True):
+            control.on_click(lambda _, act=action: act())
         self._first = experiment(name).id, self.inputs["folder"].value
         self.inputs["experiment"].observe(lambda _: self._changed(), names="value")
         self._read()
@@ -108,12 +105,7 @@ class Ablation(HasPanel):
             return
         self._say("")
         if self.runner.start(order):
-            self._painter = threading.Thread(target=self._paint, daemon=True, name="mspeckv-paint")
-            self._painter.start()
-
-    def stop(self) -> None:
-        """Ask the sweep to end within one pass; it keeps the rows that it has."""
-        self.runner.stop()
+            self._begin_painting()
 
     def reset(self) -> None:
         """End the sweep, put every control back and load the results."""
@@ -122,13 +114,6 @@ class Ablation(HasPanel):
         self.inputs["experiment"].value = self._first[0]
         self._offer()
         self.load()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the sweep has ended and is drawn; False when ``timeout`` seconds passed."""
-        ended = self.runner.wait(timeout)
-        if ended and self._painter is not None:
-            self._painter.join(timeout)
-        return ended
 
     def _read(self) -> None:
         name = self.inputs["experiment"].value
@@ -197,11 +182,6 @@ class Ablation(HasPanel):
             ),
         }  # fmt: skip
 
-    def _button(self, words: str, icon: str, tip: str) -> Any:
-        button = ipw.Button(description=words, icon=icon, tooltip=tip, layout={"width": "auto"})
-        button.add_class(f"mskv-{words.split(maxsplit=1)[0].lower()}")
-        return button
-
     def _assemble(self) -> Any:
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
         bar = ipw.HBox([*self.buttons.values(), self._status], layout=wrap)
@@ -211,12 +191,6 @@ class Ablation(HasPanel):
         top = ipw.HBox([left, right], layout={"flex_flow": "row wrap"})
         tabs = ipw.Tab(children=self._tables, titles=TABS)
         return panel("Ablation", [bar, top, tabs])
-
-    def _paint(self) -> None:
-        """Draw at each tick while the worker is busy, and once more at its end."""
-        pause = threading.Event()
-        while self._draw():
-            pause.wait(TICK)
 
     def _draw(self) -> bool:
         """Draw what has changed; returns whether the worker is busy."""
@@ -245,18 +219,12 @@ class Ablation(HasPanel):
         return f"{known.id}: {known.question}"
 
     def _status_html(self, view: SweepView) -> str:
-        words, bar = self._note, ""
+        words, done, total = self._note, 0, 0
         if view.order is not None and not self._failed:
-            words, bar = sweep_words(view), ""
+            words = sweep_words(view)
             if view.busy:
                 done, total = len(view.rows), view.order.trials
-                bar = f'<progress class="mskv-progress" value="{done}" max="{total}"></progress>'
-        state = self.state
-        kind = "mskv-error" if state == "failed" else ""
-        return (
-            f'<div class="mskv-status {kind}" role="status" data-state="{state}" '
-            f'style="margin-left:8px">{html.escape(words)}{bar}</div>'
-        )
+        return status_line(self.state, html.escape(words), done, total)
 
 
 def sweep_words(view: SweepView) -> str:

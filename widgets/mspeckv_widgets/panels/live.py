@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import threading
 from typing import Any
 
 import ipywidgets as widgets
 from IPython.core import display
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
-from mspeckv_widgets.panel import HasPanel, panel
+from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.live_charts import Charts
@@ -18,6 +17,7 @@ from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.panels.runner import Runner, State, View
 from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_html
 from mspeckv_widgets.panels.snippet import code_text
+from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.record import RunRecord
 
 from mspeckv import Pair, Profile
@@ -26,7 +26,7 @@ from mspeckv import Pair, Profile
 TICK = 0.1
 
 
-class LiveLab(HasPanel):
+class LiveLab(WorkerPanel[Runner]):
     """A panel with a run's settings, its charts, its text and its score card.
 
     Show it by making it a cell's last expression. Runs happen on a thread of their own, so other
@@ -39,10 +39,7 @@ class LiveLab(HasPanel):
     """
 
     def __init__(self, pair: Pair | None = None, document: str = "python-reference") -> None:
-        self._drawing = threading.RLock()
-        self._drawn = -1
-        self._painter: threading.Thread | None = None
-        self.runner = Runner(pair, self._bound_by)
+        super().__init__(Runner(pair, self._bound_by), TICK)
         self.charts = Charts()
         self._code = CopyBox()
         self.profile_tab = ProfileTab()
@@ -51,13 +48,13 @@ class LiveLab(HasPanel):
         self._status = widgets.HTML(layout={"flex": "1 1 auto"})
         self._story, self._card = widgets.HTML(), widgets.HTML()
         self._comparison, self._rounds = widgets.HTML(), widgets.HTML()
-        self._run = self._button("Run", "play", "success", "Start a run with this setting")
-        self._profile = self._button(
-            "Profile", "clock-o", "", "Profile this run: once without, once with PyTorch's profiler"
+        self._run = _button("Run", "play", "Start a run with this setting", "success")
+        self._profile = _button(
+            "Profile", "clock-o", "Profile this run: once without, once with PyTorch's profiler"
         )
-        self._stop = self._button("Stop", "stop", "warning", "End the run, keep what it has made")
-        self._reset = self._button(
-            "Reset", "undo", "", "End the run, clear everything, put every control back"
+        self._stop = _button("Stop", "stop", "End the run, keep what it has made", "warning")
+        self._reset = _button(
+            "Reset", "undo", "End the run, clear everything, put every control back"
         )
         self._run.on_click(lambda _: self.run())
         self._profile.on_click(lambda _: self.run(profiled=True))
@@ -100,12 +97,7 @@ class LiveLab(HasPanel):
             return
         if self.runner.start(setting, profiled):
             self._draw()
-            self._painter = threading.Thread(target=self._paint, daemon=True, name="mspeckv-paint")
-            self._painter.start()
-
-    def stop(self) -> None:
-        """Ask the run to end within one pass; it keeps what it has produced."""
-        self.runner.stop()
+            self._begin_painting()
 
     def reset(self) -> None:
         """Stop, clear charts, text and last runs, and put every control back."""
@@ -119,23 +111,8 @@ class LiveLab(HasPanel):
             f"{STYLE_SHEET}{comparison_html([r for r in self.records if r.summary])}"
         )
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended and is drawn; False when ``timeout`` seconds passed."""
-        ended = self.runner.wait(timeout)
-        if ended and self._painter is not None:
-            self._painter.join(timeout)
-        return ended
-
     def _bound_by(self, pair: Pair) -> None:
         self.controls.set_model(pair.layers, pair.max_positions)
-
-    def _button(self, words: str, icon: str, style: str, tip: str) -> Any:
-        button = widgets.Button(
-            description=words, icon=icon, button_style=style, tooltip=tip,
-            layout={"width": "100px", "flex": "0 0 auto"},
-        )  # fmt: skip
-        button.add_class(f"mskv-{words.lower()}")
-        return button
 
     def _assemble(self) -> Any:
         toolbar = widgets.HBox(
@@ -175,12 +152,6 @@ class LiveLab(HasPanel):
             self._code.text = code_text(self.controls.setting())
         except ValueError as error:
             self._code.text = f"# {error}"
-
-    def _paint(self) -> None:
-        """Draw at each tick while the worker is busy, and once more at its end."""
-        pause = threading.Event()
-        while self._draw():
-            pause.wait(TICK)
 
     def _draw(self) -> bool:
         """Draw what has changed; returns whether the worker is busy.
@@ -242,13 +213,10 @@ def status_html(view: View) -> str:
         words = f"{verb}: {done} of {total} tokens in {len(current.rounds)} rounds"
     else:
         words = "Ending the run" if view.busy else "Ready: press Run"
-    bar = (
-        f'<progress class="mskv-progress" value="{done}" max="{total}"></progress>'
-        if total and view.busy
-        else ""
-    )
-    kind = "mskv-error" if view.state == "failed" else ""
-    return (
-        f'<div class="mskv-status {kind}" role="status" data-state="{view.state}" '
-        f'style="margin-left:8px">{words}{bar}</div>'
-    )
+    return status_line(view.state, words, done, total if view.busy else 0)
+
+
+def _button(words: str, icon: str, tip: str, style: str = "") -> Any:
+    made = button(words, icon, tip, {"width": "100px", "flex": "0 0 auto"})
+    made.button_style = style
+    return made

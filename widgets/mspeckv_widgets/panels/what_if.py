@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panel import HasPanel, panel
+from mspeckv_widgets.panel import HasPanel, button, panel
 from mspeckv_widgets.panels.live import LiveLab
 from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.what_if_chart import OursChart, SpeedChart, StepsChart
@@ -66,15 +66,15 @@ class WhatIf(HasPanel):
         self._cost, self._memory = ipw.HTML(), ipw.HTML()
         self.controls = WhatIfControls(experiment, self._draw)
         self.buttons = {
-            "published": self._button("As published", "book", "Put the table's setting in"),
-            "run": self._button("Run this here", "play", self._run_tip()),
-            "reset": self._button("Reset", "undo", "Put every control back"),
+            "published": button("As published", "book", "Put the table's setting in"),
+            "run": button("Run this here", "play", self._run_tip()),
+            "reset": button("Reset", "undo", "Put every control back"),
         }
         self.buttons["run"].disabled = lab is None
-        for button, action in zip(
+        for control, action in zip(
             self.buttons.values(), (self.published, self.run_here, self.reset), strict=True
         ):
-            button.on_click(lambda _, act=action: act())
+            control.on_click(lambda _, act=action: act())
         self.panel = self._assemble()
         self._draw()
 
@@ -186,11 +186,6 @@ class WhatIf(HasPanel):
         if self._lab is None:
             return "Needs a live panel: WhatIf(lab=LiveLab())"
         return f"Start the live panel with this setting, contexts / {CONTEXT_SCALE}"
-
-    def _button(self, words: str, icon: str, tip: str) -> Any:
-        button = ipw.Button(description=words, icon=icon, tooltip=tip, layout={"width": "auto"})
-        button.add_class(f"mskv-{words.split(maxsplit=1)[0].lower()}")
-        return button
 
     def _assemble(self) -> Any:
         wrap = {"flex_flow": "row wrap", "align_items": "center"}
