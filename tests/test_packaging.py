@@ -70,6 +70,21 @@ def test_checkout_is_installed() -> None:
     assert Path(mspeckv_widgets.__file__ or "").parent == ROOT / "widgets" / "mspeckv_widgets"
 
 
+LAZY = """
+import sys
+import mspeckv_widgets
+heavy = {"torch", "ipywidgets", "plotly", "mspeckv"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert set(mspeckv_widgets.__all__) <= set(dir(mspeckv_widgets))
+for name in mspeckv_widgets.__all__:
+    assert getattr(mspeckv_widgets, name).__name__ == name
+"""
+
+
+def test_panels_load_when_they_are_asked_for() -> None:
+    run(sys.executable, "-c", LAZY, cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_built_wheel_holds_everything(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"

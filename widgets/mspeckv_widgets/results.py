@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import mspeckv_widgets
-
 from mspeckv import Memory, Pair, RunSummary, TierCount
 from mspeckv.config import refuse
 from mspeckv.events import LinkSummary, Residency
@@ -28,7 +26,7 @@ def find_results(folder: str | Path | None = None) -> Path:
     if folder is not None:
         places = [Path(folder)]
     else:
-        checkout = Path(mspeckv_widgets.__file__).resolve().parents[2]
+        checkout = Path(__file__).resolve().parents[2]
         places = [Path(FOLDER), checkout / "labs" / FOLDER]
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
