@@ -25,7 +25,7 @@ from benchmarks.gpu_cases import Case
 from benchmarks.gpu_lengths import chosen_lengths
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
-from mspeckv.decoding.workspace import release
+from mspeckv.api import release
 from mspeckv.documents import load_document
 from mspeckv.models import LLAMA_2_7B, inflate, stretch
 

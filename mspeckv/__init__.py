@@ -14,9 +14,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from mspeckv import documents, experiments, retrieval
+from mspeckv.api import generate, load_pair, stream
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.cost import what_if
-from mspeckv.decoding.engine import generate, stream
 from mspeckv.decoding.next_token import next_distributions
 from mspeckv.drop_in import as_custom_generate
 from mspeckv.events import (
@@ -33,7 +33,7 @@ from mspeckv.events import (
 )
 from mspeckv.kv.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
 from mspeckv.kv.probe import KVProbe, Packing
-from mspeckv.models import Pair, load_pair
+from mspeckv.models import Pair
 from mspeckv.planner import plan
 from mspeckv.profiling import Profile, calibrate, profile
 

@@ -24,9 +24,10 @@ from transformers import (
 )
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from mspeckv.api import engine_of
 from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
-from mspeckv.decoding.engine import check_run
+from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.drop_in_rows import Row, cache_to_fill, check_cache, decode, groups_of
 from mspeckv.events import RunSummary
@@ -108,14 +109,20 @@ class CustomGenerate:
         """
         outer = _arguments_of_generate()
         self._check(model, input_ids, logits_processor, generation_config, model_kwargs, outer)
+        if int(getattr(model, "tp_size", None) or 1) > 1:
+            name = str(model.name_or_path)
+            raise refuse("model", name, "it is split over ranks: use mspeckv.generate")
         pair = self._pair_of(model)
-        if pair.ranks is not None:
-            raise refuse("model", pair.target_id, "it is split over ranks: use mspeckv.generate")
+        engine = engine_of(pair)
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
-        check_run(pair, configs[0], input_ids.shape[1])
+        check_run(engine, pair, configs[0], input_ids.shape[1])
         cache = cache_to_fill(model_kwargs, generation_config, len(input_ids))
         rows = [
-            Row(Run(pair, config, prompt, processors=logits_processor), input_ids.device, cache)
+            Row(
+                Run(engine, pair, config, prompt, processors=logits_processor),
+                input_ids.device,
+                cache,
+            )
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
         ]
         streamer = outer.get("streamer")

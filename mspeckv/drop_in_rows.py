@@ -24,7 +24,7 @@ from transformers.cache_utils import Cache
 from mspeckv.config import refuse
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, Round, RunSummary
-from mspeckv.kv.cache import FullCache
+from mspeckv.kv.full import FullCache
 
 BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
 """Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""
@@ -156,6 +156,6 @@ def fill(cache: Cache, full: FullCache, length: int) -> None:
     """Put tier 2's first ``length`` tokens into transformers' cache, as attention sees them."""
     full.begin_pass()
     for index, layer in enumerate(full.layers):
-        key, value = layer.show(full.length)
+        key, value = layer.read(full.length).whole()
         with torch.inference_mode(mode=False), torch.no_grad():
             cache.update(key[:, :, :length].clone(), value[:, :, :length].clone(), index)

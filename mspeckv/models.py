@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,10 +25,8 @@ from mspeckv.compatibility import (
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch, model_folder, ready
 from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
-from mspeckv.pair import Pair
-from mspeckv.parallel import Ranks, together
+from mspeckv.pair import Pair, Ranks
 from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
-from mspeckv.tensor_parallel import check_split, load_split, own_device
 
 __all__ = [
     "LLAMA_2_7B",
@@ -45,13 +45,33 @@ DEFAULT_TARGET = "SmolLM2-135M-Instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+class Splitting(Protocol):
+    """Shares a model out over processes (`mspeckv.parallel.tensor_parallel.Split`)."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """This process among the others."""
+
+    def own_device(self, device: torch.device) -> torch.device:
+        """Where this process computes."""
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Refuse a model that cannot be shared out."""
+
+    def load(self, source: str, dtype: torch.dtype) -> PreTrainedModel:
+        """This process's share, on its own device."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is refused on one process inside is refused on all."""
+
+
 def load_pair(
     target: str = DEFAULT,
     draft: str = DEFAULT,
     *,
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
-    ranks: Ranks | None = None,
+    splitting: Splitting | None = None,
 ) -> Pair:
     """Load a target and a draft.
 
@@ -63,31 +83,34 @@ def load_pair(
             of ``tools/train_draft.py``, or an id or folder with the target's vocabulary.
         device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
         dtype: compute dtype: float32, bfloat16 or float16.
-        ranks: split the target over them (`mspeckv.parallel.join`); every rank calls this.
+        splitting: shares the target out over processes, each of which calls this.
 
     Raises:
         ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
             target that cannot be split over so many ranks.
         ModelMissing: the default target is absent or damaged and cannot be fetched.
     """
-    where, kind = own_device(parse_device(device), ranks), parse_dtype(dtype)
+    where, kind = parse_device(device), parse_dtype(dtype)
+    where = where if splitting is None else splitting.own_device(where)
+    ranks = None if splitting is None else splitting.ranks
     source = str(ready()) if target == DEFAULT else target
-    model = _load("target", source, where, kind, ranks)
+    model = _load("target", source, where, kind, splitting)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
     if draft == "none":
-        return Pair.of(model, None, tokenizer, target_id=target_id)
+        return Pair.of(model, None, tokenizer, target_id=target_id, ranks=ranks)
     if draft == DEFAULT:
         own = default_draft(model)
-        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=DEFAULT_DRAFT)
+        draft_id = DEFAULT_DRAFT
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
     if draft.endswith(".safetensors"):
         own = load_shared_draft(model, Path(draft).expanduser())
-        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft)
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
     # The tokenizer first: it is small, and a mismatch is the likely mistake.
     draft_tokenizer = _load_tokenizer("draft", draft)
     check_tokenizers(tokenizer, draft_tokenizer, target_id, draft)
     guess = _load("draft", draft, where, kind)
-    return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft)
+    return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
 
 
 def parse_device(device: str) -> torch.device:
@@ -124,18 +147,19 @@ def _load(
     source: str,
     device: torch.device,
     dtype: torch.dtype,
-    ranks: Ranks | None = None,
+    splitting: Splitting | None = None,
 ) -> PreTrainedModel:
-    with together(ranks):
+    agreed = nullcontext if splitting is None else splitting.together
+    with agreed():
         with _one_line_errors(field, source):
             config = AutoConfig.from_pretrained(source)
         # Before the weights, which may be many gigabytes.
         check_decoder(config, field, source)
-        if ranks is not None:
-            check_split(config, ranks)
-    with together(ranks), _one_line_errors(field, source), _no_progress_bar():
-        if ranks is not None:
-            return load_split(source, dtype, ranks)
+        if splitting is not None:
+            splitting.check(config)
+    with agreed(), _one_line_errors(field, source), _no_progress_bar():
+        if splitting is not None:
+            return splitting.load(source, dtype)
         model: PreTrainedModel
         model, told = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.attention import check_interface
 from mspeckv.compatibility import (
     check_arguments,
     check_causal,
@@ -19,11 +17,25 @@ from mspeckv.compatibility import (
     check_tokenizers,
 )
 from mspeckv.config import refuse
+from mspeckv.interface import check_interface
 from mspeckv.kv.shape import KVShape
-from mspeckv.parallel import Ranks
-from mspeckv.tensor_parallel import own_part, ranks_of
-from mspeckv.tiled import tile, tiled_bytes
 from mspeckv.trial import check_pass
+
+
+class Ranks(Protocol):
+    """This process among those that a target is split over (`mspeckv.parallel.Ranks`)."""
+
+    @property
+    def size(self) -> int:
+        """Processes in all."""
+
+    @property
+    def here(self) -> int:
+        """How many of them share this machine's memory."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that decides and prints."""
 
 
 @dataclass(eq=False)
@@ -38,11 +50,6 @@ class Pair:
         tokenizer: None for models without text, such as random ones.
         target_id: where the target came from.
         draft_id: where the draft came from; ``"none"`` without one.
-        step_seconds: the engine's measurement of one target step, once it has been made.
-        workspace: on a GPU, the caches and graphs of the last run, for another like it; no run
-            that goes on has them.
-        pass_costs: what passes of earlier runs took, by settings; chosen lengths begin with it.
-        lock: held while one of these is changed or measured.
         ranks: this process among those that the target is split over; None for a whole target.
     """
 
@@ -51,11 +58,7 @@ class Pair:
     tokenizer: PreTrainedTokenizerBase | None
     target_id: str
     draft_id: str
-    step_seconds: float | None = None
-    workspace: object = None
     ranks: Ranks | None = None
-    pass_costs: dict[object, Any] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def of(
@@ -68,12 +71,15 @@ class Pair:
         target_id: str | None = None,
         draft_id: str | None = None,
         freeze: bool = True,
+        ranks: Ranks | None = None,
     ) -> Pair:
         """Wrap models that are already built.
 
         Args:
             draft_tokenizer: the draft's own, to be compared with ``tokenizer``.
             freeze: set the models to evaluation, without gradients.
+            ranks: the processes that the target is split over
+                (`mspeckv.parallel.tensor_parallel.ranks_of`).
 
         Raises:
             ValueError: an architecture without standard causal attention in every layer, a
@@ -83,11 +89,9 @@ class Pair:
         target_id = target_id or _name_of(target)
         draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
         check_decoder(target.config, "target", target_id)
-        ranks = ranks_of(target)
+        _check_split(target, draft, ranks, draft_id)
         models = [target]
         if draft is not None:
-            if ranks_of(draft) is not None:
-                raise refuse("draft", draft_id, "every rank needs a whole one")
             check_decoder(draft.config, "draft", draft_id)
             check_match(target, draft, target_id, draft_id)
             if tokenizer is not None and draft_tokenizer is not None:
@@ -103,7 +107,6 @@ class Pair:
                 model.eval()
                 model.requires_grad_(False)
             check_pass(model, field, ranks.size if ranks is not None and model is target else 1)
-            tile(model)
         return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
 
     @property
@@ -178,11 +181,6 @@ class Pair:
         return sum(storages.values())
 
     @property
-    def copy_bytes(self) -> int:
-        """Bytes of the ordered copies of weights that a CPU multiplies by (`mspeckv.tiled`)."""
-        return tiled_bytes(*self.models)
-
-    @property
     def _config(self) -> PretrainedConfig:
         return self.target.config.get_text_config()
 
@@ -193,3 +191,27 @@ class Pair:
 
 def _name_of(model: PreTrainedModel) -> str:
     return str(model.name_or_path or type(model).__name__)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a weight that may be split; every rank must ask at once."""
+    full: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a weight that may be split."""
+    part: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def _check_split(
+    target: PreTrainedModel, draft: PreTrainedModel | None, ranks: Ranks | None, draft_id: str
+) -> None:
+    """Refuse a split model whose ranks are not told, and a split draft."""
+    parts = [int(getattr(model, "tp_size", None) or 1) for model in (target, draft)]
+    if parts[0] != (ranks.size if ranks is not None else 1):
+        allowed = f"the target is split over {parts[0]}: use mspeckv.parallel's ranks_of(target)"
+        raise refuse("ranks", ranks.size if ranks is not None else None, allowed)
+    if parts[1] > 1:
+        raise refuse("draft", draft_id, "every rank needs a whole one")

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 
-from mspeckv.attention import reading
 from mspeckv.compatibility import ALLOWED, cache_argument
 from mspeckv.config import refuse
-from mspeckv.kv.layers import KV, Buffer, FloatLayer
+from mspeckv.context import Attention, Pass, carrying
+from mspeckv.interface import check_options, index_of
+from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
 from mspeckv.kv.shape import KVShape
 
 _PAST, _NEW = 2, 2
@@ -37,20 +38,20 @@ class _TrialLayer(FloatLayer):
             part.zero_()
         self.length, self.index, self.updates = _PAST, index, updates
         self.expected = (1, shape.heads, _NEW, shape.dim)
-        self.shown: KV | None = None
+        self.shown: Floats | None = None
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> KV:
-        """Append, if the shapes are those that the configuration tells."""
-        for part, what in ((key_states, "keys"), (value_states, "values")):
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Floats:
+        """Take new tokens, if the shapes are those that the configuration tells."""
+        for part, what in ((key, "keys"), (value, "values")):
             if tuple(part.shape) != self.expected:
                 raise _Unlike(
                     f"layer {self.index} caches {what} of shape {tuple(part.shape)}, where its "
                     f"configuration tells {self.expected}"
                 )
         self.updates.append(self.index)
-        self.shown = super().update(key_states, value_states)
+        start, self.length = self.length, self.length + _NEW
+        self.put(start, key, value)
+        self.shown = self.read(self.length)
         return self.shown
 
 
@@ -71,20 +72,32 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
     attended: list[int] = []
     layers = [_TrialLayer(index, shape, updates, model.device) for index in range(shape.layers)]
 
-    def watch(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    def attend(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        *given: Any,
+        **options: Any,
+    ) -> tuple[torch.Tensor, None]:
+        check_options(mask, options)
+        layer = index_of(module)
         shown = layers[layer].shown
         attended.append(layer)
         if updates[-1:] != [layer]:
             raise _Unlike(f"layer {layer} attends over what is cached as layer {updates[-1:]}")
-        if shown is None or key is not shown[0] or value is not shown[1]:
+        if shown is None or key is not shown.key or value is not shown.value:
             raise _Unlike(
                 f"layer {layer} attends over other keys and values than its cache returned"
             )
         if query.shape[1] % shape.heads:
             raise _Unlike(f"its {query.shape[1]} query heads do not share {shape.heads} KV heads")
+        out = scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        return out.transpose(1, 2).contiguous(), None
 
     try:
-        logits = _logits(model, Cache(layers=layers), watch)
+        logits = _logits(model, Tier(layers=layers), attend)
         once = list(range(shape.layers))
         if attended != once or updates != once:
             raise _Unlike(
@@ -105,10 +118,11 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
 
 
-def _logits(model: PreTrainedModel, cache: Cache, watch: Any) -> torch.Tensor:
+def _logits(model: PreTrainedModel, cache: Tier, attend: Attention) -> torch.Tensor:
     """One pass, as a run makes it."""
     positions = torch.arange(_PAST, _PAST + _NEW, device=model.device)[None]
-    with reading(model, watch), torch.no_grad():
+    own_dtype = torch.autocast(model.device.type, enabled=False)
+    with carrying(Pass(attend)), own_dtype, torch.no_grad():
         logits: torch.Tensor = model(
             input_ids=torch.arange(_NEW, device=model.device)[None],
             position_ids=positions,

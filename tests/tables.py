@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from mspeckv.decoding.confidence import Chain, Confidence
+from mspeckv.adaptive.confidence import Chain, Confidence
+from mspeckv.adaptive.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.levels import Autoregress, Level, Speculate
-from mspeckv.decoding.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.kv.ledger import Ledger

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Link, Pair, Prefill, RunConfig, Sampling, Speculation, stream
+from mspeckv.accelerate.kept_prompts import Prefills
+from mspeckv.api import engine_of
 from mspeckv.cli import main
-from mspeckv.decoding.prefills import Prefills
 from mspeckv.events import RunSummary
 from mspeckv.experiments import (
     EXPERIMENTS,
@@ -238,21 +239,21 @@ def test_an_experiment_for_another_target_is_refused(small: Pair, tmp_path: Path
 
 def test_a_folder_keeps_to_its_models_and_its_measured_step(small: Pair, tmp_path: Path) -> None:
     chosen = replace(tiny(Link("origin")), values=(3,), variants=("control",))
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
     (row,) = run(chosen, seeds=(1,), out=tmp_path, pair=small)
     step = json.loads((tmp_path / "classroom.json").read_text())["step_seconds"]
-    assert step == small.step_seconds
+    assert step == engine_of(small).step_seconds
     assert row.result is not None
     assert row.result["config"]["link"]["preset"] == "origin"
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
     _, other = run(chosen, seeds=(1, 2), out=tmp_path, pair=small)
     assert other.result is not None
     assert other.result["link"]["gbps"] == row.result["link"]["gbps"]
-    assert small.step_seconds == step
+    assert engine_of(small).step_seconds == step
     stranger = Pair.of(small.target, None, small.tokenizer, target_id="another")
     with pytest.raises(ValueError, match="target: 'another' is not allowed; .* has rows of"):
         run(chosen, seeds=(3,), out=tmp_path, pair=stranger)
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
 
 
 def test_a_torn_last_line_is_left_out_and_then_mended(done: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
-from mspeckv.kv.packed import compiled
-from mspeckv.ordered import PRODUCT
+from mspeckv.accelerate.ordered_weights import PRODUCT
+from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.profiling.result import RANGES, REST
 from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.profiling.spans import nest, read_trace, tier_totals

@@ -23,7 +23,7 @@ class Speculation:
 
     Attributes:
         gamma: tokens proposed to tier 2 per round; ``"auto"`` chooses round by round what the
-            measured costs and acceptance favour (`mspeckv.decoding.lengths`), up to
+            measured costs and acceptance favour (`mspeckv.adaptive.lengths`), up to
             `AUTO_GAMMA`, which may be to leave out a tier, or not to guess at all. The
             distribution of the text stays the same; a sampled text depends on timing, since
             lengths decide which random numbers are used for what.

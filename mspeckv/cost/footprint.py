@@ -1,6 +1,7 @@
 """Bytes on each side, by the formulas that a run is checked against before it starts.
 
-`mspeckv.kv.plan` sizes the caches, `mspeckv.memory` the rest; here they are asked for arrays.
+`mspeckv.kv.plan` sizes the caches, `mspeckv.decoding.fits` the rest; here they are asked for
+arrays.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import torch
 from mspeckv.cost.hardware import Hardware
 from mspeckv.cost.setting import Setting
 from mspeckv.cost.shapes import ModelShape
+from mspeckv.decoding.fits import RUNTIME_BYTES
 from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
 from mspeckv.kv.plan import LayerBytes, chunk_counts, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
-from mspeckv.memory import RUNTIME_BYTES
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def packing(setting: Setting, shape: ModelShape, dtype: torch.dtype) -> LayerByt
 def footprint(
     setting: Setting, shape: ModelShape, draft: ModelShape | None, machine: Hardware
 ) -> Footprint:
-    """Bytes of every part of every setting; see `mspeckv.memory.predict`."""
+    """Bytes of every part of every setting; see `mspeckv.decoding.fits.predict`."""
     kv, size = shape.kv(machine.torch_dtype), machine.torch_dtype.itemsize
     lengths, guess = setting.lengths, setting.speculation
     sizes = placed_sizes(
@@ -96,7 +97,7 @@ def footprint(
         )
         kept = chosen * lengths["chunk"] + rest
         retrieval = kv.layers * (2 * (kept + grown) + chunks) * kv.token_bytes // 2
-    # as mspeckv.tiled
+    # as mspeckv.accelerate.weight_copies
     copied = machine.kind == "cpu" and machine.torch_dtype == torch.float32
     weights = sum(
         (model.own_params + (model.product_params if copied else 0)) * size
@@ -115,7 +116,7 @@ def footprint(
         **{name: sizes[name] for name in ("on_chip", "resident", "tail", "slots", "scratch")},
         retrieval=retrieval,
         streaming=streaming,
-        # as mspeckv.memory.prefill_workspace
+        # as mspeckv.decoding.fits.prefill_workspace
         workspace=setting.prefill * size * (4 * shape.intermediate + 6 * shape.hidden),
         runtime=nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),
         offloaded=sizes["offloaded"],

@@ -9,17 +9,18 @@ from statistics import median
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.api import engine_of, stream
 from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.cost.hardware import Hardware, MeasuredPasses
 from mspeckv.cost.timing import milliseconds, wait_for
 from mspeckv.cost.unpacking import unpacking_ns
-from mspeckv.decoding.engine import stream
-from mspeckv.decoding.reader import ModelReader
+from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Round
-from mspeckv.kv.cache import FullCache
+from mspeckv.kv.full import FullCache
+from mspeckv.kv.layers import Floats
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
 from mspeckv.kv.retrieval import RetrievalCache
@@ -131,7 +132,9 @@ def _passes(
     with open_link(recorder.ledger, None, pair.device) as link:
         on_chip = KVPolicy(bits="full", on_chip=shape.layers)
         cache = FullCache(shape, on_chip, len(ids), link, pair.device)
-        reader = ModelReader(2, "decode", model, cache, recorder)
+        hooks = engine_of(pair).hooks
+        seat = Seat(2, "decode", model, cache, recorder, products=hooks.products(model))
+        reader = ModelReader(replace(seat, kernels=hooks.kernels))
         for layer in cache.layers:
             layer.buffer.key.normal_()
             layer.buffer.value.normal_()
@@ -165,14 +168,14 @@ def _choosing(pair: Pair) -> float:
     key = noise(shape.heads, prompt + 64 * read)
     query, whole = noise(heads, read), noise(heads, prompt)
     for layer in range(shape.layers):
-        cache.watch(layer, whole, key[:, :, :prompt], key[:, :, :prompt])
+        cache.watch(layer, whole, Floats(key[:, :, :prompt], key[:, :, :prompt]))
     total = prompt
 
     def choose() -> None:
         nonlocal total
         total += read
         for layer in range(shape.layers):
-            cache.watch(layer, query, key[:, :, :total], key[:, :, :total])
+            cache.watch(layer, query, Floats(key[:, :, :total], key[:, :, :total]))
         wait_for(cache.layers[-1].buffer.key)
 
     return milliseconds(choose) * 1e3 / shape.layers

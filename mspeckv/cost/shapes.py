@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from mspeckv.config import refuse
+from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
-from mspeckv.memory import layer_widths
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from functools import partial
 
 import torch
 
-from mspeckv.attention import attend
+from mspeckv.accelerate.nibble import NibblePlanes
+from mspeckv.accelerate.packed_attention import Packed, attend_packed, usable
+from mspeckv.api import engine_of
 from mspeckv.config import KVPolicy, Width
-from mspeckv.context import Pass, carrying
 from mspeckv.cost.timing import milliseconds, wait_for
-from mspeckv.kv.layers import KV, Buffer
-from mspeckv.kv.nibble import NibblePlanes
-from mspeckv.kv.packed import PackedBlocks, hand_over, usable
+from mspeckv.decoding.attention import attend_floats
+from mspeckv.kv.layers import Buffer, Floats
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
@@ -24,8 +24,8 @@ _TOKENS, _READ = 1024, 5
 def unpacking_ns(pair: Pair) -> dict[str, float]:
     """Nanoseconds per token and layer of unpacking, by width; layers are cold, as in a pass.
 
-    Where attention reads codes as they are (`mspeckv.kv.packed`), what that takes beyond attention
-    over floats, at least 0.
+    Where attention reads codes as they are (`mspeckv.accelerate.packed_attention`), what that takes
+    beyond attention over floats, at least 0.
 
     Args:
         pair: whose KV.
@@ -36,16 +36,17 @@ def unpacking_ns(pair: Pair) -> dict[str, float]:
         part.normal_()
     per_token = 1e6 / shape.layers / _TOKENS
     found: dict[str, float] = {}
+    restore = engine_of(pair).hooks.faster.restore
     widths: tuple[Width, ...] = (8, 4, 2, "full")
     for width in widths:
-        codec = BlockCodec.of(shape, KVPolicy(bits=width))
+        codec = BlockCodec.of(shape, KVPolicy(bits=width), restore)
         layers = [codec.encode(*scratch.whole) for _ in range(shape.layers)]
         if usable(codec, pair.device):
             ms = max(0.0, _beyond_floats(pair, shape, codec, layers))
         else:
             ms = milliseconds(partial(_unpack, codec, layers, scratch))
         found[str(width)] = ms * per_token
-    planes = NibblePlanes(shape, KVPolicy(bits=8, nibble=True))
+    planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(bits=8), restore))
     whole = planes.whole.encode(*scratch.whole)
     halves = [planes.split(whole) for _ in range(shape.layers)]
     found["nibble"] = milliseconds(partial(_join, planes, halves, scratch)) * per_token
@@ -78,21 +79,12 @@ def _beyond_floats(
     query, tail = noise(1, heads, _READ), noise(2, 1, shape.heads, _READ)
     floats = [noise(2, 1, shape.heads, _TOKENS + _READ) for _ in layers]
 
-    layer = torch.nn.Module()
-    layer.layer_idx = 0  # type: ignore[assignment]  # any attribute will do
-
-    def whole() -> KV:
-        return tail[0], tail[1]
-
     def read_packed() -> None:
-        with carrying(Pass(takes_packed=True)):
-            for records in layers:
-                hand_over(0, PackedBlocks(records, codec, whole, lambda: None))
-                attend(layer, query, tail[0], tail[1], None)
+        for records in layers:
+            attend_packed(query, Packed(tail[0], tail[1], records, codec), None, {})
 
     def read_floats() -> None:
-        with carrying(Pass()):
-            for key, value in floats:
-                attend(layer, query, key, value, None)
+        for key, value in floats:
+            attend_floats(query, Floats(key, value), None, {})
 
     return milliseconds(read_packed) - milliseconds(read_floats)

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import torch
 
-from mspeckv.decoding.confidence import Chain
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
@@ -50,6 +49,16 @@ class Emission:
         self.held += other.held
 
 
+class Chain(Protocol):
+    """A chain of guesses as it grows, which may end before it is as long as it could be."""
+
+    def ends_with(self, likelihood: float) -> bool:
+        """Take in a token that was held so likely; whether no more should follow it."""
+
+    def restart(self) -> None:
+        """The next token is the first of another chain."""
+
+
 class Level(Protocol):
     """Something that emits tokens after a prefix."""
 
@@ -60,7 +69,7 @@ class Level(Protocol):
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Emit up to ``limit`` tokens after ``prefix``, whose last token no cache has read yet.
 
-        None, only where the emitter has nothing to say and does not mind.
+        A lookup that finds no match emits none; every other level emits at least one.
         """
 
     def settle(self, length: int) -> None:

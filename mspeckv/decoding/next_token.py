@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.attention import reading
 from mspeckv.config import Sampling, refuse
 from mspeckv.config.checks import check_count
-from mspeckv.decoding.engine import Prompt, encode_prompt
+from mspeckv.decoding.attention import reading
+from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.models import Pair
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mspeckv.config import RunConfig, refuse
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.kv.placement import name_of, place
 from mspeckv.kv.plan import CacheSizes, full_sizes, retrieval_bytes, streaming_bytes
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import streaming_slots
-from mspeckv.models import Pair
-from mspeckv.ordered import can_tile
+from mspeckv.pair import Pair
+from mspeckv.retrieval import policy
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
@@ -44,16 +46,23 @@ class Sizes:
         return self.capacity - self.prompt + 1
 
 
-def check_method(config: RunConfig, pair: Pair) -> None:
-    """Refuse a method that this pair cannot run.
+def check_method(hooks: Hooks, config: RunConfig, pair: Pair) -> None:
+    """Refuse a method that this pair cannot run, or settings that nothing plugged in serves.
 
     Raises:
-        ValueError: vanilla without a tier 0; a shortlist longer than the vocabulary.
+        ValueError: vanilla without a tier 0; a shortlist longer than the vocabulary; a tier, a
+            placement or a policy that there is not.
     """
     speculation = config.speculation
-    if config.method == "vanilla" and not (
-        uses_draft(config, pair) or speculation.tier0 == "lookup"
-    ):
+    if speculation.tier0 not in ("draft", "none", *hooks.guessers):
+        raise refuse("tier0", speculation.tier0, "nothing of that name is plugged in")
+    if speculation.tier1 not in ("retrieval", *hooks.middles):
+        raise refuse("tier1", speculation.tier1, "nothing of that name is plugged in")
+    policy(speculation.retrieval)
+    for kind in ("on-chip", "resident", "offloaded"):
+        place(name_of(config.policy, kind))
+    alone = speculation.tier0 in ("draft", "none") and not uses_draft(config, pair)
+    if config.method == "vanilla" and alone:
         raise refuse(
             "method",
             "vanilla",
@@ -71,7 +80,7 @@ def uses_draft(config: RunConfig, pair: Pair) -> bool:
     return wanted and pair.draft is not None
 
 
-def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
+def predict_sizes(hooks: Hooks, config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
     """Bytes of every cache of a run, before any is allocated."""
     sizes, speculation = Sizes.of(config, prompt), config.speculation
     shape = pair.kv_shape
@@ -83,8 +92,6 @@ def predict_sizes(config: RunConfig, pair: Pair, prompt: int) -> CacheSizes:
         assert pair.draft is not None
         slots = streaming_slots(speculation.sinks, speculation.window, sizes.slack)
         draft_shape = KVShape.of(pair.draft.config, pair.dtype)
-        head = pair.draft.get_output_embeddings().weight
-        copies = 2 if can_tile(head) else 1
-        short = speculation.draft_vocab * head.shape[1] * head.element_size() * copies
+        short = hooks.head_bytes(pair.draft, speculation.draft_vocab)
         out = replace(out, streaming=streaming_bytes(draft_shape, slots) + short)
     return out

@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any
 
 import mspeckv
+from mspeckv.accelerate.kept_prompts import Prefills
+from mspeckv.api import engine_of, stream
 from mspeckv.config import Link, RunConfig, refuse
-from mspeckv.decoding.engine import stream
-from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.run import measured_step_seconds, versions
 from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
@@ -104,8 +104,9 @@ class Bench:
         """
         pair = self.pair
         if preset.link.preset == "origin" and pair.device.type == "cpu":
-            pair.step_seconds = step_seconds
-            step_seconds = measured_step_seconds(pair)
+            engine = engine_of(pair)
+            engine.step_seconds = step_seconds
+            step_seconds = measured_step_seconds(engine, pair)
         return Setup(
             pair.target_id,
             pair.draft_id,

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mspeckv.attention import fold_groups, reading
 from mspeckv.config import Speculation, refuse
-from mspeckv.decoding.engine import Prompt, encode_prompt
+from mspeckv.context import Shown
+from mspeckv.decoding.attention import reading
+from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
 from mspeckv.models import Pair
@@ -109,7 +111,8 @@ class AttentionProbe:
         mass: dict[int, torch.Tensor] = {}
         scales = _scales(pair)
 
-        def watch(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
+            key, _ = shown.whole()
             keys[layer] = key[0]
             queries[layer] = query[0, :, -1 - QUERY_WINDOW : -1].clone()
             asked = fold_groups(query[:, :, -1:], key.shape[1])[0]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from mspeckv.config import KVPolicy, Speculation
-from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
@@ -57,7 +56,8 @@ class CacheSizes:
 def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
     """Bytes of one block of one offloaded layer that cross the link in a pass."""
     if policy.nibble:
-        return NibblePlanes(shape, policy).lower_bytes
+        # the lower four bits of each key's and value's codes
+        return shape.heads * policy.block * shape.dim
     return BlockCodec.of(shape, policy).record_bytes
 
 
@@ -146,7 +146,7 @@ def placed_sizes(
 
 
 def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
-    """Bytes of tier 2's cache alone; see `mspeckv.kv.cache.FullCache`."""
+    """Bytes of tier 2's cache alone; see `mspeckv.kv.full.FullCache`."""
     places = policy.placement(shape.layers)
     sizes = placed_sizes(
         LayerBytes.of(shape, policy),

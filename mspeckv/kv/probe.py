@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from transformers import DynamicCache
 
-from mspeckv.attention import reading
+from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Width, refuse
 from mspeckv.config.checks import check_choice, check_count, check_flag
-from mspeckv.decoding.engine import Prompt, encode_prompt
-from mspeckv.kv.nibble import NibblePlanes
+from mspeckv.decoding.attention import reading
+from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
@@ -38,7 +38,7 @@ class Packing:
             with keys; ``"token"``: one scale for ``group`` channels of one token, as with values
             (KIVI, arXiv 2402.02750, section 3).
         group: numbers that share a scale.
-        upper: of int8 codes, the upper four bits alone (see `mspeckv.kv.nibble`).
+        upper: of int8 codes, the upper four bits alone (see `mspeckv.accelerate.nibble`).
 
     Raises:
         ValueError: a field is out of range, or ``upper`` without 8 bits.
@@ -95,7 +95,7 @@ def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
     records = codec.encode(whole, whole)
     restored = torch.empty_like(whole), torch.empty_like(whole)
     if packing.upper:
-        planes = NibblePlanes(shape, policy)
+        planes = NibblePlanes(codec)
         records, _ = planes.split(records)
         codec = planes.upper
         planes.coarse(records, *restored)

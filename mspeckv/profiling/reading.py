@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
 
-from mspeckv.ordered import PRODUCT
+from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.profiling.result import OpRow
 from mspeckv.profiling.spans import Span, spans_of
 

@@ -15,9 +15,10 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 from mspeckv import ranges
+from mspeckv.api import stream
 from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.config.checks import check_count
-from mspeckv.decoding.engine import Prompt, stream
+from mspeckv.decoding.fits import Prompt
 from mspeckv.decoding.recorder import Progress
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
