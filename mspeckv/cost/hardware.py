@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from mspeckv.config import check_choice, check_number, refuse
-from mspeckv.profiling.calibrate import calibrate
+from mspeckv.profiling.ceilings import calibrate
 
 if TYPE_CHECKING:
     from mspeckv.models import Pair
