@@ -35,12 +35,12 @@ from mspeckv.models import Pair, load_pair
 
 if TYPE_CHECKING:
     from mspeckv import experiments
-    from mspeckv.cost import what_if
-    from mspeckv.planner import plan
     from mspeckv.probes.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
     from mspeckv.probes.kv_probe import KVProbe, Packing
     from mspeckv.probes.next_token import next_distributions
     from mspeckv.profiling import Profile, calibrate, profile
+    from mspeckv.whatif import what_if
+    from mspeckv.whatif.search import plan
 
 __version__ = "0.1.0"
 
@@ -89,10 +89,10 @@ _LAZY = {
     "RetrievalReport": "probes.attention_probe",
     "calibrate": "profiling",
     "next_distributions": "probes.next_token",
-    "plan": "planner",
+    "plan": "whatif",
     "profile": "profiling",
     "retrieval_report": "probes.attention_probe",
-    "what_if": "cost",
+    "what_if": "whatif",
 }
 """Where the names live that decoding never needs."""
 

@@ -15,7 +15,8 @@ import mspeckv
 from mspeckv import KVPolicy, RunConfig, Speculation
 from mspeckv.cli import main
 from mspeckv.config import Width
-from mspeckv.cost import (
+from mspeckv.memory import predict
+from mspeckv.whatif import (
     HARDWARE,
     MODELS,
     STEPS,
@@ -31,11 +32,10 @@ from mspeckv.cost import (
     this_machine,
     what_if,
 )
-from mspeckv.cost.document import document
-from mspeckv.cost.hardware import Loop, MeasuredPasses
-from mspeckv.cost.published import cells, curve, errors
-from mspeckv.memory import predict
+from mspeckv.whatif.machines import Loop, MeasuredPasses
+from mspeckv.whatif.origin import cells, curve, errors
 from tests.random_models import random_pair
+from tools.cost_document import document
 
 ROOT = Path(__file__).parent.parent
 
@@ -416,7 +416,7 @@ def test_the_cliff_of_b1_is_lrus() -> None:
 
 def test_the_page_about_the_tables_is_fresh() -> None:
     kept = (ROOT / "docs" / "cost-model.md").read_text(encoding="utf-8")
-    assert kept == document() + "\n", "python -m mspeckv.cost.document > docs/cost-model.md"
+    assert kept == document() + "\n", "python -m tools.cost_document > docs/cost-model.md"
 
 
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

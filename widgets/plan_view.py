@@ -13,7 +13,7 @@ from mspeckv_widgets.scorecard import table_html
 
 from mspeckv.config import METHODS
 from mspeckv.experiments.report_style import style
-from mspeckv.planner import Choice, DevicePlan
+from mspeckv.whatif.search import Choice, DevicePlan
 
 _GIGA = 1e9
 

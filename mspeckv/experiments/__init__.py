@@ -21,13 +21,13 @@ from mspeckv.experiments.definitions import (
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.presets import Preset
-from mspeckv.experiments.published import Published, published
 from mspeckv.experiments.report import Report, write_report
 from mspeckv.experiments.report_tables import Grid, grids, speedup_summary
 from mspeckv.experiments.row import Row
 from mspeckv.experiments.runner import SEEDS, missing, ordered, run
-from mspeckv.experiments.statistics import Comparison, Outcome, Spread, Table, summarise
+from mspeckv.experiments.statistics import CellOutcome, Comparison, Table, summarise
 from mspeckv.experiments.store import Store, load_rows
+from mspeckv.whatif.published_tables import MeanStd, Published, published
 
 __all__ = [
     "EXPERIMENTS",
@@ -37,18 +37,18 @@ __all__ = [
     "VARIANTS",
     "Bench",
     "Cell",
+    "CellOutcome",
     "Comparison",
     "Experiment",
     "Finding",
     "Grid",
     "Match",
+    "MeanStd",
     "Models",
-    "Outcome",
     "Preset",
     "Published",
     "Report",
     "Row",
-    "Spread",
     "Store",
     "Table",
     "Trial",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mspeckv.experiments.cliffs import cliff, largest_step, tier2_rates
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.published import Published
 from mspeckv.experiments.report_style import axis_words
 from mspeckv.experiments.statistics import Comparison, Table
+from mspeckv.whatif.published_tables import Published
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.report_tables import device_kv_bytes
-from mspeckv.experiments.statistics import CONFIDENCE, Outcome, Spread
+from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.whatif.published_tables import MeanStd
 
 TIERS = (0, 1, 2)
 
@@ -59,7 +60,7 @@ def _lines(match: Match) -> list[dict[str, Any]]:
     return [_line(match, outcome) for outcome in match.table.cells.values()]
 
 
-def _line(match: Match, outcome: Outcome) -> dict[str, Any]:
+def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
     table, value, variant = match.table, outcome.value, outcome.variant
     line: dict[str, Any] = {
         "experiment": table.experiment,
@@ -72,7 +73,7 @@ def _line(match: Match, outcome: Outcome) -> dict[str, Any]:
         "finished": len(outcome.finished),
         "failed": len(outcome.failed),
     }
-    pairs: dict[str, Spread | None] = {
+    pairs: dict[str, MeanStd | None] = {
         "tokens_per_second": outcome.speed,
         "published_tokens_per_second": match.speed(value, variant),
         "modelled_tokens_per_second": match.modelled_speed(value, variant),
@@ -94,7 +95,7 @@ def _line(match: Match, outcome: Outcome) -> dict[str, Any]:
     return line
 
 
-def _over(match: Match, outcome: Outcome, reference: str) -> dict[str, Any]:
+def _over(match: Match, outcome: CellOutcome, reference: str) -> dict[str, Any]:
     """The comparison with one reference."""
     value, variant = outcome.value, outcome.variant
     ours = None if variant == reference else match.table.compare(value, variant, reference)

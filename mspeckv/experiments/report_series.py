@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import Outcome, Spread
+from mspeckv.experiments.statistics import CellOutcome
+from mspeckv.whatif.published_tables import MeanStd
 
 MEGA = 1e6
 Numbers = tuple[float | None, ...]
@@ -70,10 +71,10 @@ def speedup_lines(match: Match, reference: str) -> list[Line]:
             down.append(None if mean is None or low is None else mean - low)
         lines.append(Line(variant, "ours", tuple(means), tuple(up), tuple(down)))
 
-    def published(value: int, variant: str) -> Spread | None:
+    def published(value: int, variant: str) -> MeanStd | None:
         return match.speedup(value, variant, reference)
 
-    def modelled(value: int, variant: str) -> Spread | None:
+    def modelled(value: int, variant: str) -> MeanStd | None:
         return None if variant == reference else match.modelled_speedup(value, variant, reference)
 
     return [*lines, *_theirs(match, published), *_theirs(match, modelled, "modelled")]
@@ -92,7 +93,7 @@ def tier_lines(match: Match, tier: int) -> list[Line]:
 def traffic_lines(match: Match, tier: int | None) -> list[Line]:
     """MB of KV per token, ours: read by ``tier``, or over the link for None."""
 
-    def size(one: Outcome) -> Spread | None:
+    def size(one: CellOutcome) -> MeanStd | None:
         found = one.link if tier is None else one.kv_read.get(tier)
         return None if found is None else found.scaled(1 / MEGA)
 
@@ -108,7 +109,7 @@ def axis_labels(match: Match) -> list[str]:
     return labels
 
 
-def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
+def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[Line]:
     lines = []
     for variant in match.table.variants:
         cells = [match.table.cells.get((value, variant)) for value in match.table.values]
@@ -117,7 +118,7 @@ def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
 
 
 def _theirs(
-    match: Match, what: Callable[[int, str], Spread | None], source: Source = "published"
+    match: Match, what: Callable[[int, str], MeanStd | None], source: Source = "published"
 ) -> list[Line]:
     return [
         _line(variant, [what(value, variant) for value in match.table.values], source)
@@ -125,7 +126,7 @@ def _theirs(
     ]
 
 
-def _line(variant: str, points: list[Spread | None], source: Source = "ours") -> Line:
+def _line(variant: str, points: list[MeanStd | None], source: Source = "ours") -> Line:
     stds = tuple(None if one is None else one.std for one in points)
     means = tuple(None if one is None else one.mean for one in points)
     return Line(variant, source, means, stds, stds)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.report_style import axis_words
-from mspeckv.experiments.statistics import CONFIDENCE, Outcome, Spread
+from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.whatif.published_tables import MeanStd
 
 NOTHING = "-"
 
@@ -177,7 +178,7 @@ def speedup_summary(match: Match, theirs: bool = False) -> str:
     return "\n".join([frame, title, frame, "", *lines])
 
 
-def device_kv_bytes(outcome: Outcome) -> float | None:
+def device_kv_bytes(outcome: CellOutcome) -> float | None:
     """Bytes of on-chip and resident KV of the full context (modelled)."""
     for row in outcome.finished.values():
         assert row.result is not None
@@ -186,14 +187,14 @@ def device_kv_bytes(outcome: Outcome) -> float | None:
     return None
 
 
-def _outcomes(match: Match) -> list[Outcome]:
+def _outcomes(match: Match) -> list[CellOutcome]:
     """Every cell there is, by variant, then along the axis."""
     table = match.table
     places = ((value, name) for name in table.variants for value in table.values)
     return [table.cells[place] for place in places if place in table.cells]
 
 
-def _trials(outcome: Outcome) -> str:
+def _trials(outcome: CellOutcome) -> str:
     done, failed = len(outcome.finished), len(outcome.failed)
     return f"{done} ok, {failed} FAILED" if failed else f"{done} ok"
 
@@ -202,9 +203,9 @@ def _place(value: int | None) -> str:
     return NOTHING if value is None else f"{value}"
 
 
-def _cell(spread: Spread | None, digits: int = 2) -> str:
+def _cell(spread: MeanStd | None, digits: int = 2) -> str:
     return NOTHING if spread is None else spread.text(digits)
 
 
-def _mega(spread: Spread | None) -> str:
+def _mega(spread: MeanStd | None) -> str:
     return NOTHING if spread is None else f"{spread.mean / 1e6:.3f}"

@@ -15,36 +15,14 @@ import numpy as np
 
 from mspeckv.experiments.definitions import VARIANTS
 from mspeckv.experiments.row import Row
+from mspeckv.whatif.published_tables import MeanStd
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A mean and the sample standard deviation (divisor n - 1; None where n is 1)."""
-
-    mean: float
-    std: float | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
-        data = np.asarray(values, dtype=np.float64)
-        return cls(float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None)
-
-    def scaled(self, factor: float) -> Spread:
-        """The same in another unit."""
-        return Spread(self.mean * factor, None if self.std is None else self.std * factor)
-
-    def text(self, digits: int = 2) -> str:
-        """``12.42 ± 4.40``, or the mean alone."""
-        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
-        return f"{self.mean:.{digits}f}{spread}"
-
-
-@dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """One variant at one place of the axis, over its seeds.
 
     Attributes:
@@ -63,36 +41,36 @@ class Outcome:
         return {seed: _result(row, "tokens_per_second") for seed, row in self.finished.items()}
 
     @property
-    def speed(self) -> Spread | None:
+    def speed(self) -> MeanStd | None:
         """Tokens per second."""
         return _spread(self.speeds.values())
 
     @property
-    def latency(self) -> Spread | None:
+    def latency(self) -> MeanStd | None:
         """Milliseconds per token."""
         return _spread(_result(row, "ms_per_token") for row in self.finished.values())
 
     @property
-    def accepted(self) -> Spread | None:
+    def accepted(self) -> MeanStd | None:
         """Guesses that tier 2 kept per round; None for methods that do not guess."""
         guessed = [row for row in self.finished.values() if _proposed(row)]
         return _spread(_result(row, "accepted_per_round") for row in guessed)
 
     @property
-    def link(self) -> Spread | None:
+    def link(self) -> MeanStd | None:
         """Bytes over the link per token while decoding (counted)."""
         return _spread(row.link_bytes_per_token for row in self.finished.values())
 
     @property
-    def kv_read(self) -> dict[int, Spread]:
+    def kv_read(self) -> dict[int, MeanStd]:
         """Bytes of KV that each tier's attention read per token (counted)."""
         by_tier: dict[int, list[float]] = {}
         for row in self.finished.values():
             for tier, size in row.kv_read_per_token.items():
                 by_tier.setdefault(int(tier), []).append(size)
-        return {tier: Spread.of(sizes) for tier, sizes in sorted(by_tier.items())}
+        return {tier: MeanStd.of(sizes) for tier, sizes in sorted(by_tier.items())}
 
-    def tier_ms(self, tier: int) -> Spread | None:
+    def tier_ms(self, tier: int) -> MeanStd | None:
         """Milliseconds per token of a tier's passes, waits for the link included."""
         times = []
         for row in self.finished.values():
@@ -130,8 +108,8 @@ class Comparison:
     variant: str
     reference: str
     seeds: tuple[int, ...]
-    delta: Spread
-    speedup: Spread
+    delta: MeanStd
+    speedup: MeanStd
     interval: tuple[float, float] | None
 
     def text(self, digits: int = 2) -> str:
@@ -159,7 +137,7 @@ class Table:
     values: tuple[int, ...]
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
-    cells: Mapping[tuple[int, str], Outcome]
+    cells: Mapping[tuple[int, str], CellOutcome]
     machines: tuple[str, ...]
     versions: tuple[str, ...]
 
@@ -195,8 +173,8 @@ class Table:
             variant,
             reference,
             seeds,
-            Spread.of([ours[seed] - theirs[seed] for seed in seeds]),
-            Spread.of(ratios),
+            MeanStd.of([ours[seed] - theirs[seed] for seed in seeds]),
+            MeanStd.of(ratios),
             bootstrap_interval(ratios),
         )
 
@@ -252,7 +230,7 @@ def _table(rows: Sequence[Row]) -> Table:
     )
 
 
-def _outcome(value: int, variant: str, rows: Sequence[Row]) -> Outcome:
+def _outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
     finished: dict[int, Row] = {}
     failed: dict[int, str] = {}
     for row in sorted(rows, key=lambda one: one.seed):
@@ -262,7 +240,7 @@ def _outcome(value: int, variant: str, rows: Sequence[Row]) -> Outcome:
             failed[row.seed] = "it produced no token"
         else:
             finished[row.seed] = row
-    return Outcome(value, variant, finished, failed)
+    return CellOutcome(value, variant, finished, failed)
 
 
 def _result(row: Row, name: str) -> float:
@@ -275,9 +253,9 @@ def _proposed(row: Row) -> int:
     return sum(tier["proposed"] for tier in row.result["tiers"])
 
 
-def _spread(values: Iterable[float]) -> Spread | None:
+def _spread(values: Iterable[float]) -> MeanStd | None:
     found = list(values)
-    return Spread.of(found) if found else None
+    return MeanStd.of(found) if found else None
 
 
 def _named(facts: Mapping[str, object]) -> str:
