@@ -21,7 +21,7 @@ from mspeckv.context import Pass, carrying
 from mspeckv.decoding.shortlist import Shortlist
 from mspeckv.joined import siblings
 from mspeckv.ordered import LEAST_GAIN, PRODUCT, SWITCH, TiledWeight, can_tile, gain
-from mspeckv.profiling.reading import operations
+from mspeckv.profiling.session import operations
 from mspeckv.tiled import tile, tiled_bytes
 from tests.conftest import build_llama, build_qwen2
 

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: torch's profiler, read by tier and step."""
+"""Says where the time of a run goes, by tier and step, and what this machine can do at most."""
 
 from mspeckv.profiling.ceilings import Ceilings, calibrate
 from mspeckv.profiling.result import Bar, OpRow, Profile, StepRow
