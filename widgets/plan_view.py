@@ -12,7 +12,7 @@ from mspeckv_widgets.panel import lay_out, panel
 from mspeckv_widgets.scorecard import table_html
 
 from mspeckv.config import METHODS
-from mspeckv.experiments.report_style import style
+from mspeckv.experiments.chart_lines import style
 from mspeckv.whatif.search import Choice, DevicePlan
 
 _GIGA = 1e9

@@ -19,8 +19,8 @@ from mspeckv_widgets.what_if_setting import PUBLISHED, Floats, places
 
 from mspeckv.config import METHODS
 from mspeckv.experiments import VARIANTS, Match, experiment, published
-from mspeckv.experiments.report_series import speed_lines
-from mspeckv.experiments.report_style import axis_words, style
+from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.chart_lines import speed_lines, style
 from mspeckv.whatif import STEPS
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.origin import curve

@@ -48,7 +48,7 @@ PUBLISHED: dict[str, Any] = {
 AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 RATES = ("draft_middle", "middle_full", "draft_full")
 CONTEXT_SCALE = 16
-"""Published contexts over the classroom's; see `mspeckv.experiments.definitions`."""
+"""Published contexts over the classroom's; see `mspeckv.experiments.ablations`."""
 TOKENS_SCALE = 4
 _POINTS = 33
 

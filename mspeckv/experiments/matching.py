@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mspeckv.experiments.definitions import VARIANTS, Experiment, experiment
-from mspeckv.experiments.row import Row
+from mspeckv.experiments.ablations import VARIANTS, Experiment, experiment
+from mspeckv.experiments.rows import Row
 from mspeckv.experiments.statistics import Table, summarise
 from mspeckv.whatif.origin import curve
 from mspeckv.whatif.published_tables import MeanStd, Published, published
