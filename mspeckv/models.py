@@ -24,21 +24,10 @@ from mspeckv.compatibility import (
 )
 from mspeckv.config import refuse
 from mspeckv.fetch import fetch, model_folder, ready
-from mspeckv.inflate import LLAMA_2_7B, DecoderShape, inflate, stretch
 from mspeckv.pair import Pair, Ranks
 from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 
-__all__ = [
-    "LLAMA_2_7B",
-    "DecoderShape",
-    "Pair",
-    "fetch",
-    "inflate",
-    "load_pair",
-    "parse_device",
-    "parse_dtype",
-    "stretch",
-]
+__all__ = ["Pair", "fetch", "load_pair", "parse_device", "parse_dtype"]
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"

@@ -17,8 +17,8 @@ import mspeckv
 from mspeckv import KVPolicy, Sampling, Speculation, generate
 from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.workspace import plug_runners
-from mspeckv.api import ACCELERATIONS, SWITCH, Engine, chosen, engine_of, hooks_for
-from mspeckv.decoding.hooks import Hooks
+from mspeckv.api import ACCELERATIONS, SWITCH, chosen, engine_of, hooks_for
+from mspeckv.decoding.hooks import Engine, Hooks
 from tests.random_models import random_pair, random_prompt
 
 PACKAGE = Path(mspeckv.__file__).parent

@@ -16,7 +16,8 @@ from mspeckv import KVPolicy, RunConfig, Speculation
 from mspeckv.api import engine_of
 from mspeckv.cli import main
 from mspeckv.config import Width
-from mspeckv.cost import (
+from mspeckv.decoding.fits import predict
+from mspeckv.whatif import (
     HARDWARE,
     MODELS,
     STEPS,
@@ -32,11 +33,10 @@ from mspeckv.cost import (
     this_machine,
     what_if,
 )
-from mspeckv.cost.document import document
-from mspeckv.cost.hardware import Loop, MeasuredPasses
-from mspeckv.cost.published import cells, curve, errors
-from mspeckv.decoding.fits import predict
+from mspeckv.whatif.machines import Loop, MeasuredPasses
+from mspeckv.whatif.origin import cells, curve, errors
 from tests.random_models import random_pair
+from tools.cost_document import document
 
 ROOT = Path(__file__).parent.parent
 
@@ -417,7 +417,7 @@ def test_the_cliff_of_b1_is_lrus() -> None:
 
 def test_the_page_about_the_tables_is_fresh() -> None:
     kept = (ROOT / "docs" / "cost-model.md").read_text(encoding="utf-8")
-    assert kept == document() + "\n", "python -m mspeckv.cost.document > docs/cost-model.md"
+    assert kept == document() + "\n", "python -m tools.cost_document > docs/cost-model.md"
 
 
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,11 @@ from mspeckv.accelerate.graphs import Graphs
 from mspeckv.accelerate.workspace import Workspace
 from mspeckv.api import engine_of, release
 from mspeckv.clock import clock_of
-from mspeckv.cost.hardware import HARDWARE
-from mspeckv.cost.measure import measure
 from mspeckv.events import Round, RunSummary
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
+from mspeckv.whatif.machines import HARDWARE
+from mspeckv.whatif.measure import measure
 from tests.random_models import random_pair, random_prompt
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

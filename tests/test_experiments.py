@@ -27,7 +27,7 @@ from mspeckv.experiments import (
     PRESETS,
     Bench,
     Row,
-    Store,
+    RowStore,
     experiment,
     load_rows,
     missing,
@@ -258,7 +258,7 @@ def test_a_folder_keeps_to_its_models_and_its_measured_step(small: Pair, tmp_pat
 
 def test_a_torn_last_line_is_left_out_and_then_mended(done: Path, tmp_path: Path) -> None:
     whole = (done / "A2-classroom.jsonl").read_bytes()
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     store.path.write_bytes(whole[:-40])
     rows = store.rows()
     assert len(rows) == 11
@@ -281,7 +281,7 @@ def test_a_line_that_is_no_row_is_named(done: Path, tmp_path: Path) -> None:
 def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> None:
     row = load_rows(done)[0]
     failed = replace(row, status="failed", error="OSError: disk", result=None)
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     for one in (failed, replace(row, seconds=1.0), replace(row, seconds=2.0), failed):
         store.append(one)
     (kept,) = load_rows([tmp_path])
@@ -291,11 +291,11 @@ def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> N
 def test_a_claim_is_one_runners_and_dies_with_it(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from mspeckv.experiments.store import Store\n"
-        "with Store(Path(sys.argv[1]), 'A2', 'classroom').claim('a') as mine:\n"
+        "from mspeckv.experiments.rows import RowStore\n"
+        "with RowStore(Path(sys.argv[1]), 'A2', 'classroom').claim('a') as mine:\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as holder:

@@ -15,7 +15,8 @@ from mspeckv_widgets.scorecard import table_html
 from mspeckv_widgets.sweep import Order, SweepRunner, SweepView
 
 from mspeckv import Pair
-from mspeckv.experiments import IDS, Experiment, Grid, Match, experiment, findings, grids
+from mspeckv.experiments import IDS, Experiment, Match, experiment, findings, grids
+from mspeckv.experiments import TextTable as Grid
 
 TICK = 0.2
 """Seconds between two looks at a sweep."""

@@ -22,7 +22,7 @@ from mspeckv_widgets.quant_charts import (
 )
 
 from mspeckv import KVProbe, Packing, Pair, documents
-from mspeckv.kv.probe import pack
+from mspeckv.probes.kv_probe import pack
 
 TENSORS = (("keys", "keys"), ("values", "values"))
 WIDTHS = (

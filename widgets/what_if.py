@@ -24,8 +24,8 @@ from mspeckv_widgets.what_if_setting import (
     published_setting,
 )
 
-from mspeckv.cost import WhatIf as Prediction
 from mspeckv.experiments import Match
+from mspeckv.whatif import Forecast as Prediction
 
 _GIGA = 1e9
 

@@ -17,10 +17,8 @@ from mspeckv.config import Link, RunConfig, refuse
 from mspeckv.decoding.run import measured_step_seconds, versions
 from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
-from mspeckv.experiments.definitions import Experiment, Trial
-from mspeckv.experiments.presets import Preset
-from mspeckv.experiments.row import Row, hardware, kv_read_per_token, link_bytes_per_token
-from mspeckv.experiments.setup import Setup
+from mspeckv.experiments.ablations import Experiment, Preset, Trial
+from mspeckv.experiments.rows import Row, Setup, hardware, kv_read_per_token, link_bytes_per_token
 from mspeckv.models import DEFAULT, Pair, load_pair
 
 WARM_UP_ROUNDS = 3

@@ -1,4 +1,8 @@
-"""The lines of every chart, as numbers: pages and panels only draw them."""
+"""What every chart of results shows: its lines as numbers, and how each variant looks.
+
+Pages and panels only draw them. Colours are Okabe and Ito's, each with a dash and a marker of its
+own, so that nothing depends on colour alone.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,48 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import Outcome, Spread
+from mspeckv.experiments.statistics import CellOutcome
+from mspeckv.whatif.published_tables import MeanStd
 
+INK = "#1f2328"
+"""Text and axes, and what stands for plain decoding: panels repaint it where the page is dark."""
 MEGA = 1e6
 Numbers = tuple[float | None, ...]
 Source = Literal["ours", "published", "modelled"]
+
+
+@dataclass(frozen=True)
+class VariantStyle:
+    """Words and signs of one variant; dash and marker are plotly's names."""
+
+    words: str
+    colour: str
+    dash: str
+    marker: str
+
+
+STYLES: dict[str, VariantStyle] = {
+    "autoregressive": VariantStyle("one token a pass, KV as floats", INK, "solid", "circle"),
+    "vanilla": VariantStyle("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
+    "triforce": VariantStyle("three tiers, KV as floats", "#0072B2", "dash", "square"),
+    "mspeckv": VariantStyle(
+        "three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"
+    ),
+    "mspeckv-lru": VariantStyle(
+        "three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"
+    ),
+    "mspeckv-auto": VariantStyle(
+        "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down"
+    ),
+    "control": VariantStyle(
+        "autoregressive with all KV on the device", "#009E73", "longdash", "star"
+    ),
+}
+
+
+def style(variant: str) -> VariantStyle:
+    """A variant's; grey for one that is not known here."""
+    return STYLES.get(variant, VariantStyle(variant, "#6b7280", "longdashdot", "x"))
 
 
 @dataclass(frozen=True)
@@ -70,10 +111,10 @@ def speedup_lines(match: Match, reference: str) -> list[Line]:
             down.append(None if mean is None or low is None else mean - low)
         lines.append(Line(variant, "ours", tuple(means), tuple(up), tuple(down)))
 
-    def published(value: int, variant: str) -> Spread | None:
+    def published(value: int, variant: str) -> MeanStd | None:
         return match.speedup(value, variant, reference)
 
-    def modelled(value: int, variant: str) -> Spread | None:
+    def modelled(value: int, variant: str) -> MeanStd | None:
         return None if variant == reference else match.modelled_speedup(value, variant, reference)
 
     return [*lines, *_theirs(match, published), *_theirs(match, modelled, "modelled")]
@@ -92,7 +133,7 @@ def tier_lines(match: Match, tier: int) -> list[Line]:
 def traffic_lines(match: Match, tier: int | None) -> list[Line]:
     """MB of KV per token, ours: read by ``tier``, or over the link for None."""
 
-    def size(one: Outcome) -> Spread | None:
+    def size(one: CellOutcome) -> MeanStd | None:
         found = one.link if tier is None else one.kv_read.get(tier)
         return None if found is None else found.scaled(1 / MEGA)
 
@@ -108,7 +149,7 @@ def axis_labels(match: Match) -> list[str]:
     return labels
 
 
-def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
+def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[Line]:
     lines = []
     for variant in match.table.variants:
         cells = [match.table.cells.get((value, variant)) for value in match.table.values]
@@ -117,7 +158,7 @@ def _ours(match: Match, what: Callable[[Outcome], Spread | None]) -> list[Line]:
 
 
 def _theirs(
-    match: Match, what: Callable[[int, str], Spread | None], source: Source = "published"
+    match: Match, what: Callable[[int, str], MeanStd | None], source: Source = "published"
 ) -> list[Line]:
     return [
         _line(variant, [what(value, variant) for value in match.table.values], source)
@@ -125,7 +166,7 @@ def _theirs(
     ]
 
 
-def _line(variant: str, points: list[Spread | None], source: Source = "ours") -> Line:
+def _line(variant: str, points: list[MeanStd | None], source: Source = "ours") -> Line:
     stds = tuple(None if one is None else one.std for one in points)
     means = tuple(None if one is None else one.mean for one in points)
     return Line(variant, source, means, stds, stds)

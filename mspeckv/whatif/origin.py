@@ -1,6 +1,6 @@
 """The published tables beside the cost model's account of them.
 
-Fitted: the link and the launches of `mspeckv.cost.origin_machine`, on A1's autoregressive column.
+Fitted: the link and the launches of `mspeckv.whatif.origin_machine`, on A1's autoregressive column.
 Taken from the tables: how many guesses each cell's rounds kept (acceptance is not the model's to
 predict), and, for tier 0's guesses, what ``vanilla`` kept in A1 at the cell's context. Everything
 else is predicted.
@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mspeckv.config import KVPolicy, Speculation, check_choice, refuse
-from mspeckv.cost.acceptance import Acceptance, rate_of
-from mspeckv.cost.hardware import Hardware, origin_machine
-from mspeckv.cost.model import WhatIf, what_if
-from mspeckv.experiments.published import TABLES, published
+from mspeckv.config import RESIDENCIES, KVPolicy, Speculation, check_choice
+from mspeckv.whatif.acceptance import Acceptance, rate_of
+from mspeckv.whatif.forecast import what_if
+from mspeckv.whatif.machines import Hardware, origin_machine
+from mspeckv.whatif.published_tables import TABLES, published
 
 Floats = NDArray[np.float64]
 
 MODEL = "llama-2-7b"
 GAMMA = 8
-RESIDENCIES = ("lru", "static")
 _AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 FIXED = {
     "A1": {"on_chip": 16, "resident": 16, "new_tokens": 256},
@@ -39,7 +38,7 @@ SPECULATION = Speculation(gamma=GAMMA, draft_gamma=1, budget=4096, refresh=0, si
 
 
 @dataclass(frozen=True)
-class Cell:
+class PublishedCell:
     """One published throughput and the model's.
 
     Attributes:
@@ -75,7 +74,7 @@ class Cell:
         return self.method in ("triforce", "mspeckv") and not self.fitted
 
 
-def cells(machine: Hardware | None = None) -> tuple[Cell, ...]:
+def cells(machine: Hardware | None = None) -> tuple[PublishedCell, ...]:
     """Every published cell, in the tables' order, predicted on ``machine`` (default: fitted)."""
     out = []
     for name in TABLES:
@@ -86,7 +85,7 @@ def cells(machine: Hardware | None = None) -> tuple[Cell, ...]:
                 found = table.speeds[value, method]
                 kept = table.accepted.get((value, method))
                 out.append(
-                    Cell(
+                    PublishedCell(
                         name, table.axis, value, method, found.mean, found.std,
                         kept.mean if kept else None, float(speed), method == "autoregressive",
                     )
@@ -102,20 +101,7 @@ def curve(
     residency: str = "lru",
     machine: Hardware | None = None,
 ) -> Floats:
-    """Predicted tokens per second along an experiment's axis; see `predict_table`."""
-    return np.asarray(
-        predict_table(table, method, values, residency, machine).tokens_per_second, dtype=float
-    )
-
-
-def predict_table(
-    table: str,
-    method: str,
-    values: ArrayLike,
-    residency: str = "lru",
-    machine: Hardware | None = None,
-) -> WhatIf:
-    """The model's account of one method along an experiment's axis.
+    """Predicted tokens per second of one method along an experiment's axis.
 
     Args:
         table: ``A1``, ``A2``, ``B1`` or ``B2``.
@@ -127,8 +113,7 @@ def predict_table(
     Raises:
         ValueError: an unknown experiment, method or residency, or a value that is not allowed.
     """
-    if table not in _AXES:
-        raise refuse("table", table, f"use one of {', '.join(_AXES)}")
+    check_choice("table", table, tuple(_AXES))
     check_choice("residency", residency, RESIDENCIES)
     where = np.asarray(values)
     given: dict[str, Any] = {**FIXED[table], _AXES[table]: where}
@@ -136,15 +121,17 @@ def predict_table(
     given["resident"] = np.minimum(given["resident"], 32 - np.asarray(given["on_chip"]))
     if method != "mspeckv":
         given["resident"] = 0
-    return what_if(
+    found = what_if(
         MODEL,
         machine or origin_machine(),
         method=method,
         policy=published_policy(method, residency),
         speculation=SPECULATION,
         acceptance=_acceptance(table, method, where, np.asarray(given["prefill"])),
+        control=False,
         **given,
     )
+    return np.asarray(found.tokens_per_second, dtype=float)
 
 
 def published_policy(method: str, residency: str = "lru") -> KVPolicy:
@@ -168,6 +155,6 @@ def _kept(table: str, method: str, at: Any) -> Any:
     return np.interp(at, found.values, kept)
 
 
-def errors(found: Sequence[Cell]) -> Floats:
+def errors(found: Sequence[PublishedCell]) -> Floats:
     """Absolute relative errors of the cells that count."""
     return np.array([abs(cell.error) for cell in found if cell.counts])

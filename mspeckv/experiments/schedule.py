@@ -1,15 +1,17 @@
-"""A sweep's trials: which are missing, who runs them, what has come."""
+"""A sweep's trials: in which order, which are missing, who runs them, what has come."""
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
+from mspeckv.config import check_count, refuse
+from mspeckv.experiments.ablations import Cell, Experiment, Trial
 from mspeckv.experiments.bench import Bench
-from mspeckv.experiments.definitions import Trial
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.store import Store, settled
+from mspeckv.experiments.rows import Row, RowStore, settled
 
 POLL_SECONDS = 0.5
 """Between two looks at what other runners do."""
@@ -30,7 +32,7 @@ class Sweep:
 
     def __init__(
         self,
-        store: Store,
+        store: RowStore,
         trials: Sequence[Trial],
         on_row: OnRow | None = None,
         cancel: threading.Event | None = None,
@@ -91,3 +93,44 @@ class Sweep:
                 return False
             self.settle(row)
         return True
+
+
+def missing(
+    chosen: Experiment, seeds: Sequence[int], out: str | Path, cells: Sequence[Cell] | None = None
+) -> list[Trial]:
+    """The trials that `run` would run, in its order.
+
+    Raises:
+        ValueError: as for `run`.
+    """
+    trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
+    return Sweep(RowStore(Path(out), chosen.id, chosen.preset.name), trials).missing()
+
+
+def ordered(chosen: Experiment, cells: Iterable[Cell], seeds: Sequence[int]) -> list[Trial]:
+    """Trials seed by seed, value by value, variants next to one another, both shuffled per seed.
+
+    A machine that slows down for a while then slows all variants of a value alike, and one that
+    slows down for good does not always hit the same ones. The order depends on nothing else, so
+    a run that goes on later keeps it.
+
+    Raises:
+        ValueError: a seed that is not allowed, or named twice; nothing to run.
+    """
+    cells = list(cells)
+    for seed in seeds:
+        check_count("seeds", seed, 0, 2**63 - 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise refuse("seeds", tuple(seeds), "use at least one, and each once")
+    if not cells or len({cell.key for cell in cells}) < len(cells):
+        raise refuse("cells", [cell.key for cell in cells], "use at least one, and each once")
+    out = []
+    for seed in seeds:
+        shuffled = random.Random(f"{chosen.id}/{chosen.preset.name}/{seed}")
+        values = sorted({cell.value for cell in cells})
+        shuffled.shuffle(values)
+        for value in values:
+            row = sorted((cell for cell in cells if cell.value == value), key=lambda c: c.variant)
+            shuffled.shuffle(row)
+            out += [Trial(cell, seed) for cell in row]
+    return out

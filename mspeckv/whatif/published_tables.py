@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from mspeckv.config import refuse
-from mspeckv.experiments.statistics import Spread
+import numpy as np
+
+from mspeckv.config import METHODS, check_choice
 
 TABLES = {
     "A1": ("A1_context_scaling", "A1_accepted", "A1_speedup_seed1"),
@@ -18,7 +19,29 @@ TABLES = {
     "B2": ("B2_output_length",),
 }
 """Files of each experiment; the first has the throughputs."""
-METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """A mean and the sample standard deviation (divisor n - 1; None where n is 1)."""
+
+    mean: float
+    std: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> MeanStd:
+        """Of at least one value."""
+        data = np.asarray(values, dtype=np.float64)
+        return cls(float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None)
+
+    def scaled(self, factor: float) -> MeanStd:
+        """The same in another unit."""
+        return MeanStd(self.mean * factor, None if self.std is None else self.std * factor)
+
+    def text(self, digits: int = 2) -> str:
+        """``12.42 ± 4.40``, or the mean alone."""
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -37,9 +60,9 @@ class Published:
     experiment: str
     axis: str
     values: tuple[int, ...]
-    speeds: Mapping[tuple[int, str], Spread]
-    accepted: Mapping[tuple[int, str], Spread]
-    speedups: Mapping[tuple[int, str, str], Spread]
+    speeds: Mapping[tuple[int, str], MeanStd]
+    accepted: Mapping[tuple[int, str], MeanStd]
+    speedups: Mapping[tuple[int, str, str], MeanStd]
     notes: tuple[str, ...]
 
     @property
@@ -56,25 +79,21 @@ def published(experiment: str) -> Published:
     Raises:
         ValueError: another experiment.
     """
-    if experiment not in TABLES:
-        raise refuse("experiment", experiment, f"use one of {', '.join(TABLES)}")
-    speeds: dict[tuple[int, str], Spread] = {}
-    accepted: dict[tuple[int, str], Spread] = {}
-    speedups: dict[tuple[int, str, str], Spread] = {}
-    notes: list[str] = []
-    axis, values = "", tuple[int, ...]()
-    for name in TABLES[experiment]:
-        note, rows = read_table(name)
-        notes.append(note)
-        axis = axis or next(iter(rows[0]))
-        values = values or tuple(int(row[axis]) for row in rows)
-        main = accepted if name == "A1_accepted" else speeds
+    check_choice("experiment", experiment, tuple(TABLES))
+    speeds: dict[tuple[int, str], MeanStd] = {}
+    accepted: dict[tuple[int, str], MeanStd] = {}
+    speedups: dict[tuple[int, str, str], MeanStd] = {}
+    tables = {name: read_table(name) for name in TABLES[experiment]}
+    main = next(iter(tables.values()))[1]
+    axis = next(iter(main[0]))
+    for name, (_, rows) in tables.items():
+        by_method = accepted if name == "A1_accepted" else speeds
         for row in rows:
             place = int(row[axis])
-            for column in row:
-                found = _spread(row, column)
+            for column, mean in row.items():
+                found = MeanStd(mean, row.get(f"{column}_std"))
                 if column in METHODS:
-                    main[place, column] = found
+                    by_method[place, column] = found
                 elif "_vs_" in column:
                     method, reference = column.split("_vs_")
                     speedups[place, method, reference] = found
@@ -82,7 +101,9 @@ def published(experiment: str) -> Published:
                     speedups[place, "mspeckv", "triforce"] = found
                 elif column.endswith("_accepted"):
                     accepted[place, column.removesuffix("_accepted")] = found
-    return Published(experiment, axis, values, speeds, accepted, speedups, tuple(notes))
+    values = tuple(int(row[axis]) for row in main)
+    notes = tuple(remark for remark, _ in tables.values())
+    return Published(experiment, axis, values, speeds, accepted, speedups, notes)
 
 
 def read_table(name: str) -> tuple[str, list[dict[str, float]]]:
@@ -91,7 +112,3 @@ def read_table(name: str) -> tuple[str, list[dict[str, float]]]:
     remark, *lines = text.splitlines()
     rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(lines)]
     return remark.lstrip("# "), rows
-
-
-def _spread(row: Mapping[str, float], column: str) -> Spread:
-    return Spread(row[column], row.get(f"{column}_std"))

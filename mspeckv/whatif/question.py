@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.config import KVPolicy, RunConfig, Speculation, check_count, check_number, refuse
-from mspeckv.cost.acceptance import Acceptance
+from mspeckv.whatif.acceptance import Acceptance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,7 +26,7 @@ LENGTHS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class Question:
     """Arrays of one shape, one entry per setting.
 
     Attributes:
@@ -52,10 +54,6 @@ class Setting:
     which: Ints
     rates: Mapping[str, Floats]
 
-    def by_policy(self, ask: Callable[[KVPolicy], Any]) -> Any:
-        """Of each setting, what ``ask`` says of its policy."""
-        return np.array([ask(policy) for policy in self.policies])[self.which]
-
     @property
     def context(self) -> Floats:
         """Mean tokens of context while decoding: half of the new ones are there."""
@@ -64,22 +62,24 @@ class Setting:
     @property
     def fixed_resident(self) -> Ints:
         """Layers with a resident place of their own; see `KVPolicy.placement`."""
-        fixed = self.by_policy(lambda p: not p.lossless and p.residency == "static")
-        return np.where(fixed, self.resident, 0)
+        return self._resident("static")
 
     @property
     def cached(self) -> Ints:
         """Offloaded layers that an LRU cache can hold; see `KVPolicy.cached_layers`."""
-        return np.where(
-            self.by_policy(lambda p: not p.lossless and p.residency == "lru"), self.resident, 0
-        )
+        return self._resident("lru")
+
+    def _resident(self, residency: str) -> Ints:
+        """Resident layers of packed policies with this residency; 0 of others."""
+        own = [not one.lossless and one.residency == residency for one in self.policies]
+        return np.where(np.array(own)[self.which], self.resident, 0)
 
     @property
     def offloaded(self) -> Ints:
         """Layers on the host."""
         return self.layers - self.on_chip - self.fixed_resident
 
-    def plain(self, on_chip: Ints) -> Setting:
+    def plain(self, on_chip: Ints) -> Question:
         """Autoregressive decoding of unquantized KV with so many layers on-chip."""
         policy = KVPolicy(bits="full")
         return replace(
@@ -92,7 +92,7 @@ class Setting:
         )
 
 
-def build_setting(
+def ask(
     method: str,
     layers: int,
     policy: KVPolicy,
@@ -100,7 +100,7 @@ def build_setting(
     acceptance: Acceptance,
     numbers: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> Setting:
+) -> Question:
     """Broadcast everything against everything.
 
     Args:
@@ -133,7 +133,7 @@ def build_setting(
         raise refuse("what_if", shapes, "use arrays that broadcast against one another") from None
     table = dict(zip(given, arrays, strict=True))
     policies, which = _policies(method, speculation, table)
-    setting = Setting(
+    asked = Question(
         method=method,
         layers=layers,
         prefill=_whole(table, "prefill"),
@@ -147,8 +147,8 @@ def build_setting(
         which=which,
         rates={part.name: table[part.name].astype(float) for part in fields(Acceptance)},
     )
-    _check(setting)
-    return setting
+    _check(asked)
+    return asked
 
 
 def _array(value: Any) -> NDArray[Any]:
@@ -178,48 +178,41 @@ def _policies(
     names = [name for name in POLICY_FIELDS if name not in _COUNTS]
     # an array broadcast from a single value need not be looked at entry by entry
     varying = [name for name in names if any(table[name].strides)]
-    constant = {name: _plain(table[name].flat[0]) for name in names if name not in varying}
+    constant = {name: plain(table[name].flat[0]) for name in names if name not in varying}
     shape = table["on_chip"].shape
-    rows = zip(*(table[name].ravel().tolist() for name in varying), strict=True)
+    columns = [table[name].ravel().tolist() for name in varying]
+    rows = zip(*columns, strict=True) if columns else repeat((), math.prod(shape))
     found: dict[tuple[Any, ...], int] = {}
-    which = np.zeros(shape, dtype=np.int64)
-    if varying:
-        places = [found.setdefault(row, len(found)) for row in rows]
-        which = np.array(places, dtype=np.int64).reshape(shape)
-    else:
-        found[()] = 0
-    policies = []
-    for row in found:
-        policy = KVPolicy(**constant, **dict(zip(varying, row, strict=True)))
+    which = [found.setdefault(row, len(found)) for row in rows]
+    policies = tuple(KVPolicy(**constant, **dict(zip(varying, row, strict=True))) for row in found)
+    for policy in policies:
         RunConfig(method=method, policy=policy, speculation=speculation)
-        policies.append(policy)
-    return tuple(policies), which
+    return policies, np.array(which, dtype=np.int64).reshape(shape)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A number of numpy's as Python's own; anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _check(setting: Setting) -> None:
+def _check(asked: Question) -> None:
     """Let the settings' own classes judge the extremes and whatever stands out."""
     for name, least in (("prefill", 2), ("new_tokens", 1), ("on_chip", 0), ("resident", 0)):
-        check_count(name, int(getattr(setting, name).min()), least)
-    for value in (setting.link_gbps.min(), setting.link_gbps.max()):
+        check_count(name, int(getattr(asked, name).min()), least)
+    for value in (asked.link_gbps.min(), asked.link_gbps.max()):
         check_number("link_gbps", float(value), 0.0, 1e6, open_low=True)
-    worst = np.unravel_index(
-        int(np.argmax(setting.on_chip + setting.resident)), setting.on_chip.shape
+    worst = np.unravel_index(int(np.argmax(asked.on_chip + asked.resident)), asked.on_chip.shape)
+    KVPolicy(on_chip=int(asked.on_chip[worst]), resident=int(asked.resident[worst])).check_layers(
+        asked.layers
     )
-    KVPolicy(
-        on_chip=int(setting.on_chip[worst]), resident=int(setting.resident[worst])
-    ).check_layers(setting.layers)
-    lengths = setting.lengths
+    lengths = asked.lengths
     slack = lengths["budget"] - lengths["recent"] - 2 * lengths["chunk"]
     tightest = np.unravel_index(int(np.argmin(slack)), slack.shape)
     at: dict[str, Any] = {name: int(values[tightest]) for name, values in lengths.items()}
-    replace(setting.speculation, **at)
+    replace(asked.speculation, **at)
     for name, values in lengths.items():
         for extreme in (values.min(), values.max()):
-            _check_length(setting.speculation, name, int(extreme))
+            _check_length(asked.speculation, name, int(extreme))
 
 
 def _check_length(speculation: Speculation, name: str, value: int) -> None:

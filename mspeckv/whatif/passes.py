@@ -18,16 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.cost.hardware import Hardware
-from mspeckv.cost.shapes import ModelShape
+from mspeckv.whatif.machines import LAYER_KERNELS, PASS_KERNELS, Hardware
+from mspeckv.whatif.shapes import ModelShape
 
 Floats = NDArray[np.float64]
 
-LAYER_KERNELS = 46
-"""Kernels of a Llama layer without fusion: two norms of 8, seven products, rotary embeddings of
-queries and keys (12), writing K and V, attention, activation and product, reshapes and sums."""
-PASS_KERNELS = 28
-"""Kernels of a pass outside its layers: embedding, norm, head, and drawing with top-p."""
 _UNPACK_KERNELS = 3
 """Launches that unpack one block of keys where no kernel does it in one: widen, scale, store."""
 _CHOOSE_KERNELS = 14

@@ -1,38 +1,75 @@
-"""What a pair's passes take on this machine: a few seconds that stand in for the roofline."""
+"""What a pair's work takes on this machine: a few seconds that stand in for the roofline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.accelerate.nibble import NibblePlanes
+from mspeckv.accelerate.packed_attention import Packed, attend_packed, usable
 from mspeckv.api import engine_of, stream
 from mspeckv.clock import clock_of
-from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation
-from mspeckv.cost.hardware import Hardware, MeasuredPasses
-from mspeckv.cost.timing import milliseconds, wait_for
-from mspeckv.cost.unpacking import unpacking_ns
+from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation, Width
+from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Round
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import Floats
+from mspeckv.kv.layers import Buffer, Floats
 from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
+from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
+from mspeckv.profiling import calibrate
+from mspeckv.whatif.machines import GRAPH_US, Hardware, MeasuredPasses
 
 _TOKENS = (1, 2, 5, 9, 17)
 _CONTEXTS = (128, 1024, 2048)
 _DRAFT_TOKENS = (1, 2)
 _DRAFT_CONTEXTS = (32, 320)
+_LAYER_TOKENS, _LAYER_READ = 1024, 5
+"""Tokens of a layer that is unpacked, and of the pass that reads it."""
+_REPEATS = 2
 _RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 192, 16, 0.4
 """The short run that corrects the rest."""
+
+
+def this_machine(device: str = "cpu", pair: Pair | None = None) -> Hardware:
+    """This machine from `mspeckv.calibrate`; with ``pair`` also its measured pass times.
+
+    Takes a few seconds the first time; with a pair up to ten more.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    found = calibrate(device)
+    on_gpu = found.device != "cpu"
+    total = psutil.virtual_memory().total
+    if on_gpu:
+        total = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    machine = Hardware(
+        name="this",
+        source=f"measured by mspeckv.calibrate, torch {found.torch}",
+        kind="gpu" if on_gpu else "cpu",
+        memory_gb=total / 1e9,
+        memory_gbps=found.memory_gbps,
+        matrix_gflops=found.matrix_gflops,
+        link_gbps=found.to_device_gbps,
+        launch_us=found.call_us,
+        graph_us=GRAPH_US if on_gpu else None,
+        dtype="float32",
+    )
+    return machine if pair is None else measure(machine, pair)
 
 
 @torch.inference_mode()
@@ -190,3 +227,90 @@ def _drawing(pair: Pair, sampling: Sampling) -> float:
         sampler.draw(sampler.distribution(logits, [0] * rows)[0])
 
     return milliseconds(draw) * 1e3 / rows
+
+
+def unpacking_ns(pair: Pair) -> dict[str, float]:
+    """Nanoseconds per token and layer of unpacking, by width; layers are cold, as in a pass.
+
+    Where attention reads codes as they are (`mspeckv.accelerate.packed_attention`), what that takes
+    beyond attention over floats, at least 0.
+
+    Args:
+        pair: whose KV.
+    """
+    shape = KVShape.of(pair.target.config, pair.dtype)
+    scratch = Buffer(shape.heads, _LAYER_TOKENS, shape.dim, shape.dtype, pair.device)
+    for part in scratch.whole:
+        part.normal_()
+    per_token = 1e6 / shape.layers / _LAYER_TOKENS
+    restore = engine_of(pair).hooks.faster.restore
+    found: dict[str, float] = {}
+    widths: tuple[Width, ...] = (8, 4, 2, "full")
+    for width in widths:
+        codec = BlockCodec.of(shape, KVPolicy(bits=width), restore)
+        layers = [codec.encode(*scratch.whole) for _ in range(shape.layers)]
+        if usable(codec, pair.device):
+            ms = max(0.0, _beyond_floats(pair, shape, codec, layers))
+        else:
+            ms = milliseconds(partial(_unpack, codec, layers, scratch))
+        found[str(width)] = ms * per_token
+    planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(bits=8), restore))
+    whole = planes.whole.encode(*scratch.whole)
+    halves = [planes.split(whole) for _ in range(shape.layers)]
+    found["nibble"] = milliseconds(partial(_join, planes, halves, scratch)) * per_token
+    return found
+
+
+def _unpack(codec: BlockCodec, layers: list[torch.Tensor], scratch: Buffer) -> None:
+    for records in layers:
+        codec.decode(records, *scratch.whole)
+    wait_for(scratch.key)
+
+
+def _join(
+    planes: NibblePlanes, halves: list[tuple[torch.Tensor, torch.Tensor]], scratch: Buffer
+) -> None:
+    for upper, lower in halves:
+        planes.join(upper, lower, *scratch.whole)
+    wait_for(scratch.key)
+
+
+def _beyond_floats(
+    pair: Pair, shape: KVShape, codec: BlockCodec, layers: list[torch.Tensor]
+) -> float:
+    """Milliseconds that attention over packed layers takes beyond attention over float ones."""
+    heads = int(pair.target.config.get_text_config().num_attention_heads)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(*size, shape.dim, dtype=shape.dtype)
+
+    query, tail = noise(1, heads, _LAYER_READ), noise(2, 1, shape.heads, _LAYER_READ)
+    floats = [noise(2, 1, shape.heads, _LAYER_TOKENS + _LAYER_READ) for _ in layers]
+
+    def read_packed() -> None:
+        for records in layers:
+            attend_packed(query, Packed(tail[0], tail[1], records, codec), None, {})
+
+    def read_floats() -> None:
+        for key, value in floats:
+            attend_floats(query, Floats(key, value), None, {})
+
+    return milliseconds(read_packed) - milliseconds(read_floats)
+
+
+def milliseconds(work: Callable[[], None], warm: bool = True) -> float:
+    """Median milliseconds of a few calls, after one that does not count if ``warm``."""
+    if warm:
+        work()
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - start) * 1e3)
+    return median(times)
+
+
+def wait_for(tensor: torch.Tensor) -> None:
+    """Until the device has computed ``tensor``."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

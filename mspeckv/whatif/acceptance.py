@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mspeckv.config import refuse
+from mspeckv.whatif.published_tables import published
 
 Floats = NDArray[np.float64]
 
@@ -100,8 +101,6 @@ def likely_acceptance(
     (the nearest published context beyond its ends), `vanilla`'s for tier 0; for others the
     defaults of `Acceptance`.
     """
-    from mspeckv.experiments.published import published
-
     if (target, draft) != PUBLISHED_PAIR:
         return Acceptance()
     table = published("A1")

@@ -1,6 +1,6 @@
 """What a run would cost: closed forms from shapes, a machine and acceptance. Modelled throughout.
 
-`mspeckv.cost.round` has a round's time, `mspeckv.cost.footprint` the bytes.
+`mspeckv.whatif.round` has a round's time, `mspeckv.whatif.footprint` the bytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from transformers import PretrainedConfig
 
 from mspeckv.config import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
-from mspeckv.cost.acceptance import Acceptance, likely_acceptance
-from mspeckv.cost.footprint import Footprint, footprint, plain_placement
-from mspeckv.cost.hardware import Hardware, hardware
-from mspeckv.cost.round import round_cost
-from mspeckv.cost.setting import Setting, build_setting
-from mspeckv.cost.shapes import ModelShape, draft_shape, model_shape
+from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.footprint import Footprint, footprint, plain_placement
+from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
+from mspeckv.whatif.measure import this_machine
+from mspeckv.whatif.question import Question, ask
+from mspeckv.whatif.round import round_cost
+from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +43,7 @@ class EqualMemory:
 
 
 @dataclass(frozen=True)
-class WhatIf:
+class Forecast:
     """Predictions, numbers or arrays of the settings' shape; all modelled.
 
     Attributes:
@@ -104,15 +105,15 @@ def what_if(
     graphs: bool = True,
     control: bool = True,
     **fields: Any,
-) -> WhatIf:
+) -> Forecast:
     """Predict time, traffic and memory of one setting, or of arrays of them.
 
     Any number may be an array; arrays broadcast. Ten thousand settings take less than a second.
 
     Args:
-        model: a name of `mspeckv.cost.MODELS`, a `ModelShape`, a transformers configuration or a
+        model: a name of `mspeckv.whatif.MODELS`, a `ModelShape`, a transformers configuration or a
             model's folder.
-        machine: a name of `mspeckv.cost.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
+        machine: a name of `mspeckv.whatif.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
         draft: tier 0's model; ``default`` for the catalogue's, ``none`` for none.
         method: as in `mspeckv.generate`; not an array.
         prefill: prompt tokens.
@@ -133,7 +134,7 @@ def what_if(
     shape, where = model_shape(model), hardware(machine)
     guesser = draft_shape(shape, draft)
     name = guesser.name if guesser else None
-    setting = build_setting(
+    asked = ask(
         method,
         shape.layers,
         policy or KVPolicy(bits=default_width(method)),
@@ -146,46 +147,53 @@ def what_if(
         },
         fields,
     )
-    uses_draft = guesser is not None and setting.speculation.tier0 == "draft"
-    if method == "vanilla" and not uses_draft and setting.speculation.tier0 != "lookup":
+    uses_draft = guesser is not None and asked.speculation.tier0 == "draft"
+    if method == "vanilla" and not uses_draft and asked.speculation.tier0 != "lookup":
         raise refuse("method", method, "there is no draft: use another method, or tier0='lookup'")
-    done = round_cost(setting, shape, guesser, where, graphs)
-    memory = footprint(setting, shape, guesser, where)
+    done = round_cost(asked, shape, guesser, where, graphs)
+    memory = footprint(asked, shape, guesser, where)
     ms = done.ms / done.settled
-    plain = _control(setting, shape, where, graphs, memory, ms) if control else None
-    return WhatIf(
+    return Forecast(
         model=shape.name,
         hardware=where.name,
-        method=setting.method,
+        method=method,
         ms_per_token=_out(ms),
         tokens_per_round=_out(done.settled),
         round_ms=_out(done.ms),
         steps={name: _out(part / done.settled) for name, part in done.steps.items()},
         link_bytes_per_token=_out(done.link_bytes / done.settled),
-        link_ms_per_token=_out(done.link_bytes / setting.link_gbps / 1e6 / done.settled),
+        link_ms_per_token=_out(done.link_bytes / asked.link_gbps / 1e6 / done.settled),
         passes_per_round=(_out(done.draft_passes), _out(done.middle_passes), 1),
-        memory=Footprint(
-            **{
-                name: _out(part)
-                for name, part in {**memory.parts, "offloaded": memory.offloaded}.items()
-            }
-        ),
+        memory=Footprint(**{name: _out(part) for name, part in vars(memory).items()}),
         fits=_out(memory.device <= where.memory_gb * 1e9),
-        equal_memory=plain,
+        equal_memory=_control(asked, shape, where, graphs, memory.device, ms) if control else None,
     )
 
 
+def hardware(machine: str | Hardware) -> Hardware:
+    """A machine by its name, or as it is; ``origin`` is fitted, ``this`` is calibrated.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(machine, Hardware):
+        return machine
+    name = str(machine).lower()
+    if name == "origin":
+        return origin_machine()
+    if name == "this":
+        return this_machine()
+    if name not in HARDWARE:
+        raise refuse("hardware", machine, f"use one of {', '.join(NAMES)}")
+    return HARDWARE[name]
+
+
 def _control(
-    setting: Setting,
-    shape: ModelShape,
-    where: Hardware,
-    graphs: bool,
-    memory: Footprint,
-    ms: Floats,
+    asked: Question, shape: ModelShape, where: Hardware, graphs: bool, room: Any, ms: Floats
 ) -> EqualMemory:
-    """Unquantized autoregressive decoding with the setting's device bytes."""
-    on_chip, fits = plain_placement(setting, shape, where, memory.device)
-    plain = round_cost(setting.plain(on_chip), shape, None, where, graphs)
+    """Unquantized autoregressive decoding with ``room`` bytes on the device."""
+    on_chip, fits = plain_placement(asked, shape, where, room)
+    plain = round_cost(asked.plain(on_chip), shape, None, where, graphs)
     plain_ms = plain.ms / plain.settled
     return EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms))
 

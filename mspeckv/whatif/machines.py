@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
-from mspeckv.config import check_choice, check_number, refuse
-from mspeckv.profiling.calibrate import calibrate
+from mspeckv.config import check_choice, check_number
+from mspeckv.whatif.published_tables import published
+from mspeckv.whatif.shapes import MODELS
 
-if TYPE_CHECKING:
-    from mspeckv.models import Pair
-
+LAYER_KERNELS = 46
+"""Kernels of a Llama layer without fusion: two norms of 8, seven products, rotary embeddings of
+queries and keys (12), writing K and V, attention, activation and product, reshapes and sums."""
+PASS_KERNELS = 28
+"""Kernels of a pass outside its layers: embedding, norm, head, and drawing with top-p."""
 COPY_SHARE = 0.87
 """Of a data sheet's memory bandwidth, what a device copy reached on an H200 (4170 of 4800 GB/s)."""
 LINK_SHARE = 0.88
 """Of a PCIe slot's raw rate, what a pinned copy reached there (55.4 of 63.0 GB/s)."""
 EAGER_US = 39.0
 """Host time of one launch: an eager pass of a Llama-2-7B shape through stock transformers took
-57 ms on that machine, 32 layers of `mspeckv.cost.passes.LAYER_KERNELS` kernels."""
+57 ms on that machine, 32 layers of `LAYER_KERNELS` kernels."""
 GRAPH_US = 3.0
 """Between two kernels of a replayed graph: what the same passes as graphs took beyond their bytes
 (benchmarks/results/gpu-h200.txt, autoregressive, all layers on-chip: 4.4 ms at 8 k and at 32 k)."""
@@ -184,26 +186,8 @@ _CATALOGUE = (
     _gpu("h200", 141, 4800, 989, _PCIE_5, "NVIDIA H200 data sheet"),
 )  # fmt: skip
 HARDWARE = {machine.name: machine for machine in _CATALOGUE}
-"""Catalogue by name; `hardware` also knows ``origin`` and ``this``."""
+"""Catalogue by name; `mspeckv.whatif.hardware` also knows ``origin`` and ``this``."""
 NAMES = (*HARDWARE, "origin", "this")
-
-
-def hardware(machine: str | Hardware) -> Hardware:
-    """A machine by its name, or as it is; ``origin`` is fitted, ``this`` is calibrated.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if isinstance(machine, Hardware):
-        return machine
-    name = str(machine).lower()
-    if name == "origin":
-        return origin_machine()
-    if name == "this":
-        return this_machine()
-    if name not in HARDWARE:
-        raise refuse("hardware", machine, f"use one of {', '.join(NAMES)}")
-    return HARDWARE[name]
 
 
 @cache
@@ -227,10 +211,6 @@ def origin_machine(relative: bool = False) -> Hardware:
         relative: least squares of relative instead of absolute errors, to see what the choice
             is worth.
     """
-    from mspeckv.cost.passes import LAYER_KERNELS, PASS_KERNELS
-    from mspeckv.cost.shapes import MODELS
-    from mspeckv.experiments.published import published
-
     table, shape = published("A1"), MODELS["llama-2-7b"]
     ms = np.array([1e3 / table.speeds[n, "autoregressive"].mean for n in table.values])
     # on average half of the 256 new tokens are there
@@ -247,35 +227,3 @@ def origin_machine(relative: bool = False) -> Hardware:
         graph_us=None,
         loop=Loop(prefetch=False, unpack_block=128, keeps_unpacked=True, closing_passes=1),
     )
-
-
-def this_machine(device: str = "cpu", pair: Pair | None = None) -> Hardware:
-    """This machine from `mspeckv.calibrate`; with ``pair`` also its measured pass times.
-
-    Takes a few seconds the first time; with a pair up to ten more (`mspeckv.cost.measure`).
-
-    Raises:
-        ValueError: no such device here.
-    """
-    found = calibrate(device)
-    on_gpu = found.device != "cpu"
-    total = psutil.virtual_memory().total
-    if on_gpu:
-        total = torch.cuda.get_device_properties(torch.device(device)).total_memory
-    machine = Hardware(
-        name="this",
-        source=f"measured by mspeckv.calibrate, torch {found.torch}",
-        kind="gpu" if on_gpu else "cpu",
-        memory_gb=total / 1e9,
-        memory_gbps=found.memory_gbps,
-        matrix_gflops=found.matrix_gflops,
-        link_gbps=found.to_device_gbps,
-        launch_us=found.call_us,
-        graph_us=GRAPH_US if on_gpu else None,
-        dtype="float32",
-    )
-    if pair is None:
-        return machine
-    from mspeckv.cost.measure import measure
-
-    return measure(machine, pair)

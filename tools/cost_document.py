@@ -1,6 +1,6 @@
 """``docs/cost-model.md``: the cost model held against the published tables.
 
-    python -m mspeckv.cost.document > docs/cost-model.md
+    python -m tools.cost_document > docs/cost-model.md
 
 A test fails when the file is not what this prints.
 """
@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mspeckv.cost.hardware import origin_machine
-from mspeckv.cost.passes import LAYER_KERNELS, PASS_KERNELS
-from mspeckv.cost.published import Cell, cells, curve, errors
-from mspeckv.experiments.published import published
+from mspeckv.whatif.machines import LAYER_KERNELS, PASS_KERNELS, origin_machine
+from mspeckv.whatif.origin import PublishedCell, cells, curve, errors
+from mspeckv.whatif.published_tables import published
 
 
 def document() -> str:
@@ -27,12 +26,12 @@ def _head() -> str:
     return """\
 # The cost model and the published tables
 
-Made by `python -m mspeckv.cost.document > docs/cost-model.md`. Figures under *published* are those
+Made by `python -m tools.cost_document > docs/cost-model.md`. Figures under *published* are those
 of `mspeckv/data/published/`; all others are *modelled*. The formulas stand where they are computed:
-[passes](../mspeckv/cost/passes.py) (roofline and launches),
-[acceptance](../mspeckv/cost/acceptance.py) (tokens and passes per round),
-[round](../mspeckv/cost/round.py) (its overlap),
-[footprint](../mspeckv/cost/footprint.py) (bytes), [machines](../mspeckv/cost/hardware.py)."""
+[passes](../mspeckv/whatif/passes.py) (roofline and launches),
+[acceptance](../mspeckv/whatif/acceptance.py) (tokens and passes per round),
+[round](../mspeckv/whatif/round.py) (its overlap),
+[footprint](../mspeckv/whatif/footprint.py) (bytes), [machines](../mspeckv/whatif/machines.py)."""
 
 
 def _fit() -> str:
@@ -70,7 +69,7 @@ Not fitted, but taken from the tables or from the software's published source:
 Memory and rates are those of an A100 with 40 GB; behind launches of this size they hardly show."""
 
 
-def _summary(found: Sequence[Cell]) -> str:
+def _summary(found: Sequence[PublishedCell]) -> str:
     lines = [
         "## How far off",
         "",
@@ -98,7 +97,7 @@ def _summary(found: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def _table(found: Sequence[Cell]) -> str:
+def _table(found: Sequence[PublishedCell]) -> str:
     lines = [
         "## Every cell",
         "",
@@ -141,7 +140,7 @@ def _cliff() -> str:
     return "\n".join(lines)
 
 
-def _misses(found: Sequence[Cell]) -> str:
+def _misses(found: Sequence[PublishedCell]) -> str:
     worst = sorted((c for c in found if c.counts), key=lambda c: -abs(c.error))[:5]
     named = ", ".join(
         f"{c.table} {c.axis} {c.value} {c.method} ({100 * c.error:+.0f} %)" for c in worst

@@ -1,20 +1,18 @@
-"""A sweep: every trial once, in a fair order, each a row on disk before the next begins."""
+"""A whole experiment: every trial once, in a fair order, each a row on disk before the next."""
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mspeckv.config import check_count, refuse
+from mspeckv.config import refuse
+from mspeckv.experiments.ablations import Cell, Experiment, experiment
 from mspeckv.experiments.bench import Bench, Models
-from mspeckv.experiments.definitions import Cell, Experiment, Trial, experiment
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.setup import agree
-from mspeckv.experiments.store import Store
-from mspeckv.experiments.sweep import OnRow, Sweep
+from mspeckv.experiments.cluster import run_on
+from mspeckv.experiments.rows import Row, RowStore, agree
+from mspeckv.experiments.schedule import OnRow, Sweep, ordered
 from mspeckv.models import Pair
 
 SEEDS = (1, 2, 3)
@@ -61,17 +59,14 @@ def run(
     """
     chosen = name if isinstance(name, Experiment) else experiment(name, preset)
     trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
-    store = Store(Path(out), chosen.id, chosen.preset.name)
-    sweep = Sweep(store, trials, on_row, cancel)
     own = chosen.preset
+    sweep = Sweep(RowStore(Path(out), chosen.id, own.name), trials, on_row, cancel)
     models = models or Models(device=own.device, dtype=own.dtype)
     if scheduler is not None and pair is not None:
         raise refuse("pair", pair.target_id, "workers load models themselves: use models=")
     if not sweep.missing():
         return sweep.found()
     if scheduler is not None:
-        from mspeckv.experiments.cluster import run_on
-
         run_on(scheduler, sweep, chosen, models, Path(out))
         return sweep.found()
     bench = Bench(pair or models.load())
@@ -79,44 +74,3 @@ def run(
     agree(Path(out), own.name, partial(bench.setup, own))
     sweep.run(bench)
     return sweep.found()
-
-
-def missing(
-    chosen: Experiment, seeds: Sequence[int], out: str | Path, cells: Sequence[Cell] | None = None
-) -> list[Trial]:
-    """The trials that `run` would run, in its order.
-
-    Raises:
-        ValueError: as for `run`.
-    """
-    trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
-    return Sweep(Store(Path(out), chosen.id, chosen.preset.name), trials).missing()
-
-
-def ordered(chosen: Experiment, cells: Iterable[Cell], seeds: Sequence[int]) -> list[Trial]:
-    """Trials seed by seed, value by value, variants next to one another, both shuffled per seed.
-
-    A machine that slows down for a while then slows all variants of a value alike, and one that
-    slows down for good does not always hit the same ones. The order depends on nothing else, so
-    a run that goes on later keeps it.
-
-    Raises:
-        ValueError: a seed that is not allowed, or named twice; nothing to run.
-    """
-    cells = list(cells)
-    for seed in seeds:
-        check_count("seeds", seed, 0, 2**63 - 1)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise refuse("seeds", tuple(seeds), "use at least one, and each once")
-    if not cells or len({cell.key for cell in cells}) < len(cells):
-        raise refuse("cells", [cell.key for cell in cells], "use at least one, and each once")
-    out = []
-    for seed in seeds:
-        shuffled = random.Random(f"{chosen.id}/{chosen.preset.name}/{seed}")
-        values = sorted({cell.value for cell in cells})
-        shuffled.shuffle(values)
-        for value in values:
-            row = sorted((cell for cell in cells if cell.value == value), key=lambda c: c.variant)
-            shuffled.shuffle(row)
-            out += [Trial(cell, seed) for cell in row]
-    return out

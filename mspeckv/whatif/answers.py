@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mspeckv.cost.model import WhatIf
-from mspeckv.planner import Choice, DevicePlan
+from mspeckv.decoding.sizes import USES_TIER1
+from mspeckv.text_table import aligned
+from mspeckv.whatif.forecast import Forecast
+from mspeckv.whatif.search import Choice, DevicePlan
 
 
-def what_if_text(found: WhatIf) -> str:
+def what_if_text(found: Forecast) -> str:
     """One setting's prediction."""
     lines = [
         f"{found.method} of {found.model} on {found.hardware} (modelled)",
@@ -32,7 +34,7 @@ def what_if_text(found: WhatIf) -> str:
     return "\n".join(lines)
 
 
-def what_if_json(found: WhatIf) -> dict[str, Any]:
+def what_if_json(found: Forecast) -> dict[str, Any]:
     """One setting's prediction as plain dictionaries."""
     control = found.equal_memory
     return {
@@ -125,7 +127,7 @@ def _choice_json(one: Choice, whole: bool = False) -> dict[str, Any]:
     return {**row, "prediction": what_if_json(one.prediction)} if whole else row
 
 
-def _memory_lines(found: WhatIf) -> list[str]:
+def _memory_lines(found: Forecast) -> list[str]:
     parts = {name: size for name, size in found.memory.parts.items() if size}
     lines = ["  device memory", *(f"  {name:<12}{n / 1e9:>9.3f} GB" for name, n in parts.items())]
     lines.append(f"  {'sum':<12}{found.device_bytes / 1e9:>9.3f} GB")
@@ -139,9 +141,9 @@ def _choices(rows: Sequence[Choice]) -> str:
         "method", "KV", "on-chip", "resident", "offloaded", "budget", "gamma", "draft gamma",
         "GB", "ms/token", "tokens/s",
     )  # fmt: skip
-    cells = [[str(header) for header in headers]]
+    cells: list[Sequence[str]] = [headers]
     for one in rows:
-        guesses, nested = one.method != "autoregressive", one.method in ("triforce", "mspeckv")
+        guesses, nested = one.method != "autoregressive", one.method in USES_TIER1
         floats = " (float)" if one.resident and one.resident_format == "float" else ""
         cells.append([
             one.method, str(one.bits), str(one.on_chip), f"{one.resident}{floats}",
@@ -150,9 +152,4 @@ def _choices(rows: Sequence[Choice]) -> str:
             f"{one.device_bytes / 1e9:.2f}", f"{one.ms_per_token:.2f}",
             f"{1e3 / one.ms_per_token:.1f}",
         ])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+    return "\n".join(f"  {line}" for line in aligned(cells, left=len(headers)))

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.cost.hardware import Hardware
-from mspeckv.cost.setting import Setting
-from mspeckv.cost.shapes import ModelShape
 from mspeckv.decoding.fits import RUNTIME_BYTES
 from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
 from mspeckv.kv.plan import LayerBytes, chunk_counts, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
+from mspeckv.whatif.machines import Hardware
+from mspeckv.whatif.question import Question
+from mspeckv.whatif.shapes import ModelShape
 
 
 @dataclass(frozen=True)
@@ -63,35 +63,35 @@ class Footprint:
         return sum(self.parts.values())
 
 
-def packing(setting: Setting, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
+def packing(asked: Question, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
     """Of every setting, the bytes that its policy's places are made of."""
     kv = shape.kv(dtype)
-    each = [LayerBytes.of(kv, policy) for policy in setting.policies]
+    each = [LayerBytes.of(kv, policy) for policy in asked.policies]
     columns = {
-        part.name: np.array([getattr(one, part.name) for one in each])[setting.which]
+        part.name: np.array([getattr(one, part.name) for one in each])[asked.which]
         for part in fields(LayerBytes)
     }
     return LayerBytes(**columns)
 
 
 def footprint(
-    setting: Setting, shape: ModelShape, draft: ModelShape | None, machine: Hardware
+    asked: Question, shape: ModelShape, draft: ModelShape | None, machine: Hardware
 ) -> Footprint:
     """Bytes of every part of every setting; see `mspeckv.decoding.fits.predict`."""
     kv, size = shape.kv(machine.torch_dtype), machine.torch_dtype.itemsize
-    lengths, guess = setting.lengths, setting.speculation
+    lengths, guess = asked.lengths, asked.speculation
     sizes = placed_sizes(
-        packing(setting, shape, machine.torch_dtype),
-        setting.on_chip,
-        setting.fixed_resident,
-        setting.offloaded,
-        setting.cached,
-        setting.prefill + setting.new_tokens,
+        packing(asked, shape, machine.torch_dtype),
+        asked.on_chip,
+        asked.fixed_resident,
+        asked.offloaded,
+        asked.cached,
+        asked.prefill + asked.new_tokens,
     )
-    nothing = np.zeros_like(setting.prefill)
+    nothing = np.zeros_like(asked.prefill)
     retrieval = streaming = nothing
-    if setting.method in USES_TIER1 and guess.tier1 == "retrieval":
-        prompt, grown = setting.prefill - 1, setting.new_tokens + 1
+    if asked.method in USES_TIER1 and guess.tier1 == "retrieval":
+        prompt, grown = asked.prefill - 1, asked.new_tokens + 1
         chunks, chosen, rest = chunk_counts(
             lengths["budget"], lengths["chunk"], lengths["recent"], prompt
         )
@@ -104,7 +104,7 @@ def footprint(
         for model in (shape, draft)
         if model is not None
     )
-    if draft is not None and setting.method != "autoregressive" and guess.tier0 == "draft":
+    if draft is not None and asked.method != "autoregressive" and guess.tier0 == "draft":
         slack: Any = WINDOW_SLACK + lengths["gamma"] + lengths["draft_gamma"]
         sinks: Any = lengths["sinks"]
         window: Any = lengths["window"]
@@ -117,23 +117,23 @@ def footprint(
         retrieval=retrieval,
         streaming=streaming,
         # as mspeckv.decoding.fits.prefill_workspace
-        workspace=setting.prefill * size * (4 * shape.intermediate + 6 * shape.hidden),
+        workspace=asked.prefill * size * (4 * shape.intermediate + 6 * shape.hidden),
         runtime=nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),
         offloaded=sizes["offloaded"],
     )
 
 
 def plain_placement(
-    setting: Setting, shape: ModelShape, machine: Hardware, device_bytes: Any
+    asked: Question, shape: ModelShape, machine: Hardware, device_bytes: Any
 ) -> tuple[Any, Any]:
     """Most layers on-chip that unquantized autoregressive decoding can have in so many bytes.
 
     Returns:
         The number of layers, and whether even none on-chip needs no more than ``device_bytes``.
     """
-    shape_of = setting.prefill.shape
+    shape_of = asked.prefill.shape
     # every number of layers at once, along an axis in front of the settings' own
     counts = np.arange(shape.layers + 1).reshape(-1, *(1 for _ in shape_of))
-    plain = setting.plain(np.broadcast_to(counts, (shape.layers + 1, *shape_of)))
+    plain = asked.plain(np.broadcast_to(counts, (shape.layers + 1, *shape_of)))
     enough = footprint(plain, shape, None, machine).device <= device_bytes
     return (counts * enough).max(axis=0), enough.any(axis=0)
