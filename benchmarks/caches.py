@@ -14,14 +14,12 @@ from mspeckv import KVPolicy, Pair
 from mspeckv.accelerate.graphs import Graphs
 from mspeckv.accelerate.static_reader import StaticReader
 from mspeckv.api import engine_of
-from mspeckv.clock import clock_of
-from mspeckv.compatibility import cache_argument
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Ledger, Recorder, clock_of
 
 
 class Subject(Protocol):

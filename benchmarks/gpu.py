@@ -27,7 +27,7 @@ from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
 from mspeckv.api import release
-from mspeckv.documents import load_document
+from mspeckv.models.documents import load_document
 
 PARTS = ("ceilings", "exact", "lengths", "agreement", "peers", "a1", "a2", "b1", "b2")
 LONGEST = 32768 + 2048

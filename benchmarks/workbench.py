@@ -19,14 +19,13 @@ from mspeckv.adaptive.lengths import Planner
 from mspeckv.adaptive.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
 from mspeckv.adaptive.rounds import Adaptive
 from mspeckv.api import engine_of
-from mspeckv.compatibility import cache_argument
-from mspeckv.decoding.levels import Autoregress, Level, nest_over
 from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.speculate import Autoregress, Level, nest_over
 from mspeckv.decoding.tiers import build_tiers
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Ledger, Recorder
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 

@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from mspeckv import documents, retrieval
 from mspeckv.api import generate, load_pair, stream
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.drop_in import as_custom_generate
 from mspeckv.events import (
     Event,
     Guess,
@@ -31,7 +29,9 @@ from mspeckv.events import (
     TierCount,
     Transfer,
 )
-from mspeckv.models import Pair
+from mspeckv.integrations.custom_generate import as_custom_generate
+from mspeckv.kv import chunk_policies as retrieval
+from mspeckv.models import Pair, documents
 
 if TYPE_CHECKING:
     from mspeckv import experiments

@@ -25,15 +25,15 @@ from mspeckv.adaptive import lookup, rounds
 from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.decoding.fits import Prompt, check_run, encode_prompt
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
-from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, RunSummary
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
-from mspeckv.pair import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.parallel import Ranks, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split
+from mspeckv.record import Progress
 
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from mspeckv.api import load_pair
 from mspeckv.config import RunConfig, check_count, refuse
-from mspeckv.documents import check_source, load_document, text_tokens
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, parse_device, parse_dtype
+from mspeckv.models.documents import check_source, load_document, text_tokens
 from mspeckv.outputs import check_file, check_folder
 from mspeckv.parallel import Ranks, together
 from mspeckv.signals import answering

@@ -14,13 +14,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mspeckv import Speculation
 from mspeckv.decoding.attention import attend, reading
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.kv.layers import Floats
-from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 CPU = torch.device("cpu")

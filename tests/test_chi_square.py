@@ -17,11 +17,10 @@ from scipy.stats import chisquare
 import mspeckv.decoding.sampling
 from mspeckv import KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.api import engine_of
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.tiers import Tiers, build_tiers
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 VOCAB, LENGTH, SAMPLES = 8, 3, 20_000

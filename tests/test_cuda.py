@@ -15,10 +15,9 @@ from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, 
 from mspeckv.accelerate.graphs import Graphs
 from mspeckv.accelerate.workspace import Workspace
 from mspeckv.api import engine_of, release
-from mspeckv.clock import clock_of
 from mspeckv.events import Round, RunSummary
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
+from mspeckv.record import Ledger, clock_of
 from mspeckv.whatif.machines import HARDWARE
 from mspeckv.whatif.measure import measure
 from tests.random_models import random_pair, random_prompt

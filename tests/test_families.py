@@ -12,11 +12,10 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, generate
 from mspeckv.config import METHODS
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.shape import KVShape
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import FAMILIES, SHAPE, random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

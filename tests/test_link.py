@@ -19,14 +19,13 @@ from mspeckv import (
     stream,
 )
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.events import total_bytes
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine, origin_gbps
-from mspeckv.kv.plan import full_sizes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import full_sizes
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

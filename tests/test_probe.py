@@ -7,8 +7,8 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv import KVProbe, Packing
-from mspeckv.compatibility import cache_argument
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.models.checks import cache_argument
 from mspeckv.probes.kv_probe import pack
 from tests.random_models import random_pair, random_prompt
 

@@ -16,9 +16,9 @@ from mspeckv.api import engine_of
 from mspeckv.arguments import run_config
 from mspeckv.cli import build_parser
 from mspeckv.kv.layers import Floats
-from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import ChunkPlan
 from tests.random_models import random_pair, random_prompt
 
 SETTINGS: dict[str, Any] = {

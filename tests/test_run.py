@@ -21,14 +21,13 @@ from mspeckv import (
 )
 from mspeckv.api import engine_of
 from mspeckv.config import RunConfig
-from mspeckv.decoding.levels import Speculate
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.decoding.sizes import predict_sizes
-from mspeckv.decoding.text import TextStream
+from mspeckv.decoding.ending import TextStream
+from mspeckv.decoding.needs import predict_sizes
+from mspeckv.decoding.speculate import Speculate
 from mspeckv.decoding.tiers import build_tiers
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

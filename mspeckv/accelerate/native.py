@@ -1,9 +1,9 @@
 """C++ beside Python: a source compiled when first wanted, where there is a compiler.
 
 Nothing needs it: without a compiler, or where ``MSPECKV_NATIVE=0`` is set, callers do without. What
-was built is kept with the models (`mspeckv.fetch.cache_folder`), under a name made of everything it
-depends on, so that one folder serves several machines, and of its own bytes, so that what was torn
-or exchanged is not loaded.
+was built is kept with the models (`mspeckv.models.download.cache_folder`), under a name made of
+everything it depends on, so that one folder serves several machines, and of its own bytes, so that
+what was torn or exchanged is not loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from mspeckv.config.checks import refuse
-from mspeckv.fetch import cache_folder
+from mspeckv.models.download import cache_folder
 
 SWITCH = "MSPECKV_NATIVE"
 """Environment variable: 0 for no compiled code."""

@@ -20,7 +20,7 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer, Tier
 from mspeckv.kv.placement import OffloadedLayer, ResidentLayer, Room, register
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.ranges import span
+from mspeckv.record import span
 
 _MIDDLE = 7.5
 """What an unknown lower nibble is taken for: the mean of 0 .. 15."""

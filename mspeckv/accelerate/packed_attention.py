@@ -29,7 +29,7 @@ from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.ranges import span
+from mspeckv.record import span
 
 SOURCE = Path(__file__).with_name("packed_attention.cpp")
 MOST_TOKENS = 32

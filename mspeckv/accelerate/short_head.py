@@ -20,7 +20,7 @@ from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
 from mspeckv.accelerate.products import route
 from mspeckv.context import Products
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.pair import whole
+from mspeckv.models.pair import whole
 
 
 def plug(hooks: Hooks, device: torch.device) -> Hooks:

@@ -21,7 +21,7 @@ from mspeckv.accelerate.split_keys import pieces
 from mspeckv.context import KV, Masks
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier, fold_groups
-from mspeckv.ranges import span
+from mspeckv.record import span
 
 Cut = Callable[[Callable[[], None]], None]
 """Called with what the host must do at this point of a pass, each time it is run."""

@@ -22,7 +22,7 @@ from mspeckv.accelerate.static_reader import Runner, StaticReader
 from mspeckv.decoding.hooks import Caches, Engine, Hooks, Lent
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.link import KVLink
-from mspeckv.pair import Pair
+from mspeckv.models.pair import Pair
 
 MakeRunner = Callable[[], Runner]
 

@@ -27,8 +27,8 @@ import torch
 
 from mspeckv.config import Speculation
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.decoding.levels import Emission
-from mspeckv.host import to_device
+from mspeckv.decoding.speculate import Emission
+from mspeckv.record import to_device
 
 LONGEST, SHORTEST = 6, 2
 """Tokens that must match: as many as possible, no fewer than two."""

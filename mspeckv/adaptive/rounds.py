@@ -12,12 +12,11 @@ from mspeckv.adaptive.lengths import Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.config import Speculation
 from mspeckv.decoding.hooks import Accord, Hooks
-from mspeckv.decoding.levels import Autoregress, Emission, Level, nest_over
 from mspeckv.decoding.reader import Reader
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
 from mspeckv.events import Plan
-from mspeckv.ranges import span
+from mspeckv.record import Recorder, span
 
 
 @dataclass

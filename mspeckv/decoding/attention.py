@@ -24,8 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from mspeckv.context import Kernels, Masks, Pass, Products, Watcher, carrying, current
-from mspeckv.interface import check_options, index_of
 from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.models.interface import check_options, index_of
 
 
 @contextmanager

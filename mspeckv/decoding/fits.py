@@ -1,6 +1,6 @@
 """Whether a run can work and fits, known before anything is allocated.
 
-Cache sizes come from shapes and are exact (`mspeckv.kv.plan`); the prefill's working memory is an
+Cache sizes come from shapes and are exact (`mspeckv.kv.sizes`); the prefill's working memory is an
 estimate from the model's widths. Everything here is *modelled*, but for what is free, which is
 asked of the system.
 """
@@ -17,13 +17,13 @@ import psutil
 import torch
 from transformers import PretrainedConfig
 
-from mspeckv.compatibility import check_lengths
 from mspeckv.config import RunConfig, Sampling, refuse
 from mspeckv.decoding.hooks import Engine
-from mspeckv.decoding.sizes import check_method, predict_sizes, uses_draft
+from mspeckv.decoding.needs import check_method, predict_sizes, uses_draft
 from mspeckv.events import Memory
-from mspeckv.kv.plan import CacheSizes
-from mspeckv.pair import Pair
+from mspeckv.kv.sizes import CacheSizes
+from mspeckv.models.checks import check_lengths
+from mspeckv.models.pair import Pair
 
 Prompt = str | Sequence[int]
 

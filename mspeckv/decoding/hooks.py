@@ -17,17 +17,17 @@ from transformers import LogitsProcessorList, PreTrainedModel
 
 from mspeckv.config import Sampling, Speculation
 from mspeckv.context import Kernels, Products
-from mspeckv.decoding.levels import Level
 from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
-from mspeckv.decoding.recorder import Progress, Recorder
 from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.speculate import Level
 from mspeckv.events import Plan
 from mspeckv.kv.full import Faster, FullCache
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
-from mspeckv.pair import Pair
+from mspeckv.models.pair import Pair
+from mspeckv.record import Progress, Recorder
 
 
 @dataclass

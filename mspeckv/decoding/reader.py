@@ -8,15 +8,13 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.compatibility import cache_argument
 from mspeckv.context import Kernels, Products, Shown, Watcher
 from mspeckv.decoding.attention import reading
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.events import Step
-from mspeckv.host import to_device
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.retrieval import RetrievalCache
-from mspeckv.ranges import span
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Recorder, span, to_device
 
 
 class Reader(Protocol):

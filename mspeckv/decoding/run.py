@@ -13,16 +13,13 @@ import torch
 import transformers
 from transformers import LogitsProcessorList
 
-from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
-from mspeckv.decoding.ending import Ending
+from mspeckv.decoding.ending import Ending, TextStream
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Engine, KeptPrompts
-from mspeckv.decoding.levels import Autoregress
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.text import TextStream
+from mspeckv.decoding.speculate import Autoregress
 from mspeckv.decoding.tiers import Tiers, build_tiers
 from mspeckv.events import (
     Event,
@@ -37,10 +34,9 @@ from mspeckv.events import (
     total_bytes,
 )
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import ORIGIN_CONTEXT, KVLink, bandwidth, open_link, origin_gbps
-from mspeckv.pair import Pair
-from mspeckv.ranges import span
+from mspeckv.models.pair import Pair
+from mspeckv.record import Cancelled, Ledger, Progress, Recorder, clock_of, span
 
 _STEPS = 16
 """Steps whose time is measured, the first of them to warm up."""

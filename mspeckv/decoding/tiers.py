@@ -1,6 +1,6 @@
 """A run's tiers: its caches, its readers, and the levels that nest them.
 
-The four methods are nestings of the two classes of `mspeckv.decoding.levels`.
+The four methods are nestings of the two classes of `mspeckv.decoding.speculate`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 
 from mspeckv.config import RunConfig
 from mspeckv.decoding.hooks import Accord, Caches, Engine, Lent
-from mspeckv.decoding.levels import Autoregress, Level, nest_over
+from mspeckv.decoding.needs import USES_GUESSES, USES_TIER1, Sizes, uses_draft
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.sizes import USES_GUESSES, USES_TIER1, Sizes, uses_draft
+from mspeckv.decoding.speculate import Autoregress, Level, nest_over
 from mspeckv.events import Plan, Step
+from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
-from mspeckv.pair import Pair
-from mspeckv.retrieval import policy
+from mspeckv.models.pair import Pair
+from mspeckv.record import Recorder
 
 
 @dataclass

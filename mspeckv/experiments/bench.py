@@ -15,11 +15,11 @@ from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import engine_of, stream
 from mspeckv.config import Link, RunConfig, refuse
 from mspeckv.decoding.run import measured_step_seconds, versions
-from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
 from mspeckv.experiments.ablations import Experiment, Preset, Trial
 from mspeckv.experiments.rows import Row, Setup, hardware, kv_read_per_token, link_bytes_per_token
 from mspeckv.models import DEFAULT, Pair, load_pair
+from mspeckv.models.documents import load_document
 
 WARM_UP_ROUNDS = 3
 """Rounds after which a run has built what it will use again: on a GPU, its graphs."""

@@ -14,9 +14,9 @@ from mspeckv.config import KVPolicy
 from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
-from mspeckv.kv.plan import packed_blocks
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.ranges import span
+from mspeckv.kv.sizes import packed_blocks
+from mspeckv.record import span
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.placement import Pipeline, Room, name_of, place
-from mspeckv.kv.plan import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.kv.quantize import BlockCodec, Restore
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class FullCache(Tier):
         return "full", self.policy
 
     def allocated(self) -> dict[str, int]:
-        """Bytes really allocated, by place: the measured side of `mspeckv.kv.plan`."""
+        """Bytes really allocated, by place: the measured side of `mspeckv.kv.sizes`."""
         sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}
         for layer in self.layers:
             for where, count in layer.bytes_by_place().items():

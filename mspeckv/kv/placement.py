@@ -19,9 +19,9 @@ from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, PlacedLayer
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.plan import tail_tokens
 from mspeckv.kv.shape import KVShape
-from mspeckv.ranges import span
+from mspeckv.kv.sizes import tail_tokens
+from mspeckv.record import span
 
 
 @dataclass(frozen=True)

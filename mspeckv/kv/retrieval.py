@@ -17,11 +17,11 @@ import torch
 
 from mspeckv.config import Speculation
 from mspeckv.context import Shown
+from mspeckv.kv.chunk_policies import Policy, policy
 from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier, fold_groups
-from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.shape import KVShape
-from mspeckv.ranges import span
-from mspeckv.retrieval import Policy, policy
+from mspeckv.kv.sizes import ChunkPlan
+from mspeckv.record import span
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""

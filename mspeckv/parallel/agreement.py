@@ -17,10 +17,10 @@ from transformers import LogitsProcessorList
 
 from mspeckv.adaptive.lengths import Held, Planner
 from mspeckv.config import Sampling
-from mspeckv.decoding.recorder import Progress
 from mspeckv.decoding.sampling import Sampler, check_finite
 from mspeckv.events import Plan
 from mspeckv.parallel.ranks import Ranks
+from mspeckv.record import Progress
 
 
 class Agreement:

@@ -17,11 +17,11 @@ from mspeckv.config import Speculation, refuse
 from mspeckv.context import Shown
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.layers import fold_groups
-from mspeckv.kv.plan import ChunkPlan
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
+from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
-from mspeckv.retrieval import policy
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int64]

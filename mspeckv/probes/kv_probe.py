@@ -14,7 +14,6 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
-from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Width, refuse
 from mspeckv.config.checks import check_choice, check_count, check_flag
 from mspeckv.decoding.attention import reading
@@ -22,6 +21,7 @@ from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
+from mspeckv.models.checks import cache_argument
 
 Axis = Literal["channel", "token"]
 AXES: tuple[Axis, ...] = ("channel", "token")

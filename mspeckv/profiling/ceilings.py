@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mspeckv.fetch import cache_folder
 from mspeckv.models import parse_device
+from mspeckv.models.download import cache_folder
 
 _COPY_BYTES = 1 << 27
 _REPEATS = 5

@@ -17,17 +17,17 @@ from typing import Any, Unpack
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from mspeckv import ranges
+from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.api import stream
 from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.config.checks import check_count
 from mspeckv.decoding.fits import Prompt
-from mspeckv.decoding.recorder import Progress
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
 from mspeckv.profiling.result import TRACE, OpRow, Profile
 from mspeckv.profiling.spans import Span, spans_of
+from mspeckv.record import Progress
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""
@@ -112,7 +112,7 @@ def _enter_empty_ranges() -> float:
     """Microseconds that an empty range takes in all; its own time is in the profile."""
     start = time.perf_counter()
     for _ in range(EMPTIES):
-        with ranges.span(EMPTY):
+        with record.span(EMPTY):
             pass
     return (time.perf_counter() - start) / EMPTIES * 1e6
 
@@ -141,7 +141,7 @@ def _take(
         raise RuntimeError("the run was cancelled before its first round")
     assert isinstance(prefill, Prefill)
     told(prefill)
-    ranges.switch(on=True)
+    record.record_spans(on=True)
     taken.start()
     empty_us = _enter_empty_ranges()
     start = end = time.perf_counter()
@@ -154,13 +154,13 @@ def _take(
                 done.append(event)
                 end = time.perf_counter()
                 if rounds is not None and len(done) >= rounds:
-                    ranges.switch(on=False)
+                    record.record_spans(on=False)
                     taken.stop()
                     running = False
             told(event)
     finally:
         if running:
-            ranges.switch(on=False)
+            record.record_spans(on=False)
             taken.stop()
     assert summary is not None
     found, raw = taken.events(), taken.profiler

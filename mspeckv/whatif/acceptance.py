@@ -8,7 +8,7 @@ the verifier adds one token of its own, so a round settles
     E(a, gamma) = sum_{k=0}^{gamma} a^k = (1 - a^(gamma+1)) / (1 - a)          (equation 1 there)
 
 tokens, 1 + gamma at a = 1. Nesting: what tier 1 hands up was verified by tier 1, so it is
-distributed as tier 1 (design of `mspeckv.decoding.levels`), and the outer round sees E(a_12, gamma)
+distributed as tier 1 (`mspeckv.decoding.speculate`), and the outer round sees E(a_12, gamma)
 whoever guessed first. Tier 0's a_01 only decides how many passes tier 1 needs for gamma tokens: an
 inner round with g tokens still wanted guesses d = min(draft_gamma, g - 1) and settles k + 1, so
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mspeckv.decoding.sizes import USES_TIER1
+from mspeckv.decoding.needs import USES_TIER1
 from mspeckv.text_table import aligned
 from mspeckv.whatif.forecast import Forecast
 from mspeckv.whatif.search import Choice, DevicePlan

@@ -1,6 +1,6 @@
 """Bytes on each side, by the formulas that a run is checked against before it starts.
 
-`mspeckv.kv.plan` sizes the caches, `mspeckv.decoding.fits` the rest; here they are asked for
+`mspeckv.kv.sizes` sizes the caches, `mspeckv.decoding.fits` the rest; here they are asked for
 arrays.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from mspeckv.decoding.fits import RUNTIME_BYTES
-from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.plan import LayerBytes, chunk_counts, placed_sizes
+from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
+from mspeckv.kv.sizes import LayerBytes, chunk_counts, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question

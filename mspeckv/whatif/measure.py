@@ -15,22 +15,20 @@ from transformers import PreTrainedModel
 from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.accelerate.packed_attention import Packed, attend_packed, usable
 from mspeckv.api import engine_of, stream
-from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation, Width
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Round
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Buffer, Floats
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.profiling import calibrate
+from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.whatif.machines import GRAPH_US, Hardware, MeasuredPasses
 
 _TOKENS = (1, 2, 5, 9, 17)

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.plan import LayerBytes, chunk_counts
+from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
+from mspeckv.kv.sizes import LayerBytes, chunk_counts
 from mspeckv.whatif.acceptance import expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing
 from mspeckv.whatif.machines import Hardware

@@ -25,7 +25,7 @@ from mspeckv.config import (
     default_width,
     refuse,
 )
-from mspeckv.decoding.sizes import USES_TIER1
+from mspeckv.decoding.needs import USES_TIER1
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware

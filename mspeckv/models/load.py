@@ -18,16 +18,14 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.compatibility import (
+from mspeckv.config import refuse
+from mspeckv.models.checks import (
     check_decoder,
     check_tokenizers,
 )
-from mspeckv.config import refuse
-from mspeckv.fetch import fetch, model_folder, ready
-from mspeckv.pair import Pair, Ranks
-from mspeckv.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
-
-__all__ = ["Pair", "fetch", "load_pair", "parse_device", "parse_dtype"]
+from mspeckv.models.download import model_folder, ready
+from mspeckv.models.pair import Pair, Ranks
+from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
