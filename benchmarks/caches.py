@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -10,16 +11,15 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import QuantizedCache
 
 from mspeckv import KVPolicy, Pair
-from mspeckv.clock import clock_of
-from mspeckv.compatibility import cache_argument
-from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.decoding.static_reader import StaticReader
-from mspeckv.decoding.workspace import runner_of
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.accelerate.graphs import Graphs
+from mspeckv.accelerate.static_reader import StaticReader
+from mspeckv.api import engine_of
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import open_link
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Ledger, Recorder, clock_of
 
 
 class Subject(Protocol):
@@ -46,8 +46,13 @@ class Ours:
         self.recorder = Recorder(Ledger(clock_of(pair.device)))
         self.link = open_link(self.recorder.ledger, gbps, pair.device)
         self.link.__enter__()
-        self.cache = FullCache(shape, policy, capacity, self.link, pair.device)
-        self.reader = ModelReader(2, "decode", pair.target, self.cache, self.recorder)
+        hooks = engine_of(pair).hooks
+        self.cache = FullCache(shape, policy, capacity, self.link, pair.device, hooks.faster)
+        self.seat = Seat(
+            2, "decode", pair.target, self.cache, self.recorder, kernels=hooks.kernels,
+            products=hooks.products(pair.target),
+        )  # fmt: skip
+        self.reader = ModelReader(self.seat)
         self.tokens: list[int] = []
 
     def prefill(self, tokens: list[int]) -> None:
@@ -56,18 +61,16 @@ class Ours:
         self.reader.prefill(tokens)
         self.link.drain()
         self.recorder.take()
-        runner = runner_of(self.pair.device, graphs=True)
-        if runner is not None:
-            self.reader = StaticReader(
-                2, "decode", self.pair.target, self.cache, self.recorder,
-                runner=runner, inputs={}, settled=len(tokens),
-            )  # fmt: skip
+        device = self.pair.device
+        if device.type == "cuda":
+            seat = replace(self.seat, settled=len(tokens))
+            self.reader = StaticReader(seat, Graphs(device), {})
 
     def read(self, tokens: list[int]) -> torch.Tensor:
         """Read further tokens; passes end at flush boundaries, as the engine's do."""
         parts = []
         while tokens:
-            count = min(len(tokens), self.cache.room())
+            count = min(len(tokens), self.cache.room(self.cache.length))
             self.tokens += tokens[:count]
             tokens = tokens[count:]
             self.cache.begin_pass()

@@ -3,9 +3,9 @@
     python -m benchmarks.cost                    # 12 random settings of the default pair
     python -m benchmarks.cost --seed 2 --settings 6
 
-The machine is calibrated first (ceilings, pass times, unpacking: `mspeckv.cost.this_machine`). Each
-setting is then run, and predicted with the acceptance that the run showed: the model predicts time,
-not what a draft guesses. Links are emulated.
+The machine is calibrated first: ceilings, pass times, unpacking (`mspeckv.whatif.this_machine`).
+Each setting is then run, and predicted with the acceptance that the run showed: the model predicts
+time, not what a draft guesses. Links are emulated.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from mspeckv import (
     load_pair,
 )
 from mspeckv.config import METHODS, Width
-from mspeckv.cost import Acceptance, Hardware, WhatIf, rate_of, this_machine, what_if
-from mspeckv.cost.shapes import ModelShape
+from mspeckv.whatif import Acceptance, Forecast, Hardware, rate_of, this_machine, what_if
+from mspeckv.whatif.shapes import ModelShape
 
 _SLOWEST = 200.0
 """Settings predicted to take more milliseconds per token are drawn again: the run is short."""
@@ -90,7 +90,7 @@ def draw_case(random: np.random.Generator, layers: int, method: str) -> Case:
 def predict(
     case: Case, shape: ModelShape, draft: ModelShape, here: Hardware, new_tokens: int,
     acceptance: Acceptance,
-) -> WhatIf:  # fmt: skip
+) -> Forecast:  # fmt: skip
     """The cost model's word on one setting."""
     return what_if(
         shape, here, draft=draft, method=case.method, prefill=case.prefill, new_tokens=new_tokens,
@@ -205,7 +205,7 @@ def main() -> None:
         options.json.write_text(json.dumps({"machine": asdict(here), "cases": kept}, indent=1))
 
 
-def _predicted_tiers(found: WhatIf) -> dict[int, float]:
+def _predicted_tiers(found: Forecast) -> dict[int, float]:
     steps = found.steps
     return {
         0: steps["tier 0 draft"],

@@ -4,7 +4,7 @@
     python -m benchmarks.gpu a1 --contexts 32768     # one part
 
 The target has the *cost* of a Llama-2-7B in float16, and the *acceptance* of SmolLM2-135M-Instruct,
-which `mspeckv.models.inflate` embeds in its shape; contexts past 8 k by YaRN. Nothing here says
+which `benchmarks.inflate` embeds in its shape; contexts past 8 k by YaRN. Nothing here says
 how well a real 7B would be guessed. Decoding is greedy over the Python language reference. A
 way's time per token is that of its rounds, prefill not counted, graphs captured before.
 """
@@ -23,11 +23,11 @@ import torch
 from benchmarks import gpu_cases as cases
 from benchmarks.gpu_cases import Case
 from benchmarks.gpu_lengths import chosen_lengths
+from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
-from mspeckv.decoding.workspace import release
-from mspeckv.documents import load_document
-from mspeckv.models import LLAMA_2_7B, inflate, stretch
+from mspeckv.api import release
+from mspeckv.models.documents import load_document
 
 PARTS = ("ceilings", "exact", "lengths", "agreement", "peers", "a1", "a2", "b1", "b2")
 LONGEST = 32768 + 2048

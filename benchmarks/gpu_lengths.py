@@ -9,8 +9,8 @@ from benchmarks.gpu_cases import GREEDY
 from benchmarks.report import Rows, table
 from benchmarks.workloads import GRID, KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, Speculation, generate
+from mspeckv.api import release
 from mspeckv.config.speculation import Gamma
-from mspeckv.decoding.workspace import release
 
 CONTEXT, NEW_TOKENS, TURNS = 4096, 256, 6
 WAYS = {

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Round, RunConfig, RunSummary, Sampling, load_pair, stream
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.documents import load_document
 from mspeckv.events import Guess
-from mspeckv.kv.ledger import Ledger
+from mspeckv.models.documents import load_document
+from mspeckv.record import Ledger, Recorder
 
 MANY = 200
 

@@ -12,7 +12,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from mspeckv import KVPolicy, RunConfig, Sampling, documents, generate, load_pair
-from mspeckv.memory import predict
+from mspeckv.api import engine_of
+from mspeckv.decoding.fits import predict
 
 NEW_TOKENS = 16
 
@@ -42,7 +43,7 @@ def main(prefill: int, method: str, width: str, on_chip: int, resident: int) -> 
         policy=policy,
         sampling=Sampling(temperature=0),
     )
-    need = predict(pair, config, prefill)
+    need = predict(engine_of(pair), pair, config, prefill)
     print(resident_bytes("VmHWM") - before, need.device + need.host)
 
 

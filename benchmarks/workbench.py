@@ -6,26 +6,26 @@ import copy
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
-from mspeckv.compatibility import cache_argument
-from mspeckv.decoding.adaptive import Adaptive
-from mspeckv.decoding.costs import Costs, PassCost
-from mspeckv.decoding.lengths import Planner
-from mspeckv.decoding.levels import Autoregress, Level, nest_over
-from mspeckv.decoding.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
-from mspeckv.decoding.methods import build_tiers
+from mspeckv.accelerate.short_head import make_head
+from mspeckv.adaptive.costs import Costs, PassCost
+from mspeckv.adaptive.lengths import Planner
+from mspeckv.adaptive.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
+from mspeckv.adaptive.rounds import Adaptive
+from mspeckv.api import engine_of
 from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.shortlist import Shortlist, shortlist_tokens
-from mspeckv.kv.ledger import Ledger
+from mspeckv.decoding.speculate import Autoregress, Level, nest_over
+from mspeckv.decoding.tiers import build_tiers
 from mspeckv.kv.link import CopyEngine
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Ledger, Recorder
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
@@ -87,7 +87,9 @@ class Workbench:
             Speculation(gamma="auto", draft_gamma="auto"), GREEDY,
         )  # fmt: skip
         with torch.inference_mode():
-            tiers = build_tiers(config, pair, prompt, self.link, self.recorder, lent=ExitStack())
+            tiers = build_tiers(
+                engine_of(pair), config, pair, prompt, self.link, self.recorder, lent=ExitStack()
+            )
             for reader in tiers.prefilled:
                 reader.prefill(prompt[:-1])
         root = tiers.root
@@ -130,11 +132,10 @@ class Workbench:
     def _nest(self, way: Way) -> Level:
         reader = self.draft.reader
         assert isinstance(reader, ModelReader)
-        reader.shortlist = None
+        head = None
         if way.draft_vocab:
-            assert self.pair.draft is not None
-            chosen = shortlist_tokens(self.prompt, self.pair.vocab_size, way.draft_vocab)
-            reader.shortlist = Shortlist(self.pair.draft, chosen)
+            head = make_head(reader.model, self.prompt, way.draft_vocab)
+        self.draft.reader = ModelReader(replace(reader.seat, head=head))
         # one that chooses lengths sets its own
         self.draft.chain = None
         guesser: Level | None = None

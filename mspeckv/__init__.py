@@ -1,24 +1,22 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, `profile`, `calibrate`, the event records, `documents`, `experiments`,
-`retrieval` (policies), `KVProbe`, `AttentionProbe` and `retrieval_report`, and, modelled, `what_if`
-and `plan`.
+`Sampling`, `Link`, the event records, `documents` and `retrieval` (policies). Loaded when first
+asked for: `experiments`, `profile` and `calibrate`, `KVProbe`, `AttentionProbe`,
+`retrieval_report` and `next_distributions`, and, modelled, `what_if` and `plan`.
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 # Before torch starts its threads: let an idle one spin for some 0.1 ms, then sleep. By default it
 # spins for milliseconds, and a browser beside a two-core run slows a step a hundredfold.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from mspeckv import documents, experiments, retrieval
+from mspeckv.api import generate, load_pair, stream
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.cost import what_if
-from mspeckv.decoding.engine import generate, stream
-from mspeckv.decoding.next_token import next_distributions
-from mspeckv.drop_in import as_custom_generate
 from mspeckv.events import (
     Event,
     Guess,
@@ -31,11 +29,18 @@ from mspeckv.events import (
     TierCount,
     Transfer,
 )
-from mspeckv.kv.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
-from mspeckv.kv.probe import KVProbe, Packing
-from mspeckv.models import Pair, load_pair
-from mspeckv.planner import plan
-from mspeckv.profiling import Profile, calibrate, profile
+from mspeckv.integrations.custom_generate import as_custom_generate
+from mspeckv.kv import chunk_policies as retrieval
+from mspeckv.models import Pair, documents
+
+if TYPE_CHECKING:
+    from mspeckv import experiments
+    from mspeckv.probes.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
+    from mspeckv.probes.kv_probe import KVProbe, Packing
+    from mspeckv.probes.next_token import next_distributions
+    from mspeckv.profiling import Profile, calibrate, profile
+    from mspeckv.whatif import what_if
+    from mspeckv.whatif.search import plan
 
 __version__ = "0.1.0"
 
@@ -75,3 +80,34 @@ __all__ = [
     "stream",
     "what_if",
 ]
+
+_LAZY = {
+    "AttentionProbe": "probes.attention_probe",
+    "KVProbe": "probes.kv_probe",
+    "Packing": "probes.kv_probe",
+    "Profile": "profiling",
+    "RetrievalReport": "probes.attention_probe",
+    "calibrate": "profiling",
+    "next_distributions": "probes.next_token",
+    "plan": "whatif",
+    "profile": "profiling",
+    "retrieval_report": "probes.attention_probe",
+    "what_if": "whatif",
+}
+"""Where the names live that decoding never needs."""
+
+
+def __getattr__(name: str) -> object:
+    """A name of the analysis folders, loaded when it is first asked for (PEP 562)."""
+    if name == "experiments":
+        return import_module("mspeckv.experiments")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"mspeckv.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Every public name, loaded or not: notebooks complete from it."""
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 
-from mspeckv import retrieval
 from mspeckv.config import (
     METHODS,
     KVPolicy,
@@ -17,6 +16,7 @@ from mspeckv.config import (
     default_width,
     refuse,
 )
+from mspeckv.kv import chunk_policies as retrieval
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

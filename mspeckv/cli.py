@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from mspeckv.arguments import add_generate, add_models, add_run, add_server, run_config
 from mspeckv.config import refuse
 from mspeckv.cost.command import add_machine, add_plan, add_what_if, run_plan, run_what_if
-from mspeckv.fetch import ModelMissing, fetch
+from mspeckv.models.download import ModelMissing, fetch
 from mspeckv.outputs import check_folder
 from mspeckv.parallel import AgreedError, Ranks, join, leave, together
 

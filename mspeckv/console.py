@@ -15,10 +15,11 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from mspeckv.api import load_pair
 from mspeckv.config import RunConfig, check_count, refuse
-from mspeckv.documents import check_source, load_document, text_tokens
 from mspeckv.events import Prefill, Round, RunSummary
-from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
+from mspeckv.models import Pair, parse_device, parse_dtype
+from mspeckv.models.documents import check_source, load_document, text_tokens
 from mspeckv.outputs import check_file, check_folder
 from mspeckv.parallel import Ranks, together
 from mspeckv.signals import answering
@@ -108,7 +109,7 @@ def _run(
     pair: Pair, config: RunConfig, prompt: list[int], quiet: bool, signals: list[int], alone: bool
 ) -> RunSummary:
     """Run to the end, or to a signal, which goes to ``signals``: then the summary holds what is."""
-    from mspeckv.decoding.engine import stream
+    from mspeckv.api import stream
 
     cancel = threading.Event()
     reading: tqdm[None] | None = None

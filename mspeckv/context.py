@@ -12,15 +12,58 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-Watcher = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""Called once per layer with (layer index, query [B,H,Q,D], key [B,Hkv,K,D], value)."""
+KV = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values, ``[B, H, S, D]`` each."""
+
+
+class Shown(Protocol):
+    """What a cache layer shows to attention: one of a few kinds, each with a kernel that reads it.
+
+    ``key`` and ``value`` are what transformers carries from the cache to attention.
+    """
+
+    @property
+    def key(self) -> torch.Tensor:
+        """``[B, H, n, D]``: everything, or those that are floats."""
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Of the same shape."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are, the pass's own included."""
+
+    def newest(self, count: int) -> KV:
+        """The last ``count`` tokens as floats ``[B, H, count, D]``."""
+
+    def whole(self) -> KV:
+        """Everything as floats ``[B, H, tokens, D]``."""
+
+    def release(self) -> None:
+        """Attention has read it."""
+
+
+Watcher = Callable[[int, torch.Tensor, Shown], None]
+"""Called once per layer with (layer index, query ``[B, Hq, Q, D]``, what the layer shows)."""
+Masks = dict[tuple[int, ...], torch.Tensor | None]
+"""Causal masks by shape: every layer of a pass has the same."""
+Kernel = Callable[[torch.Tensor, Any, float | None, Masks], torch.Tensor]
+"""Causal attention of the newest Q tokens.
+
+Called with (query ``[B, Hq, Q, D]``, what a layer shows, scale of the scores or None for
+``D ** -0.5``, the pass's masks); returns ``[B, Hq, Q, D]``.
+"""
+Kernels = Mapping[type, Kernel]
+"""The kernel for each kind of `Shown`."""
+Attention = Callable[..., Any]
+"""What transformers calls in every layer: (module, query, key, value, mask, scaling=, ...)."""
 Product = Callable[[torch.Tensor], torch.Tensor]
 """``[..., in] -> [..., out]``."""
-
 Products = Mapping[torch.nn.Module, Product]
 """What linear layers multiply by instead of their own weights."""
 
@@ -30,22 +73,20 @@ class Pass:
     """One forward pass.
 
     Attributes:
+        attend: attention, as transformers calls it.
         watcher: shown every layer.
-        static: which keys are filled (`mspeckv.static.StaticKeys`), where every slot of a cache is
-            handed to attention.
+        kernels: by what a layer shows; the stock one reads floats where none is named.
         products: what to multiply by instead of a linear layer's own weight.
-        takes_packed: whether attention may be handed packed blocks.
-        packed: by layer, the packed blocks (`mspeckv.kv.packed.PackedBlocks`) before the keys that
-            the layer returned.
-        masks: the causal mask by shape: every layer of a pass has the same.
+        shown: by layer, what its cache layer shows to attention, until attention takes it.
+        masks: made by the first layer that wants them.
     """
 
+    attend: Attention
     watcher: Watcher | None = None
-    static: Any = None
+    kernels: Kernels = field(default_factory=dict)
     products: Products = field(default_factory=dict)
-    takes_packed: bool = False
-    packed: dict[int, Any] = field(default_factory=dict)
-    masks: dict[tuple[int, ...], torch.Tensor | None] = field(default_factory=dict)
+    shown: dict[int, Shown] = field(default_factory=dict)
+    masks: Masks = field(default_factory=dict)
 
 
 class _Thread(threading.local):

@@ -13,12 +13,11 @@ from typing import Any
 import psutil
 import torch
 
-from mspeckv import checksums
+from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.config import KVPolicy, Sampling
-from mspeckv.fetch import ModelMissing, damaged_files, is_fetched, model_folder
-from mspeckv.kv.packed import compiled
-from mspeckv.models import DEFAULT, Pair, load_pair, parse_device, parse_dtype
-from mspeckv.shared_draft import REINSTALL
+from mspeckv.models import DEFAULT, Pair, checksums, load_pair, parse_device, parse_dtype
+from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
+from mspeckv.models.shared_draft import REINSTALL
 
 PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
 DATA = Path(__file__).parent / "data"
@@ -117,7 +116,7 @@ def measure_link(device: torch.device) -> dict[str, Any]:
 
 def self_test(pair: Pair) -> dict[str, Any]:
     """Decode 16 tokens greedily by two methods with the same KV policy, and compare them."""
-    from mspeckv.decoding.engine import generate
+    from mspeckv.api import generate
 
     found: dict[str, Any] = {"tokens": SELF_TEST_TOKENS, "how": "measured"}
     outputs = []

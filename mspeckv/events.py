@@ -94,7 +94,7 @@ class Memory:
         offloaded_bytes: KV held in host memory.
         peak_device_bytes: everything a device would hold at most: weights, on-chip and resident
             KV, tail, scratch and double buffers, retrieval and streaming caches, and the
-            prefill's activations (see `mspeckv.memory`).
+            prefill's activations (see `mspeckv.decoding.fits`).
     """
 
     on_chip_bytes: int
@@ -123,7 +123,7 @@ class Plan:
         gamma: tokens proposed to tier 2 at most.
         draft_gamma: tokens tier 0 proposes to tier 1 at most; 0 where it does not.
         stop: tier 0 ends a chain of guesses once the chance that all of it is kept falls under
-            this (`mspeckv.decoding.confidence`); 0 for never.
+            this (`mspeckv.adaptive.confidence`); 0 for never.
     """
 
     path: tuple[int, ...]

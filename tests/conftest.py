@@ -15,8 +15,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from mspeckv.accelerate.ordered_weights import SWITCH
 from mspeckv.models import Pair, load_pair
-from mspeckv.ordered import SWITCH
 
 # one arithmetic on every machine, whatever its processor gains by it
 os.environ.setdefault(SWITCH, "1")

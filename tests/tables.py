@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from mspeckv.decoding.confidence import Chain, Confidence
-from mspeckv.decoding.levels import Autoregress, Level, Speculate
-from mspeckv.decoding.lookup import SHORTEST_CHOSEN, Lookup
-from mspeckv.decoding.recorder import Recorder
+from mspeckv.adaptive.confidence import Chain, Confidence
+from mspeckv.adaptive.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.kv.ledger import Ledger
+from mspeckv.decoding.speculate import Autoregress, Level, Speculate
+from mspeckv.record import Ledger, Recorder
 
 VOCAB = 4
 PROMPT = (3, 1, 2, 0, 3, 1)

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from mspeckv import KVPolicy, Pair, Sampling, generate
-from mspeckv.decoding.prefills import Prefills
+from mspeckv.accelerate.kept_prompts import Prefills
 from tests.conftest import build_llama
 from tests.random_models import random_prompt
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
-from mspeckv.decoding.costs import PassCost
-from mspeckv.decoding.lengths import Planner, expected_tokens
+from mspeckv.adaptive.costs import PassCost
+from mspeckv.adaptive.lengths import Planner, expected_tokens
+from mspeckv.api import engine_of
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
 
@@ -188,7 +189,7 @@ def test_choices_are_in_the_events() -> None:
 def test_a_run_with_the_same_settings_need_not_measure_again() -> None:
     """The first round of a first run is short; of a second one it is chosen."""
     pair, prompt = random_pair(), random_prompt(60)
-    pair.pass_costs.clear()
+    engine_of(pair).pass_costs.clear()
 
     def first_plan(tokens: int) -> Plan:
         speculation = Speculation(gamma="auto", draft_gamma="auto", budget=48, window=16)
@@ -205,7 +206,7 @@ def test_a_run_with_the_same_settings_need_not_measure_again() -> None:
         return next(event.plan for event in found if isinstance(event, Round))
 
     assert first_plan(60) == Plan((0, 1, 2), 2, 2)
-    (costs,) = pair.pass_costs.values()
+    (costs,) = engine_of(pair).pass_costs.values()
     assert all(costs[tier].known for tier in (0, 1, 2))
     for tier, ms in ((0, 100), (1, 100), (2, 1)):
         for tokens in 100 * (1, 5, 9):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mspeckv import AttentionProbe, Pair, Speculation, documents, retrieval_report
-from mspeckv.attention import reading
+from mspeckv.decoding.attention import reading
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from tests.random_models import random_pair, random_prompt

@@ -12,14 +12,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mspeckv import Speculation
-from mspeckv.attention import attend, reading
-from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.kv.ledger import Ledger
-from mspeckv.kv.plan import ChunkPlan
+from mspeckv.decoding.attention import attend, reading
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.kv.layers import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_moved_sinks_equal_rotated_sinks() -> None:
     model, shape = pair.target, KVShape.of(pair.target.config, pair.dtype)
     assert isinstance(model, LlamaForCausalLM)
     cache = StreamingCache(shape, sinks=3, window=10, slack=4, device=CPU)
-    reader = ModelReader(0, "draft", model, cache, Recorder(Ledger()))
+    reader = ModelReader(Seat(0, "draft", model, cache, Recorder(Ledger())))
     tokens = random_prompt(60)
     with torch.no_grad():
         reader.prefill(tokens[:8])
@@ -92,7 +92,7 @@ def test_a_window_that_holds_everything_is_the_full_model() -> None:
     pair, tokens = random_pair(), random_prompt(40)
     shape = KVShape.of(pair.target.config, pair.dtype)
     cache = StreamingCache(shape, sinks=2, window=64, slack=8, device=CPU)
-    reader = ModelReader(0, "draft", pair.target, cache, Recorder(Ledger()))
+    reader = ModelReader(Seat(0, "draft", pair.target, cache, Recorder(Ledger())))
     with torch.no_grad():
         reader.prefill(tokens[:30])
         reader.read(tokens[:35], rows=1)
@@ -123,7 +123,7 @@ def test_retrieval_keeps_the_first_chunk_and_the_chunks_that_queries_match() -> 
     key[:, :, 60:64, 1] = 9.0
     query = torch.zeros(1, 2, 100, 8)
     query[..., 0] = 5.0
-    cache.watch(0, query, key, value)
+    cache.watch(0, query, Floats(key, value))
     assert {0, 10} <= set(cache.chosen[0][0].tolist())
     kept, _ = cache.plan.kept, cache.layers[0].length
     values = cache.layers[0].buffer.value[0, 0, :kept, 0].tolist()
@@ -134,7 +134,7 @@ def test_retrieval_keeps_the_first_chunk_and_the_chunks_that_queries_match() -> 
     new = torch.full((1, 1, 1, 8), 7.0)
     later = torch.zeros(1, 2, 1, 8)
     later[..., 1] = 5.0
-    cache.watch(0, later, torch.cat([key, new], 2), torch.cat([value, new], 2))
+    cache.watch(0, later, Floats(torch.cat([key, new], 2), torch.cat([value, new], 2)))
     cache.settle(101)
     assert 15 in cache.chosen[0][0].tolist()
     assert cache.length == 101

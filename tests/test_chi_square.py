@@ -16,11 +16,11 @@ from scipy.stats import chisquare
 
 import mspeckv.decoding.sampling
 from mspeckv import KVPolicy, RunConfig, Sampling, Speculation
-from mspeckv.decoding.methods import Tiers, build_tiers
-from mspeckv.decoding.recorder import Recorder
+from mspeckv.api import engine_of
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.kv.ledger import Ledger
+from mspeckv.decoding.tiers import Tiers, build_tiers
 from mspeckv.kv.link import CopyEngine
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 VOCAB, LENGTH, SAMPLES = 8, 3, 20_000
@@ -42,7 +42,7 @@ def prefilled(config: RunConfig) -> Iterator[Tiers]:
     """The tiers of a method, as they stand when the first round begins."""
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
-        tiers = build_tiers(config, PAIR, PROMPT, link, recorder, lent=ExitStack())
+        tiers = build_tiers(engine_of(PAIR), config, PAIR, PROMPT, link, recorder, lent=ExitStack())
         for reader in tiers.prefilled:
             reader.prefill(PROMPT[:-1])
         yield tiers

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from mspeckv import console, doctor, launch
+from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.arguments import run_config
 from mspeckv.cli import build_parser, main
 from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.kv.packed import compiled
 from mspeckv.models import Pair
+from mspeckv.record import Recorder
 from tests.random_models import random_pair, random_prompt
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]

@@ -22,7 +22,7 @@ from mspeckv import (
     generate,
     stream,
 )
-from mspeckv.decoding.prefills import Prefills
+from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.events import RunSummary
 from tests.random_models import random_pair, random_prompt
 

@@ -25,7 +25,7 @@ from mspeckv.config import (
     Width,
     default_width,
 )
-from mspeckv.decoding.engine import encode_prompt
+from mspeckv.decoding.fits import encode_prompt
 from tests.random_models import random_pair, random_prompt
 
 

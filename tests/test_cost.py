@@ -13,9 +13,11 @@ from transformers import LlamaConfig, Qwen2Config
 
 import mspeckv
 from mspeckv import KVPolicy, RunConfig, Speculation
+from mspeckv.api import engine_of
 from mspeckv.cli import main
 from mspeckv.config import Width
-from mspeckv.cost import (
+from mspeckv.decoding.fits import predict
+from mspeckv.whatif import (
     HARDWARE,
     MODELS,
     STEPS,
@@ -31,11 +33,10 @@ from mspeckv.cost import (
     this_machine,
     what_if,
 )
-from mspeckv.cost.document import document
-from mspeckv.cost.hardware import Loop, MeasuredPasses
-from mspeckv.cost.published import cells, curve, errors
-from mspeckv.memory import predict
+from mspeckv.whatif.machines import Loop, MeasuredPasses
+from mspeckv.whatif.origin import cells, curve, errors
 from tests.random_models import random_pair
+from tools.cost_document import document
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,7 +155,7 @@ def test_steps_add_up_to_the_time_of_a_token() -> None:
 def test_overlap_is_that_of_a_simulated_pipeline(
     layers: int, transfer: float, ahead: int, on_chip: int
 ) -> None:
-    """The closed form against the queue that `mspeckv.kv.offload.Pipeline` runs."""
+    """The closed form against the queue that `mspeckv.kv.placement.Pipeline` runs."""
     target = MODELS["llama-2-7b"]
     shape = ModelShape(**{
         **{name: getattr(target, name) for name in target.__dataclass_fields__},
@@ -240,7 +241,7 @@ def test_memory_is_what_a_run_is_checked_against() -> None:
     shape, draft = ModelShape.of(pair.target.config), ModelShape.of(pair.draft.config)
     cpu = simple(kind="cpu", dtype="float32")
     for config, prompt in random_settings(60):
-        known = predict(pair, config, prompt)
+        known = predict(engine_of(pair), pair, config, prompt)
         found = what_if(
             shape, cpu, draft=draft, method=config.method, prefill=prompt,
             new_tokens=config.new_tokens, policy=config.policy, speculation=config.speculation,
@@ -416,7 +417,7 @@ def test_the_cliff_of_b1_is_lrus() -> None:
 
 def test_the_page_about_the_tables_is_fresh() -> None:
     kept = (ROOT / "docs" / "cost-model.md").read_text(encoding="utf-8")
-    assert kept == document() + "\n", "python -m mspeckv.cost.document > docs/cost-model.md"
+    assert kept == document() + "\n", "python -m tools.cost_document > docs/cost-model.md"
 
 
 def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, retrieval, stream
-from mspeckv.clock import clock_of
-from mspeckv.cost.hardware import HARDWARE
-from mspeckv.cost.measure import measure
-from mspeckv.decoding.workspace import Workspace, release
+from mspeckv.accelerate.graphs import Graphs
+from mspeckv.accelerate.workspace import Workspace
+from mspeckv.api import engine_of, release
 from mspeckv.events import Round, RunSummary
-from mspeckv.graphs import Graphs
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import open_link
+from mspeckv.record import Ledger, clock_of
+from mspeckv.whatif.machines import HARDWARE
+from mspeckv.whatif.measure import measure
 from tests.random_models import random_pair, random_prompt
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -105,19 +105,19 @@ def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
         "sampling": GREEDY,
     }  # fmt: skip
     first = generate(pair, random_prompt(120), **options)
-    space = pair.workspace
+    space = engine_of(pair).spare
     assert isinstance(space, Workspace)
     graphs = [runner for runner in space.runners.values() if isinstance(runner, Graphs)]
     captured = [runner.captured for runner in graphs]
     assert all(captured)
     second = generate(pair, random_prompt(120), **options)
-    assert pair.workspace is space
+    assert engine_of(pair).spare is space
     assert second.tokens == first.tokens
     other = generate(pair, random_prompt(120, seed=5), **options)
     alone = generate(random_pair(layers=4), random_prompt(120, seed=5), **options)
     assert other.tokens == alone.tokens
     release(pair)
-    assert pair.workspace is None
+    assert engine_of(pair).spare is None
 
 
 def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned() -> None:
@@ -142,7 +142,7 @@ def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned
     # one as it is, one captured, for all lengths that there were
     assert len({one.tokens for one in top}) > 2
     assert [one.builds for one in top] == [True, True] + [False] * (len(top) - 2)
-    costs = next(iter(pair.pass_costs.values()))
+    costs = next(iter(engine_of(pair).pass_costs.values()))
     assert min(ready) * 0.5 < costs[2](1) < max(ready) + 5
     release(pair)
 
@@ -156,10 +156,10 @@ def test_a_pass_is_rare_until_its_capture_would_pay() -> None:
     assert not rare[-1]
     assert sorted(rare, reverse=True) == rare
     for _ in range(2):
-        assert not graphs.settled("often")
+        assert not graphs.ready("often")
         graphs.run("often", lambda _: zeros + 1)
     assert graphs.captured == 1
-    assert graphs.settled("often")
+    assert graphs.ready("often")
     assert not graphs.rare("often")
 
 

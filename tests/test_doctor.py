@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv import checksums, doctor, fetch
+from mspeckv import doctor
 from mspeckv.cli import main
+from mspeckv.models import checksums, download
 
 
 def test_every_file_of_the_package_is_whole_and_listed() -> None:
@@ -38,13 +39,13 @@ def test_damaged_files_of_the_package_are_named(
 def test_a_damaged_model_is_named_with_what_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = fetch.model_folder()
+    whole = download.model_folder()
     monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path))
-    folder = fetch.model_folder()
+    folder = download.model_folder()
     folder.mkdir()
-    for name in fetch.CONVERTED:
+    for name in download.CONVERTED:
         (folder / name).symlink_to(whole / name)
-    assert fetch.damaged_files() == []
+    assert download.damaged_files() == []
     (folder / "tokenizer.json").unlink()
     assert main(["doctor"]) == 2
     said = capsys.readouterr().out

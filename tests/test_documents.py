@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from mspeckv.documents import DOCUMENTS, load_document, needle_in_haystack, text_tokens
 from mspeckv.models import Pair
+from mspeckv.models.documents import DOCUMENTS, load_document, needle_in_haystack, text_tokens
 
 
 @pytest.fixture(scope="session")

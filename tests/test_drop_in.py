@@ -20,9 +20,10 @@ from transformers import (
 
 import mspeckv
 from benchmarks.workloads import prompt_of
-from mspeckv import KVPolicy, Pair, Speculation, drop_in
-from mspeckv.compatibility import cache_argument
-from mspeckv.shared_draft import shared_draft
+from mspeckv import KVPolicy, Pair, Speculation
+from mspeckv.integrations import custom_generate as drop_in
+from mspeckv.models.checks import cache_argument
+from mspeckv.models.shared_draft import shared_draft
 from tests.random_models import random_pair, random_prompt
 
 LOSSLESS = KVPolicy("full", on_chip=2)

@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
-from mspeckv.compatibility import check_decoder
+from mspeckv.models.checks import check_decoder
 
 from .random_models import random_prompt, tiny_configs
 

@@ -11,9 +11,9 @@ from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 
 from mspeckv import plan, what_if
 from mspeckv.config import METHODS
-from mspeckv.cost import HARDWARE, MODELS
-from mspeckv.cost.published import cells
-from mspeckv.planner import DevicePlan
+from mspeckv.whatif import HARDWARE, MODELS
+from mspeckv.whatif.origin import cells
+from mspeckv.whatif.search import DevicePlan
 
 CARD: dict[str, Any] = {"prefill": 32768, "gpu_gb": 24, "link_gbps": 11.3}
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Link, Pair, Prefill, RunConfig, Sampling, Speculation, stream
+from mspeckv.accelerate.kept_prompts import Prefills
+from mspeckv.api import engine_of
 from mspeckv.cli import main
-from mspeckv.decoding.prefills import Prefills
 from mspeckv.events import RunSummary
 from mspeckv.experiments import (
     EXPERIMENTS,
@@ -26,7 +27,7 @@ from mspeckv.experiments import (
     PRESETS,
     Bench,
     Row,
-    Store,
+    RowStore,
     experiment,
     load_rows,
     missing,
@@ -238,26 +239,26 @@ def test_an_experiment_for_another_target_is_refused(small: Pair, tmp_path: Path
 
 def test_a_folder_keeps_to_its_models_and_its_measured_step(small: Pair, tmp_path: Path) -> None:
     chosen = replace(tiny(Link("origin")), values=(3,), variants=("control",))
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
     (row,) = run(chosen, seeds=(1,), out=tmp_path, pair=small)
     step = json.loads((tmp_path / "classroom.json").read_text())["step_seconds"]
-    assert step == small.step_seconds
+    assert step == engine_of(small).step_seconds
     assert row.result is not None
     assert row.result["config"]["link"]["preset"] == "origin"
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
     _, other = run(chosen, seeds=(1, 2), out=tmp_path, pair=small)
     assert other.result is not None
     assert other.result["link"]["gbps"] == row.result["link"]["gbps"]
-    assert small.step_seconds == step
+    assert engine_of(small).step_seconds == step
     stranger = Pair.of(small.target, None, small.tokenizer, target_id="another")
     with pytest.raises(ValueError, match="target: 'another' is not allowed; .* has rows of"):
         run(chosen, seeds=(3,), out=tmp_path, pair=stranger)
-    small.step_seconds = None
+    engine_of(small).step_seconds = None
 
 
 def test_a_torn_last_line_is_left_out_and_then_mended(done: Path, tmp_path: Path) -> None:
     whole = (done / "A2-classroom.jsonl").read_bytes()
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     store.path.write_bytes(whole[:-40])
     rows = store.rows()
     assert len(rows) == 11
@@ -280,7 +281,7 @@ def test_a_line_that_is_no_row_is_named(done: Path, tmp_path: Path) -> None:
 def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> None:
     row = load_rows(done)[0]
     failed = replace(row, status="failed", error="OSError: disk", result=None)
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     for one in (failed, replace(row, seconds=1.0), replace(row, seconds=2.0), failed):
         store.append(one)
     (kept,) = load_rows([tmp_path])
@@ -290,11 +291,11 @@ def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> N
 def test_a_claim_is_one_runners_and_dies_with_it(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from mspeckv.experiments.store import Store\n"
-        "with Store(Path(sys.argv[1]), 'A2', 'classroom').claim('a') as mine:\n"
+        "from mspeckv.experiments.rows import RowStore\n"
+        "with RowStore(Path(sys.argv[1]), 'A2', 'classroom').claim('a') as mine:\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )
-    store = Store(tmp_path, "A2", "classroom")
+    store = RowStore(tmp_path, "A2", "classroom")
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as holder:

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 
 from mspeckv import Link
 from mspeckv.cli import main
-from mspeckv.experiments import Models, Row, Store, cluster, load_rows, ordered, run
+from mspeckv.experiments import Models, Row, RowStore, cluster, load_rows, ordered, run
 from tests.tiny_sweep import SLOW_GBPS, save_target, tiny, tiny_models, tiny_pair
 
 SEEDS = (1, 2)
@@ -69,7 +69,7 @@ def test_workers_run_every_trial_once(client: Client, target: str, tmp_path: Pat
     )  # fmt: skip
     assert sorted(told) == sorted(row.key for row in rows) == all_keys()
     assert all(row.ok for row in rows), [row.error for row in rows]
-    assert len(Store(tmp_path / "far", "A2", "classroom").rows()) == 12
+    assert len(RowStore(tmp_path / "far", "A2", "classroom").rows()) == 12
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     here = run(tiny(), seeds=SEEDS, out=tmp_path / "here", pair=tiny_pair(target))
@@ -98,7 +98,7 @@ def test_a_killed_worker_loses_no_trial_and_doubles_none(
     assert killed[0][1]
     assert sorted(row.key for row in rows) == all_keys()
     assert all(row.ok for row in rows), [row.error for row in rows]
-    lines = Store(tmp_path, "A2", "classroom").rows()
+    lines = RowStore(tmp_path, "A2", "classroom").rows()
     assert sorted(row.key for row in lines) == all_keys()
     assert not [path for path in (tmp_path / ".claims").iterdir() if not path.suffix]
     # its supervisor starts another one, which the next sweep may use
@@ -118,7 +118,7 @@ def test_a_cancelled_sweep_stops_its_workers(client: Client, target: str, tmp_pa
     assert {row.variant for row in rows} == {"control"}
     assert len(rows) == len(load_rows(tmp_path)) < 8
     wait_for(lambda: not any(client.processing().values()), 15)
-    with Store(tmp_path, "A2", "classroom").claim(rows[0].key) as mine:
+    with RowStore(tmp_path, "A2", "classroom").claim(rows[0].key) as mine:
         assert mine
 
 

@@ -11,12 +11,11 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, generate
 from mspeckv.config import METHODS
-from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.shape import KVShape
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import FAMILIES, SHAPE, random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -64,7 +63,7 @@ def test_half_precision_stays_within_rounding_of_the_target(dtype: torch.dtype) 
     assert shape.token_bytes == 2 * shape.heads * shape.dim * 2
     with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
         cache = FullCache(shape, policy, len(tokens), link, pair.device)
-        reader = ModelReader(2, "decode", pair.target, cache, recorder)
+        reader = ModelReader(Seat(2, "decode", pair.target, cache, recorder))
         reader.prefill(prompt[:-1])
         for end in range(len(prompt), len(tokens)):
             logits = reader.read(tokens[:end], rows=1)[0].float()

@@ -17,11 +17,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
-from mspeckv import fetch as module
-from mspeckv.checksums import damaged, read_list
 from mspeckv.cli import main
-from mspeckv.convert import convert_gguf
-from mspeckv.fetch import (
+from mspeckv.models import download as module
+from mspeckv.models.checksums import damaged, read_list
+from mspeckv.models.convert import convert_gguf
+from mspeckv.models.download import (
     ModelMissing,
     cache_folder,
     damaged_files,
@@ -211,7 +211,7 @@ def test_a_later_fetch_goes_on_where_one_broke_off(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mspeckv.convert.convert_gguf", interrupted)
+        patch.setattr("mspeckv.models.convert.convert_gguf", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch(quiet=True)
     assert not is_fetched()
@@ -276,7 +276,7 @@ def test_a_start_sees_damage_without_reading_files(
 ) -> None:
     fetch(quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr("mspeckv.checksums.digest", lambda _: pytest.fail("read a file"))
+        patch.setattr("mspeckv.models.checksums.digest", lambda _: pytest.fail("read a file"))
         assert ready(quiet=True) == model_folder()
     damage(model_folder() / "model.safetensors")
     assert ready(quiet=True) == model_folder()

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy
-from mspeckv.kv import fused, nibble, quantize
-from mspeckv.kv.nibble import NibblePlanes
-from mspeckv.kv.quantize import BlockCodec
+from mspeckv.accelerate import triton_unpack
+from mspeckv.accelerate.nibble import NibblePlanes
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.kv.quantize import BlockCodec, Restore
 from mspeckv.kv.shape import KVShape
 
 pytest.importorskip("triton")
@@ -21,21 +22,15 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """`fuse()` switches the kernel on; before that the eager path runs."""
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restore]:
+    """The kernel, built anew, so that its interpreter may take the GPU's place."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(fused, "_built", None)
-    sys.modules.pop("mspeckv.kv.fused_kernel", None)
-    importlib.import_module("mspeckv.kv.fused_kernel")
-    switch(monkeypatch, on=False)
-    yield monkeypatch
-    sys.modules.pop("mspeckv.kv.fused_kernel", None)
-
-
-def switch(monkeypatch: pytest.MonkeyPatch, on: bool) -> None:
-    for module in (quantize, nibble):
-        monkeypatch.setattr(module, "usable", lambda _: on)
+    monkeypatch.setattr(triton_unpack, "_built", None)
+    sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
+    importlib.import_module("mspeckv.accelerate.triton_kernel")
+    yield triton_unpack.restore
+    sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
 
 
 def buffers(shape: KVShape, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,14 +61,14 @@ def random_kv(shape: KVShape, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("bits", [8, 4, 2])
 @pytest.mark.parametrize(("dim", "block", "group"), [(64, 64, 64), (80, 24, 16), (128, 32, 32)])
 def test_decoding_gives_the_eager_paths_bits(
-    kernel: pytest.MonkeyPatch, dtype: torch.dtype, bits: int, dim: int, block: int, group: int
+    kernel: Restore, dtype: torch.dtype, bits: int, dim: int, block: int, group: int
 ) -> None:
     shape = KVShape(1, 3, dim, dtype)
     codec = BlockCodec.of(shape, KVPolicy(bits, block=block, group=group))
     records = codec.encode(*random_kv(shape, 3 * block))
     eager, fast = buffers(shape, 3 * block), buffers(shape, 3 * block)
     codec.decode(records, *eager)
-    switch(kernel, on=True)
+    codec.restore = kernel
     codec.decode(records, *fast)
     for one, other in zip(eager, fast, strict=True):
         assert_same(one, other)
@@ -81,18 +76,16 @@ def test_decoding_gives_the_eager_paths_bits(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("way", ["join", "coarse", "coarse_whole"])
-def test_planes_give_the_eager_paths_bits(
-    kernel: pytest.MonkeyPatch, dtype: torch.dtype, way: str
-) -> None:
+def test_planes_give_the_eager_paths_bits(kernel: Restore, dtype: torch.dtype, way: str) -> None:
     shape, policy = KVShape(1, 2, 64, dtype), KVPolicy(8, block=32, nibble=True)
-    planes = NibblePlanes(shape, policy)
+    planes = NibblePlanes(BlockCodec.of(shape, policy))
     records = planes.whole.encode(*random_kv(shape, 64))
     upper, lower = planes.split(records)
     given = {"join": (upper, lower), "coarse": (upper,), "coarse_whole": (records,)}[way]
     eager, fast = buffers(shape, 64), buffers(shape, 64)
     getattr(planes, way)(*given, *eager)
-    switch(kernel, on=True)
-    getattr(planes, way)(*given, *fast)
+    fused = NibblePlanes(BlockCodec.of(shape, policy, kernel))
+    getattr(fused, way)(*given, *fast)
     for one, other in zip(eager, fast, strict=True):
         assert_same(one, other)
 
@@ -116,7 +109,7 @@ def test_planes_give_the_eager_paths_bits(
     ],
 )
 def test_a_part_that_the_kernel_would_misread_is_refused(
-    kernel: pytest.MonkeyPatch, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]
+    kernel: Restore, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     codec = BlockCodec(2, 16, 8, 4, 8, torch.float32)
     records = codec.encode(*random_kv(KVShape(1, 2, 16, torch.float32), 24))
@@ -125,12 +118,14 @@ def test_a_part_that_the_kernel_would_misread_is_refused(
     parts["out"] = torch.zeros(3, 2, 8, 16, device=DEVICE)
 
     def restore(of: dict[str, torch.Tensor]) -> None:
-        fused.restore(of["codes"], 4, of["step"], of["low"], of["out"], lower=of["lower"])
+        triton_unpack.restore(of["codes"], 4, of["step"], of["low"], of["out"], lower=of["lower"])
 
     restore(parts)
     with pytest.raises(ValueError, match=f"^{name}: "):
         restore({**parts, name: spoil(parts[name])})
 
 
-def test_the_eager_path_runs_where_there_is_no_gpu() -> None:
-    assert not fused.usable(torch.empty(1))
+def test_the_kernel_is_plugged_in_on_a_gpu_alone() -> None:
+    plain = Hooks()
+    assert triton_unpack.plug(plain, torch.device("cpu")) is plain
+    assert triton_unpack.plug(plain, torch.device("cuda")).faster.restore is triton_unpack.restore

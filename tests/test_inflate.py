@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.inflate import DecoderShape, inflate, stretch
 from mspeckv import KVPolicy, Pair, Sampling, generate
-from mspeckv.compatibility import cache_argument
-from mspeckv.inflate import DecoderShape, inflate, stretch
+from mspeckv.models.checks import cache_argument
 from tests.random_models import random_pair, random_prompt
 
 SHAPE = DecoderShape(layers=6, heads=7, head_dim=32, hidden=160, intermediate=200)

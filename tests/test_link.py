@@ -18,15 +18,14 @@ from mspeckv import (
     generate,
     stream,
 )
-from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Recorder
+from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import total_bytes
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine, origin_gbps
-from mspeckv.kv.plan import full_sizes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import full_sizes
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -141,7 +140,7 @@ def test_layers_cross_the_link_while_lower_tiers_guess(ahead: int) -> None:
     shape = KVShape.of(pair.target.config, pair.dtype)
     with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
         cache = FullCache(shape, policy, 120, link, pair.device)
-        reader = ModelReader(2, "decode", pair.target, cache, recorder)
+        reader = ModelReader(Seat(2, "decode", pair.target, cache, recorder))
         reader.prefill(tokens[:-1])
         link.drain()
         recorder.take()

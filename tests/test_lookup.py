@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mspeckv.decoding.lookup import FAR, LONGEST, SHORTEST, SHORTEST_CHOSEN, Lookup
+from mspeckv.adaptive.lookup import FAR, LONGEST, SHORTEST, SHORTEST_CHOSEN, Lookup
 
 VOCAB = 5
 LIKE = torch.empty(0)

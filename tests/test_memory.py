@@ -8,16 +8,18 @@ from dataclasses import replace
 import pytest
 
 from mspeckv import KVPolicy, RunConfig, Sampling, generate
-from mspeckv.memory import check_memory, predict
+from mspeckv.api import engine_of
+from mspeckv.decoding.fits import check_memory, predict
 from tests.random_models import random_pair, random_prompt
 
+ENGINE = engine_of(random_pair())
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
 
 def limits(config: RunConfig, prompt: int) -> dict[str, int]:
     """The settings that a refusal offers."""
     with pytest.raises(ValueError, match="device memory") as refusal:
-        check_memory(random_pair(), config, prompt)
+        check_memory(ENGINE, random_pair(), config, prompt)
     found = re.findall(r"(\d+) (prompt tokens|on-chip layers|resident layers)", str(refusal.value))
     return {name: int(count) for count, name in found}
 
@@ -26,23 +28,23 @@ def test_the_settings_a_refusal_names_are_the_largest_that_fit() -> None:
     pair, prompt = random_pair(), 1500
     config = RunConfig(policy=KVPolicy(8, on_chip=3, resident=1, block=16, group=16))
     fits_two = replace(config, policy=replace(config.policy, on_chip=2))
-    need = predict(pair, fits_two, prompt).device / 1e9
+    need = predict(ENGINE, pair, fits_two, prompt).device / 1e9
     tight = replace(config, device_gb=need + 1e-6)
     offered = limits(tight, prompt)
     assert offered["on-chip layers"] == 2
     shorter = offered["prompt tokens"]
     assert 2 <= shorter < prompt
-    check_memory(pair, tight, shorter)
-    check_memory(pair, replace(fits_two, device_gb=tight.device_gb), prompt)
+    check_memory(ENGINE, pair, tight, shorter)
+    check_memory(ENGINE, pair, replace(fits_two, device_gb=tight.device_gb), prompt)
     with pytest.raises(ValueError, match="device memory"):
-        check_memory(pair, tight, shorter + 1)
+        check_memory(ENGINE, pair, tight, shorter + 1)
     assert "resident layers" not in offered
 
 
 def test_a_device_too_small_for_anything_says_so() -> None:
     config = RunConfig(device_gb=1e-6)
     with pytest.raises(ValueError, match="no prompt, however short, fits"):
-        check_memory(random_pair(), config, 100)
+        check_memory(ENGINE, random_pair(), config, 100)
 
 
 def test_generate_refuses_at_the_call() -> None:

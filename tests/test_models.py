@@ -25,9 +25,9 @@ from transformers import (
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
 from mspeckv.cli import main
-from mspeckv.compatibility import check_decoder
 from mspeckv.models import Pair, fetch, load_pair, parse_device, parse_dtype
-from mspeckv.shared_draft import default_draft
+from mspeckv.models.checks import check_decoder
+from mspeckv.models.shared_draft import default_draft
 
 Build = Callable[..., PreTrainedModel]
 
@@ -270,7 +270,7 @@ def test_a_damaged_shipped_draft_says_how_to_mend_it(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "draft-smollm2-2layer.safetensors").write_bytes(b"torn")
-    monkeypatch.setattr("mspeckv.shared_draft.resources.files", lambda _: tmp_path)
+    monkeypatch.setattr("mspeckv.models.shared_draft.resources.files", lambda _: tmp_path)
     with pytest.raises(ValueError, match="damaged: run: pip install --force-reinstall"):
         default_draft(tiny_llama(layers=1))
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from mspeckv import native
+from mspeckv.accelerate import native
 
 ADD = 'extern "C" int add(int a, int b) { return a + b; }\n'
 Make = Callable[[str], None]
@@ -115,7 +115,7 @@ def test_without_a_compiler_or_with_a_broken_source_there_is_none(
     source.write_text("int add(", encoding="utf-8")
     assert build(source) is None
     assert not list((tmp_path / "cache").rglob("*.so"))
-    monkeypatch.setattr("mspeckv.native.shutil.which", lambda _: None)
+    monkeypatch.setattr("mspeckv.accelerate.native.shutil.which", lambda _: None)
     assert build(source) is None
 
 
@@ -195,7 +195,7 @@ def test_processes_may_compile_at_once(source: Path, tmp_path: Path) -> None:
     asks = """if True:
         import sys
         from pathlib import Path
-        from mspeckv import native
+        from mspeckv.accelerate import native
         print("ready", flush=True)
         sys.stdin.readline()
         print(native.library(Path(sys.argv[1])).add(2, 3))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv import native
-from mspeckv.kv.packed import SOURCE
+from mspeckv.accelerate import native
+from mspeckv.accelerate.packed_attention import SOURCE
 
 DRIVER = Path(__file__).with_name("sanitized_driver.cpp")
 # optimised little: what a sanitizer is to see must not have been optimised away

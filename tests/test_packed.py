@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from mspeckv import KVPolicy, Speculation, generate
-from mspeckv.clock import clock_of
+from mspeckv.accelerate import packed_attention as packed
+from mspeckv.accelerate.packed_attention import Packed
+from mspeckv.api import engine_of, hooks_for
 from mspeckv.config import Width
-from mspeckv.context import Pass, carrying
-from mspeckv.kv import packed
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.context import Kernels, Pass, carrying
+from mspeckv.decoding.attention import attend, causal_mask
+from mspeckv.kv.full import Faster, FullCache
+from mspeckv.kv.layers import Floats
 from mspeckv.kv.link import open_link
-from mspeckv.kv.packed import PackedBlocks, attend_packed, packed_before
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
-from mspeckv.split import causal_mask
+from mspeckv.record import Ledger, clock_of
 from tests.random_models import random_pair
 
 needs_kernel = pytest.mark.skipif(
@@ -44,8 +45,8 @@ def _one_thread() -> Iterator[None]:
 
 def case(
     codec: BlockCodec, blocks: int, tail: int, rows: int, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, PackedBlocks]:
-    """Queries ``[1, H, rows, D]``, all keys and values as floats, and both as packed and tail."""
+) -> tuple[torch.Tensor, torch.Tensor, Packed]:
+    """Queries ``[1, H, rows, D]``, all keys and values as floats, and both packed with a tail."""
     torch.manual_seed(seed)
     length, heads, dim = blocks * codec.block, codec.heads, codec.dim
     query = torch.randn(1, heads, rows, dim)
@@ -55,8 +56,17 @@ def case(
     records = codec.encode(key[:, :, :length], value[:, :, :length])
     codec.decode(records, key[:, :, :length], value[:, :, :length])
     room[0, :, :, :tail], room[1, :, :, :tail] = key[:, :, length:], value[:, :, length:]
-    handed = PackedBlocks(records, codec, lambda: (key, value), lambda: None)
-    return query, torch.stack([key, value]), room[0, :, :, :tail], room[1, :, :, :tail], handed
+    shown = Packed(room[0, :, :, :tail], room[1, :, :, :tail], records, codec)
+    return query, torch.stack([key, value]), shown
+
+
+def run_kernel(
+    query: torch.Tensor, shown: Packed, length: int, scale: float | None
+) -> torch.Tensor:
+    """The kernel, over queries whose groups are rows already."""
+    kernel = packed._kernel()
+    assert kernel is not None
+    return packed._run(kernel, query, shown, length, scale)
 
 
 @needs_kernel
@@ -90,8 +100,8 @@ def test_codes_give_what_their_floats_give(
     torch.set_num_threads(threads)
     codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
     assume(packed.usable(codec, CPU))
-    query, whole, key, value, handed = case(codec, blocks, settled + length, groups * length)
-    out = attend_packed(query, key, value, handed, length, scale)
+    query, whole, shown = case(codec, blocks, settled + length, groups * length)
+    out = run_kernel(query, shown, length, scale)
     past = whole.shape[3] - length
     mask = causal_mask(length, past, groups, query)
     want = scaled_dot_product_attention(query, whole[0], whole[1], attn_mask=mask, scale=scale)
@@ -135,27 +145,27 @@ OTHER: dict[str, Spoil] = {
 @pytest.mark.parametrize("name", ["query", "key", "value", "records"])
 @pytest.mark.parametrize("kind", [*SAME, *OTHER])
 def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind: str) -> None:
-    query, _, key, value, handed = case(BlockCodec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
-    parts = {"query": query, "key": key, "value": value, "records": handed.records}
+    query, _, shown = case(BlockCodec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
+    parts = {"query": query, "key": shown.key, "value": shown.value, "records": shown.records}
 
-    def attend(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-        blocks = replace(handed, records=parts["records"])
-        return attend_packed(parts["query"], parts["key"], parts["value"], blocks, 3, None)
+    def read(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        own = {name: part for name, part in parts.items() if name != "query"}
+        return run_kernel(parts["query"], replace(shown, **own), 3, None)  # type: ignore[arg-type]
 
     if name == "records" and kind in {"two of them", "empty"}:
         return  # there may be any number
     spoilt = {**parts, name: {**SAME, **OTHER}[kind](parts[name])}
     if kind in OTHER:
         with pytest.raises(ValueError, match=name):
-            attend(spoilt)
+            read(spoilt)
         return
     try:
-        out = attend(spoilt)
+        out = read(spoilt)
     except ValueError:
         # a query's order is mended; the others are as caches make them
         assert name != "query"
     else:
-        assert torch.equal(out, attend(parts))
+        assert torch.equal(out, read(parts))
 
 
 @needs_kernel
@@ -166,9 +176,9 @@ def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind:
 def test_a_length_that_the_parts_do_not_have_is_refused(
     length: int, rows: int, refused: str
 ) -> None:
-    query, _, key, value, handed = case(BlockCodec(2, 16, 8, 8, 8, torch.float32), 3, 5, rows)
+    query, _, shown = case(BlockCodec(2, 16, 8, 8, 8, torch.float32), 3, 5, rows)
     with pytest.raises(ValueError, match=refused):
-        attend_packed(query, key, value, handed, length, None)
+        run_kernel(query, shown, length, None)
 
 
 @needs_kernel
@@ -184,25 +194,25 @@ def test_a_codec_that_the_kernel_cannot_read_is_refused(
     heads: int, dim: int, block: int, group: int, bits: tuple[Width, Width]
 ) -> None:
     codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
-    query, whole, key, value, handed = case(codec, 2, 3, 1)
+    query, whole, shown = case(codec, 2, 3, 1)
     if packed.usable(codec, CPU):
-        out = attend_packed(query, key, value, handed, 1, None)
+        out = run_kernel(query, shown, 1, None)
         want = scaled_dot_product_attention(query, *whole)
         torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
     else:
         with pytest.raises(ValueError, match="dim|block|group"):
-            attend_packed(query, key, value, handed, 1, None)
+            run_kernel(query, shown, 1, None)
 
 
 @needs_kernel
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["query", "key", "value"])
 def test_what_is_no_number_is_not_lost(name: str, bad: float) -> None:
-    query, whole, key, value, handed = case(BlockCodec(1, 16, 8, 8, 8, torch.float32), 3, 5, 1)
-    {"query": query, "key": key, "value": value}[name][0, 0, 0, 0] = bad
-    both = zip(whole, (key, value), strict=True)
+    query, whole, shown = case(BlockCodec(1, 16, 8, 8, 8, torch.float32), 3, 5, 1)
+    {"query": query, "key": shown.key, "value": shown.value}[name][0, 0, 0, 0] = bad
+    both = zip(whole, (shown.key, shown.value), strict=True)
     floats = [torch.cat([all_of_it[:, :, :24], tail], 2) for all_of_it, tail in both]
-    out = attend_packed(query, key, value, handed, 1, None)
+    out = run_kernel(query, shown, 1, None)
     want = scaled_dot_product_attention(query, floats[0], floats[1])
     assert bool(want.isfinite().all()) == bool(out.isfinite().all())
 
@@ -210,9 +220,9 @@ def test_what_is_no_number_is_not_lost(name: str, bad: float) -> None:
 @needs_kernel
 def test_scores_far_apart_do_no_harm() -> None:
     codec = BlockCodec(2, 16, 8, 8, 16, torch.float32)
-    query, whole, key, value, handed = case(codec, 9, 5, 2)
+    query, whole, shown = case(codec, 9, 5, 2)
     for scale in (300.0, -300.0, 0.0):
-        out = attend_packed(query, key, value, handed, 1, scale)
+        out = run_kernel(query, shown, 1, scale)
         want = scaled_dot_product_attention(query, whole[0], whole[1], scale=scale)
         torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
 
@@ -221,12 +231,13 @@ def test_scores_far_apart_do_no_harm() -> None:
 def test_a_row_is_the_same_bits_in_any_pass() -> None:
     codec = BlockCodec(3, 64, 64, 4, 64, torch.float32)
     length, groups = 9, 3
-    query, _, key, value, handed = case(codec, 17, 40, groups * length)
-    together = attend_packed(query, key, value, handed, length, None).unflatten(2, (groups, -1))
+    query, _, shown = case(codec, 17, 40, groups * length)
+    together = run_kernel(query, shown, length, None).unflatten(2, (groups, -1))
     for i in range(length):
         alone = query.unflatten(2, (groups, -1))[:, :, :, i].contiguous()
         end = 40 - length + i + 1
-        out = attend_packed(alone, key[:, :, :end], value[:, :, :end], handed, 1, None)
+        cut = replace(shown, key=shown.key[:, :, :end], value=shown.value[:, :, :end])
+        out = run_kernel(alone, cut, 1, None)
         assert torch.equal(out, together[:, :, :, i])
 
 
@@ -248,7 +259,7 @@ def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
     shape = KVShape(1, 2, 16, torch.float32)
     link = open_link(Ledger(clock_of(CPU)), None, CPU)
     link.__enter__()
-    cache = FullCache(shape, policy, tokens + 40, link, CPU)
+    cache = FullCache(shape, policy, tokens + 40, link, CPU, Faster(show=packed.show_packed))
     cache.begin_pass()
     cache.update(*torch.randn(2, 1, 2, tokens, 16), 0)
     cache.settle(tokens)
@@ -274,30 +285,46 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
     torch.manual_seed(0)
     cache = filled(policy)
     new = torch.randn(2, 1, 2, 3, 16)
-    with carrying(Pass(takes_packed=True)):
+    with carrying(Pass(attend)) as now:
         key, value = cache.update(*new, 0)
-        blocks = packed_before(0)
-    assert (blocks is not None) is handed
-    if blocks is not None:
-        assert blocks.tokens + key.shape[2] == 203
-        key, value = blocks.whole()
-        blocks.release()
+    shown = now.shown[0]
+    assert shown.key is key
+    assert isinstance(shown, Packed) is handed
+    assert shown.tokens == 203
+    assert torch.equal(shown.newest(3)[0], new[0])
+    key, value = (part.clone() for part in shown.whole())
+    shown.release()
     assert key.shape[2] == value.shape[2] == 203
     cache.settle(200)
     cache.begin_pass()
-    again = cache.update(*new, 0)
+    again = cache.layers[0].append(*new).whole()
     assert torch.equal(key, again[0])
     assert torch.equal(value, again[1])
-    assert packed_before(0) is None
+
+
+@needs_kernel
+def test_without_a_kernel_of_its_own_a_kind_is_read_as_floats() -> None:
+    cache, module = filled(KVPolicy(4, resident=1)), torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]  # any attribute will do
+    new, query = torch.randn(2, 1, 2, 3, 16), torch.randn(1, 4, 3, 16)
+    found = []
+    each: tuple[Kernels, ...] = ({}, {Packed: packed.attend_packed})
+    for kernels in each:
+        with carrying(Pass(attend, kernels=kernels)) as now:
+            key, value = cache.update(*new, 0)
+            assert isinstance(now.shown[0], Packed)
+            found.append(attend(module, query, key, value, None)[0])
+        cache.settle(200)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 @needs_kernel
 def test_long_passes_are_unpacked() -> None:
     cache = filled(KVPolicy(4, resident=1), 170)
     many = packed.MOST_TOKENS + 1
-    with carrying(Pass(takes_packed=True)):
+    with carrying(Pass(attend)) as now:
         key, _ = cache.update(*torch.randn(2, 1, 2, many, 16), 0)
-        assert packed_before(0) is None
+    assert isinstance(now.shown[0], Floats)
     assert key.shape[2] == 170 + many
 
 
@@ -330,7 +357,9 @@ def test_runs_give_the_tokens_they_give_unpacked(
     monkeypatch.setattr(packed, "_run", counted)
     straight = run()
     assert calls
-    monkeypatch.setattr(packed, "_kernel", lambda: None)
+    engine = engine_of(pair)
+    unpacked = hooks_for(pair, ("split_keys", "weight_copies"))
+    monkeypatch.setattr(engine, "hooks", unpacked)
     calls.clear()
     assert run() == straight
     assert not calls

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
-from mspeckv import parallel, tensor_parallel
 from mspeckv.cli import main
-from mspeckv.parallel import Ranks
-from mspeckv.shared_draft import own_weights, shared_draft
+from mspeckv.models.shared_draft import own_weights, shared_draft
+from mspeckv.parallel import Ranks, tensor_parallel
+from mspeckv.parallel import ranks as parallel
 from tests.conftest import build_llama, build_qwen2
 from tests.rank_cases import run_cases
 from tests.test_models import save, word_tokenizer

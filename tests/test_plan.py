@@ -13,10 +13,10 @@ import pytest
 
 from mspeckv.cli import main
 from mspeckv.config import WIDTHS, Width
-from mspeckv.cost import MODELS, Acceptance, ModelShape, what_if
-from mspeckv.cost.acceptance import likely_acceptance
-from mspeckv.cost.text import plan_text
-from mspeckv.planner import (
+from mspeckv.whatif import MODELS, Acceptance, ModelShape, what_if
+from mspeckv.whatif.acceptance import likely_acceptance
+from mspeckv.whatif.answers import plan_text
+from mspeckv.whatif.search import (
     WIDTH_ACCEPTANCE,
     DevicePlan,
     Grid,

@@ -7,9 +7,9 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv import KVProbe, Packing
-from mspeckv.compatibility import cache_argument
-from mspeckv.kv.probe import pack
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.models.checks import cache_argument
+from mspeckv.probes.kv_probe import pack
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair(vocab=64)

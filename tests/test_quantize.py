@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.config import KVPolicy, Width
-from mspeckv.kv.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 
@@ -90,7 +90,7 @@ def test_keys_and_values_may_have_widths_of_their_own(widths: tuple[Width, Width
 
 def test_two_planes_joined_are_the_int8_record_and_the_upper_alone_is_int4() -> None:
     shape = KVShape(1, HEADS, DIM, torch.float32)
-    planes = NibblePlanes(shape, KVPolicy(nibble=True, block=16, group=8))
+    planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(nibble=True, block=16, group=8)))
     key, value = torch.randn(2, 1, HEADS, 48, DIM).unbind(0)
     records = planes.whole.encode(key, value)
     upper, lower = planes.split(records)

@@ -12,11 +12,11 @@ import pytest
 
 from mspeckv.cli import NO_PAGE, main
 from mspeckv.experiments import Row
-from mspeckv.experiments.cliffs import cliff
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report import write_report
 from mspeckv.experiments.report_tables import grids, speedup_summary
+from mspeckv.experiments.statistics import cliff
 from tests.experiment_rows import a1, a2, b1, row, write
 
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Sampling, Speculation, generate, retrieval
+from mspeckv.accelerate.graphs import Direct
+from mspeckv.accelerate.workspace import plug_runners
+from mspeckv.api import engine_of
 from mspeckv.arguments import run_config
 from mspeckv.cli import build_parser
-from mspeckv.decoding import workspace
-from mspeckv.graphs import Direct
-from mspeckv.kv.plan import ChunkPlan
+from mspeckv.kv.layers import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import ChunkPlan
 from tests.random_models import random_pair, random_prompt
 
 SETTINGS: dict[str, Any] = {
@@ -70,12 +72,12 @@ def test_greedy_tokens_are_the_same_by_any_policy(own: str) -> None:
 def test_the_policy_really_chooses(own: str) -> None:
     query, key = torch.randn(1, 4, 40, 16), torch.randn(1, 2, 40, 16)
     newest = cache_of("newest")
-    newest.watch(0, query, key, key)
+    newest.watch(0, query, Floats(key, key))
     plan = ChunkPlan.of(Speculation(**SETTINGS), 40)
     expected = [0, *range(plan.chunks - plan.chosen + 1, plan.chunks)]
     assert newest.chosen[0].tolist() == [expected, expected]
     peaks = cache_of(own)
-    peaks.watch(0, query, key, key)
+    peaks.watch(0, query, Floats(key, key))
     rows = query.reshape(1, 2, 80, 16)[0].unflatten(1, (2, 40))[:, :, -16:].flatten(1, 2)
     scores = peak(rows, peaks.landmarks[0], torch.ones(32))
     scores[:, 0] = torch.inf
@@ -86,17 +88,17 @@ def test_the_policy_really_chooses(own: str) -> None:
 
 @pytest.mark.parametrize("name", ["attention", "newest", "peak"])
 def test_static_passes_choose_alike(own: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = random_pair()
+    engine = engine_of(random_pair())
     ordinary = run(name)
     with monkeypatch.context() as patched:
-        patched.setattr(workspace, "runner_of", lambda *_: Direct())
+        patched.setattr(engine, "hooks", plug_runners(engine.hooks, Direct))
         fixed = run(name)
         # the same name, another function: what was kept for the old one must not be used
-        kept = pair.workspace
+        kept = engine.spare
         retrieval.register("peak")(lambda q, marks, w: -peak(q, marks, w))
         assert run(name).tokens == ordinary.tokens
-        assert (pair.workspace is kept) == (name != "peak")
-    pair.workspace = None
+        assert (engine.spare is kept) == (name != "peak")
+    engine.give_back()
     assert fixed.tokens == ordinary.tokens
     assert fixed.rounds == ordinary.rounds
 

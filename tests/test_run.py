@@ -19,15 +19,15 @@ from mspeckv import (
     generate,
     stream,
 )
+from mspeckv.api import engine_of
 from mspeckv.config import RunConfig
-from mspeckv.decoding.levels import Speculate
-from mspeckv.decoding.methods import build_tiers
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.decoding.sizes import predict_sizes
-from mspeckv.decoding.text import TextStream
-from mspeckv.kv.ledger import Ledger
+from mspeckv.decoding.ending import TextStream
+from mspeckv.decoding.needs import predict_sizes
+from mspeckv.decoding.speculate import Speculate
+from mspeckv.decoding.tiers import build_tiers
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -162,11 +162,14 @@ def test_end_of_sequence_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("on_chip", "resident"), [(0, 0), (1, 2), (4, 0)])
 def test_predicted_bytes_are_the_allocated_bytes(method: str, on_chip: int, resident: int) -> None:
     pair = random_pair()
+    engine = engine_of(pair)
     config = RunConfig(method, 40, KVPolicy(8, on_chip, resident), Speculation(budget=96))
-    predicted = predict_sizes(config, pair, 150)
+    predicted = predict_sizes(engine.hooks, config, pair, 150)
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link:
-        tiers = build_tiers(config, pair, random_prompt(150), link, recorder, lent=ExitStack())
+        tiers = build_tiers(
+            engine, config, pair, random_prompt(150), link, recorder, lent=ExitStack()
+        )
         for place, size in tiers.full.allocated().items():
             assert getattr(predicted, place) == size, place
         if isinstance(tiers.root, Speculate) and method == "mspeckv":

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from mspeckv import split
-from mspeckv.split import PIECE, causal_mask, piece_mask, pieces, split_attention
+from mspeckv.accelerate import split_keys
+from mspeckv.accelerate.split_keys import PIECE, piece_mask, pieces, split_attention
+from mspeckv.decoding.attention import causal_mask
 
 pytestmark = pytest.mark.skipif(
-    split._kernel is None, reason="this build of torch has no such kernel"
+    split_keys._kernel is None, reason="this build of torch has no such kernel"
 )
 
 

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
-from mspeckv.attention import fold_groups
-from mspeckv.decoding import workspace
-from mspeckv.graphs import Direct
-from mspeckv.split import causal_mask, static_attention
-from mspeckv.static import StaticInputs, StaticKeys, width_of
+from mspeckv.accelerate.graphs import Direct
+from mspeckv.accelerate.static_passes import Mask, StaticInputs, static_attention, width_of
+from mspeckv.accelerate.static_reader import Runner
+from mspeckv.accelerate.workspace import plug_runners
+from mspeckv.api import engine_of, hooks_for
+from mspeckv.decoding.attention import causal_mask
+from mspeckv.kv.layers import fold_groups
 from tests.random_models import random_pair, random_prompt
 
 SPECULATION = Speculation(
@@ -33,16 +35,23 @@ POLICIES = {
 
 
 @pytest.fixture
-def static(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+def static() -> Iterator[Callable[[bool], None]]:
     """Switches static passes on or off; on a CPU nothing captures them."""
+    pair = random_pair(layers=4)
 
     def switch(on: bool) -> None:
-        runner = (lambda *_: Direct()) if on else (lambda *_: None)
-        monkeypatch.setattr(workspace, "runner_of", runner)
+        plug(pair, Direct if on else None)
 
     yield switch
     # the pair is other tests' too
-    random_pair(layers=4).workspace = None
+    switch(False)
+
+
+def plug(pair: Pair, runner: Callable[[], Runner] | None) -> None:
+    """Have runs of ``pair`` go by static passes that ``runner`` runs, or by ordinary ones."""
+    engine, hooks = engine_of(pair), hooks_for(pair)
+    engine.give_back()
+    engine.hooks = hooks if runner is None else plug_runners(hooks, runner)
 
 
 def both(static: Callable[[bool], None], pair: Pair, prompt: list[int], **options: Any) -> Any:
@@ -50,7 +59,6 @@ def both(static: Callable[[bool], None], pair: Pair, prompt: list[int], **option
     out = []
     for on in (False, True):
         static(on)
-        pair.workspace = None
         out.append(generate(pair, prompt, **options))
     return out
 
@@ -107,14 +115,14 @@ def test_a_workspace_serves_one_run_after_another(static: Callable[[bool], None]
     alone = [generate(pair, prompt, **options).tokens for prompt in prompts]
     static(True)
     first = generate(pair, prompts[0], **options)
-    kept = pair.workspace
+    kept = engine_of(pair).spare
     second = generate(pair, prompts[1], **options)
     assert kept is not None
-    assert pair.workspace is kept
+    assert engine_of(pair).spare is kept
     again = generate(pair, prompts[0], **options)
     assert [first.tokens, second.tokens, again.tokens] == [alone[0], alone[1], alone[0]]
     generate(pair, prompts[0][:-1], **options)
-    assert pair.workspace is not kept
+    assert engine_of(pair).spare is not kept
 
 
 @settings(deadline=None, max_examples=40)
@@ -132,9 +140,9 @@ def test_attention_over_all_slots_is_attention_over_the_filled_ones(
     past = settled + filled
     inputs = StaticInputs(width, torch.device("cpu"))
     inputs.fill([1] * width, past, past, 0, 0)
-    mask = StaticKeys.of(inputs, settled, slots, torch.float32).mask
+    mask = Mask.of(inputs, settled, slots, torch.float32)
     folded = fold_groups(query, heads)
-    found = static_attention(folded, key, value, settled, mask, None)
+    found = static_attention(folded, key, value, mask, None)
     end = past + width
     wanted = torch.nn.functional.scaled_dot_product_attention(
         folded,
@@ -206,8 +214,7 @@ def test_rare_passes_share_a_shape_as_wide_as_the_longest(
         fill(inputs, tokens, *places)
 
     monkeypatch.setattr(StaticInputs, "fill", noted)
-    monkeypatch.setattr(workspace, "runner_of", lambda *_: Sharing())
-    pair.workspace = None
+    plug(pair, Sharing)
     auto = replace(SPECULATION, gamma="auto", draft_gamma="auto", tier0="lookup")
     found = generate(pair, prompt, method=method, speculation=auto, **options)
     assert found.tokens == plain.tokens

@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 from mspeckv import KVPolicy, Speculation, what_if
-from mspeckv.cost import Acceptance, rate_of
 from mspeckv.experiments import Row
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.published import TABLES, published, read_table
-from mspeckv.experiments.statistics import Spread, Table, bootstrap_interval, summarise
+from mspeckv.experiments.statistics import Table, bootstrap_interval, summarise
+from mspeckv.whatif import Acceptance, rate_of
+from mspeckv.whatif.published_tables import TABLES, MeanStd, published, read_table
 from tests.experiment_rows import row
 
 
@@ -24,12 +24,12 @@ def one_table(rows: list[Row]) -> Table:
 
 def test_spread_is_the_sample_standard_deviation() -> None:
     values = [8.5, 7.0, 12.25]
-    spread = Spread.of(values)
+    spread = MeanStd.of(values)
     assert spread.mean == pytest.approx(statistics.mean(values))
     assert spread.std == pytest.approx(statistics.stdev(values))
-    assert Spread.of([3.0]) == Spread(3.0, None)
-    assert Spread(12.4, 4.4).text() == "12.40 ± 4.40"
-    assert Spread(12.4).text(1) == "12.4"
+    assert MeanStd.of([3.0]) == MeanStd(3.0, None)
+    assert MeanStd(12.4, 4.4).text() == "12.40 ± 4.40"
+    assert MeanStd(12.4).text(1) == "12.4"
 
 
 def test_comparisons_are_paired_by_seed() -> None:
@@ -52,7 +52,7 @@ def test_only_seeds_that_finished_both_are_compared() -> None:
     rows += [row("A2", 0, "triforce", 2, 5.0), row("A2", 0, "triforce", 3, error="OSError: x")]
     pair = one_table(rows).compare(0, "mspeckv", "triforce")
     assert pair is not None
-    assert (pair.seeds, pair.speedup, pair.interval) == ((2,), Spread(4.0, None), None)
+    assert (pair.seeds, pair.speedup, pair.interval) == ((2,), MeanStd(4.0, None), None)
     assert one_table(rows).compare(0, "mspeckv", "control") is None
 
 
@@ -85,7 +85,7 @@ def test_failed_trials_are_kept_apart_and_named() -> None:
     ]
     table = one_table(rows)
     outcome = table.cells[4, "mspeckv"]
-    assert outcome.speed == Spread(10.0, None)
+    assert outcome.speed == MeanStd(10.0, None)
     assert dict(outcome.failed) == {2: "RuntimeError: out of memory", 3: "it produced no token"}
     assert table.failed[0] == (4, "mspeckv", 2, "RuntimeError: out of memory")
 
@@ -109,8 +109,8 @@ def test_bytes_and_guesses_are_averaged_by_tier() -> None:
 def test_a_tiers_time_is_per_token() -> None:
     table = one_table([row("B1", 4, "triforce", seed, tier2_ms=10.0 * seed) for seed in (1, 3)])
     # 7 ms of tier 1 over three tokens
-    assert table.cells[4, "triforce"].tier_ms(1) == Spread.of([7 / 3, 7 / 3])
-    assert table.cells[4, "triforce"].tier_ms(2) == Spread.of([10.0, 30.0])
+    assert table.cells[4, "triforce"].tier_ms(1) == MeanStd.of([7 / 3, 7 / 3])
+    assert table.cells[4, "triforce"].tier_ms(2) == MeanStd.of([10.0, 30.0])
     assert table.cells[4, "triforce"].tier_ms(0) is None
 
 
@@ -142,10 +142,10 @@ def test_every_published_figure_is_there() -> None:
                 assert paper.speeds[value, method].std is not None
     a1 = published("A1")
     assert a1.methods == ("autoregressive", "vanilla", "triforce", "mspeckv")
-    assert a1.speedups[32768, "mspeckv", "autoregressive"] == Spread(14.45)
-    assert a1.accepted[8192, "vanilla"] == Spread(0.36, 0.02)
+    assert a1.speedups[32768, "mspeckv", "autoregressive"] == MeanStd(14.45)
+    assert a1.accepted[8192, "vanilla"] == MeanStd(0.36, 0.02)
     a2 = published("A2")
-    assert a2.speedups[0, "mspeckv", "triforce"] == Spread(1.09, 0.10)
+    assert a2.speedups[0, "mspeckv", "triforce"] == MeanStd(1.09, 0.10)
     assert a2.accepted[16, "mspeckv"].mean == 6.04
     with pytest.raises(ValueError, match="use one of A1, A2, B1, B2"):
         published("A3")
@@ -169,12 +169,12 @@ def test_a_published_file_says_what_it_is() -> None:
 def test_values_stand_for_the_published_ones_by_place() -> None:
     match = Match.of(one_table([row("B1", 15, "mspeckv"), row("B1", 9, "mspeckv")]))
     assert match.value(15) == 16
-    assert match.speed(15, "mspeckv") == Spread(20.01, 2.47)
+    assert match.speed(15, "mspeckv") == MeanStd(20.01, 2.47)
     assert match.value(9) is None
     assert match.speedup(9, "mspeckv", "triforce") is None
     assert match.references == ("triforce",)
     scaled = Match.of(one_table([row("A1", 2048, "mspeckv")]))
-    assert scaled.speedup(2048, "mspeckv", "autoregressive") == Spread(14.45)
+    assert scaled.speedup(2048, "mspeckv", "autoregressive") == MeanStd(14.45)
     assert scaled.references == ("autoregressive", "triforce")
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, RunConfig, Sampling, Speculation, generate, stream
+from mspeckv.accelerate.nibble import NibbleLayer
 from mspeckv.config import RESIDENCIES, RESIDENT_FORMATS, Width
 from mspeckv.events import Round
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.offload import NibbleLayer, OffloadedLayer
-from mspeckv.kv.resident import FloatResidentLayer, ResidentLayer
+from mspeckv.kv.placement import FloatResidentLayer, OffloadedLayer, ResidentLayer
 from mspeckv.kv.shape import KVShape
+from mspeckv.record import Ledger
 from tests.random_models import random_pair, random_prompt
 
 HEADS, DIM, LAYERS = 2, 16, 4

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import mspeckv
-from mspeckv import KVPolicy, Sampling, Speculation, generate, next_distributions, ordered
-from mspeckv.kv import packed
-from mspeckv.native import library
+from mspeckv import KVPolicy, Sampling, Speculation, generate, next_distributions
+from mspeckv.accelerate import ordered_weights
+from mspeckv.accelerate import packed_attention as packed
+from mspeckv.accelerate.native import library
 from tests.random_models import random_pair, random_prompt
 
 PROMPT = random_prompt(150)
@@ -67,8 +68,8 @@ def test_kernels_pass_their_trials(surroundings: Surroundings) -> None:
         if compiled is not None:
             packed._kernel()
             assert packed._agrees(compiled)
-        works = ordered._kernel_works.__wrapped__(torch.get_num_threads())  # type: ignore[attr-defined]
-    assert works is ordered._kernel_works(torch.get_num_threads())
+        works = ordered_weights._kernel_works.__wrapped__(torch.get_num_threads())  # type: ignore[attr-defined]
+    assert works is ordered_weights._kernel_works(torch.get_num_threads())
     # nor do trials draw from what a program seeded
     assert torch.equal(torch.get_rng_state(), numbers)
 

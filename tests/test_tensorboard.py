@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mspeckv import KVPolicy, Sampling, profile
-from mspeckv.ordered import PRODUCT
+from mspeckv.accelerate.ordered_weights import PRODUCT
 from tests.browser.lab_server import free_port
 from tests.random_models import random_pair, random_prompt
 

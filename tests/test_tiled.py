@@ -17,12 +17,21 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mspeckv import Pair
+from mspeckv.accelerate.joined_weights import siblings
+from mspeckv.accelerate.ordered_weights import (
+    LEAST_GAIN,
+    PRODUCT,
+    SWITCH,
+    TiledWeight,
+    can_tile,
+    gain,
+)
+from mspeckv.accelerate.short_head import ShortHead
+from mspeckv.accelerate.weight_copies import copy_bytes, tile
+from mspeckv.api import engine_of
 from mspeckv.context import Pass, carrying
-from mspeckv.decoding.shortlist import Shortlist
-from mspeckv.joined import siblings
-from mspeckv.ordered import LEAST_GAIN, PRODUCT, SWITCH, TiledWeight, can_tile, gain
-from mspeckv.profiling.reading import operations
-from mspeckv.tiled import tile, tiled_bytes
+from mspeckv.decoding.attention import attend
+from mspeckv.profiling.session import operations
 from tests.conftest import build_llama, build_qwen2
 
 IDS = torch.arange(7)[None]
@@ -30,7 +39,7 @@ IDS = torch.arange(7)[None]
 
 def inside(model: Any) -> AbstractContextManager[Pass]:
     """A pass of ours, by the copies that a run begins with."""
-    return carrying(Pass(products=tile(model)))
+    return carrying(Pass(attend, products=tile(model)))
 
 
 pytestmark = pytest.mark.skipif(
@@ -145,9 +154,9 @@ def test_gradients_flow_outside_a_pass() -> None:
 def test_shared_layers_count_once() -> None:
     model = build_llama()
     tile(model)
-    alone = tiled_bytes(model)
+    alone = copy_bytes([model])
     linear = [m.weight.nbytes for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    assert alone == sum(linear) == tiled_bytes(model, model)
+    assert alone == sum(linear) == copy_bytes([model, model])
 
 
 def test_a_pair_counts_its_copies() -> None:
@@ -155,17 +164,17 @@ def test_a_pair_counts_its_copies() -> None:
     before = sum(weight.nbytes for weight in {*model.parameters()})
     pair = Pair.of(model)
     assert pair.weight_bytes == before
-    assert pair.copy_bytes == tiled_bytes(model) > 0
+    assert engine_of(pair).hooks.copy_bytes(pair.models) == copy_bytes([model]) > 0
 
 
 def test_not_in_half_precision_nor_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     half = build_llama().to(torch.bfloat16)
     tile(half)
-    assert tiled_bytes(half) == 0
+    assert copy_bytes([half]) == 0
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000}))
     model = build_llama()
     tile(model)
-    assert tiled_bytes(model) == 0
+    assert copy_bytes([model]) == 0
     assert not tile(model)
 
 
@@ -173,7 +182,7 @@ def test_the_environment_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "0")
     model = build_llama()
     tile(model)
-    assert tiled_bytes(model) == 0
+    assert copy_bytes([model]) == 0
 
 
 @pytest.mark.parametrize("change", [-0.2, 0.2])
@@ -181,10 +190,12 @@ def test_without_a_word_copies_are_made_where_they_pay(
     monkeypatch: pytest.MonkeyPatch, change: float
 ) -> None:
     monkeypatch.delenv(SWITCH)
-    monkeypatch.setattr("mspeckv.ordered.gain", lambda threads: LEAST_GAIN + change)
+    monkeypatch.setattr(
+        "mspeckv.accelerate.ordered_weights.gain", lambda threads: LEAST_GAIN + change
+    )
     model = build_llama()
     tile(model)
-    assert (tiled_bytes(model) > 0) == (change > 0)
+    assert (copy_bytes([model]) > 0) == (change > 0)
 
 
 def test_the_gain_is_measured_once() -> None:
@@ -199,8 +210,8 @@ def test_a_shortlist_scores_by_its_own_copy() -> None:
     chosen = torch.tensor([1, 3, 4])
     tile(model)
     with torch.inference_mode():
-        short = Shortlist(model, chosen)
-        with carrying(Pass(products={**tile(model), **short.products})):
+        short = ShortHead(model, chosen)
+        with carrying(Pass(attend, products={**tile(model), **short.products})):
             out, names = _logits(model)
     assert PRODUCT in names
     torch.testing.assert_close(out, own[..., chosen], rtol=1e-4, atol=1e-4)

@@ -14,9 +14,9 @@ from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, publi
 
 from mspeckv import Pair, what_if
 from mspeckv.config import METHODS
-from mspeckv.cost import MODELS
-from mspeckv.cost.published import cells, curve
 from mspeckv.experiments import published
+from mspeckv.whatif import MODELS
+from mspeckv.whatif.origin import cells, curve
 from tests.experiment_rows import a1, write
 from tests.random_models import random_pair
 

@@ -11,6 +11,7 @@ Gamma = int | Literal["auto"]
 
 GUESSERS = ("draft", "lookup", "none")
 MIDDLES = ("retrieval", "nibble")
+DEFAULT_POLICY = "attention"
 AUTO_GAMMA = 31
 """Longest guess that ``"auto"`` considers: with the verifier's own token, 32."""
 AUTO_DRAFT_GAMMA = 6
@@ -23,7 +24,7 @@ class Speculation:
 
     Attributes:
         gamma: tokens proposed to tier 2 per round; ``"auto"`` chooses round by round what the
-            measured costs and acceptance favour (`mspeckv.decoding.lengths`), up to
+            measured costs and acceptance favour (`mspeckv.adaptive.lengths`), up to
             `AUTO_GAMMA`, which may be to leave out a tier, or not to guess at all. The
             distribution of the text stays the same; a sampled text depends on timing, since
             lengths decide which random numbers are used for what.
@@ -80,11 +81,9 @@ class Speculation:
         check_choice("tier0", self.tier0, GUESSERS)
         check_count("draft_vocab", self.draft_vocab, 0)
         check_number("draft_threshold", self.draft_threshold, 0.0, 1.0)
-        # here, since policies are registered with this package's own checks
-        from mspeckv import retrieval
-
-        retrieval.policy(self.retrieval)
-        if self.tier1 != "retrieval" and self.retrieval != retrieval.DEFAULT:
+        if not isinstance(self.retrieval, str):
+            raise refuse("retrieval", self.retrieval, "use a policy's name")
+        if self.tier1 != "retrieval" and self.retrieval != DEFAULT_POLICY:
             raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
         if self.budget < self.recent + 2 * self.chunk:
             raise refuse(

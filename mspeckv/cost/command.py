@@ -7,12 +7,12 @@ import json
 from dataclasses import fields
 
 from mspeckv.config import METHODS, KVPolicy, Speculation, default_width, refuse
-from mspeckv.cost.acceptance import Acceptance
-from mspeckv.cost.hardware import NAMES
-from mspeckv.cost.model import what_if
-from mspeckv.cost.shapes import MODELS
-from mspeckv.cost.text import plan_json, plan_text, what_if_json, what_if_text
-from mspeckv.planner import plan
+from mspeckv.whatif.acceptance import Acceptance
+from mspeckv.whatif.answers import plan_json, plan_text, what_if_json, what_if_text
+from mspeckv.whatif.forecast import what_if
+from mspeckv.whatif.machines import NAMES
+from mspeckv.whatif.search import plan
+from mspeckv.whatif.shapes import MODELS
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.attention import reading
-from mspeckv.compatibility import cache_argument
-from mspeckv.context import Products, Watcher
-from mspeckv.decoding.recorder import Recorder
-from mspeckv.decoding.shortlist import Shortlist
+from mspeckv.context import Kernels, Products, Shown, Watcher
+from mspeckv.decoding.attention import reading
 from mspeckv.events import Step
-from mspeckv.host import to_device
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.coarse import CoarseCache
+from mspeckv.kv.layers import Tier
 from mspeckv.kv.retrieval import RetrievalCache
-from mspeckv.kv.streaming import StreamingCache
-from mspeckv.ranges import span
-from mspeckv.tiled import tile
-
-UNBOUNDED = 2**31
+from mspeckv.models.checks import cache_argument
+from mspeckv.record import Recorder, span, to_device
 
 
 class Reader(Protocol):
@@ -39,37 +32,67 @@ class Reader(Protocol):
         """Forget tokens from ``length`` on."""
 
 
-class ModelReader:
-    """A transformers model reading through one of the tiers' caches.
+class Head(Protocol):
+    """A head that scores some tokens only."""
 
-    Args:
+    @property
+    def products(self) -> Products:
+        """What the model's own head multiplies by instead."""
+
+    def widen(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """All that a reader is made of.
+
+    Attributes:
         tier: 0, 1 or 2.
         step: how its passes are called in events.
         model: any decoder.
         cache: its cache; holds ``cache.length`` tokens of the sequence.
         recorder: notes passes, and may cancel the run between two layers.
-        watcher: also shown every layer's query, key and value.
-        shortlist: score only these tokens.
-        products: what linear layers multiply by; default: current copies (`mspeckv.tiled`).
+        onlooker: a cache that fills itself from what the passes show.
+        kernels: of attention, beside the stock one.
+        products: what linear layers multiply by instead of their own weights.
+        head: scores fewer tokens.
+        settled: slots of the cache that hold the prompt: no pass rewrites them.
+        longest: tokens of the longest pass where lengths are chosen; 0 where they are not.
     """
 
-    def __init__(
-        self,
-        tier: int,
-        step: Step,
-        model: PreTrainedModel,
-        cache: FullCache | RetrievalCache | CoarseCache | StreamingCache,
-        recorder: Recorder,
-        watcher: Watcher | None = None,
-        shortlist: Shortlist | None = None,
-        products: Products | None = None,
-    ) -> None:
-        self.tier, self.step, self.model, self.cache = tier, step, model, cache
-        self.recorder, self.watcher, self.shortlist = recorder, watcher, shortlist
-        own = tile(model) if products is None else products
-        self.products = {**own, **(shortlist.products if shortlist else {})}
-        self._cache_name = cache_argument(model)
+    tier: int
+    step: Step
+    model: PreTrainedModel
+    cache: Tier
+    recorder: Recorder
+    onlooker: RetrievalCache | None = None
+    kernels: Kernels = field(default_factory=dict)
+    products: Products = field(default_factory=dict)
+    head: Head | None = None
+    settled: int = 0
+    longest: int = 0
+
+
+class ModelReader:
+    """A transformers model reading through one of the tiers' caches.
+
+    Args:
+        seat: model, cache, and what goes with them.
+    """
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat, self.tier = seat, seat.tier
+        self.model, self.cache, self.recorder = seat.model, seat.cache, seat.recorder
+        self.products = {**seat.products, **(seat.head.products if seat.head else {})}
+        self._kernels: Kernels = seat.kernels
+        self._cache_name = cache_argument(seat.model)
         self._prefilling = False
+
+    @property
+    def fills(self) -> list[Tier]:
+        """The caches that its passes fill: its own, and one that looks on."""
+        return [cache for cache in (self.cache, self.seat.onlooker) if cache is not None]
 
     def prefill(self, tokens: list[int]) -> None:
         """Read a prompt into the empty cache, in one pass.
@@ -77,72 +100,68 @@ class ModelReader:
         One pass reads the prompt layer by layer, so a layer's float KV lives only while that layer
         is computed and its packed bytes leave for the host once.
         """
-        if isinstance(self.cache, StreamingCache):
-            tokens = self.cache.visible(tokens)
-            self._forward(tokens, self.cache.first_position, "prefill")
-            return
-        self._prefilling = True
-        self._forward(tokens, 0, "prefill")
+        self._prefilling = self.tier == 2
+        for new, position in self.cache.to_read(tokens):
+            self._forward(new, position, "prefill")
         self._prefilling = False
 
     def read(self, tokens: list[int], rows: int) -> torch.Tensor:
         """Read what is new of ``tokens``; logits ``[rows, V]`` of its last ``rows`` tokens."""
-        new = tokens[self.cache.length :]
-        if isinstance(self.cache, StreamingCache) and len(new) > self.cache.slack:
-            # Left out for many rounds: what it sees now is less to read than what it missed.
-            self.cache.restart()
-            seen = self.cache.visible(tokens)
-            return self._forward(seen, self.cache.first_position, self.step, rows)
-        if isinstance(self.cache, StreamingCache) and self.cache.must_slide(len(new)):
-            self.cache.slide()
-            self._forward(tokens[: self.cache.sinks], self.cache.first_position, self.step)
-            self.cache.reopen()
-        return self._forward(new, len(tokens) - len(new), self.step, rows)
+        for new, position in self.cache.to_read(tokens):
+            logits = self._forward(new, position, self.seat.step, min(rows, len(new)))
+        return logits
 
     def room(self, length: int) -> int:
         """Most guesses that may follow a prefix of ``length`` tokens in one pass."""
-        if isinstance(self.cache, FullCache):
-            return self.cache.room() - (length - self.cache.length)
-        return UNBOUNDED
+        return self.cache.room(length)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
         self.cache.settle(length)
 
     def _forward(self, tokens: list[int], position: int, step: Step, rows: int = 1) -> torch.Tensor:
-        """One pass over ``tokens`` at positions from ``position`` on."""
+        """One pass over ``tokens`` at positions from ``position`` on; noted."""
         self.recorder.check()
         start = self.recorder.mark()
         with span(f"tier{self.tier}/{step}"):
-            logits = self._logits(tokens, position, rows)
-            lookups = (0, 0)
-            if isinstance(self.cache, FullCache) and step != "prefill":
-                lookups = self.cache.lookups()
-            read = self.cache.read_bytes()
-            self.recorder.passed(self.tier, step, len(tokens), read, start, lookups)
+            logits, builds = self._run(tokens, position, step, rows)
+            lookups = self.cache.lookups() if step != "prefill" else (0, 0)
+            self.recorder.passed(
+                self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups, builds
+            )
         return logits
 
-    def _logits(self, tokens: list[int], position: int, rows: int) -> torch.Tensor:
-        """Logits ``[rows, V]`` of the last of ``tokens``."""
+    def _run(
+        self, tokens: list[int], position: int, step: Step, rows: int
+    ) -> tuple[torch.Tensor, bool]:
+        """Logits ``[rows, V]`` of the last of ``tokens``, and whether something was built."""
         device = self.model.device
         ids = to_device([tokens], device)
         positions = torch.arange(position, position + len(tokens), device=device)[None]
-        with reading(self.model, self._watch, products=self.products):
+        return self._logits(ids, positions, self.cache, self._watch, rows), False
+
+    def _logits(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Tier,
+        watcher: Watcher | None,
+        rows: int,
+    ) -> torch.Tensor:
+        """The model's pass over ids ``[1, n]`` at ``positions``: logits ``[rows, V]``."""
+        with reading(self.model, watcher, self._kernels, self.products):
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
                 use_cache=True,
                 logits_to_keep=rows,
-                **{self._cache_name: self.cache},
+                **{self._cache_name: cache},
             ).logits[0]
-        return self.shortlist.widen(logits) if self.shortlist else logits
+        return self.seat.head.widen(logits) if self.seat.head else logits
 
-    def _watch(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
+    def _watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
         self.recorder.check()
         if self._prefilling and self.recorder.on_progress is not None:
-            layers = len(self.cache.layers)
-            self.recorder.on_progress("prefill", layer + 1, layers)
-        if self.watcher is not None:
-            self.watcher(layer, query, key, value)
+            self.recorder.on_progress("prefill", layer + 1, len(self.cache.layers))
+        if self.seat.onlooker is not None:
+            self.seat.onlooker.watch(layer, query, shown)

@@ -13,16 +13,14 @@ import torch
 import transformers
 from transformers import LogitsProcessorList
 
-from mspeckv.clock import clock_of
 from mspeckv.config import KVPolicy, RunConfig
-from mspeckv.decoding.agreement import Agreement
-from mspeckv.decoding.ending import Ending
-from mspeckv.decoding.levels import Autoregress
-from mspeckv.decoding.methods import Tiers, build_tiers, sampler_of
-from mspeckv.decoding.prefills import Prefills
-from mspeckv.decoding.reader import ModelReader
-from mspeckv.decoding.recorder import Cancelled, Progress, Recorder
-from mspeckv.decoding.text import TextStream
+from mspeckv.decoding.ending import Ending, TextStream
+from mspeckv.decoding.fits import predict
+from mspeckv.decoding.hooks import Engine, KeptPrompts
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.speculate import Autoregress
+from mspeckv.decoding.tiers import Tiers, build_tiers
 from mspeckv.events import (
     Event,
     LinkSummary,
@@ -35,47 +33,52 @@ from mspeckv.events import (
     count_tiers,
     total_bytes,
 )
-from mspeckv.kv.cache import FullCache
-from mspeckv.kv.ledger import Ledger
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import ORIGIN_CONTEXT, KVLink, bandwidth, open_link, origin_gbps
-from mspeckv.memory import predict
-from mspeckv.models import Pair
-from mspeckv.ranges import span
+from mspeckv.models.pair import Pair
+from mspeckv.record import Cancelled, Ledger, Progress, Recorder, clock_of, span
 
 _STEPS = 16
 """Steps whose time is measured, the first of them to warm up."""
 
 
-def measured_step_seconds(pair: Pair) -> float:
-    """Time of one target step with all KV on the device; measured once per pair.
+def measured_step_seconds(engine: Engine, pair: Pair) -> float:
+    """Time of one target step with all KV on the device; measured once per engine.
 
     Taken where an ``origin`` link is scaled, at `ORIGIN_CONTEXT` tokens or as many as the target
     takes. The median: transfer is to stand to compute as steps mostly are, not as the luckiest is.
     """
-    with pair.lock:
-        if pair.step_seconds is None:
-            pair.step_seconds = _time_steps(pair)
-        return pair.step_seconds
+    with engine.lock:
+        if engine.step_seconds is None:
+            engine.step_seconds = _time_steps(engine, pair)
+        return engine.step_seconds
 
 
-def _time_steps(pair: Pair) -> float:
+def _time_steps(engine: Engine, pair: Pair) -> float:
     context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
     tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
     recorder = Recorder(Ledger(clock_of(pair.device)))
     with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
         on_chip = KVPolicy(bits="full", on_chip=pair.layers)
         cache = FullCache(pair.kv_shape, on_chip, len(tokens), link, pair.target.device)
-        reader = ModelReader(2, "decode", pair.target, cache, recorder)
+        reader = ModelReader(_plain_seat(engine, pair, cache, recorder))
         reader.prefill(tokens[:context])
         for end in range(context, len(tokens)):
             reader.read(tokens[: end + 1], rows=1)
     return median(p.ms for p in recorder.take().passes[2:]) / 1e3
 
 
+def _plain_seat(engine: Engine, pair: Pair, cache: FullCache, recorder: Recorder) -> Seat:
+    """The target, decoding by itself."""
+    products, kernels = engine.hooks.products(pair.target), engine.hooks.kernels
+    return Seat(2, "decode", pair.target, cache, recorder, kernels=kernels, products=products)
+
+
 class Run:
     """One run's state between its events.
 
     Args:
+        engine: the pair's: what is plugged in, and what it remembers.
         pair: models and tokenizer.
         config: settings, checked against the pair.
         prompt: token ids.
@@ -90,6 +93,7 @@ class Run:
 
     def __init__(
         self,
+        engine: Engine,
         pair: Pair,
         config: RunConfig,
         prompt: list[int],
@@ -97,18 +101,18 @@ class Run:
         on_progress: Progress | None = None,
         *,
         processors: LogitsProcessorList | None = None,
-        prefills: Prefills | None = None,
+        prefills: KeptPrompts | None = None,
     ) -> None:
-        self.pair, self.config, self.prompt = pair, config, prompt
+        self.engine, self.pair, self.config, self.prompt = engine, pair, config, prompt
         self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
         # What one rank has dropped another may still keep: then one would read and one would not.
-        self.prefills = prefills if pair.ranks is None else None
+        self.prefills = prefills if engine.hooks.accord is None else None
         sampling = config.sampling
         ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
         self.ending = Ending(
             config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer)
         )
-        self.agreement = Agreement(pair.ranks, cancel) if pair.ranks is not None else None
+        self.accord = engine.hooks.accord(cancel) if engine.hooks.accord is not None else None
         self.memory = Memory(0, 0, 0, 0)
         self.prefill_seconds = 0.0
         self.rounds: list[Round] = []
@@ -118,14 +122,18 @@ class Run:
         """One `Prefill`, a `Round` per tier-2 pass, one `RunSummary`."""
         gbps = self._gbps()
         cancel, on_progress = self.cancel, self.on_progress
-        if self.agreement is not None:
+        if self.accord is not None:
             if gbps is not None:
-                gbps = self.agreement.figure(gbps)
-            cancel = self.agreement.stop
-            on_progress = self.agreement.between_layers(on_progress)
+                gbps = self.accord.figure(gbps)
+            cancel = self.accord.stop
+            on_progress = self.accord.between_layers(on_progress)
         self.ledger = Ledger(clock_of(self.pair.device))
         self.recorder = Recorder(self.ledger, cancel, on_progress)
-        self.sampler = sampler_of(self.config, self.processors, self.agreement)
+        self.sampler = (
+            Sampler(self.config.sampling, self.processors)
+            if self.accord is None
+            else self.accord.sampler(self.config.sampling, self.processors)
+        )
         cancelled = False
         with open_link(self.ledger, gbps, self.pair.device) as link, ExitStack() as lent:
             try:
@@ -152,7 +160,9 @@ class Run:
         return bandwidth(
             self.config.link,
             lambda: origin_gbps(
-                measured_step_seconds(self.pair), self.pair.layers, self.pair.kv_shape.token_bytes
+                measured_step_seconds(self.engine, self.pair),
+                self.pair.layers,
+                self.pair.kv_shape.token_bytes,
             ),
         )
 
@@ -160,7 +170,7 @@ class Run:
         """Draw a first token after a prompt of one, which would leave prefill nothing to read."""
         on_chip = KVPolicy(bits="full", on_chip=self.pair.layers)
         cache = FullCache(self.pair.kv_shape, on_chip, 1, link, self.pair.device)
-        reader = ModelReader(2, "decode", self.pair.target, cache, self.recorder)
+        reader = ModelReader(_plain_seat(self.engine, self.pair, cache, self.recorder))
         tiers = Tiers(Autoregress(reader, self.sampler), cache, [reader], Plan((2,), 0, 0))
         return tiers, [self._round(tiers, link)]
 
@@ -168,15 +178,16 @@ class Run:
     def _prefill(self, link: KVLink, lent: ExitStack) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
-        self.memory = predict(self.pair, self.config, len(prompt)).record()
+        self.memory = predict(self.engine, self.pair, self.config, len(prompt)).record()
         tiers = build_tiers(
+            self.engine,
             self.config,
             self.pair,
             prompt,
             link,
             self.recorder,
             self.sampler,
-            self.agreement,
+            self.accord,
             lent=lent,
         )
         if self.prefills is not None:

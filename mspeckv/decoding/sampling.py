@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from mspeckv.config import Sampling
-from mspeckv.host import all_to_host, to_device, to_host
+from mspeckv.record import all_to_host, to_device, to_host
 
 _LOOKS = 64, 1024
 """Most likely tokens looked at on a CPU before the whole vocabulary is sorted for top-p."""

@@ -1,33 +1,32 @@
-"""The four ablations A1, A2, B1 and B2, run for real: definitions, trials, stores.
+"""Runs the four ablations A1, A2, B1 and B2 and says what they show; nothing here decodes itself.
 
 `run` runs what is missing of one into a folder and can be killed and run again; `load_rows` reads
 what is there, `match_rows` puts it beside the published figures, `findings` says what it shows and
 `write_report` writes all that down.
 """
 
-from mspeckv.experiments.bench import Bench, Models
-from mspeckv.experiments.cliffs import cliff, largest_step, tier2_rates
-from mspeckv.experiments.definitions import (
+from mspeckv.experiments.ablations import (
     EXPERIMENTS,
     IDS,
     PRESETS,
     VARIANTS,
     Cell,
     Experiment,
+    Preset,
     Trial,
     Variant,
     experiment,
 )
+from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.presets import Preset
-from mspeckv.experiments.published import Published, published
 from mspeckv.experiments.report import Report, write_report
-from mspeckv.experiments.report_tables import Grid, grids, speedup_summary
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.runner import SEEDS, missing, ordered, run
-from mspeckv.experiments.statistics import Comparison, Outcome, Spread, Table, summarise
-from mspeckv.experiments.store import Store, load_rows
+from mspeckv.experiments.report_tables import TextTable, grids, speedup_summary
+from mspeckv.experiments.rows import Row, RowStore, load_rows
+from mspeckv.experiments.runs import SEEDS, run
+from mspeckv.experiments.schedule import missing, ordered
+from mspeckv.experiments.statistics import cliff, largest_step, summarise, tier2_rates
+from mspeckv.whatif.published_tables import published
 
 __all__ = [
     "EXPERIMENTS",
@@ -37,20 +36,15 @@ __all__ = [
     "VARIANTS",
     "Bench",
     "Cell",
-    "Comparison",
     "Experiment",
     "Finding",
-    "Grid",
     "Match",
     "Models",
-    "Outcome",
     "Preset",
-    "Published",
     "Report",
     "Row",
-    "Spread",
-    "Store",
-    "Table",
+    "RowStore",
+    "TextTable",
     "Trial",
     "Variant",
     "cliff",

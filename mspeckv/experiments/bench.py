@@ -11,17 +11,15 @@ from itertools import islice
 from typing import Any
 
 import mspeckv
+from mspeckv.accelerate.kept_prompts import Prefills
+from mspeckv.api import engine_of, stream
 from mspeckv.config import Link, RunConfig, refuse
-from mspeckv.decoding.engine import stream
-from mspeckv.decoding.prefills import Prefills
 from mspeckv.decoding.run import measured_step_seconds, versions
-from mspeckv.documents import load_document
 from mspeckv.events import Round, RunSummary
-from mspeckv.experiments.definitions import Experiment, Trial
-from mspeckv.experiments.presets import Preset
-from mspeckv.experiments.row import Row, hardware, kv_read_per_token, link_bytes_per_token
-from mspeckv.experiments.setup import Setup
+from mspeckv.experiments.ablations import Experiment, Preset, Trial
+from mspeckv.experiments.rows import Row, Setup, hardware, kv_read_per_token, link_bytes_per_token
 from mspeckv.models import DEFAULT, Pair, load_pair
+from mspeckv.models.documents import load_document
 
 WARM_UP_ROUNDS = 3
 """Rounds after which a run has built what it will use again: on a GPU, its graphs."""
@@ -104,8 +102,9 @@ class Bench:
         """
         pair = self.pair
         if preset.link.preset == "origin" and pair.device.type == "cpu":
-            pair.step_seconds = step_seconds
-            step_seconds = measured_step_seconds(pair)
+            engine = engine_of(pair)
+            engine.step_seconds = step_seconds
+            step_seconds = measured_step_seconds(engine, pair)
         return Setup(
             pair.target_id,
             pair.draft_id,

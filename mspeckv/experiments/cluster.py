@@ -18,12 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mspeckv.api import engine_of
 from mspeckv.config import refuse
+from mspeckv.experiments.ablations import Experiment, Trial
 from mspeckv.experiments.bench import Models, bench_of, failed_row
-from mspeckv.experiments.definitions import Experiment, Trial
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.setup import Setup, agree
-from mspeckv.experiments.sweep import POLL_SECONDS, Sweep
+from mspeckv.experiments.rows import Row, Setup, agree
+from mspeckv.experiments.schedule import POLL_SECONDS, Sweep
 
 WAIT_SECONDS = 60
 """How long a scheduler may take to answer, and then to have a worker."""
@@ -78,7 +78,7 @@ def trial_on_worker(
     from distributed import Event, get_client
 
     bench, cancel, over = bench_of(models), threading.Event(), threading.Event()
-    bench.pair.step_seconds = step_seconds
+    engine_of(bench.pair).step_seconds = step_seconds
     # here, since only a task's own thread finds its worker's client
     asked = Event(stop, client=get_client())
 

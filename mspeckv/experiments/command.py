@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from mspeckv.config import refuse
 from mspeckv.console import on_interrupt
+from mspeckv.experiments.ablations import IDS, experiment
 from mspeckv.experiments.bench import Models
-from mspeckv.experiments.definitions import IDS, experiment
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.runner import missing, run
+from mspeckv.experiments.rows import Row
+from mspeckv.experiments.runs import run
+from mspeckv.experiments.schedule import missing
 from mspeckv.models import parse_device, parse_dtype
 from mspeckv.outputs import check_folder
 

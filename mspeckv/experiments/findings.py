@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mspeckv.experiments.cliffs import cliff, largest_step, tier2_rates
+from mspeckv.experiments.ablations import axis_words
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.published import Published
-from mspeckv.experiments.report_style import axis_words
-from mspeckv.experiments.statistics import Comparison, Table
+from mspeckv.experiments.statistics import Comparison, Table, cliff, largest_step, tier2_rates
+from mspeckv.whatif.published_tables import Published
 
 
 @dataclass(frozen=True)

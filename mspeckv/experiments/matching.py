@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mspeckv.experiments.definitions import VARIANTS, Experiment, experiment
-from mspeckv.experiments.published import Published, published
-from mspeckv.experiments.row import Row
-from mspeckv.experiments.statistics import Spread, Table, summarise
+from mspeckv.experiments.ablations import VARIANTS, Experiment, experiment
+from mspeckv.experiments.rows import Row
+from mspeckv.experiments.statistics import Table, summarise
+from mspeckv.whatif.origin import curve
+from mspeckv.whatif.published_tables import MeanStd, Published, published
 
 
 @dataclass(frozen=True)
@@ -44,39 +45,36 @@ class Match:
             return None
         return self.paper.values[self.experiment.values.index(value)]
 
-    def speed(self, value: int, method: str) -> Spread | None:
+    def speed(self, value: int, method: str) -> MeanStd | None:
         """Published tokens per second."""
         place = self.value(value)
         return None if place is None else self.paper.speeds.get((place, method))
 
-    def accepted(self, value: int, method: str) -> Spread | None:
+    def accepted(self, value: int, method: str) -> MeanStd | None:
         """Published guesses kept per round."""
         place = self.value(value)
         return None if place is None else self.paper.accepted.get((place, method))
 
-    def speedup(self, value: int, method: str, reference: str) -> Spread | None:
+    def speedup(self, value: int, method: str, reference: str) -> MeanStd | None:
         """Published speed-up."""
         place = self.value(value)
         return None if place is None else self.paper.speedups.get((place, method, reference))
 
-    def modelled_speed(self, value: int, variant: str) -> Spread | None:
+    def modelled_speed(self, value: int, variant: str) -> MeanStd | None:
         """The cost model's tokens per second for the published machine, at the published value.
 
         Each variant is modelled under its own policy: `mspeckv` with fixed places, where the
         published one kept layers by LRU. None for what was not published in any form.
         """
-        # the cost model reads the published figures of this package
-        from mspeckv.cost.published import curve
-
         place, known = self.value(value), VARIANTS.get(variant)
         if place is None or known is None or known.whole or known.adaptive:
             return None
         if known.method not in self.paper.methods:
             return None
         speed = curve(self.table.experiment, known.method, place, residency=known.residency)
-        return Spread(float(speed))
+        return MeanStd(float(speed))
 
-    def modelled_speedup(self, value: int, variant: str, reference: str) -> Spread | None:
+    def modelled_speedup(self, value: int, variant: str, reference: str) -> MeanStd | None:
         """The same over a reference."""
         ours, theirs = (self.modelled_speed(value, name) for name in (variant, reference))
         return None if ours is None or theirs is None else ours.scaled(1 / theirs.mean)

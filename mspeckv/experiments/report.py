@@ -1,19 +1,34 @@
-"""``mspeckv report``: rows in, Markdown, CSV, JSON and a page out."""
+"""``mspeckv report``: rows in; Markdown, CSV with a line per cell, JSON, and a page out."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mspeckv.config import refuse
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.report_data import as_csv, as_json
-from mspeckv.experiments.report_markdown import page as markdown_page
-from mspeckv.experiments.store import load_rows
+from mspeckv.experiments.report_tables import TIERS, device_kv_bytes, grids, speedup_summary
+from mspeckv.experiments.rows import load_rows
+from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.text_table import markdown
+from mspeckv.whatif.published_tables import MeanStd
 
+LABELS = {
+    "measured": "a clock on the machine named below",
+    "emulated": "the same clock, in runs that waited for a throttled copy standing in for the link",
+    "counted": "bytes or tokens, counted where they moved",
+    "modelled": "computed from shapes; a speed so labelled is the cost model's for the published "
+    "machine, under the variant's own policy (the published mspeckv kept layers by LRU)",
+    "published": "the original project's figure, of a 7B model on a GPU: compare ratios and "
+    "shapes, not tokens/s",
+}
+"""What the words beside numbers mean."""
 Page = Callable[[Sequence[Match]], str]
 """What draws the report's page."""
 
@@ -65,7 +80,7 @@ def write_report(
     except OSError as error:
         raise refuse("out", str(out), "use a folder that can be made") from error
     texts = {
-        "report.md": markdown_page(matches),
+        "report.md": as_markdown(matches),
         "report.csv": as_csv(matches),
         "report.json": json.dumps(as_json(matches), indent=1) + "\n",
     }
@@ -77,3 +92,156 @@ def write_report(
         path.write_text(text, encoding="utf-8")
         files.append(path)
     return Report(matches, tuple(files))
+
+
+def as_markdown(matches: Sequence[Match]) -> str:
+    """The whole report."""
+    parts = ["# Ablations of MSpecKV", *(f"- **{name}**: {text}" for name, text in LABELS.items())]
+    for match in matches:
+        parts += ["", *_section(match)]
+    return "\n".join(parts) + "\n"
+
+
+def _section(match: Match) -> list[str]:
+    """One experiment's lines."""
+    known, table = match.experiment, match.table
+    out = [
+        f"## {known.id}, {known.title.lower()} ({table.preset})",
+        "",
+        known.question,
+        "",
+        *(
+            f"- **{one.topic}**{f' ({one.verdict})' if one.verdict else ''}: {one.text}"
+            for one in findings(match)
+        ),
+        "",
+    ]
+    if known.id == "A1":
+        blocks = [speedup_summary(match), speedup_summary(match, theirs=True)]
+        out += [line for block in blocks for line in ("```", block, "```", "")]
+    for grid in grids(match):
+        lines = markdown(grid.heads, grid.rows, left=grid.words)
+        out += [f"{grid.caption}:", "", *lines, ""]
+    out += [f"- Made on {machine}." for machine in table.machines]
+    out += [f"- Versions: {versions}." for versions in table.versions]
+    out += [f"- Seeds {', '.join(map(str, table.seeds))}; {settings(match)}."]
+    out += [f"- Published: {note}" for note in match.paper.notes]
+    return out
+
+
+def settings(match: Match) -> str:
+    """What the rows' runs had in common, in words; from mspeckv's where there are any."""
+    found = [row for outcome in match.table.cells.values() for row in outcome.finished.values()]
+    if not found:
+        return "no trial finished"
+    row = next((row for row in found if row.variant == "mspeckv"), found[0])
+    assert row.result is not None
+    config = row.result["config"]
+    policy, guess, draw = config["policy"], config["speculation"], config["sampling"]
+    fixed = {
+        "prefill": f"{config['prompt_tokens']} prompt tokens",
+        "new_tokens": f"{config['new_tokens']} new tokens",
+        "on_chip": f"{policy['on_chip']} layers on-chip",
+        "resident": f"{policy['resident']} resident",
+    }
+    words = [text for name, text in fixed.items() if name != match.table.axis]
+    words += [
+        f"gamma {guess['gamma']}, draft gamma {guess['draft_gamma']}, budget {guess['budget']}",
+        f"temperature {draw['temperature']:g}, top-p {draw['top_p']:g}",
+        f"link {config['link']['preset']}, {config['target']} with draft {config['draft']}",
+    ]
+    return ", ".join(words)
+
+
+def as_csv(matches: Sequence[Match]) -> str:
+    """One line per cell; units are in the heads, empty is unknown."""
+    lines = [_line(match, one) for match in matches for one in match.table.cells.values()]
+    heads = list(dict.fromkeys(name for line in lines for name in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, heads, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def as_json(matches: Sequence[Match]) -> dict[str, Any]:
+    """Plain dictionaries: per experiment its cells, comparisons, findings and origins."""
+    return {"confidence": CONFIDENCE, "experiments": [_experiment(match) for match in matches]}
+
+
+def _experiment(match: Match) -> dict[str, Any]:
+    table = match.table
+    return {
+        "experiment": table.experiment,
+        "preset": table.preset,
+        "title": match.experiment.title,
+        "axis": table.axis,
+        "clock": table.clock,
+        "values": list(table.values),
+        "published_values": [match.value(value) for value in table.values],
+        "seeds": list(table.seeds),
+        "cells": [_line(match, outcome) for outcome in table.cells.values()],
+        "failed": [
+            {"value": value, "variant": variant, "seed": seed, "error": error}
+            for value, variant, seed, error in table.failed
+        ],
+        "findings": [asdict(finding) for finding in findings(match)],
+        "machines": list(table.machines),
+        "versions": list(table.versions),
+        "published_notes": list(match.paper.notes),
+    }
+
+
+def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
+    table, value, variant = match.table, outcome.value, outcome.variant
+    line: dict[str, Any] = {
+        "experiment": table.experiment,
+        "preset": table.preset,
+        "axis": table.axis,
+        "value": value,
+        "published_value": match.value(value),
+        "variant": variant,
+        "clock": outcome.clock,
+        "finished": len(outcome.finished),
+        "failed": len(outcome.failed),
+    }
+    pairs: dict[str, MeanStd | None] = {
+        "tokens_per_second": outcome.speed,
+        "published_tokens_per_second": match.speed(value, variant),
+        "modelled_tokens_per_second": match.modelled_speed(value, variant),
+        "ms_per_token": outcome.latency,
+        "accepted_per_round": outcome.accepted,
+        "published_accepted_per_round": match.accepted(value, variant),
+        "link_bytes_per_token": outcome.link,
+    }
+    for tier in TIERS:
+        pairs[f"tier{tier}_ms_per_token"] = outcome.tier_ms(tier)
+        pairs[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read.get(tier)
+    for name, spread in pairs.items():
+        line |= _mean_std(name, spread)
+    line["found_on_device"] = outcome.hit_rate
+    line["device_kv_bytes_modelled"] = device_kv_bytes(outcome)
+    for reference in (*match.references, "control"):
+        line |= _over(match, outcome, reference)
+    return line
+
+
+def _over(match: Match, outcome: CellOutcome, reference: str) -> dict[str, Any]:
+    """The comparison with one reference."""
+    value, variant = outcome.value, outcome.variant
+    ours = None if variant == reference else match.table.compare(value, variant, reference)
+    paper = match.speedup(value, variant, reference)
+    low, high = (ours.interval if ours is not None else None) or (None, None)
+    return {
+        **_mean_std(f"delta_over_{reference}", None if ours is None else ours.delta),
+        **_mean_std(f"speedup_over_{reference}", None if ours is None else ours.speedup),
+        f"speedup_over_{reference}_low": low,
+        f"speedup_over_{reference}_high": high,
+        f"published_speedup_over_{reference}": None if paper is None else paper.mean,
+    }
+
+
+def _mean_std(name: str, spread: MeanStd | None) -> dict[str, float | None]:
+    if spread is None:
+        return {name: None, f"{name}_std": None}
+    return {name: spread.mean, f"{name}_std": spread.std}

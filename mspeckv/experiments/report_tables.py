@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from mspeckv.experiments.ablations import axis_words
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report_style import axis_words
-from mspeckv.experiments.statistics import CONFIDENCE, Outcome, Spread
+from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.text_table import aligned
+from mspeckv.whatif.published_tables import MeanStd
 
 NOTHING = "-"
+TIERS = (0, 1, 2)
+_Column = tuple[str, Callable[[CellOutcome], str]]
+"""A head, and what stands under it of each cell."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table.
 
     Attributes:
@@ -26,126 +33,99 @@ class Grid:
     words: int = 0
 
 
-def grids(match: Match) -> tuple[Grid, ...]:
+def grids(match: Match) -> tuple[TextTable, ...]:
     """All tables of an experiment."""
     return (*published_layout(match), speeds(match), speedups(match), traffic(match))
 
 
-def speeds(match: Match) -> Grid:
+def speeds(match: Match) -> TextTable:
     """Every cell: speed and guesses kept, beside the published ones."""
-    table = match.table
-    rows = []
-    for outcome in _outcomes(match):
-        value, variant = outcome.value, outcome.variant
-        rows.append(
-            (
-                variant,
-                f"{value}",
-                _place(match.value(value)),
-                _cell(outcome.speed),
-                _cell(match.speed(value, variant)),
-                _cell(match.modelled_speed(value, variant)),
-                _cell(outcome.latency, 1),
-                *(_cell(outcome.tier_ms(tier), 1) for tier in (0, 1, 2)),
-                _cell(outcome.accepted),
-                _cell(match.accepted(value, variant)),
-                _trials(outcome),
-            )
-        )
+    clock = match.table.clock
     caption = (
-        f"Speed ({table.clock} here, mean ± standard deviation over seeds) and guesses kept per "
+        f"Speed ({clock} here, mean ± standard deviation over seeds) and guesses kept per "
         "round (counted), beside the published figures"
     )
-    heads = (
-        "variant", axis_words(table.axis), "published at", f"tokens/s, {table.clock}",
-        "tokens/s, published", "tokens/s, modelled", f"ms/token, {table.clock}",
-        "of these tier 0", "tier 1", "tier 2",
-        "kept/round, counted", "kept/round, published", "trials",
-    )  # fmt: skip
-    return Grid(caption, heads, tuple(rows), 1)
+    columns: list[_Column] = [
+        ("published at", lambda one: _text(match.value(one.value))),
+        (f"tokens/s, {clock}", lambda one: _text(one.speed)),
+        ("tokens/s, published", lambda one: _text(match.speed(one.value, one.variant))),
+        ("tokens/s, modelled", lambda one: _text(match.modelled_speed(one.value, one.variant))),
+        (f"ms/token, {clock}", lambda one: _text(one.latency, 1)),
+        ("of these tier 0", lambda one: _text(one.tier_ms(0), 1)),
+        ("tier 1", lambda one: _text(one.tier_ms(1), 1)),
+        ("tier 2", lambda one: _text(one.tier_ms(2), 1)),
+        ("kept/round, counted", lambda one: _text(one.accepted)),
+        ("kept/round, published", lambda one: _text(match.accepted(one.value, one.variant))),
+        ("trials", _trials),
+    ]
+    return _by_cell(match, caption, columns)
 
 
-def speedups(match: Match) -> Grid:
+def speedups(match: Match) -> TextTable:
     """Every cell over every reference, with its interval, beside the published ones."""
-    table = match.table
-    references = (*match.references, "control")
-    heads = ["variant", axis_words(table.axis)]
-    for reference in references:
-        heads.append(f"over {reference}, {table.clock}")
-        if reference != "control":
-            heads += [f"over {reference}, published", f"over {reference}, modelled"]
-    rows = []
-    for outcome in _outcomes(match):
-        cells = [outcome.variant, f"{outcome.value}"]
-        for reference in references:
-            own = outcome.variant == reference
-            ours = table.compare(outcome.value, outcome.variant, reference)
-            cells.append(NOTHING if own or ours is None else ours.text())
-            if reference != "control":
-                place = outcome.value, outcome.variant, reference
-                papers = (match.speedup(*place), match.modelled_speedup(*place))
-                cells += [NOTHING if own or one is None else f"{one.text()}x" for one in papers]
-        rows.append(tuple(cells))
+    clock = match.table.clock
+
+    def ours(reference: str, one: CellOutcome) -> str:
+        found = match.table.compare(one.value, one.variant, reference)
+        return NOTHING if one.variant == reference or found is None else found.text()
+
+    def theirs(
+        ask: Callable[[int, str, str], MeanStd | None], reference: str, one: CellOutcome
+    ) -> str:
+        found = ask(one.value, one.variant, reference)
+        return NOTHING if one.variant == reference or found is None else f"{found.text()}x"
+
+    columns: list[_Column] = []
+    for name in (*match.references, "control"):
+        columns.append((f"over {name}, {clock}", partial(ours, name)))
+        if name != "control":
+            columns += [
+                (f"over {name}, published", partial(theirs, match.speedup, name)),
+                (f"over {name}, modelled", partial(theirs, match.modelled_speedup, name)),
+            ]
     caption = (
-        f"Speed-up: mean of the seeds' ratios of tokens/s ({table.clock}), with a {CONFIDENCE:.0%} "
+        f"Speed-up: mean of the seeds' ratios of tokens/s ({clock}), with a {CONFIDENCE:.0%} "
         "bootstrap interval of that mean"
     )
-    return Grid(caption, tuple(heads), tuple(rows), 1)
+    return _by_cell(match, caption, columns)
 
 
-def traffic(match: Match) -> Grid:
+def traffic(match: Match) -> TextTable:
     """Every cell's bytes: over the link, read by each tier, and held."""
-    rows = []
-    for outcome in _outcomes(match):
-        read = outcome.kv_read
-        rate = outcome.hit_rate
-        memory = device_kv_bytes(outcome)
-        rows.append(
-            (
-                outcome.variant,
-                f"{outcome.value}",
-                _mega(outcome.link),
-                *(_mega(read.get(tier)) for tier in (0, 1, 2)),
-                NOTHING if rate is None else f"{rate:.0%}",
-                NOTHING if memory is None else f"{memory / 1e6:.1f}",
-            )
-        )
     caption = (
         "KV bytes per token while decoding (counted, mean over seeds), packed layers found on the "
         "device (counted), and KV of the full context held there (modelled)"
     )
-    heads = (
-        "variant", axis_words(match.table.axis), "link, MB/token", "read by tier 0, MB/token",
-        "tier 1, MB/token", "tier 2, MB/token", "found on device", "KV on device, MB, modelled",
-    )  # fmt: skip
-    return Grid(caption, heads, tuple(rows), 1)
+    columns: list[_Column] = [
+        ("link, MB/token", lambda one: _mega(one.link)),
+        ("read by tier 0, MB/token", lambda one: _mega(one.kv_read.get(0))),
+        ("tier 1, MB/token", lambda one: _mega(one.kv_read.get(1))),
+        ("tier 2, MB/token", lambda one: _mega(one.kv_read.get(2))),
+        ("found on device", lambda one: _form(one.hit_rate, ".0%")),
+        ("KV on device, MB, modelled", lambda one: _form(_in_mb(device_kv_bytes(one)), ".1f")),
+    ]
+    return _by_cell(match, caption, columns)
 
 
-def published_layout(match: Match) -> tuple[Grid, ...]:
+def published_layout(match: Match) -> tuple[TextTable, ...]:
     """A2, B1 and B2 as the published tables have them; A1's is `speedup_summary`."""
     if match.table.experiment == "A1":
         return ()
-    heads = (match.paper.axis, "baseline", "quant", "delta", "speedup")
-    ours = []
-    for value in match.table.values:
-        pair = match.table.compare(value, "mspeckv", "triforce")
+    table, paper = match.table, match.paper
+    ours, theirs = [], []
+    for value in table.values:
+        pair = table.compare(value, "mspeckv", "triforce")
         if pair is not None:
-            cells = match.table.cells
-            sides = [_cell(cells[value, name].speed) for name in ("triforce", "mspeckv")]
+            sides = [_text(table.cells[value, name].speed) for name in ("triforce", "mspeckv")]
             ours.append((f"{value}", *sides, pair.delta.text(), pair.speedup.text()))
+    for value in paper.values:
+        sides = [paper.speeds[value, name].text() for name in ("triforce", "mspeckv")]
+        theirs.append((f"{value}", *sides, paper.speedups[value, "mspeckv", "triforce"].text()))
     caption = "tokens/s in the published layout: triforce is the baseline, mspeckv quant"
-    theirs = []
-    for value in match.paper.values:
-        sides = [match.paper.speeds[value, name].text() for name in ("triforce", "mspeckv")]
-        speedup = match.paper.speedups[value, "mspeckv", "triforce"].text()
-        theirs.append((f"{value}", *sides, speedup))
+    heads = (paper.axis, "baseline", "quant", "delta", "speedup")
     return (
-        Grid(f"Ours, {match.table.clock}: {caption}", heads, tuple(ours)),
-        Grid(
-            f"Published: {caption}",
-            tuple(name for name in heads if name != "delta"),
-            tuple(theirs),
-        ),
+        TextTable(f"Ours, {table.clock}: {caption}", heads, tuple(ours)),
+        TextTable(f"Published: {caption}", (*heads[:3], heads[4]), tuple(theirs)),
     )
 
 
@@ -157,27 +137,23 @@ def speedup_summary(match: Match, theirs: bool = False) -> str:
         "kv_quant_vs_base": ("mspeckv", "autoregressive"),
         "quant_vs_no_quant": ("mspeckv", "triforce"),
     }
-    heads = [" prefill", *columns]
-    line = " | ".join(heads)
-    lines = [line, "-" * len(line)]
+    rows = [[" prefill", *columns]]
     for value in match.paper.values if theirs else match.table.values:
-        cells = [f"{value}"]
+        row = [f"{value}"]
         for pair in columns.values():
-            if theirs:
-                found = match.paper.speedups.get((value, *pair))
-            else:
-                ours = match.table.compare(value, *pair)
-                found = None if ours is None else ours.speedup
-            cells.append(NOTHING if found is None else f"{found.mean:.2f}x")
-        parts = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
-        lines.append(" | ".join(parts))
+            ours = None if theirs else match.table.compare(value, *pair)
+            paper = match.paper.speedups.get((value, *pair)) if theirs else None
+            found = ours.speedup if ours is not None else paper
+            row.append(_form(None if found is None else found.mean, ".2f", "x"))
+        rows.append(row)
+    head, *lines = aligned(rows, left=0, gap=" | ")
+    frame = "=" * len(head)
     label = "published" if theirs else f"ours, {match.table.clock}"
-    frame = "=" * len(line)
     title = f"SPEEDUP SUMMARY (latency-based; {label})"
-    return "\n".join([frame, title, frame, "", *lines])
+    return "\n".join([frame, title, frame, "", head, "-" * len(head), *lines])
 
 
-def device_kv_bytes(outcome: Outcome) -> float | None:
+def device_kv_bytes(outcome: CellOutcome) -> float | None:
     """Bytes of on-chip and resident KV of the full context (modelled)."""
     for row in outcome.finished.values():
         assert row.result is not None
@@ -186,25 +162,36 @@ def device_kv_bytes(outcome: Outcome) -> float | None:
     return None
 
 
-def _outcomes(match: Match) -> list[Outcome]:
-    """Every cell there is, by variant, then along the axis."""
+def _by_cell(match: Match, caption: str, columns: Sequence[_Column]) -> TextTable:
+    """A row for every cell there is, by variant, then along the axis."""
     table = match.table
-    places = ((value, name) for name in table.variants for value in table.values)
-    return [table.cells[place] for place in places if place in table.cells]
+    places = [(value, name) for name in table.variants for value in table.values]
+    cells = [table.cells[place] for place in places if place in table.cells]
+    heads = ("variant", axis_words(table.axis), *(head for head, _ in columns))
+    rows = tuple(
+        (one.variant, f"{one.value}", *(text(one) for _, text in columns)) for one in cells
+    )
+    return TextTable(caption, heads, rows, 1)
 
 
-def _trials(outcome: Outcome) -> str:
+def _trials(outcome: CellOutcome) -> str:
     done, failed = len(outcome.finished), len(outcome.failed)
     return f"{done} ok, {failed} FAILED" if failed else f"{done} ok"
 
 
-def _place(value: int | None) -> str:
+def _text(value: MeanStd | int | None, digits: int = 2) -> str:
+    if isinstance(value, MeanStd):
+        return value.text(digits)
     return NOTHING if value is None else f"{value}"
 
 
-def _cell(spread: Spread | None, digits: int = 2) -> str:
-    return NOTHING if spread is None else spread.text(digits)
+def _form(value: float | None, form: str, unit: str = "") -> str:
+    return NOTHING if value is None else f"{value:{form}}{unit}"
 
 
-def _mega(spread: Spread | None) -> str:
-    return NOTHING if spread is None else f"{spread.mean / 1e6:.3f}"
+def _in_mb(size: float | None) -> float | None:
+    return None if size is None else size / 1e6
+
+
+def _mega(size: MeanStd | None) -> str:
+    return _form(_in_mb(None if size is None else size.mean), ".3f")

@@ -9,42 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
+from math import log
 
 import numpy as np
 
-from mspeckv.experiments.definitions import VARIANTS
-from mspeckv.experiments.row import Row
+from mspeckv.experiments.ablations import VARIANTS
+from mspeckv.experiments.rows import Row
+from mspeckv.whatif.published_tables import MeanStd
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+CLIFF_RISE = 1.5
+"""A step between neighbours counts as a cliff when speed rises by this factor at least ..."""
+CLIFF_LEAD = 2.0
+"""... and its rise per layer (of the logarithm) is this many times that of any other step."""
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A mean and the sample standard deviation (divisor n - 1; None where n is 1)."""
-
-    mean: float
-    std: float | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
-        data = np.asarray(values, dtype=np.float64)
-        return cls(float(data.mean()), float(data.std(ddof=1)) if len(data) > 1 else None)
-
-    def scaled(self, factor: float) -> Spread:
-        """The same in another unit."""
-        return Spread(self.mean * factor, None if self.std is None else self.std * factor)
-
-    def text(self, digits: int = 2) -> str:
-        """``12.42 ± 4.40``, or the mean alone."""
-        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
-        return f"{self.mean:.{digits}f}{spread}"
-
-
-@dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """One variant at one place of the axis, over its seeds.
 
     Attributes:
@@ -63,36 +46,36 @@ class Outcome:
         return {seed: _result(row, "tokens_per_second") for seed, row in self.finished.items()}
 
     @property
-    def speed(self) -> Spread | None:
+    def speed(self) -> MeanStd | None:
         """Tokens per second."""
         return _spread(self.speeds.values())
 
     @property
-    def latency(self) -> Spread | None:
+    def latency(self) -> MeanStd | None:
         """Milliseconds per token."""
         return _spread(_result(row, "ms_per_token") for row in self.finished.values())
 
     @property
-    def accepted(self) -> Spread | None:
+    def accepted(self) -> MeanStd | None:
         """Guesses that tier 2 kept per round; None for methods that do not guess."""
         guessed = [row for row in self.finished.values() if _proposed(row)]
         return _spread(_result(row, "accepted_per_round") for row in guessed)
 
     @property
-    def link(self) -> Spread | None:
+    def link(self) -> MeanStd | None:
         """Bytes over the link per token while decoding (counted)."""
         return _spread(row.link_bytes_per_token for row in self.finished.values())
 
     @property
-    def kv_read(self) -> dict[int, Spread]:
+    def kv_read(self) -> dict[int, MeanStd]:
         """Bytes of KV that each tier's attention read per token (counted)."""
         by_tier: dict[int, list[float]] = {}
         for row in self.finished.values():
             for tier, size in row.kv_read_per_token.items():
                 by_tier.setdefault(int(tier), []).append(size)
-        return {tier: Spread.of(sizes) for tier, sizes in sorted(by_tier.items())}
+        return {tier: MeanStd.of(sizes) for tier, sizes in sorted(by_tier.items())}
 
-    def tier_ms(self, tier: int) -> Spread | None:
+    def tier_ms(self, tier: int) -> MeanStd | None:
         """Milliseconds per token of a tier's passes, waits for the link included."""
         times = []
         for row in self.finished.values():
@@ -130,8 +113,8 @@ class Comparison:
     variant: str
     reference: str
     seeds: tuple[int, ...]
-    delta: Spread
-    speedup: Spread
+    delta: MeanStd
+    speedup: MeanStd
     interval: tuple[float, float] | None
 
     def text(self, digits: int = 2) -> str:
@@ -159,7 +142,7 @@ class Table:
     values: tuple[int, ...]
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
-    cells: Mapping[tuple[int, str], Outcome]
+    cells: Mapping[tuple[int, str], CellOutcome]
     machines: tuple[str, ...]
     versions: tuple[str, ...]
 
@@ -195,8 +178,8 @@ class Table:
             variant,
             reference,
             seeds,
-            Spread.of([ours[seed] - theirs[seed] for seed in seeds]),
-            Spread.of(ratios),
+            MeanStd.of([ours[seed] - theirs[seed] for seed in seeds]),
+            MeanStd.of(ratios),
             bootstrap_interval(ratios),
         )
 
@@ -232,6 +215,42 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def cliff(speeds: Mapping[int, float]) -> tuple[int, int, float] | None:
+    """The two neighbouring values between which speed jumps, and by what factor.
+
+    None where no step stands out: see `CLIFF_RISE` and `CLIFF_LEAD`.
+    """
+    places = sorted(speeds)
+    steps = [
+        (log(speeds[high] / speeds[low]) / (high - low), low, high)
+        for low, high in pairwise(places)
+    ]
+    if not steps:
+        return None
+    steepest, low, high = max(steps)
+    others = [rise for rise, start, _ in steps if start != low]
+    factor = speeds[high] / speeds[low]
+    stands_out = all(steepest >= CLIFF_LEAD * rise for rise in others)
+    return (low, high, factor) if factor >= CLIFF_RISE and stands_out else None
+
+
+def tier2_rates(table: Table, variant: str) -> dict[int, float]:
+    """Tokens per second of tier 2's own time, along the axis."""
+    found = {}
+    for value in table.values:
+        cell = table.cells.get((value, variant))
+        time = None if cell is None else cell.tier_ms(2)
+        if time is not None:
+            found[value] = 1e3 / time.mean
+    return found
+
+
+def largest_step(speeds: Mapping[int, float]) -> tuple[int, int, float]:
+    """The neighbours whose ratio is largest, and the ratio."""
+    ratio, low, high = max((speeds[b] / speeds[a], a, b) for a, b in pairwise(sorted(speeds)))
+    return low, high, ratio
+
+
 def _table(rows: Sequence[Row]) -> Table:
     cells: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
@@ -252,7 +271,7 @@ def _table(rows: Sequence[Row]) -> Table:
     )
 
 
-def _outcome(value: int, variant: str, rows: Sequence[Row]) -> Outcome:
+def _outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
     finished: dict[int, Row] = {}
     failed: dict[int, str] = {}
     for row in sorted(rows, key=lambda one: one.seed):
@@ -262,7 +281,7 @@ def _outcome(value: int, variant: str, rows: Sequence[Row]) -> Outcome:
             failed[row.seed] = "it produced no token"
         else:
             finished[row.seed] = row
-    return Outcome(value, variant, finished, failed)
+    return CellOutcome(value, variant, finished, failed)
 
 
 def _result(row: Row, name: str) -> float:
@@ -275,9 +294,9 @@ def _proposed(row: Row) -> int:
     return sum(tier["proposed"] for tier in row.result["tiers"])
 
 
-def _spread(values: Iterable[float]) -> Spread | None:
+def _spread(values: Iterable[float]) -> MeanStd | None:
     found = list(values)
-    return Spread.of(found) if found else None
+    return MeanStd.of(found) if found else None
 
 
 def _named(facts: Mapping[str, object]) -> str:

@@ -1,0 +1,1 @@
+"""Holds a sequence's keys and values where the policy says, and counts every byte."""

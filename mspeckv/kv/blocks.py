@@ -1,24 +1,22 @@
 """What the layers of packed blocks have in common: the float tail, and when a block is packed.
 
-Where the blocks live: `mspeckv.kv.resident`, `mspeckv.kv.offload`.
+Where the blocks live: `mspeckv.kv.placement`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 
 from mspeckv.config import KVPolicy
+from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
-from mspeckv.kv.layers import KV, Buffer, PlacedLayer
-from mspeckv.kv.nibble import NibblePlanes
-from mspeckv.kv.packed import PackedBlocks, hand_over, wanted
-from mspeckv.kv.plan import packed_blocks
+from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.ranges import span
+from mspeckv.kv.sizes import packed_blocks
+from mspeckv.record import span
 
 
 @dataclass(frozen=True)
@@ -27,19 +25,18 @@ class Store:
 
     Attributes:
         codec: how a block is packed.
-        planes: how it is split, in nibble mode.
         policy: block size and float tail.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
-        straight: whether attention can read the packed blocks themselves (`mspeckv.kv.packed`).
+        show: an acceleration's other way to show a layer that holds blocks, after the given number
+            of new tokens; None, from it or instead of it, where the layer is to be unpacked.
     """
 
     codec: BlockCodec
-    planes: NibblePlanes | None
     policy: KVPolicy
     blocks: int
     scratch: Buffer
-    straight: bool
+    show: Callable[[BlockLayer, int], Shown | None] | None = None
 
 
 class BlockLayer(PlacedLayer):
@@ -52,7 +49,8 @@ class BlockLayer(PlacedLayer):
     Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
     """
 
-    brings = True
+    in_place = False
+    """Whether `tail` holds the whole layer as floats."""
 
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
@@ -67,92 +65,69 @@ class BlockLayer(PlacedLayer):
         return [*self.tail.read(self.length - self.packed_tokens)]
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Tokens and finished blocks."""
+        return self.length, self.blocks
+
+    @counts.setter
+    def counts(self, counts: Sequence[int]) -> None:
+        self.length, self.blocks = counts
+
+    @property
     def packed_tokens(self) -> int:
         """Tokens in finished blocks."""
         return self.blocks * self.codec.block
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of stored blocks that a full pass reads."""
+        """Bytes of stored blocks that a pass reads."""
         return self.blocks * self.codec.record_bytes
 
+    def bytes_to_read(self, length: int) -> int:
+        """Bytes of stored blocks, and of the float tail."""
+        tail = self.tail.read(length - self.packed_tokens)
+        return self.packed_bytes + sum(part.nbytes for part in tail)
+
     @property
-    def coarse_bytes(self) -> int:
-        """Bytes of stored blocks that a coarse pass reads."""
-        return self.packed_bytes
+    def found(self) -> bool:
+        """Whether a pass finds its blocks on the device; False too where there are none."""
+        return self.blocks > 0
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> KV:
-        """Append; returns the whole layer, or its float tail with the packed blocks handed over.
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
+        """Take a pass's new tokens; show everything.
 
-        A prompt read into an empty layer is returned as it came: attention over it is exact, and
-        its whole blocks are packed, and sent away, once.
+        A prompt read into an empty layer is shown as it came: attention over it is exact, and its
+        whole blocks are packed, and sent away, once.
         """
-        start = self.length
-        self.length += key_states.shape[2]
+        start, new = self.length, key.shape[2]
+        self.length += new
         if start == 0:
             whole = packed_blocks(self.policy, self.length) * self.codec.block
-            self.pack(key_states[:, :, :whole], value_states[:, :, :whole], "prefill")
-            self.put(whole, key_states[:, :, whole:], value_states[:, :, whole:])
-            return key_states, value_states
-        self.put(start, key_states, value_states)
-        if self.store.straight and self.blocks and wanted(key_states.shape[2]):
-            records = self.arrived()
-            if records is not None:
-                return self._hand_over(records)
-        return self.show(self.length)
-
-    def _hand_over(self, records: torch.Tensor) -> KV:
-        """The float tail, ``records`` before it."""
-        key, value = self.tail.read(self.length - self.packed_tokens)
-        whole = partial(self._whole, records)
-        hand_over(self.index, PackedBlocks(records, self.codec, whole, self.release))
-        return key, value
-
-    def _whole(self, records: torch.Tensor) -> KV:
-        """Everything as floats, of records that have arrived."""
-        scratch = self.store.scratch
-        with span("kv/dequantize"):
-            self.codec.decode(records, *scratch.read(self.packed_tokens))
-        scratch.write(self.packed_tokens, *self.tail.read(self.length - self.packed_tokens))
-        return scratch.read(self.length)
+            self.pack(key[:, :, :whole], value[:, :, :whole], "prefill")
+            self.put(whole, key[:, :, whole:], value[:, :, whole:])
+            return Floats(key, value)
+        self.put(start, key, value)
+        if self.store.show is not None and self.blocks:
+            shown = self.store.show(self, new)
+            if shown is not None:
+                return shown
+        return self.read(self.length)
 
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write unsettled tokens from position ``start`` on."""
         self.tail.write(start - self.packed_tokens, key, value)
 
-    def write_at(
-        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
-        """Put ``[1, H, n, D]`` at ``slots`` of `view` and, to keep, at ``tail`` of the tail."""
-        self.view.write_at(slots, key, value)
-        self.tail.write_at(tail, key, value)
+    def read(self, length: int) -> Floats:
+        """The first ``length`` tokens, unpacked into the shared scratch buffer."""
+        self.bring(length)
+        return Floats(*self.store.scratch.read(length))
 
-    @property
-    def view(self) -> Buffer:
-        """The shared scratch buffer; a slot is a position."""
-        return self.store.scratch
-
-    @property
-    def tail_start(self) -> int:
-        """Tokens in finished blocks."""
-        return self.packed_tokens
-
-    def bring(self, length: int, coarse: bool = False) -> None:
-        """Unpack the first ``length`` tokens into the shared scratch buffer.
-
-        ``coarse`` reads the upper planes only (nibble mode).
-        """
+    def bring(self, length: int) -> None:
+        """Have the shared scratch buffer hold the first ``length`` tokens."""
         scratch = self.store.scratch
         with span("kv/dequantize"):
-            self.unpack(scratch.read(self.packed_tokens), coarse)
+            self.unpack(scratch.read(self.packed_tokens))
         scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
-
-    def show(self, length: int, coarse: bool = False) -> KV:
-        """The first ``length`` tokens; see `bring`."""
-        self.bring(length, coarse)
-        return self.store.scratch.read(length)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on, then pack the blocks that are now complete."""
@@ -188,7 +163,7 @@ class BlockLayer(PlacedLayer):
         """Store new records after those held."""
         raise NotImplementedError
 
-    def unpack(self, out: KV, coarse: bool) -> None:
+    def unpack(self, out: KV) -> None:
         """Decode all finished blocks into ``out``."""
         raise NotImplementedError
 
@@ -198,7 +173,3 @@ class BlockLayer(PlacedLayer):
 
     def release(self) -> None:
         """What `arrived` gave has been read."""
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """Bytes allocated for this layer alone."""
-        raise NotImplementedError

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.clock import CudaClock, Mark
 from mspeckv.events import Direction, Purpose
-from mspeckv.kv.ledger import Ledger
 from mspeckv.kv.link import Ticket
+from mspeckv.record import CudaClock, Ledger, Mark
 
 
 @dataclass

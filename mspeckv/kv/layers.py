@@ -1,37 +1,122 @@
-"""Cache layers: what all have in common, and floats on the device.
+"""Caches and their layers: what all have in common, and floats on the device.
 
-All are `transformers` cache layers: a model calls `update` with the new tokens' K and V and gets
-back everything attention should see, ``[1, H, S, D]``. Layers of packed blocks:
-`mspeckv.kv.blocks`.
+All are `transformers` caches: a model hands a layer its new tokens' keys and values and gets back
+what attention should see. A layer shows that one way, `PlacedLayer.read`: as `Floats`, or, where an
+acceleration is plugged in, as something that its kernel reads faster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin
 
-KV = tuple[torch.Tensor, torch.Tensor]
+from mspeckv.context import KV, Shown, current
+
+UNBOUNDED = 2**31
+
+
+def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``: the heads that share a KV head become rows."""
+    batch, heads, length, dim = query.shape
+    return query.reshape(batch, kv_heads, heads // kv_heads * length, dim)
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Every token's key and value as floats ``[B, H, S, D]``."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        return self.key.shape[2]
+
+    def newest(self, count: int) -> KV:
+        """The last ``count`` tokens, as views."""
+        return self.key[:, :, -count:], self.value[:, :, -count:]
+
+    def whole(self) -> KV:
+        """Everything, as it is."""
+        return self.key, self.value
+
+    def release(self) -> None:
+        """Nothing to give back."""
 
 
 class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not typed here
-    """What the layers share: a length, and the questions transformers asks of a layer."""
+    """One layer's keys and values, wherever they lie.
+
+    A new placement says how tokens are written (`put`), shown (`read`), kept (`settle`) and
+    counted; see `mspeckv.kv.placement`.
+    """
 
     is_sliding = False
     is_croppable = True
-    brings = False
-    """Whether `bring` has anything to do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
         self.is_initialized = True
 
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write unsettled tokens ``[1, H, n, D]`` from position ``start`` on."""
+        raise NotImplementedError
+
+    def read(self, length: int) -> Shown:
+        """Show the first ``length`` tokens to attention."""
+        raise NotImplementedError
+
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
+        """Take a pass's new tokens ``[1, H, n, D]``; show everything."""
+        start = self.length
+        self.length += key.shape[2]
+        self.put(start, key, value)
+        return self.read(self.length)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> KV:
+        """What transformers calls, with new tokens; `Tier.update` knows the layer's index."""
+        shown = self.append(key_states, value_states)
+        return shown.key, shown.value
+
+    def settle(self, length: int) -> None:
+        """Forget tokens from ``length`` on; keep the rest for good."""
+        self.length = length
+
+    def restart(self) -> None:
+        """Forget everything, and keep the memory for another run."""
+        self.length = 0
+
+    def bytes_to_read(self, length: int) -> int:
+        """Bytes of stored KV that a pass over the first ``length`` tokens reads."""
+        raise NotImplementedError
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Bytes allocated for this layer alone."""
+        raise NotImplementedError
+
     @property
-    def filled(self) -> int:
-        """Slots of `view` that hold a token."""
-        return self.length
+    def contents(self) -> list[torch.Tensor]:
+        """Everything held, as views: of the same shapes in any layer like it that holds as much."""
+        raise NotImplementedError
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers that say how much is held."""
+        return (self.length,)
+
+    @counts.setter
+    def counts(self, counts: Sequence[int]) -> None:
+        (self.length,) = counts
+
+    # Questions that transformers asks of any layer.
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: sizes are known, and checked, before a run starts."""
@@ -50,39 +135,98 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
     get_max_cache_shape = get_max_length
 
+
+@dataclass(frozen=True)
+class State:
+    """What a prompt left in a cache: enough to go on from, in another one like it.
+
+    Attributes:
+        numbers: by layer, the numbers of `PlacedLayer.counts`; then the cache's own.
+        tensors: everything held, as views or as copies.
+    """
+
+    numbers: tuple[tuple[int, ...], ...]
+    tensors: tuple[torch.Tensor, ...]
+
+
+class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
+    """A tier's cache: layers, and what a reader asks before and after a pass."""
+
+    layers: list[Any]
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> KV:
+        """Hand a layer its new tokens, and leave what it shows where attention finds it."""
+        shown: Shown = self.layers[layer_idx].append(key_states, value_states)
+        now = current()
+        if now is not None:
+            now.shown[layer_idx] = shown
+        return shown.key, shown.value
+
+    @property
+    def length(self) -> int:
+        """Tokens of the sequence that the cache stands for."""
+        return int(self.layers[0].length)
+
+    def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
+        """What passes must read, in order, so that the cache stands for ``tokens``.
+
+        Yields:
+            Token ids, and the position of the first of them; the last pass ends with the last of
+            ``tokens``.
+        """
+        yield tokens[self.length :], self.length
+
+    def room(self, length: int) -> int:
+        """Most tokens that may follow the first ``length`` in one pass."""
+        return UNBOUNDED
+
+    def settled_slots(self, prompt: int) -> int:
+        """Slots that hold a prompt of so many tokens, and that no later pass rewrites."""
+        return prompt
+
     def settle(self, length: int) -> None:
-        """Forget tokens from ``length`` on; keep the rest for good."""
-        self.length = length
+        """Forget tokens from ``length`` on."""
+        for layer in self.layers:
+            layer.settle(length)
 
     def restart(self) -> None:
-        """Forget everything, and keep the memory for another run."""
-        self.length = 0
+        """Forget everything, and keep the memory."""
+        for layer in self.layers:
+            layer.restart()
+
+    def read_bytes(self) -> int:
+        """Bytes of stored KV that one pass reads."""
+        return sum(int(layer.bytes_to_read(layer.length)) for layer in self.layers)
+
+    def lookups(self) -> tuple[int, int]:
+        """Packed layers found on the device, and fetched, since the last call."""
+        return 0, 0
 
     @property
-    def contents(self) -> list[torch.Tensor]:
-        """Everything held, as views: of the same shapes in any layer like it that holds as much."""
+    def settings(self) -> tuple[object, ...]:
+        """What the cache's contents after a prompt depend on, beside prompt and model."""
         raise NotImplementedError
 
-    # What a static pass (`mspeckv.static`) asks of a layer.
+    def state(self) -> State:
+        """What is held, as views."""
+        return State(
+            tuple(layer.counts for layer in self.layers),
+            tuple(part for layer in self.layers for part in layer.contents),
+        )
 
-    @property
-    def view(self) -> Buffer:
-        """Where every token can be found, by slot, once brought."""
-        raise NotImplementedError
-
-    def bring(self, length: int, coarse: bool = False) -> None:
-        """Have `view` hold the first ``length`` tokens."""
-
-    def write_at(
-        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
-        """Put ``[1, H, n, D]`` at ``slots`` ``[n]`` of `view` and, to keep, in the float tail."""
-        raise NotImplementedError
-
-    @property
-    def tail_start(self) -> int:
-        """Slot of `view` at which the float tail begins."""
-        return 0
+    def load(self, state: State) -> None:
+        """Take over what another cache of the same `settings` held, of any capacity."""
+        for layer, counts in zip(self.layers, state.numbers, strict=False):
+            layer.counts = counts
+        for here, there in zip(self.state().tensors, state.tensors, strict=True):
+            here.copy_(there)
 
 
 class Buffer:
@@ -127,38 +271,23 @@ class FloatLayer(PlacedLayer):
         super().__init__()
         self.buffer = buffer
 
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write tokens from position ``start`` on."""
+        self.buffer.write(start, key, value)
+
+    def read(self, length: int) -> Floats:
+        """The first ``length`` tokens, as views."""
+        return Floats(*self.buffer.read(length))
+
+    def bytes_to_read(self, length: int) -> int:
+        """Bytes of the tokens."""
+        return sum(part.nbytes for part in self.buffer.read(length))
+
     @property
     def contents(self) -> list[torch.Tensor]:
         """The tokens."""
         return [*self.buffer.read(self.length)]
 
-    @property
-    def view(self) -> Buffer:
-        """The buffer."""
-        return self.buffer
-
-    def write_at(
-        self, slots: torch.Tensor, tail: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
-        """Put ``[1, H, n, D]`` at ``slots`` ``[n]``."""
-        self.buffer.write_at(slots, key, value)
-
     def bytes_by_place(self) -> dict[str, int]:
         """Bytes allocated for this layer alone."""
         return {"on_chip": self.buffer.bytes}
-
-    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Write tokens from position ``start`` on."""
-        self.buffer.write(start, key, value)
-
-    def show(self, length: int, coarse: bool = False) -> KV:
-        """The first ``length`` tokens, as views; floats are never coarse."""
-        return self.buffer.read(length)
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> KV:
-        """Append and return views of everything held."""
-        self.put(self.length, key_states, value_states)
-        self.length += key_states.shape[2]
-        return self.show(self.length)

@@ -17,7 +17,7 @@ import torch
 
 from mspeckv.config import Link
 from mspeckv.events import Direction, Purpose
-from mspeckv.kv.ledger import Ledger
+from mspeckv.record import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

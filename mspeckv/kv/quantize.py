@@ -14,15 +14,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Protocol
 
 import torch
 
 from mspeckv.config import KVPolicy, Width
-from mspeckv.kv.fused import restore, usable
 from mspeckv.kv.shape import KVShape
 
 _SMALLEST_HALF = 2.0**-24
+
+
+class Restore(Protocol):
+    """An acceleration's way to turn codes into values (`mspeckv.accelerate.triton_unpack`)."""
+
+    def __call__(
+        self,
+        codes: torch.Tensor,
+        width: int,
+        step: torch.Tensor,
+        low: torch.Tensor,
+        out: torch.Tensor,
+        *,
+        lower: torch.Tensor | None = None,
+        upper_only: bool = False,
+        shift: float = 0.0,
+    ) -> None:
+        """Write ``low + step * (code + shift)`` into ``out`` ``[n, H, T, D]``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ class BlockCodec:
         group: channels per V scale; of a head dim that it does not divide, the largest divisor
             under it.
         dtype: compute dtype.
-
+        restore: unpacks on the device in one go, where an acceleration can.
     """
 
     def __init__(
@@ -63,7 +80,9 @@ class BlockCodec:
         bits: Width | tuple[Width, Width],
         group: int,
         dtype: torch.dtype,
+        restore: Restore | None = None,
     ) -> None:
+        self.restore = restore
         widths = bits if isinstance(bits, tuple) else (bits, bits)
         self.heads, self.dim, self.block, self.dtype = heads, dim, block, dtype
         self.widths: dict[str, Width] = dict(zip("kv", widths, strict=True))
@@ -80,9 +99,11 @@ class BlockCodec:
             self._add(f"{name}_low", torch.float16, scales[name])
 
     @classmethod
-    def of(cls, shape: KVShape, policy: KVPolicy) -> BlockCodec:
+    def of(cls, shape: KVShape, policy: KVPolicy, restore: Restore | None = None) -> BlockCodec:
         """The codec that a policy asks for."""
-        return cls(shape.heads, shape.dim, policy.block, policy.widths, policy.group, shape.dtype)
+        return cls(
+            shape.heads, shape.dim, policy.block, policy.widths, policy.group, shape.dtype, restore
+        )
 
     def _add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         size = prod(shape) * dtype.itemsize
@@ -130,39 +151,23 @@ class BlockCodec:
             if width == "full":
                 blocks.copy_(packed)
                 continue
-            if usable(records):
-                self.fuse(records, name, self.part(name, records), width, out)
+            if self.restore is not None:
+                self.restore(
+                    self.part(name, records), width, *self.scales(records, name), self.blocks(out)
+                )
                 continue
             _unpack(packed, width, blocks)
             self.rescale(records, name, blocks)
 
-    def fuse(
-        self,
-        records: torch.Tensor,
-        name: str,
-        codes: torch.Tensor,
-        width: int,
-        out: torch.Tensor,
-        **options: Any,
-    ) -> None:
-        """Unpack and scale ``codes`` in one kernel, with the scales that ``records`` hold.
-
-        Args:
-            records: ``[n, record_bytes]``.
-            name: ``k`` or ``v``.
-            codes: see `mspeckv.kv.fused.restore`, as ``options``.
-            width: bits of a code.
-            out: ``[1, H, n * T, D]``.
-        """
-        step, low = (self.part(f"{name}_{scale}", records) for scale in ("step", "low"))
-        restore(codes, width, step, low, self.blocks(out), **options)
+    def scales(self, records: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Steps and lows of ``k`` or ``v``, as views; shapes as in ``__init__``."""
+        return self.part(f"{name}_step", records), self.part(f"{name}_low", records)
 
     def rescale(
         self, records: torch.Tensor, name: str, codes: torch.Tensor, shift: float = 0.0
     ) -> None:
         """Turn codes ``[H, n, T, D]`` into values in place: ``low + step * (code + shift)``."""
-        step = self.part(f"{name}_step", records).transpose(0, 1).to(self.dtype)
-        low = self.part(f"{name}_low", records).transpose(0, 1).to(self.dtype)
+        step, low = (part.transpose(0, 1).to(self.dtype) for part in self.scales(records, name))
         if shift:
             low = low + shift * step
         if name == "k":

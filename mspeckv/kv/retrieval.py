@@ -11,18 +11,17 @@ refreshing it during a verification, moves no extra byte over the link.
 
 from __future__ import annotations
 
-import torch
-from transformers.cache_utils import Cache
+from dataclasses import replace
 
-from mspeckv.attention import fold_groups
+import torch
+
 from mspeckv.config import Speculation
-from mspeckv.kv.layers import Buffer, FloatLayer
-from mspeckv.kv.packed import packed_before
-from mspeckv.kv.plan import ChunkPlan
+from mspeckv.context import Shown
+from mspeckv.kv.chunk_policies import Policy, policy
+from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier, fold_groups
 from mspeckv.kv.shape import KVShape
-from mspeckv.ranges import span
-from mspeckv.retrieval import Policy, policy
-from mspeckv.static import StaticInputs
+from mspeckv.kv.sizes import ChunkPlan
+from mspeckv.record import span
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
@@ -83,7 +82,7 @@ def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: tor
         torch.index_select(whole[head], 0, best[head], out=rows[head])
 
 
-class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed here
+class RetrievalCache(Tier):
     """Chosen prompt chunks, then every generated token.
 
     Slots ``[0, kept)`` of a layer hold the prompt's choice, which differs by head; later slots
@@ -114,7 +113,6 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
             shape.layers, shape.heads, self.plan.chunks, shape.dim, dtype=shape.dtype, device=device
         )
         self.chosen: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)] * shape.layers
-        self._token_bytes = shape.token_bytes
         self._verified = prompt
         self._built_at = prompt
         self._due = False
@@ -133,9 +131,25 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         for layer in self.layers:
             layer.settle(length - self.plan.prompt + self.plan.kept)
 
-    def read_bytes(self) -> int:
-        """Bytes of KV that one pass reads."""
-        return len(self.layers) * int(self.layers[0].length) * self._token_bytes
+    def settled_slots(self, prompt: int) -> int:
+        """Those of the prompt's choice."""
+        return self.plan.kept
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Which chunks there are, and by what they are chosen."""
+        return "retrieval", self.plan, self.policy
+
+    def state(self) -> State:
+        """The layers', the landmarks, and the chunks chosen."""
+        state = super().state()
+        return replace(state, tensors=(*state.tensors, self.landmarks, *self.chosen))
+
+    def load(self, state: State) -> None:
+        """Take over another cache's contents."""
+        chosen = state.tensors[-len(self.chosen) :]
+        self.chosen = [one.to(self.landmarks.device) for one in chosen]
+        super().load(state)
 
     @property
     def bytes(self) -> int:
@@ -143,33 +157,25 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         buffers = sum(int(layer.buffer.bytes) for layer in self.layers)
         return buffers + self.landmarks.numel() * self.landmarks.element_size()
 
-    def watch(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
+    def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
         """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh.
 
         Args:
             layer: layer index.
             query: ``[1, Hq, Q, D]`` of the pass's tokens.
-            key: ``[1, H, S, D]`` of all tokens so far.
-            value: same shape.
-
-        Of packed layers, keys and values may be the float tail (`mspeckv.kv.packed`).
+            shown: every token so far.
         """
-        blocks, new = packed_before(layer), query.shape[2]
-        total = key.shape[2] + (blocks.tokens if blocks else 0)
+        new, total = query.shape[2], shown.tokens
         if total == new:
+            key, value = shown.whole()
             self.landmarks[layer] = landmarks_of(key, self.plan)
-            self._choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
+            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
         if layer == 0:
             self._due = self.begin(total)
-        slot = self.slot_of(total - new)
-        self.layers[layer].buffer.write(slot, key[:, :, -new:], value[:, :, -new:])
+        self.layers[layer].buffer.write(self.slot_of(total - new), *shown.newest(new))
         if self._due:
-            if blocks is not None:
-                key, value = blocks.whole()
-            self._choose(layer, query, key, value)
+            self.choose(layer, query, *shown.whole())
 
     def begin(self, total: int) -> bool:
         """Tier 2 reads up to ``total`` tokens; returns whether this pass is to choose anew."""
@@ -184,22 +190,6 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         """Where a generated token goes."""
         return self.plan.kept + position - self.plan.prompt
 
-    def watch_static(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        inputs: StaticInputs,
-        due: bool,
-    ) -> None:
-        """`watch` of a static pass (`mspeckv.static`), whose keys are all slots of tier 2."""
-        new = (part.index_select(2, inputs.slots) for part in (key, value))
-        self.layers[layer].buffer.write_at(inputs.watched, *new)
-        if due:
-            self._choose(layer, query, key, value, inputs.real)
-
     def restart(self) -> None:
         """As before the first pass, for another prompt of the same length."""
         self._verified = self._built_at = self.plan.prompt
@@ -207,7 +197,7 @@ class RetrievalCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         for layer in self.layers:
             layer.length = self.plan.kept
 
-    def _choose(
+    def choose(
         self,
         layer: int,
         query: torch.Tensor,

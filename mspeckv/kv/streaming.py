@@ -8,10 +8,12 @@ layout. Sliding happens once per `slack` tokens, not per token.
 
 from __future__ import annotations
 
-import torch
-from transformers.cache_utils import Cache
+from collections.abc import Iterator
+from dataclasses import replace
 
-from mspeckv.kv.layers import Buffer, FloatLayer
+import torch
+
+from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier
 from mspeckv.kv.shape import KVShape
 
 
@@ -20,7 +22,7 @@ def streaming_slots(sinks: int, window: int, slack: int) -> int:
     return sinks + window + slack
 
 
-class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed here
+class StreamingCache(Tier):
     """Sinks in slots ``[0, sinks)``, then the window.
 
     Args:
@@ -37,7 +39,6 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         self.sinks, self.window, self.slack = sinks, window, slack
         size = (shape.heads, streaming_slots(sinks, window, slack), shape.dim, shape.dtype, device)
         super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
-        self._token_bytes = shape.token_bytes
         self.dropped = 0
 
     @property
@@ -50,9 +51,41 @@ class StreamingCache(Cache):  # type: ignore[misc]  # transformers is not typed 
         """Bytes allocated."""
         return sum(int(layer.buffer.bytes) for layer in self.layers)
 
-    def read_bytes(self) -> int:
-        """Bytes of KV that one pass reads."""
-        return len(self.layers) * int(self.layers[0].length) * self._token_bytes
+    def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
+        """Sinks and window of a prompt; later what is new, after the sinks where the window slides.
+
+        A tier that was left out for many rounds begins anew: what it would see now is less to read
+        than what it missed.
+        """
+        new = tokens[self.length :]
+        if not self.length or len(new) > self.slack:
+            self.restart()
+            yield self.visible(tokens), self.first_position
+            return
+        if self.must_slide(len(new)):
+            self.slide()
+            yield tokens[: self.sinks], self.first_position
+            self.reopen()
+        yield new, len(tokens) - len(new)
+
+    def settled_slots(self, prompt: int) -> int:
+        """None: the window slides."""
+        return 0
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What is seen of a prompt."""
+        return "streaming", self.sinks, self.window
+
+    def state(self) -> State:
+        """The layers', and how many tokens were left out."""
+        state = super().state()
+        return replace(state, numbers=(*state.numbers, (self.dropped,)))
+
+    def load(self, state: State) -> None:
+        """Take over another cache's contents."""
+        super().load(state)
+        [self.dropped] = state.numbers[-1]
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""

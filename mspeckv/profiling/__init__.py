@@ -1,6 +1,6 @@
-"""Where the time of a run goes: torch's profiler, read by tier and step."""
+"""Says where the time of a run goes, by tier and step, and what this machine can do at most."""
 
-from mspeckv.profiling.calibrate import Ceilings, calibrate
+from mspeckv.profiling.ceilings import Ceilings, calibrate
 from mspeckv.profiling.result import Bar, OpRow, Profile, StepRow
 from mspeckv.profiling.session import profile
 from mspeckv.profiling.spans import Span, read_trace

@@ -7,7 +7,7 @@ import gzip
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from typing import Literal
 from mspeckv.config import refuse
 from mspeckv.events import Round, RunSummary
 from mspeckv.profiling.spans import Span, tier_totals
+from mspeckv.text_table import aligned
 
 REST = "not attributed"
 RANGES = "profiler"
@@ -51,6 +52,21 @@ class StepRow:
     gflop: float
     bytes: int
     gbps: float
+
+
+_COLUMNS: tuple[tuple[str, int, Callable[[StepRow], str]], ...] = (
+    ("tier", 5, lambda row: "" if row.tier is None else str(row.tier)),
+    ("step", 20, lambda row: row.step),
+    ("calls", 6, lambda row: str(row.calls)),
+    ("total ms", 10, lambda row: f"{row.total_ms:.1f}"),
+    ("self ms", 10, lambda row: f"{row.self_ms:.1f}"),
+    ("share", 8, lambda row: f"{row.share:.1%}"),
+    ("device ms", 11, lambda row: f"{row.device_ms:.1f}"),
+    ("GFLOP", 8, lambda row: f"{row.gflop:.2f}"),
+    ("MB", 9, lambda row: f"{row.bytes / 1e6:.1f}"),
+    ("GB/s", 7, lambda row: f"{row.gbps:.2f}"),
+)
+"""Of `Profile.table`: head, least width, and what stands there of a row."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +205,6 @@ class Profile:
         return tier_totals(self.spans)
 
     @property
-    def event_tier_ms(self) -> dict[int, float]:
-        """The same by the run's own events, which need no profiler."""
-        out: dict[int, float] = {}
-        for one in self.rounds:
-            for count in one.tiers:
-                if count.passes:
-                    out[count.tier] = out.get(count.tier, 0.0) + count.ms
-        return out
-
-    @property
     def bottleneck(self) -> StepRow:
         """The step with most time of its own."""
         return max(self.rows, key=lambda row: row.self_ms)
@@ -227,30 +233,20 @@ class Profile:
         ]  # fmt: skip
         return (*compute, *link)
 
-    def top_ops(self, tier: int | None, count: int = 8) -> tuple[OpRow, ...]:
-        """The operators that took longest within a tier."""
-        own = [row for row in self.ops if row.tier == tier]
-        return tuple(sorted(own, key=lambda row: -(row.self_ms + row.device_ms))[:count])
-
     def table(self) -> str:
         """The rows as aligned text, and what profiling itself cost."""
-        on_device = any(row.device_ms for row in self.rows)
-        device = f"{'device ms':>11}" if on_device else ""
-        lines = [
-            f"{'tier':<5}{'step':<20}{'calls':>6}{'total ms':>10}{'self ms':>10}{'share':>8}"
-            f"{device}{'GFLOP':>8}{'MB':>9}{'GB/s':>7}"
-        ]
-        for row in self.rows:
-            tier = "" if row.tier is None else str(row.tier)
-            device = f"{row.device_ms:>11.1f}" if on_device else ""
-            lines.append(
-                f"{tier:<5}{row.step:<20}{row.calls:>6}{row.total_ms:>10.1f}{row.self_ms:>10.1f}"
-                f"{row.share:>8.1%}{device}{row.gflop:>8.2f}{row.bytes / 1e6:>9.1f}{row.gbps:>7.2f}"
-            )
+        rows = self.rows
+        on_device = any(row.device_ms for row in rows)
+        shown = [one for one in _COLUMNS if on_device or one[0] != "device ms"]
+        cells = [[text(row) for _, _, text in shown] for row in rows]
+        lines = aligned(
+            [[head for head, _, _ in shown], *cells],
+            left=2, gap="", least=[width for _, width, _ in shown],
+        )  # fmt: skip
         tokens = sum(len(one.tokens) for one in self.rounds)
         lines.append(
             f"{len(self.rounds)} rounds, {tokens} tokens, {self.wall_ms:.0f} ms (measured); "
-            f"bytes are counted"
+            "bytes are counted"
         )
         if self.overhead is not None:
             lines.append(

@@ -1,28 +1,33 @@
-"""Running something under torch's profiler."""
+"""Running something under torch's profiler, and what its events say."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Unpack
+from typing import Any, Unpack
 
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from mspeckv import ranges
+from mspeckv import record
+from mspeckv.accelerate.ordered_weights import PRODUCT
+from mspeckv.api import stream
 from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.config.checks import check_count
-from mspeckv.decoding.engine import Prompt, stream
-from mspeckv.decoding.recorder import Progress
+from mspeckv.decoding.fits import Prompt
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
-from mspeckv.profiling.reading import memory_of, read_events
-from mspeckv.profiling.result import TRACE, Profile
+from mspeckv.profiling.result import TRACE, OpRow, Profile
+from mspeckv.profiling.spans import Span, spans_of
+from mspeckv.record import Progress
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""
@@ -107,7 +112,7 @@ def _enter_empty_ranges() -> float:
     """Microseconds that an empty range takes in all; its own time is in the profile."""
     start = time.perf_counter()
     for _ in range(EMPTIES):
-        with ranges.span(EMPTY):
+        with record.span(EMPTY):
             pass
     return (time.perf_counter() - start) / EMPTIES * 1e6
 
@@ -136,7 +141,7 @@ def _take(
         raise RuntimeError("the run was cancelled before its first round")
     assert isinstance(prefill, Prefill)
     told(prefill)
-    ranges.switch(on=True)
+    record.record_spans(on=True)
     taken.start()
     empty_us = _enter_empty_ranges()
     start = end = time.perf_counter()
@@ -149,18 +154,18 @@ def _take(
                 done.append(event)
                 end = time.perf_counter()
                 if rounds is not None and len(done) >= rounds:
-                    ranges.switch(on=False)
+                    record.record_spans(on=False)
                     taken.stop()
                     running = False
             told(event)
     finally:
         if running:
-            ranges.switch(on=False)
+            record.record_spans(on=False)
             taken.stop()
     assert summary is not None
     found, raw = taken.events(), taken.profiler
     assert raw is not None
-    spans, ops, gflop = read_events(found)
+    spans, ops, gflop = _read_events(found)
     within = [one.time_range.elapsed_us() for one in found if one.name == EMPTY]
     folder = TemporaryDirectory(prefix="mspeckv-")
     taken.export_chrome_trace(str(Path(folder.name) / TRACE))
@@ -174,7 +179,75 @@ def _take(
         wall_ms=wall,
         overhead=wall / tokens / plain - 1 if plain and tokens else None,
         ops=ops,
-        memory=memory_of(raw.kineto_results, spans[0].start) if memory and spans else (),
+        memory=_memory_of(raw.kineto_results, spans[0].start) if memory and spans else (),
         gflop=gflop,
         trace_folder=folder,
     )
+
+
+def _read_events(
+    events: Iterable[Any],
+) -> tuple[tuple[Span, ...], tuple[OpRow, ...], dict[tuple[int | None, str], float]]:
+    """Spans, operators by tier, and 1e9 operations by tier and step, of a profiler's events."""
+    listed = list(events)
+    spans = spans_of(listed)
+    starts = [span.start for span in spans]
+    ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    gflop: dict[tuple[int | None, str], float] = defaultdict(float)
+    for event in listed:
+        if not event.name.startswith(("aten::", "mkldnn::")):
+            continue
+        inside = _innermost(spans, starts, event.time_range.start)
+        tier = inside.tier if inside is not None else None
+        found = ops[tier, event.name]
+        found[0] += 1
+        found[1] += event.self_cpu_time_total / 1e3
+        found[2] += event.self_device_time_total / 1e3
+        if inside is not None:
+            gflop[tier, inside.name] += operations(event) / 1e9
+    rows = tuple(
+        OpRow(tier, name, int(calls), own, device)
+        for (tier, name), (calls, own, device) in ops.items()
+    )
+    return spans, rows, dict(gflop)
+
+
+def operations(event: Any) -> float:
+    """Multiplications and additions of one operator, of those that are counted."""
+    if event.name == PRODUCT:
+        # the profiler has a formula for torch's own products only
+        rows, weight = event.input_shapes[:2]
+        return 2.0 * float(prod(rows) * weight[0])
+    return float(event.flops or 0)
+
+
+def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) -> Span | None:
+    """The deepest span that ``moment`` lies in."""
+    place = bisect_right(starts, moment) - 1
+    while place >= 0:
+        if spans[place].end > moment:
+            return spans[place]
+        if spans[place].depth == 0:
+            return None
+        place -= 1
+    return None
+
+
+def _memory_of(results: Any, zero: float) -> tuple[tuple[float, int], ...]:
+    """Bytes allocated since ``zero`` (microseconds), after each allocation or release.
+
+    Args:
+        results: the profiler's raw ones: its events count what is released inside an operator
+            against what is taken there.
+    """
+    begun = results.trace_start_ns()
+    records = [
+        ((event.start_ns() - begun) / 1e3, event.nbytes())
+        for event in results.events()
+        if event.name() == "[memory]"
+    ]
+    held, out = 0, []
+    for moment, change in sorted(records):
+        held += change
+        out.append(((moment - zero) / 1e3, held))
+    return tuple(out)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.shared_draft import own_weights
+from mspeckv.models.shared_draft import own_weights
 from tools.distil.settings import Distillation
 
 _ROWS = 8192

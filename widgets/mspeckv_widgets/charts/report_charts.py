@@ -9,18 +9,20 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report_series import (
+from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.chart_lines import (
+    INK,
     Line,
     accepted_lines,
     axis_labels,
     published_speed_lines,
     speed_lines,
     speedup_lines,
+    style,
     tier_lines,
     traffic_lines,
 )
-from mspeckv.experiments.report_style import INK, axis_words, style
+from mspeckv.experiments.matching import Match
 from mspeckv.experiments.statistics import CONFIDENCE
 
 TIERS = (0, 1, 2)

@@ -21,7 +21,7 @@ from mspeckv_widgets.explorers.quant_charts import (
 from mspeckv_widgets.panel import panel
 
 from mspeckv import KVProbe, Packing, Pair
-from mspeckv.kv.probe import pack
+from mspeckv.probes.kv_probe import pack
 
 TENSORS = (("keys", "keys"), ("values", "values"))
 WIDTHS = (

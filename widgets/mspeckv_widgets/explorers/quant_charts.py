@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from mspeckv import Packing
-from mspeckv.kv.probe import pack
+from mspeckv.probes.kv_probe import pack
 
 Floats = NDArray[np.float64]
 MARKS = {"keys": ("#D55E00", "circle"), "values": ("#0072B2", "diamond")}

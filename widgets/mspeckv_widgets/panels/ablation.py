@@ -15,7 +15,8 @@ from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.results import FEW_TOKENS, find_results, load_results, match_of, reduced
 
 from mspeckv import Pair
-from mspeckv.experiments import IDS, Experiment, Grid, Match, experiment, findings, grids
+from mspeckv.experiments import IDS, Experiment, Match, experiment, findings, grids
+from mspeckv.experiments import TextTable as Grid
 
 TICK = 0.2
 """Seconds between two looks at a sweep."""

@@ -14,7 +14,8 @@ from mspeckv_widgets.panel import lay_out
 from plotly.subplots import make_subplots
 
 from mspeckv.experiments import VARIANTS, Match
-from mspeckv.experiments.report_series import (
+from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.chart_lines import (
     Line,
     Source,
     axis_labels,
@@ -23,7 +24,6 @@ from mspeckv.experiments.report_series import (
     speedup_lines,
     traffic_lines,
 )
-from mspeckv.experiments.report_style import axis_words
 
 PLACES = {"speed": (1, 1), "published": (1, 2), "speed-up": (2, 1), "link": (2, 2)}
 """Panels, by row and column."""

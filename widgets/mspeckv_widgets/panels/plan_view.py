@@ -12,8 +12,8 @@ from mspeckv_widgets.panel import HasPanel, lay_out, panel
 from mspeckv_widgets.panels.scorecard import table_html
 
 from mspeckv.config import METHODS
-from mspeckv.experiments.report_style import style
-from mspeckv.planner import Choice, DevicePlan
+from mspeckv.experiments.chart_lines import style
+from mspeckv.whatif.search import Choice, DevicePlan
 
 _GIGA = 1e9
 

@@ -8,11 +8,12 @@ from html import escape
 from mspeckv_widgets.charts.report_charts import CHARTS
 from plotly.offline import get_plotlyjs
 
+from mspeckv.experiments.chart_lines import STYLES as VARIANTS
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report_markdown import LABELS, settings
-from mspeckv.experiments.report_style import VARIANTS
-from mspeckv.experiments.report_tables import Grid, grids, speedup_summary
+from mspeckv.experiments.report import LABELS, settings
+from mspeckv.experiments.report_tables import TextTable as Grid
+from mspeckv.experiments.report_tables import grids, speedup_summary
 
 STYLE = """
 :root { color-scheme: light; }

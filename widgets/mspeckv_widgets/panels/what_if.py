@@ -24,8 +24,8 @@ from mspeckv_widgets.panels.what_if_setting import (
 )
 from mspeckv_widgets.results import load_results
 
-from mspeckv.cost import WhatIf as Prediction
 from mspeckv.experiments import Match
+from mspeckv.whatif import Forecast as Prediction
 
 _GIGA = 1e9
 

@@ -18,11 +18,12 @@ from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
 
 from mspeckv.config import METHODS
-from mspeckv.cost import STEPS, WhatIf
-from mspeckv.cost.published import curve
 from mspeckv.experiments import VARIANTS, Match, experiment, published
-from mspeckv.experiments.report_series import speed_lines
-from mspeckv.experiments.report_style import axis_words, style
+from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.chart_lines import speed_lines, style
+from mspeckv.whatif import STEPS
+from mspeckv.whatif import Forecast as WhatIf
+from mspeckv.whatif.origin import curve
 
 THIS, TABLE, POINTS = "this setting (modelled)", "the table's (modelled)", "published"
 HERE = "this setting, chosen method (modelled)"

@@ -10,9 +10,9 @@ from mspeckv_widgets.panels.controls import METHODS, WIDTHS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
 from mspeckv.config import RESIDENCIES, refuse
-from mspeckv.cost import MODELS
-from mspeckv.cost.hardware import NAMES
 from mspeckv.experiments import IDS, experiment
+from mspeckv.whatif import MODELS
+from mspeckv.whatif.machines import NAMES
 
 _STYLE = {"description_width": "128px"}
 _LAYOUT = {"width": "348px", "max_width": "100%"}

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from mspeckv import KVPolicy, Speculation
 from mspeckv.config import METHODS, check_count, default_width
-from mspeckv.cost import MODELS, Acceptance, Hardware, WhatIf, hardware, what_if
-from mspeckv.cost.acceptance import likely_acceptance
-from mspeckv.cost.published import FIXED, SPECULATION, published_policy
-from mspeckv.cost.shapes import draft_shape
+from mspeckv.whatif import MODELS, Acceptance, Hardware, hardware, what_if
+from mspeckv.whatif import Forecast as WhatIf
+from mspeckv.whatif.acceptance import likely_acceptance
+from mspeckv.whatif.origin import FIXED, SPECULATION, published_policy
+from mspeckv.whatif.shapes import draft_shape
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -47,7 +48,7 @@ PUBLISHED: dict[str, Any] = {
 AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 RATES = ("draft_middle", "middle_full", "draft_full")
 CONTEXT_SCALE = 16
-"""Published contexts over the classroom's; see `mspeckv.experiments.definitions`."""
+"""Published contexts over the classroom's; see `mspeckv.experiments.ablations`."""
 TOKENS_SCALE = 4
 _POINTS = 33
 

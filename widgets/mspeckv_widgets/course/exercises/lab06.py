@@ -9,8 +9,8 @@ import numpy as np
 from mspeckv_widgets.course.answers import as_number, near, same_function
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 
-from mspeckv.cost import HARDWARE
-from mspeckv.cost.published import cells, errors
+from mspeckv.whatif import HARDWARE
+from mspeckv.whatif.origin import cells, errors
 
 MACHINE = "h100"
 

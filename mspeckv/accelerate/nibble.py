@@ -1,0 +1,232 @@
+"""int8 blocks as two int4 planes.
+
+A code of 8 bits is ``16 * upper + lower``. The upper plane with the scales is a 4-bit cache of its
+own, exact to half a step of 16; the lower plane makes it int8 again. Kept on the device, the upper
+planes give tier 1 the *whole* context, and a verification streams the lower planes alone (idea:
+QuantSpec, arXiv 2502.10424, section 4.2; there both planes stay on the device).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from mspeckv.context import KV
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.events import Purpose
+from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.full import FullCache
+from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer, Tier
+from mspeckv.kv.placement import OffloadedLayer, ResidentLayer, Room, register
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.record import span
+
+_MIDDLE = 7.5
+"""What an unknown lower nibble is taken for: the mean of 0 .. 15."""
+
+
+class NibblePlanes:
+    """Splits int8 records into planes and joins them again.
+
+    Args:
+        whole: the records' codec; its width is 8.
+    """
+
+    def __init__(self, whole: BlockCodec) -> None:
+        self.whole = whole
+        # An upper plane is laid out as an int4 record: packed codes, the same scales.
+        self.upper = BlockCodec(
+            whole.heads, whole.dim, whole.block, 4, whole.group, whole.dtype, whole.restore
+        )
+        self._plane = (whole.heads, whole.block // 2, whole.dim)
+        self.lower_bytes = 2 * whole.heads * whole.block // 2 * whole.dim
+
+    def split(self, records: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """int8 records ``[n, bytes]`` as upper ``[n, upper bytes]`` and lower ``[n, lower_bytes]``.
+
+        A byte of either plane holds tokens t and t + T/2 of its block.
+        """
+        count = len(records)
+        upper = records.new_empty(count, self.upper.record_bytes)
+        lower = records.new_empty(count, self.lower_bytes)
+        for index, name in enumerate("kv"):
+            first, second = self.whole.part(name, records).unflatten(2, (2, -1)).unbind(2)
+            self.upper.part(name, upper).copy_((first >> 4) | (second & 0xF0))
+            self._lower(lower, index).copy_((first & 0x0F) | (second << 4))
+            for scale in (f"{name}_step", f"{name}_low"):
+                self.upper.part(scale, upper).copy_(self.whole.part(scale, records))
+        return upper, lower
+
+    def join(
+        self, upper: torch.Tensor, lower: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> None:
+        """Decode both planes into ``[1, H, n * T, D]``: what the int8 records would give."""
+        for index, (name, out) in enumerate((("k", key), ("v", value))):
+            if self.upper.restore is not None:
+                codes, rest = self.upper.part(name, upper), self._lower(lower, index)
+                scales, blocks = self.upper.scales(upper, name), self.whole.blocks(out)
+                self.upper.restore(codes, 4, *scales, blocks, lower=rest)
+                continue
+            blocks = self.whole.blocks(out).transpose(0, 1)
+            first, second = blocks.unflatten(2, (2, -1)).unbind(2)
+            high = self.upper.part(name, upper).transpose(0, 1)
+            low = self._lower(lower, index).transpose(0, 1)
+            first.copy_(((high & 0x0F) << 4) | (low & 0x0F))
+            second.copy_((high & 0xF0) | (low >> 4))
+            self.upper.rescale(upper, name, blocks)
+
+    def coarse(self, upper: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Decode the upper plane alone."""
+        for name, out in (("k", key), ("v", value)):
+            if self.upper.restore is not None:
+                codes, scales = self.upper.part(name, upper), self.upper.scales(upper, name)
+                blocks = self.whole.blocks(out)
+                self.upper.restore(codes, 4, *scales, blocks, upper_only=True, shift=_MIDDLE)
+                continue
+            blocks = self.whole.blocks(out).transpose(0, 1)
+            first, second = blocks.unflatten(2, (2, -1)).unbind(2)
+            high = self.upper.part(name, upper).transpose(0, 1)
+            first.copy_((high & 0x0F) << 4)
+            second.copy_(high & 0xF0)
+            self.upper.rescale(upper, name, blocks, shift=_MIDDLE)
+
+    def coarse_whole(self, records: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """The same from int8 records, of which only the upper nibbles are used."""
+        for name, out in (("k", key), ("v", value)):
+            if self.whole.restore is not None:
+                codes, scales = self.whole.part(name, records), self.whole.scales(records, name)
+                blocks = self.whole.blocks(out)
+                self.whole.restore(codes, 8, *scales, blocks, upper_only=True, shift=_MIDDLE)
+                continue
+            blocks = self.whole.blocks(out).transpose(0, 1)
+            blocks.copy_(self.whole.part(name, records).transpose(0, 1) & 0xF0)
+            self.whole.rescale(records, name, blocks, shift=_MIDDLE)
+
+    def _lower(self, lower: torch.Tensor, index: int) -> torch.Tensor:
+        """Keys' (0) or values' (1) lower plane ``[n, H, T / 2, D]``, a view."""
+        plane: torch.Tensor = lower.unflatten(1, (2, *self._plane))[:, index]
+        return plane
+
+
+class NibbleLayer(OffloadedLayer):
+    """Upper plane on the device, lower plane in host memory."""
+
+    def __init__(self, room: Room, index: int) -> None:
+        tail = room.tail()
+        super().__init__(room.store, tail, index, room.pipeline)
+        self.planes = NibblePlanes(room.store.codec)
+        size = room.store.blocks, self.planes.upper.record_bytes
+        self.upper = torch.empty(size, dtype=torch.uint8, device=tail.key.device)
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and both planes."""
+        return [*super().contents, self.upper[: self.blocks]]
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Split new records; the lower plane goes to the host."""
+        upper, lower = self.planes.split(records)
+        self.upper[self.blocks : self.blocks + len(records)] = upper
+        super().keep(lower, purpose)
+
+    def arrived(self) -> None:
+        """Two planes are no records."""
+
+    def unpack(self, out: KV) -> None:
+        """Decode the upper plane, joined with the fetched lower one."""
+        slot = self.pipeline.take(self)
+        self.planes.join(self.upper[: self.blocks], slot[: self.blocks], *out)
+        self.release()
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """The upper plane counts as resident."""
+        return {**super().bytes_by_place(), "resident": self.upper.numel()}
+
+
+register("nibble")(NibbleLayer)
+
+
+class CoarseLayer(PlacedLayer):
+    """A coarser look at one layer of tier 2's cache.
+
+    Guessed tokens are written where tier 2 will write them too, behind everything settled, so a
+    verification replaces them by its own and nothing is stored twice.
+
+    Args:
+        base: tier 2's layer.
+        planes: how its codes are split.
+    """
+
+    def __init__(self, base: FloatLayer | BlockLayer, planes: NibblePlanes) -> None:
+        super().__init__()
+        self.base, self.planes = base, planes
+
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Floats:
+        """Take new tokens after tier 2's and earlier guesses; show everything."""
+        start = max(self.length, self.base.length)
+        self.length = start + key.shape[2]
+        self.base.put(start, key, value)
+        return self.read(self.length)
+
+    def read(self, length: int) -> Floats:
+        """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
+        if isinstance(self.base, FloatLayer) or self.base.in_place:
+            return self.base.read(length)
+        self.bring(length)
+        return Floats(*self.base.store.scratch.read(length))
+
+    def bring(self, length: int) -> None:
+        """`BlockLayer.bring`, from upper nibbles alone."""
+        base = self.base
+        assert isinstance(base, BlockLayer)
+        scratch, packed = base.store.scratch, base.packed_tokens
+        with span("kv/dequantize"):
+            if isinstance(base, NibbleLayer):
+                self.planes.coarse(base.upper[: base.blocks], *scratch.read(packed))
+            elif isinstance(base, ResidentLayer):
+                self.planes.coarse_whole(base.arrived(), *scratch.read(packed))
+        scratch.write(packed, *base.tail.read(length - packed))
+
+    def bytes_to_read(self, length: int) -> int:
+        """Tier 2's, of an offloaded layer's blocks the upper plane alone."""
+        whole = self.base.bytes_to_read(max(length, self.base.length))
+        if isinstance(self.base, NibbleLayer):
+            whole -= self.base.packed_bytes - self.base.blocks * self.planes.upper.record_bytes
+        return whole
+
+
+class CoarseCache(Tier):
+    """Tier 1's cache in nibble mode: no KV of its own, nothing over the link.
+
+    Args:
+        full: tier 2's cache, with a nibble policy.
+    """
+
+    def __init__(self, full: FullCache) -> None:
+        self.full = full
+        planes = NibblePlanes(full.store.codec)
+        super().__init__(layers=[CoarseLayer(layer, planes) for layer in full.layers])
+
+    @property
+    def length(self) -> int:
+        """Tokens seen: tier 2's, and guesses beyond them."""
+        return max(int(self.layers[0].length), self.full.length)
+
+    def room(self, length: int) -> int:
+        """Guesses lie in tier 2's float tails."""
+        return self.full.room(length)
+
+    def settle(self, length: int) -> None:
+        """Forget guesses from ``length`` on; tokens that tier 2 has read count as read."""
+        super().settle(min(length, self.length))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated beyond tier 2's own."""
+        return 0
+
+
+def plug(hooks: Hooks, device: torch.device) -> Hooks:
+    """Offer the planes to tier 1; their placement is registered by now."""
+    return replace(hooks, middles={**hooks.middles, "nibble": CoarseCache})

@@ -1,0 +1,248 @@
+"""Attention straight over packed blocks: codes are read, and no float copy of them is written.
+
+A layer that must be unpacked for its pass has its floats written to memory and read back: at 4 k
+tokens, eight times the bytes that int4 codes are. Where a C++ compiler is at hand
+(`mspeckv.accelerate.native`), a pass of few tokens over a CPU's packed layers leaves the codes
+where they are: the layer shows its records beside its float tail, and `attend_packed` reads both.
+The arithmetic is float32's, as it is over unpacked floats; sums run in another order.
+
+Everything else, a prompt, a GPU, lossless or split blocks, unpacks as ever and meets the stock
+kernel. KIVI (arXiv 2402.02750) fuses unpacking with its products on a GPU in the same way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from mspeckv.accelerate.native import library, once, pointer
+from mspeckv.accelerate.split_keys import even_pieces
+from mspeckv.config import refuse
+from mspeckv.context import KV, Masks
+from mspeckv.decoding.attention import causal_mask
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.record import span
+
+SOURCE = Path(__file__).with_name("packed_attention.cpp")
+MOST_TOKENS = 32
+"""New tokens of a pass, at most: beyond, unpacking is little beside the arithmetic."""
+_WIDE = 8
+_TOLERANCE = 1e-4
+
+
+def plug(hooks: Hooks, device: torch.device) -> Hooks:
+    """Read a CPU's packed layers as they are, where the kernel can be had."""
+    if device.type != "cpu":
+        return hooks
+    kernels = {**hooks.kernels, Packed: attend_packed}
+    return replace(hooks, kernels=kernels, faster=replace(hooks.faster, show=show_packed))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A layer's packed blocks as they are, and its float tail.
+
+    Attributes:
+        key: the tail's keys ``[1, H, n, D]``, the last being the pass's own.
+        value: the tail's values.
+        records: uint8 ``[b, record_bytes]``, the tokens before the tail.
+        codec: how they are packed.
+        layer: whose they are; None where they are nobody's.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    records: torch.Tensor
+    codec: BlockCodec
+    layer: BlockLayer | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in records and tail."""
+        return len(self.records) * self.codec.block + self.key.shape[2]
+
+    def newest(self, count: int) -> KV:
+        """The last ``count`` tokens, as views: they lie in the tail."""
+        return self.key[:, :, -count:], self.value[:, :, -count:]
+
+    def whole(self) -> KV:
+        """Everything as floats, unpacked now."""
+        packed = self.tokens - self.key.shape[2]
+        key, value = self._room()
+        with span("kv/dequantize"):
+            self.codec.decode(self.records, key[:, :, :packed], value[:, :, :packed])
+        key[:, :, packed:], value[:, :, packed:] = self.key, self.value
+        return key, value
+
+    def _room(self) -> KV:
+        """Where to unpack: the layer's scratch buffer, as ever."""
+        if self.layer is not None:
+            return self.layer.store.scratch.read(self.tokens)
+        shape = (*self.key.shape[:2], self.tokens, self.key.shape[3])
+        return self.key.new_empty(shape), self.value.new_empty(shape)
+
+    def release(self) -> None:
+        """Let the layer's next fetch start."""
+        if self.layer is not None:
+            self.layer.release()
+
+
+def show_packed(
+    codec: BlockCodec, device: torch.device
+) -> Callable[[BlockLayer, int], Packed | None] | None:
+    """How packed layers are shown instead of unpacked; see `mspeckv.kv.blocks.Store.show`."""
+    return _show if usable(codec, device) else None
+
+
+def _show(layer: BlockLayer, new: int) -> Packed | None:
+    """A layer's records and tail; None after more than a few ``new`` tokens."""
+    records = layer.arrived() if new <= MOST_TOKENS else None
+    if records is None:
+        return None
+    tail = layer.tail.read(layer.length - layer.packed_tokens)
+    return Packed(*tail, records, layer.codec, layer)
+
+
+def usable(codec: BlockCodec, device: torch.device) -> bool:
+    """Whether the kernel can read ``codec``'s records on ``device``."""
+    return (
+        device.type == "cpu"
+        and codec.dtype == torch.float32
+        and "full" not in codec.widths.values()
+        and all(size % _WIDE == 0 for size in (codec.dim, codec.group, codec.block))
+        and _kernel() is not None
+    )
+
+
+def compiled() -> bool:
+    """Whether the kernel is there; compiles it if need be."""
+    return _kernel() is not None
+
+
+def attend_packed(
+    query: torch.Tensor, shown: Packed, scale: float | None, masks: Masks
+) -> torch.Tensor:
+    """Attention over packed blocks and their tail; see `mspeckv.context.Kernel`.
+
+    Raises:
+        ValueError: a part is not float32 on a CPU, or does not fit the codec or the others.
+    """
+    kernel = _kernel()
+    assert kernel is not None
+    with span("kv/packed"):
+        folded = fold_groups(query, shown.codec.heads)
+        return _run(kernel, folded, shown, query.shape[2], scale).reshape(query.shape)
+
+
+class Shape(ctypes.Structure):
+    """``Shape`` of the source."""
+
+    _fields_ = (
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "heads", "rows", "length", "dim", "block", "group", "record", "blocks",
+                "k", "k_step", "k_low", "v", "v_step", "v_low", "k_bits", "v_bits",
+                "tail", "tail_head", "pieces", "threads",
+            )
+        ),
+        ("scale", ctypes.c_float),
+    )  # fmt: skip
+
+
+_PARTS = "query", "records", "key", "value", "work", "out"
+
+
+class Parts(ctypes.Structure):
+    """``Parts`` of the source: addresses, and how many elements lie from each on."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _PARTS),
+        *((f"{name}_has", ctypes.c_int64) for name in _PARTS),
+    )
+
+
+def _run(
+    kernel: ctypes.CDLL, query: torch.Tensor, shown: Packed, length: int, scale: float | None
+) -> torch.Tensor:
+    """``[1, H, G * Q, D]``, the query heads of a group as rows; ``length`` is Q."""
+    key, value, codec, records = shown.key, shown.value, shown.codec, shown.records
+    threads = torch.get_num_threads()
+    heads, dim, float32 = codec.heads, codec.dim, torch.float32
+    rows, tail = (part.numel() // (heads * dim) for part in (query, key))
+    count = records.numel() // codec.record_bytes
+    if query.layout == torch.strided:
+        query = query.contiguous()
+    given = (
+        pointer("query", query, float32, (1, heads, rows, dim)),
+        pointer("records", records, torch.uint8, (count, codec.record_bytes)),
+        pointer("key", key, float32, (1, heads, tail, dim), apart=True),
+        pointer("value", value, float32, (1, heads, tail, dim), apart=True),
+    )
+    if heads > 1 and key.stride(1) != value.stride(1):
+        raise refuse("value", f"strides {value.stride()}", f"use the key's, {key.stride()}")
+    shape = Shape(
+        heads, rows, length, dim, codec.block, codec.group, codec.record_bytes, count,
+        *codec.offsets, *codec.widths.values(), tail, key.stride(1),
+        max(1, min(even_pieces(heads, threads), count)), threads,
+        dim**-0.5 if scale is None else scale,
+    )  # fmt: skip
+    needed = kernel.workspace(ctypes.byref(shape))
+    if needed < 0:
+        raise _refused(shape, -needed)
+    out, work = torch.empty_like(query), query.new_empty(needed)
+    made = (pointer("work", work, float32, (needed,)), pointer("out", out, float32, query.shape))
+    addresses, sizes = zip(*given, *made, strict=True)
+    code = kernel.attend(ctypes.byref(shape), ctypes.byref(Parts(*addresses, *sizes)))
+    if code:
+        raise _refused(shape, code)
+    return out
+
+
+def _refused(shape: Shape, code: int) -> ValueError:
+    """What the kernel says of a field: of the shape, or, if negative, of the parts."""
+    if code < 0:
+        return refuse(_PARTS[-code - 1], "its storage", "it ends before the shape does")
+    name = Shape._fields_[code - 1][0]
+    return refuse(name, getattr(shape, name), "the kernel would read or write out of bounds")
+
+
+@once
+def _kernel() -> ctypes.CDLL | None:
+    """The compiled kernel, if it can be had and does what unpacking and the stock kernel do."""
+    found = library(SOURCE)
+    if found is None:
+        return None
+    found.workspace.argtypes, found.workspace.restype = [ctypes.c_void_p], ctypes.c_int64
+    found.attend.argtypes, found.attend.restype = [ctypes.c_void_p] * 2, ctypes.c_int64
+    return found if _agrees(found) else None
+
+
+@torch.inference_mode()
+def _agrees(kernel: ctypes.CDLL) -> bool:
+    """Whether a small case comes out as by the eager path."""
+    numbers = torch.Generator().manual_seed(0)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=numbers, dtype=torch.float32, device="cpu")
+
+    packed, tail, length = 24, 11, 3
+    codec = BlockCodec(2, 16, 8, (8, 4), 8, torch.float32)
+    query = noise(1, 2, 2 * length, 16)
+    key, value = noise(2, 1, 2, packed + tail, 16)
+    records = codec.encode(key[:, :, :packed], value[:, :, :packed])
+    codec.decode(records, key[:, :, :packed], value[:, :, :packed])
+    shown = Packed(key[:, :, packed:], value[:, :, packed:], records, codec)
+    out = _run(kernel, query, shown, length, None)
+    mask = causal_mask(length, packed + tail - length, 2, query)
+    with torch.autocast("cpu", enabled=False):
+        expected = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return bool(torch.allclose(out, expected, atol=_TOLERANCE))

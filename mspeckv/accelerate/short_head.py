@@ -1,0 +1,95 @@
+"""A draft head over fewer tokens: most of a tiny draft's work is scoring words it never says.
+
+A model of two layers spends most of a pass multiplying by its head, ``[vocab, hidden]``. Scoring
+only a shortlist cuts that in proportion; what is not on the list gets no probability, and a
+proposal's distribution may be anything, so exactness is untouched (idea: FR-Spec,
+arXiv 2502.14856).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
+from mspeckv.accelerate.products import route
+from mspeckv.context import Products
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.models.pair import whole
+
+
+def plug(hooks: Hooks, device: torch.device) -> Hooks:
+    """Let a draft score fewer tokens (`Speculation.draft_vocab`)."""
+    return replace(hooks, head=make_head, head_bytes=head_bytes)
+
+
+def make_head(model: PreTrainedModel, prompt: Sequence[int], size: int) -> ShortHead:
+    """A head of ``model`` for one prompt."""
+    vocab = int(model.get_output_embeddings().weight.shape[0])
+    return ShortHead(model, shortlist_tokens(prompt, vocab, size))
+
+
+def head_bytes(model: PreTrainedModel, size: int) -> int:
+    """Bytes of a head that scores ``size`` tokens."""
+    weight = model.get_output_embeddings().weight
+    copies = 2 if can_tile(weight) else 1
+    return size * int(weight.shape[1]) * int(weight.element_size()) * copies
+
+
+def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tensor:
+    """``size`` token ids: the prompt's, commonest first, then those of lowest id.
+
+    Subword vocabularies are learnt by merging the commonest pairs first, so that among tokens the
+    prompt does not hold a lower id is a commoner token.
+    """
+    own = [token for token, _ in Counter(prompt).most_common(size)]
+    held = set(own)
+    rest = (token for token in range(vocab) if token not in held)
+    chosen = own + [token for token, _ in zip(rest, range(size - len(own)), strict=False)]
+    return torch.tensor(sorted(chosen))
+
+
+class ShortHead:
+    """Lets a model score chosen tokens only.
+
+    Args:
+        model: any decoder with an output embedding.
+        tokens: ids ``[K]`` to score.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
+        self.head = model.get_output_embeddings()
+        route(self.head)
+        self.tokens = tokens.to(model.device)
+        self.vocab = int(self.head.weight.shape[0])
+        bias = getattr(self.head, "bias", None)
+        # a run is in inference mode, whose tensors have no version to tell a copy's age by
+        with torch.inference_mode(mode=False), torch.no_grad():
+            self.weight = whole(self.head.weight)[self.tokens].clone()
+            self.bias = None if bias is None else whole(bias)[self.tokens].clone()
+        can = can_tile(self.weight)
+        self.tiled = TiledWeight(self.weight, self.bias) if can else None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated for the head's chosen rows."""
+        copy = self.tiled.bytes if self.tiled is not None else 0
+        return int(self.weight.untyped_storage().nbytes()) + copy
+
+    @property
+    def products(self) -> Products:
+        """In a pass the model's head is the short one; whatever it does to logits stays."""
+        return {self.head: self.tiled or self._score}
+
+    def _score(self, hidden: torch.Tensor) -> torch.Tensor:
+        return linear(hidden, self.weight, self.bias)
+
+    def widen(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""
+        wide = logits.new_full((logits.shape[0], self.vocab), float("-inf"))
+        return wide.index_copy_(1, self.tokens, logits)

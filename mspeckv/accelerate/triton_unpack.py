@@ -1,0 +1,131 @@
+"""Unpacking in one kernel: bytes in, floats out, nothing in between.
+
+The eager path writes codes as floats and then scales them in place, so that memory is crossed three
+times; on a GPU, where a resident layer of 32 k tokens is half a gigabyte, that is most of a pass.
+One Triton kernel reads each byte once and writes each float once. It follows the eager path's
+order of rounding, so that both give the same bits; the eager path stays the reference, and is what
+runs on a CPU or without Triton.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from mspeckv.config.checks import refuse
+from mspeckv.decoding.hooks import Hooks
+
+_TILE = 2048
+"""Elements of one program."""
+_FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
+
+
+def plug(hooks: Hooks, device: torch.device) -> Hooks:
+    """Unpack in one kernel on a GPU that has Triton."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return hooks
+    return replace(hooks, faster=replace(hooks.faster, restore=restore))
+
+
+def restore(
+    codes: torch.Tensor,
+    width: int,
+    step: torch.Tensor,
+    low: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    lower: torch.Tensor | None = None,
+    upper_only: bool = False,
+    shift: float = 0.0,
+) -> None:
+    """Write ``low + step * (code + shift)`` into ``out``.
+
+    Args:
+        codes: uint8 ``[n, H, T * width / 8, D]``; a byte holds tokens ``T * width / 8`` apart.
+        width: 8, 4 or 2 bits.
+        step: float16 ``[n, H, 1, D]`` (keys) or ``[n, H, T, D / group]`` (values).
+        low: like ``step``.
+        out: ``[n, H, T, D]``, a view whose rows are contiguous.
+        lower: the other four bits of int8 codes, uint8 ``[n, H, T / 2, D]`` (nibble mode);
+            ``codes`` are then the upper four.
+        upper_only: clear the lower four bits: of int8 codes, or those that ``lower`` would give.
+        shift: what every code is taken to lie above its value.
+
+    Raises:
+        ValueError: a part's device, dtype, shape or layout is not what the kernel would read.
+    """
+    count, heads, tokens, dim = out.shape
+    bytes_of = (count, heads, tokens * (4 if lower is not None else width) // 8, dim)
+    _check("codes", codes, out, (torch.uint8,), bytes_of)
+    _check("lower", codes if lower is None else lower, out, (torch.uint8,), bytes_of)
+    scales = (count, heads, step.shape[2], step.shape[3])
+    for name, part in (("step", step), ("low", low)):
+        _check(name, part, out, (torch.float16,), scales)
+    _check("out", out, out, _FLOATS, out.shape, rows=True)
+    by_channel = scales[2:] == (1, dim)
+    if not by_channel and (scales[2] != tokens or dim % max(1, scales[3])):
+        raise refuse("step", list(step.shape), f"use scales of {list(out.shape)}")
+    if step.stride()[:2] != low.stride()[:2]:
+        raise refuse("low", f"strides {low.stride()}", f"use the step's, {step.stride()}")
+    if width not in {8, 4, 2} or tokens * width % 8:
+        raise refuse("width", width, f"use 8, 4 or 2 bits that fill bytes with {tokens} tokens")
+    if not count:
+        return
+    kernel, cdiv = _kernel()
+    values = not by_channel
+    other = codes if lower is None else lower
+    # Triton launches on the current device, whatever device its arguments are on
+    with torch.cuda.device_of(out):
+        kernel[count * heads, cdiv(tokens * dim, _TILE)](
+            codes, other, step, low, out,
+            codes.stride(0), codes.stride(1),
+            other.stride(0), other.stride(1),
+            step.stride(0), step.stride(1),
+            out.stride(0), out.stride(1), out.stride(2),
+            heads,
+            TOKENS=tokens,
+            DIM=dim,
+            GROUP=dim // step.shape[3] if values else 1,
+            WIDTH=width,
+            VALUES=values,
+            JOIN=lower is not None,
+            UPPER=upper_only,
+            SHIFT=shift,
+            TILE=_TILE,
+            # a fused multiply-add would round once where the eager path rounds twice
+            enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def _check(
+    name: str,
+    part: torch.Tensor,
+    out: torch.Tensor,
+    dtypes: tuple[torch.dtype, ...],
+    shape: tuple[int, ...],
+    rows: bool = False,
+) -> None:
+    """Refuse a part that the kernel would misread; of ``rows``, only each must be contiguous."""
+    if part.dtype not in dtypes or part.device != out.device:
+        allowed = " or ".join(map(str, dtypes))
+        raise refuse(name, f"{part.dtype} on {part.device}", f"use {allowed} on {out.device}")
+    if part.shape != shape:
+        raise refuse(name, list(part.shape), f"use the shape {list(shape)}")
+    if part.stride()[3] != 1 or not (rows or part.stride()[2] == shape[3]):
+        raise refuse(name, f"strides {part.stride()}", "use contiguous rows")
+
+
+_built: tuple[Any, Any] | None = None
+
+
+def _kernel() -> tuple[Any, Any]:
+    """The kernel, built when first wanted: Triton is heavy, and not everywhere."""
+    global _built  # noqa: PLW0603  # built once per process
+    if _built is None:
+        from mspeckv.accelerate import triton_kernel
+
+        _built = triton_kernel.restore_kernel, triton_kernel.cdiv
+    return _built

@@ -1,0 +1,123 @@
+"""On a GPU, caches and CUDA graphs that outlive a run, for the next one like it.
+
+A CUDA graph holds the addresses of the caches that it was captured over, so graphs outlive a run
+only together with them. The engine keeps one spare workspace, that of its last run; a run has its
+workspace for itself alone.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+
+from mspeckv.accelerate.fingerprint import structure
+from mspeckv.accelerate.graphs import Graphs, capturing
+from mspeckv.accelerate.static_passes import StaticInputs, can_be_static
+from mspeckv.accelerate.static_reader import Runner, StaticReader
+from mspeckv.decoding.hooks import Caches, Engine, Hooks, Lent
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.kv.link import KVLink
+from mspeckv.models.pair import Pair
+
+MakeRunner = Callable[[], Runner]
+
+
+def plug(hooks: Hooks, device: torch.device) -> Hooks:
+    """Replay passes on a GPU."""
+    if device.type != "cuda":
+        return hooks
+    return plug_runners(hooks, partial(Graphs, device))
+
+
+def plug_runners(hooks: Hooks, make_runner: MakeRunner) -> Hooks:
+    """Run passes of fixed shape by what ``make_runner`` makes: one runner for each tier."""
+    return replace(hooks, lend=partial(lend, make_runner), spare=spare)
+
+
+@dataclass
+class Workspace:
+    """A run's caches, and a runner for each tier.
+
+    Attributes:
+        key: runs with the same key can use it one after the other.
+        caches: by tier.
+        make_runner: makes what runs, or replays, passes.
+        runners: by tier.
+        inputs: what the runners' passes read, by tier and width.
+    """
+
+    key: tuple[object, ...]
+    caches: Caches
+    make_runner: MakeRunner
+    runners: dict[int, Runner] = field(default_factory=dict)
+    inputs: dict[int, dict[int, StaticInputs]] = field(default_factory=dict)
+
+    def reader(self, seat: Seat) -> ModelReader:
+        """A reader whose passes are run by its tier's runner."""
+        if not can_be_static(seat.cache):
+            return ModelReader(seat)
+        runner = self.runners.setdefault(seat.tier, self.make_runner())
+        if seat.head is not None:
+            # the list of tokens is this prompt's, and graphs hold on to it
+            runner = self.make_runner()
+        return StaticReader(seat, runner, self.inputs.setdefault(seat.tier, {}))
+
+    def give_back(self) -> None:
+        """Let graphs and caches go."""
+        self.runners.clear()
+        self.inputs.clear()
+        self.caches = None  # type: ignore[assignment]  # nobody uses it any more
+        with capturing:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+@contextmanager
+def lend(
+    make_runner: MakeRunner,
+    engine: Engine,
+    pair: Pair,
+    key: tuple[object, ...],
+    link: KVLink,
+    allocate: Callable[[], Caches],
+) -> Iterator[Lent]:
+    """The spare workspace if it fits, emptied; else a new one.
+
+    Afterwards it is the spare one, unless the run failed.
+    """
+    key = (*key, *map(structure, pair.models))
+    with engine.lock:
+        kept, engine.spare = engine.spare, None
+    if isinstance(kept, Workspace) and kept.key == key:
+        kept.caches.restart(link)
+        made = kept
+    else:
+        if kept is not None:
+            kept.give_back()
+        made = Workspace(key, allocate(), make_runner)
+    failed = False
+    try:
+        yield Lent(made.caches, made.reader)
+    except Exception:
+        failed = True
+        raise
+    finally:
+        if not failed:
+            with engine.lock:
+                engine.spare = made
+
+
+def spare(engine: Engine) -> tuple[int, int]:
+    """Host and device bytes of the spare workspace's caches."""
+    kept = engine.spare
+    if not isinstance(kept, Workspace):
+        return 0, 0
+    places = kept.caches.full.allocated()
+    on_host, middle = places.pop("offloaded"), kept.caches.middle
+    return on_host, sum(places.values()) + (middle.bytes if middle is not None else 0)

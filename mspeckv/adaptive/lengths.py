@@ -1,0 +1,237 @@
+"""Lengths chosen while decoding: what measured costs and acceptance favour, round by round.
+
+A round that proposes gamma tokens, the k-th kept with probability a_k once all before it are,
+settles
+
+    E(a, gamma) = 1 + a_1 + a_1 a_2 + ... + a_1 a_2 ... a_gamma
+
+tokens. (Leviathan et al., arXiv 2211.17192, equation 1, has one a for all; but guesses hold in
+runs, the more so the more text is copied.) With c_t(n) the measured time of a pass of tier t over
+n tokens, the time per token of a round is
+
+    nothing guessed      c_2(1)
+    tier i proposes      (gamma c_i(1) + c_2(gamma + 1)) / E(a_i2, gamma)
+    0 proposes to 1      (gamma k + c_2(gamma + 1)) / E(a_12, gamma)
+                         with k = (d c_0(1) + c_1(d + 1)) / E(a_01, d), one token of tier 1
+
+and the planner takes the least. A draft model's own guesses then end where it becomes unsure
+(`mspeckv.adaptive.confidence`), or at the longest length that the settings allow. All this depends
+on the past alone, never on the verdict on tokens about to be drawn, so every round stays exact.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from mspeckv.adaptive.confidence import Confidence
+from mspeckv.adaptive.costs import SLOPE, Costs, PassCost
+from mspeckv.adaptive.verdicts import Verdicts
+from mspeckv.config import Speculation
+from mspeckv.config.speculation import AUTO_DRAFT_GAMMA, AUTO_GAMMA
+from mspeckv.events import Guess, Pass, Plan
+
+_FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
+"""The round before anything was measured."""
+_FIRST_COPY = 8
+"""Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
+_DRAFT_SHARE = 0.25
+"""Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
+_SURE = 0.97
+"""How often a guess is kept that the draft is sure of."""
+Held = tuple[float, ...]
+"""How likely a lookup holds each token that it would guess."""
+
+
+def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
+    """Tokens that a round settles on average, the verifier's included: of 0, 1, ... guesses.
+
+    Args:
+        rates: a_1, a_2, ...; the last one stands for all further places.
+        longest: most guesses.
+    """
+    settled, survival = [1.0], 1.0
+    for place in range(longest):
+        survival *= rates[min(place, len(rates) - 1)]
+        settled.append(settled[-1] + survival)
+    return settled
+
+
+_SURELY = expected_tokens([_SURE], max(AUTO_GAMMA, AUTO_DRAFT_GAMMA))
+
+
+class Planner:
+    """Chooses the lengths of the next round.
+
+    Args:
+        speculation: which lengths are free, and the values of those that are not.
+        has_draft: whether there is a tier 0.
+        has_middle: whether there is a tier 1.
+        free_draft: whether tier 0 guesses without a pass.
+        costs: by tier, from an earlier run with the same settings; the planner adds to them.
+            Without, the first round is a short one that measures.
+    """
+
+    def __init__(
+        self,
+        speculation: Speculation,
+        has_draft: bool,
+        has_middle: bool,
+        free_draft: bool,
+        costs: Costs | None = None,
+    ) -> None:
+        self.speculation = speculation
+        self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
+        self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
+        self.verdicts = Verdicts(has_middle)
+        self.confidence = Confidence(lookup=free_draft)
+        self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
+        # plans that a choice compares share their parts
+        self._settled: dict[tuple[int, int, Held], list[float]] = {}
+        self._cost: dict[tuple[int, int], float] = {}
+
+    def learn(self, passes: Sequence[Pass], guesses: Sequence[Guess], ms: float = 0.0) -> None:
+        """Take in one round: pass times, and how far each guess went.
+
+        Args:
+            passes: the round's passes. What those that build something take says little of others.
+            guesses: what was guessed in it, and kept.
+            ms: what the round took. What it took beyond its passes, such as drawing tokens, comes
+                with every pass and is counted as a part of each.
+        """
+        self._settled.clear()
+        self._cost.clear()
+        beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
+        for one in passes:
+            if not one.builds:
+                self.costs[one.tier].see(one.tokens, one.ms + beyond)
+        self.verdicts.see(guesses)
+        self.confidence.fade()
+        for guess in guesses:
+            if guess.held:
+                self.confidence.see(guess.verifier, guess.held, guess.accepted)
+
+    def cost(self, tier: int, tokens: int) -> float:
+        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
+        if tier == 0 and self.free_draft:
+            return 0.0
+        if self.costs[tier].known:
+            key = tier, tokens
+            if key not in self._cost:
+                self._cost[key] = self.costs[tier](tokens)
+            return self._cost[key]
+        if tier == 0:
+            return _DRAFT_SHARE * self.cost(2, 1)
+        other = self.costs[3 - tier]
+        return other(tokens) if other.known else 1 + SLOPE * tokens
+
+    def choose(self, room: int, held: Held = ()) -> Plan:
+        """The lengths of the next round: the `best`, a draft's guesses as long as it is sure.
+
+        Args:
+            room: most tokens that may be guessed now.
+            held: for lookup, how likely it holds each token that it would guess now; none where
+                it has nothing to say.
+        """
+        guesses = self.has_draft and not (self.free_draft and not held)
+        if not self.costs[2].known and room > 0:
+            first = self._first(room, guesses)
+            if first is not None:
+                return first
+        return self._open(self.best(room, held), room, held)
+
+    def best(self, room: int, held: Held = ()) -> Plan:
+        """The lengths with the least expected time per token; arguments as of `choose`."""
+        guesses = self.has_draft and not (self.free_draft and not held)
+        plans = self._plans(room, guesses, held)
+        return min(plans, key=lambda plan: self.time_per_token(plan, held))
+
+    def _open(self, plan: Plan, room: int, held: Held) -> Plan:
+        """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
+        guess = self.speculation
+        if self.free_draft or plan.path[0] != 0:
+            return plan
+        if len(plan.path) == 3:
+            least, longest, verifier, token = plan.draft_gamma, guess.longest_draft_gamma, 1, 0.0
+            if guess.draft_gamma == "auto":
+                token = self._middle_token(plan.draft_gamma, held)
+        else:
+            least, longest, verifier, token = plan.gamma, min(guess.longest_gamma, room), 2, 0.0
+            if guess.gamma == "auto":
+                token = self.time_per_token(plan, held)
+        if not token:
+            return plan
+        # kernels have steps, which even a sure guess may not be worth
+        longest = max(least, min(range(1, longest + 1), key=partial(self._sure, verifier)))
+        place = (self.cost(verifier, longest + 1) - self.cost(verifier, 1)) / longest
+        stop = (self.cost(0, 1) + max(0.0, place)) / token
+        if verifier == 1:
+            return replace(plan, draft_gamma=longest, stop=stop)
+        return replace(plan, gamma=longest, stop=stop)
+
+    def _sure(self, verifier: int, length: int) -> float:
+        """Milliseconds per token of ``length`` guesses that the draft is sure of."""
+        ms = length * self.cost(0, 1) + self.cost(verifier, length + 1)
+        return ms / _SURELY[length]
+
+    def time_per_token(self, plan: Plan, held: Held = ()) -> float:
+        """Expected milliseconds per settled token."""
+        top = self.cost(2, plan.gamma + 1)
+        if plan.path == (2,):
+            return top
+        if plan.path == (0, 1, 2):
+            token = self._middle_token(plan.draft_gamma, held)
+        else:
+            token = self.cost(plan.path[0], 1)
+        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
+        return (plan.gamma * token + top) / settled
+
+    def _middle_token(self, draft_gamma: int, held: Held) -> float:
+        """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
+        inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
+        return inner / self._expected(0, 1, held, draft_gamma)
+
+    def _expected(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
+        """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
+        asked = held if tier == 0 and self.free_draft else ()
+        key = tier, verifier, asked
+        if key not in self._settled:
+            rates = self.verdicts.rates(tier, verifier)
+            if asked:
+                rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+            self._settled[key] = expected_tokens(rates, self.longest)
+        return self._settled[key][gamma]
+
+    def _plans(self, room: int, guesses: bool, held: Held) -> Iterator[Plan]:
+        """Every round that the settings leave open and that may be the best."""
+        yield Plan((2,), 0, 0)
+        free = self.speculation.gamma == "auto"
+        longest = min(self.speculation.longest_gamma, room)
+        if free and not self.costs[2].known:
+            longest = min(longest, _FIRST_COPY)
+        inner = self.speculation.longest_draft_gamma
+        if self.speculation.draft_gamma == "auto" and guesses and self.has_middle:
+            # tier 1's tokens had at the least cost, however many tier 2 is shown
+            inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, held))
+        for gamma in range(1 if free else max(1, longest), longest + 1):
+            if guesses:
+                yield Plan((0, 2), gamma, 0)
+            if self.has_middle:
+                yield Plan((1, 2), gamma, 0)
+            if guesses and self.has_middle:
+                yield Plan((0, 1, 2), gamma, inner)
+
+    def _first(self, room: int, guesses: bool) -> Plan | None:
+        """A short round through every tier there is: it measures them all."""
+        path = (*((0,) if guesses else ()), *((1,) if self.has_middle else ()), 2)
+        if len(path) == 1 or (self.free_draft and not self.has_middle):
+            return None
+        gamma, draft_gamma = self.speculation.gamma, self.speculation.draft_gamma
+        return Plan(
+            path,
+            min(room, _FIRST_GAMMA if isinstance(gamma, str) else gamma),
+            0 if len(path) < 3
+            else _FIRST_DRAFT_GAMMA if isinstance(draft_gamma, str) else draft_gamma,
+        )  # fmt: skip

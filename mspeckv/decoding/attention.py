@@ -1,0 +1,116 @@
+"""One attention function for every decoder: fold the query groups, call the stock kernel.
+
+transformers looks a model's attention up by name, and inside a pass of ours finds `attend`
+(`mspeckv.models.interface`). It differs from the stock ``sdpa`` entry in three ways, and touches no
+kernel:
+
+* Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
+  so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
+  a mask is needed, that is in every verification).
+* What a cache layer shows has a kernel of its own kind: the stock one reads floats, accelerations
+  bring others (`mspeckv.context.Pass.kernels`).
+* It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
+  (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+
+from mspeckv.context import Kernels, Masks, Pass, Products, Watcher, carrying, current
+from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.models.interface import check_options, index_of
+
+
+@contextmanager
+def reading(
+    model: PreTrainedModel,
+    watcher: Watcher | None = None,
+    kernels: Kernels | None = None,
+    products: Products | None = None,
+) -> Iterator[None]:
+    """Inside, this thread's forward passes of ``model`` are passes of ours; see `mspeckv.context`.
+
+    They compute in the model's own dtype: autocast, where the caller has it on, is off inside.
+
+    Args:
+        model: any decoder.
+        watcher: shown every layer.
+        kernels: by what a cache layer shows, beside the stock one.
+        products: what to multiply by instead of linear layers' own weights.
+    """
+    one = Pass(attend, watcher, kernels or {}, products or {})
+    with carrying(one), torch.autocast(model.device.type, enabled=False):
+        yield
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of the newest ``Q`` tokens over ``K`` keys, the last ``Q`` being their own.
+
+    Args:
+        query: ``[B, Hkv*G, Q, D]``.
+        key: ``[B, Hkv, K, D]``, as the layer's cache returned it.
+        value: same shape.
+        attention_mask: must be None: the engine never pads.
+
+    Returns:
+        ``[B, Q, Hkv*G, D]`` and None (no attention weights).
+
+    Raises:
+        ValueError: the layer asks for something the stock kernel would not do exactly.
+    """
+    check_options(attention_mask, options)
+    now, layer = current() or Pass(attend), index_of(module)
+    shown = now.shown.pop(layer, None) or Floats(key, value)
+    if now.watcher is not None:
+        now.watcher(layer, query, shown)
+    kernel = now.kernels.get(type(shown))
+    if kernel is not None:
+        out = kernel(query, shown, scaling, now.masks)
+    else:
+        out = attend_floats(query, Floats(*shown.whole()), scaling, now.masks)
+    shown.release()
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attend_floats(
+    query: torch.Tensor, shown: Floats, scale: float | None, masks: Masks
+) -> torch.Tensor:
+    """The stock kernel over every key; see `mspeckv.context.Kernel`."""
+    heads, length = query.shape[1:3]
+    kv_heads, past = shown.key.shape[1], shown.tokens - length
+    if length > 1 and past == 0:
+        # a fresh prompt: the kernel's own causal path needs no mask in memory
+        return scaled_dot_product_attention(
+            query, *shown.whole(), scale=scale, is_causal=True, enable_gqa=heads != kv_heads
+        )
+    groups = heads // kv_heads
+    folded = fold_groups(query, kv_heads)
+    key = length, past, groups
+    if key not in masks:
+        masks[key] = causal_mask(length, past, groups, query) if length > 1 else None
+    out = scaled_dot_product_attention(folded, *shown.whole(), attn_mask=masks[key], scale=scale)
+    return out.reshape(*query.shape[:3], out.shape[-1])
+
+
+def causal_mask(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
+    """Additive mask ``[G*Q, past+Q]``: query i of a group sees keys up to ``past + i``."""
+    rows = torch.arange(length, device=like.device).repeat(groups)[:, None]
+    columns = torch.arange(past + length, device=like.device)[None, :]
+    mask = torch.zeros(groups * length, past + length, dtype=like.dtype, device=like.device)
+    return mask.masked_fill_(columns > past + rows, float("-inf"))

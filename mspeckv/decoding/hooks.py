@@ -1,0 +1,209 @@
+"""Where something faster, or something more, is plugged into a run.
+
+Every hook does nothing by default: `decoding` and `kv` alone decode exactly. `mspeckv.api` fills
+them from `accelerate`, `adaptive` and `parallel`, none of which the engine knows by name.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from transformers import LogitsProcessorList, PreTrainedModel
+
+from mspeckv.config import Sampling, Speculation
+from mspeckv.context import Kernels, Products
+from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
+from mspeckv.decoding.sampling import Sampler
+from mspeckv.decoding.speculate import Level
+from mspeckv.events import Plan
+from mspeckv.kv.full import Faster, FullCache
+from mspeckv.kv.layers import Tier
+from mspeckv.kv.link import KVLink
+from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.streaming import StreamingCache
+from mspeckv.models.pair import Pair
+from mspeckv.record import Progress, Recorder
+
+
+@dataclass
+class Caches:
+    """Every cache of a run.
+
+    Attributes:
+        full: tier 2's.
+        middle: tier 1's, if any.
+        looking: the same, where it fills itself from what tier 2 reads.
+        draft: tier 0's, if any.
+    """
+
+    full: FullCache
+    middle: Tier | None
+    looking: RetrievalCache | None
+    draft: StreamingCache | None
+
+    def restart(self, link: KVLink) -> None:
+        """Forget the last run, keep the memory."""
+        self.full.restart()
+        self.full.connect(link)
+        for cache in (self.middle, self.draft):
+            if cache is not None:
+                cache.restart()
+
+
+@dataclass(frozen=True)
+class Lent:
+    """What a run has for itself while it lasts: its caches, and what makes its readers."""
+
+    caches: Caches
+    reader: Callable[[Seat], ModelReader]
+
+
+class Lend(Protocol):
+    """Lends caches to one run: new ones, or those of the last run like it."""
+
+    def __call__(
+        self,
+        engine: Engine,
+        pair: Pair,
+        key: tuple[object, ...],
+        link: KVLink,
+        allocate: Callable[[], Caches],
+    ) -> AbstractContextManager[Lent]:
+        """Runs with the same ``key`` can use the same caches, one after the other."""
+
+
+class ChosenRound(Level, Protocol):
+    """A level whose rounds have lengths of their own."""
+
+    plan: Plan
+
+    @property
+    def costs(self) -> Any:
+        """What passes took, for a later run with the same settings."""
+
+
+class Choose(Protocol):
+    """Makes the topmost level where lengths are left to be chosen."""
+
+    def __call__(
+        self,
+        speculation: Speculation,
+        guesser: Level | None,
+        middle: Reader | None,
+        top: Reader,
+        sampler: Sampler,
+        recorder: Recorder,
+        costs: Any,
+        accord: Accord | None,
+    ) -> ChosenRound:
+        """``costs`` is what an earlier run with the same settings learned, or None."""
+
+
+class Accord(Protocol):
+    """What several processes that share a model decide alike, in one run."""
+
+    stop: threading.Event
+
+    def figure(self, own: float) -> float:
+        """The first process's measurement in place of one's ``own``."""
+
+    def between_layers(self, report: Progress | None) -> Progress:
+        """``report``, and a chance to stop with every layer of the prompt."""
+
+    def sampler(self, sampling: Sampling, processors: LogitsProcessorList | None) -> Sampler:
+        """Draws for all."""
+
+    def planner(self, own: Any) -> Any:
+        """Chooses lengths for all."""
+
+
+class KeptPrompts(Protocol):
+    """Prompts that were read once, for runs that begin with the same caches."""
+
+    def read(self, readers: Iterable[ModelReader], prompt: Sequence[int], link: KVLink) -> None:
+        """Have every reader's caches hold ``prompt``: take up what is kept, read the rest."""
+
+
+Guesser = Callable[[Speculation, int, torch.device], Level]
+"""Makes a tier 0 without a model, of the settings, the vocabulary's size and the device."""
+
+
+def _no_products(model: PreTrainedModel) -> Products:
+    return {}
+
+
+def _no_bytes(*of: Any) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is plugged into a run.
+
+    Attributes:
+        kernels: of attention, by what a cache layer shows.
+        faster: what is done in the full cache's stead.
+        products: what a model's linear layers multiply by in a run, as the weights are now.
+        copy_bytes: bytes of what `products` keeps of the given models.
+        head: a head of the draft that scores as many tokens as told; of a prompt.
+        head_bytes: bytes of one that scores as many tokens of a model.
+        middles: tier 1's caches beside retrieval, by the setting's name, over tier 2's.
+        guessers: tier 0 without a model, by the setting's name.
+        choose: the topmost level where lengths are chosen.
+        lend: lends caches, and readers over them.
+        spare: host and device bytes of caches that no run has, which the next may use or get back.
+        accord: with other processes.
+    """
+
+    kernels: Kernels = field(default_factory=dict)
+    faster: Faster = field(default_factory=Faster)
+    products: Callable[[PreTrainedModel], Products] = _no_products
+    copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = _no_bytes
+    head: Callable[[PreTrainedModel, Sequence[int], int], Head] | None = None
+    head_bytes: Callable[[PreTrainedModel, int], int] = _no_bytes
+    middles: Mapping[str, Callable[[FullCache], Tier]] = field(default_factory=dict)
+    guessers: Mapping[str, Guesser] = field(default_factory=dict)
+    choose: Choose | None = None
+    lend: Lend | None = None
+    spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)
+    accord: Callable[[threading.Event | None], Accord] | None = None
+
+
+class Spare(Protocol):
+    """What an acceleration keeps for the next run."""
+
+    def give_back(self) -> None:
+        """Free its memory."""
+
+
+@dataclass(eq=False)
+class Engine:
+    """What decoding with one pair plugs in, and what it remembers from run to run.
+
+    Nothing remembered changes a text. It holds no model of the pair by itself.
+
+    Attributes:
+        hooks: what is plugged in.
+        step_seconds: one target step with all KV on the device, once it has been measured.
+        pass_costs: what passes of earlier runs took, by settings; chosen lengths begin with it.
+        spare: caches and graphs of the last run, for another like it; no run that goes on has them.
+        lock: held while one of these is changed or measured.
+    """
+
+    hooks: Hooks = field(default_factory=Hooks)
+    step_seconds: float | None = None
+    pass_costs: dict[object, Any] = field(default_factory=dict)
+    spare: Spare | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def give_back(self) -> None:
+        """Let go of the spare caches and graphs."""
+        with self.lock:
+            kept, self.spare = self.spare, None
+        if kept is not None:
+            kept.give_back()

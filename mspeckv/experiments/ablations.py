@@ -1,0 +1,334 @@
+"""The four ablations as data: what is varied, what is fixed, what is compared.
+
+A `Preset` holds what an ablation keeps fixed. `ORIGIN` has the published settings, for a GPU and a
+target of 32 layers and 128 k positions. `CLASSROOM` is the same for two cores and the default pair:
+contexts and budget are the published ones / 16, and its link is slowed down until transfer and
+compute stand to each other as on the published machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from mspeckv.config import (
+    KVPolicy,
+    Link,
+    RunConfig,
+    Sampling,
+    Speculation,
+    check_choice,
+    check_count,
+    default_width,
+    refuse,
+)
+
+Axis = Literal["prefill", "resident", "on_chip", "new_tokens"]
+AXES = {
+    "prefill": "prompt tokens",
+    "resident": "resident layers",
+    "on_chip": "on-chip layers",
+    "new_tokens": "new tokens",
+}
+"""Every axis in words."""
+SHORT_LIST = 8192
+"""Tokens that the draft scores on a CPU."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that every trial shares, unless one of them is the axis.
+
+    Attributes:
+        name: part of every trial's key.
+        layers: decoder layers of the target that the placements are made for.
+        prefill: prompt tokens.
+        on_chip: layers unquantized on the device.
+        resident: layers quantized on the device; at most those that ``on_chip`` leaves.
+        new_tokens: tokens decoded; the end-of-sequence token does not stop a trial.
+        speculation: lengths and caches of the tiers below.
+        sampling: how tokens are drawn; each trial puts its own seed in.
+        link: the emulated link, where there is no real one.
+        document: what the prompt is the beginning of.
+        device: where it is meant to run.
+        dtype: compute dtype it is meant for.
+    """
+
+    name: str
+    layers: int
+    prefill: int
+    on_chip: int
+    resident: int
+    new_tokens: int
+    speculation: Speculation
+    sampling: Sampling = field(default_factory=lambda: Sampling(0.6, 0.9, stop_at_eos=False))
+    link: Link = field(default_factory=Link)
+    document: str = "python-reference"
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+ORIGIN = Preset(
+    name="origin",
+    layers=32,
+    prefill=16384,
+    on_chip=16,
+    resident=16,
+    new_tokens=256,
+    # the published retrieval cache is built once
+    speculation=Speculation(gamma=8, draft_gamma=3, budget=4096, chunk=8, refresh=0),
+    device="cuda",
+    dtype="float16",
+)
+CLASSROOM = Preset(
+    name="classroom",
+    # 15 and 15 of the default target's 30 layers stand for 16 and 16 of 32
+    layers=30,
+    prefill=1024,
+    on_chip=15,
+    resident=15,
+    # a sixteenth of 256 would be two or three rounds: too few for an average
+    new_tokens=64,
+    # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
+    # tokens that were chosen once soon miss what matters, so the choice is this project's default.
+    # On a CPU a draft's head over all words costs more than its layers, and a guess that the draft
+    # doubts is seldom kept: a short list and a threshold, for every method that has a draft
+    speculation=Speculation(
+        gamma=8,
+        draft_gamma=3,
+        budget=256,
+        chunk=8,
+        refresh=8,
+        draft_vocab=SHORT_LIST,
+        draft_threshold=0.3,
+    ),
+    link=Link("origin"),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the things compared.
+
+    Attributes:
+        method: as in `mspeckv.generate`.
+        residency: who gets the ``resident`` places.
+        whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
+        adaptive: ``"auto"`` lengths and a short list for the draft's head, instead of the
+            preset's lengths.
+    """
+
+    method: str
+    residency: str = "static"
+    whole: bool = False
+    adaptive: bool = False
+
+    def policy(self, preset: Preset) -> KVPolicy:
+        """Tier 2's KV: widths are the methods' own."""
+        bits = default_width(self.method)
+        if self.whole:
+            return KVPolicy(bits, on_chip=preset.layers)
+        if bits == "full":
+            return KVPolicy(bits, on_chip=preset.on_chip)
+        resident = min(preset.resident, preset.layers - preset.on_chip)
+        return KVPolicy(bits, preset.on_chip, resident, residency=self.residency)
+
+    def config(self, preset: Preset) -> RunConfig:
+        """The run, still with the preset's seed."""
+        speculation = preset.speculation
+        if self.adaptive:
+            speculation = replace(
+                speculation, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST,
+                draft_threshold=0.0,
+            )  # fmt: skip
+        return RunConfig(
+            self.method, preset.new_tokens, self.policy(preset), speculation,
+            preset.sampling, preset.link,
+        )  # fmt: skip
+
+
+VARIANTS: dict[str, Variant] = {
+    "autoregressive": Variant("autoregressive"),
+    "vanilla": Variant("vanilla"),
+    "triforce": Variant("triforce"),
+    "mspeckv": Variant("mspeckv"),
+    "mspeckv-lru": Variant("mspeckv", residency="lru"),
+    "mspeckv-auto": Variant("mspeckv", adaptive=True),
+    "control": Variant("autoregressive", whole=True),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of the axis, one variant.
+
+    Attributes:
+        experiment: its experiment's id.
+        preset: the settings, with the axis' value put in.
+        axis: which setting is varied.
+        value: to what.
+        variant: a key of `VARIANTS`.
+    """
+
+    experiment: str
+    preset: Preset
+    axis: Axis
+    value: int
+    variant: str
+
+    @property
+    def key(self) -> str:
+        """Such as ``A1/classroom/prefill=512/mspeckv``."""
+        return f"{self.experiment}/{self.preset.name}/{self.axis}={self.value}/{self.variant}"
+
+    @property
+    def config(self) -> RunConfig:
+        """The run, still with the preset's seed.
+
+        Raises:
+            ValueError: the value is not allowed.
+        """
+        return VARIANTS[self.variant].config(self.preset)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A cell and a seed: what is run, and becomes one row."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Such as ``A1/classroom/prefill=512/mspeckv/seed=1``."""
+        return f"{self.cell.key}/seed={self.seed}"
+
+    @property
+    def config(self) -> RunConfig:
+        """The run.
+
+        Raises:
+            ValueError: the value or the seed is not allowed.
+        """
+        config = self.cell.config
+        return replace(config, sampling=replace(config.sampling, seed=self.seed))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An ablation under one preset.
+
+    Attributes:
+        id: ``A1``, ``A2``, ``B1`` or ``B2``.
+        title: a few words.
+        question: what it asks.
+        axis: the setting that is varied.
+        values: to what.
+        variants: what is compared.
+        reference: the variant that speed-ups are over.
+        preset: everything else.
+    """
+
+    id: str
+    title: str
+    question: str
+    axis: Axis
+    values: tuple[int, ...]
+    variants: tuple[str, ...]
+    reference: str
+    preset: Preset
+
+    def cells(
+        self, values: Iterable[int] | None = None, variants: Iterable[str] | None = None
+    ) -> list[Cell]:
+        """Its cells, or those of other values and variants.
+
+        Raises:
+            ValueError: an unknown variant, or a value that is not allowed.
+        """
+        chosen = self.variants if variants is None else tuple(variants)
+        for variant in chosen:
+            if variant not in VARIANTS:
+                raise refuse("variants", variant, f"use some of {', '.join(VARIANTS)}")
+        out = []
+        for value in self.values if values is None else values:
+            placed = self.axis in ("resident", "on_chip")
+            check_count(
+                self.axis, value, 0 if placed else 1, self.preset.layers if placed else None
+            )
+            setting: dict[str, Any] = {self.axis: value}
+            preset = replace(self.preset, **setting)
+            out += [Cell(self.id, preset, self.axis, value, variant) for variant in chosen]
+        return out
+
+
+_OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", "control")
+_ABLATIONS: tuple[tuple[str, str, str, Axis, tuple[str, ...], str], ...] = (
+    (
+        "A1", "Context length", "How does the speed-up grow with the context?", "prefill",
+        ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control"),
+        "autoregressive",
+    ),
+    (
+        "A2", "Resident layers",
+        "What do quantized layers on the device add to quantization itself?", "resident",
+        _OVER_TRIFORCE, "triforce",
+    ),
+    (
+        "B1", "On-chip layers", "How many layers must be unquantized on the device?", "on_chip",
+        _OVER_TRIFORCE, "triforce",
+    ),
+    (
+        "B2", "Output length", "Does the speed-up last while the output grows?", "new_tokens",
+        ("triforce", "mspeckv", "control"), "triforce",
+    ),
+)  # fmt: skip
+"""Id, title, question, axis, variants and reference of each `Experiment`."""
+_VALUES: dict[str, dict[str, tuple[int, ...]]] = {
+    "classroom": {
+        "A1": (512, 1024, 1536, 2048),
+        "A2": (0, 8, 15),
+        # The published cliff lies between 12 and 16: 16 residents hold what 16 on-chip
+        # layers of 32 leave, not what 12 leave. Here 15 hold what 15 of 30 leave.
+        "B1": (4, 8, 12, 15, 17),
+        "B2": (16, 32, 48, 64, 96, 128),
+    },
+    "origin": {
+        "A1": (8192, 16384, 24576, 32768),
+        "A2": (0, 8, 16),
+        "B1": (4, 8, 12, 16, 18),
+        "B2": (256, 512, 768, 1024, 1536, 2048),
+    },
+}
+"""Values of each axis, by preset."""
+_B2_PREFILL = {"classroom": 512, "origin": 8192}
+"""B2 has a shorter prompt than its preset."""
+EXPERIMENTS: dict[tuple[str, str], Experiment] = {
+    (id_, preset.name): Experiment(
+        id_, title, question, axis, _VALUES[preset.name][id_], variants, reference,
+        replace(preset, prefill=_B2_PREFILL[preset.name]) if id_ == "B2" else preset,
+    )
+    for preset in (CLASSROOM, ORIGIN)
+    for id_, title, question, axis, variants, reference in _ABLATIONS
+}  # fmt: skip
+"""By id and preset."""
+IDS = ("A1", "A2", "B1", "B2")
+PRESETS = ("classroom", "origin")
+
+
+def experiment(id: str, preset: str = "classroom") -> Experiment:  # noqa: A002  # its name
+    """An experiment by id (in any case) and preset.
+
+    Raises:
+        ValueError: no such experiment or preset.
+    """
+    check_choice("preset", preset, PRESETS)
+    if id.upper() not in IDS:
+        raise refuse("experiment", id, f"use one of {', '.join(IDS)}")
+    return EXPERIMENTS[id.upper(), preset]
+
+
+def axis_words(axis: str) -> str:
+    """An axis in words."""
+    return AXES.get(axis, axis)

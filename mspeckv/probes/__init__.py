@@ -1,0 +1,1 @@
+"""Looking glasses: what a model's keys, attention and next tokens are, to see without a run."""

@@ -1,0 +1,191 @@
+"""What tier 2 attends to at a prompt's end, and how much of it a retrieval choice keeps.
+
+The choice is the one that a run's `mspeckv.kv.retrieval.RetrievalCache` makes: the same landmarks,
+policy and budget over the same queries. Attention is that of the prompt's last token, which no
+prefill reads: the first that tier 1 has to read with what was chosen before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mspeckv.config import Speculation, refuse
+from mspeckv.context import Shown
+from mspeckv.decoding.attention import reading
+from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.kv.chunk_policies import policy
+from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
+from mspeckv.kv.sizes import ChunkPlan
+from mspeckv.models import Pair
+
+Floats = NDArray[np.float32]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalReport:
+    """A choice of chunks, by layer and KV head, beside the attention it was made for.
+
+    N layers, H KV heads, C chunks, K of them chosen. Masses are shares of all attention, averaged
+    over the query heads of a KV head; a head's chunks and its rest add up to 1.
+
+    Attributes:
+        speculation: what it was made by.
+        plan: chunk c covers tokens ``[c * plan.chunk, (c + 1) * plan.chunk)``.
+        chosen: ``[N, H, K]`` chunks, in order.
+        scores: ``[N, H, C]`` the policy's scores, in units of its own.
+        mass: ``[N, H, C]`` attention mass of each chunk.
+        rest: ``[N, H]`` mass of the tokens after the last chunk, which are always kept.
+    """
+
+    speculation: Speculation
+    plan: ChunkPlan
+    chosen: Counts
+    scores: Floats
+    mass: Floats
+    rest: Floats
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """``[N, H, C]``: whether a head keeps a chunk."""
+        out = np.zeros(self.mass.shape, dtype=bool)
+        np.put_along_axis(out, self.chosen, True, axis=-1)
+        return out
+
+    @property
+    def captured(self) -> Floats:
+        """``[N, H]``: attention mass of what is kept; 1 would be all."""
+        return np.asarray((self.mass * self.kept).sum(-1) + self.rest, dtype=np.float32)
+
+    @property
+    def best(self) -> Floats:
+        """``[N, H]``: the most that chunk 0 and as many others as were chosen could capture."""
+        others = -np.sort(-self.mass[..., 1:], axis=-1)[..., : self.plan.chosen - 1]
+        return np.asarray(self.mass[..., 0] + others.sum(-1) + self.rest, dtype=np.float32)
+
+    def seen(self, start: int, stop: int) -> Floats:
+        """``[N, H]``: the share of prompt tokens ``[start, stop)`` that a head keeps.
+
+        Raises:
+            ValueError: no such tokens.
+        """
+        if not 0 <= start < stop <= self.plan.prompt:
+            raise refuse("span", (start, stop), f"use 0 <= start < stop <= {self.plan.prompt}")
+        tokens = np.arange(start, stop)
+        chunks = tokens // self.plan.chunk
+        in_rest = chunks >= self.plan.chunks
+        kept = self.kept[..., np.minimum(chunks, self.plan.chunks - 1)] | in_rest
+        return np.asarray(kept.mean(-1), dtype=np.float32)
+
+
+class AttentionProbe:
+    """A prompt read once by the target, for reports on any choice of its chunks.
+
+    Args:
+        pair: its target reads.
+        prompt: text, or token ids.
+
+    Attributes:
+        tokens: the prompt's ids.
+        keys: ``[N, H, T, D]`` of all tokens, positions rotated in.
+        queries: ``[N, Hq, Q, D]`` of the tokens before the last, which choose.
+        mass: ``[N, H, T]`` attention of the last token, averaged over the query heads of a head.
+
+    Raises:
+        ValueError: the prompt is too short or too long.
+    """
+
+    def __init__(self, pair: Pair, prompt: Prompt) -> None:
+        self.tokens = encode_prompt(pair, prompt)
+        if len(self.tokens) > pair.max_positions:
+            raise refuse(
+                "prompt", f"{len(self.tokens)} tokens", f"use at most {pair.max_positions} tokens"
+            )
+        keys: dict[int, torch.Tensor] = {}
+        queries: dict[int, torch.Tensor] = {}
+        mass: dict[int, torch.Tensor] = {}
+        scales = _scales(pair)
+
+        def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
+            key, _ = shown.whole()
+            keys[layer] = key[0]
+            queries[layer] = query[0, :, -1 - QUERY_WINDOW : -1].clone()
+            asked = fold_groups(query[:, :, -1:], key.shape[1])[0]
+            scale = scales.get(layer, key.shape[-1] ** -0.5)
+            weights = (asked @ key[0].transpose(1, 2) * scale).softmax(-1, dtype=torch.float32)
+            mass[layer] = weights.mean(1)
+
+        ids = torch.tensor([self.tokens], device=pair.device)
+        with torch.inference_mode(), reading(pair.target, watch):
+            pair.target(ids, use_cache=False, logits_to_keep=1)
+        layers = range(pair.layers)
+        self.keys = torch.stack([keys[layer] for layer in layers])
+        self.queries = torch.stack([queries[layer] for layer in layers])
+        self.mass = torch.stack([mass[layer] for layer in layers])
+
+    @torch.inference_mode()
+    def report(self, speculation: Speculation | None = None) -> RetrievalReport:
+        """What ``speculation`` chooses of this prompt.
+
+        Raises:
+            ValueError: the prompt has no whole chunk before the recent window.
+        """
+        guess = speculation or Speculation()
+        plan = ChunkPlan.of(guess, len(self.tokens) - 1)
+        if not plan.chunks:
+            raise refuse(
+                "prompt",
+                f"{len(self.tokens)} tokens",
+                f"use more than recent + chunk = {guess.recent + guess.chunk} tokens",
+            )
+        score = policy(guess.retrieval)
+        scores = torch.stack(
+            [
+                score_chunks(score, query[None], landmarks_of(key[None], plan))
+                for query, key in zip(self.queries, self.keys, strict=True)
+            ]
+        )
+        chosen = torch.stack([best_chunks(layer, plan.chosen) for layer in scores])
+        whole = plan.chunks * plan.chunk
+        mass = self.mass[..., :whole].unflatten(-1, (plan.chunks, plan.chunk)).sum(-1)
+        return RetrievalReport(
+            guess,
+            plan,
+            chosen.cpu().numpy(),
+            scores.float().cpu().numpy(),
+            mass.cpu().numpy(),
+            self.mass[..., whole:].sum(-1).cpu().numpy(),
+        )
+
+
+def retrieval_report(
+    pair: Pair, prompt: Prompt, speculation: Speculation | None = None
+) -> RetrievalReport:
+    """Which chunks of ``prompt`` tier 1 keeps, and how much attention they capture.
+
+    For several settings over one prompt, make an `AttentionProbe` and ask it for each report.
+
+    Args:
+        pair: its target reads the prompt once, unquantized.
+        prompt: text, or token ids.
+        speculation: budget, chunk, recent window and policy.
+
+    Raises:
+        ValueError: the prompt is too short for a chunk, or too long for the target.
+    """
+    return AttentionProbe(pair, prompt).report(speculation)
+
+
+def _scales(pair: Pair) -> dict[int, float]:
+    """By what each layer multiplies query times key, where it says so."""
+    return {
+        module.layer_idx: float(module.scaling)
+        for module in pair.target.modules()
+        if isinstance(getattr(module, "layer_idx", None), int)
+        and isinstance(getattr(module, "scaling", None), float)
+    }

@@ -1,0 +1,175 @@
+"""A document's keys and values to look at, and what quantizing them loses.
+
+The same codec that a run stores its KV with (`mspeckv.kv.quantize`) packs a tensor along either
+axis, so that the choice the engine makes, keys per channel and values per token, can be compared
+with the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import DynamicCache
+
+from mspeckv.accelerate.nibble import NibblePlanes
+from mspeckv.config import KVPolicy, Width, refuse
+from mspeckv.config.checks import check_choice, check_count, check_flag
+from mspeckv.decoding.attention import reading
+from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
+from mspeckv.models import Pair
+from mspeckv.models.checks import cache_argument
+
+Axis = Literal["channel", "token"]
+AXES: tuple[Axis, ...] = ("channel", "token")
+_ANY_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How one tensor is quantized.
+
+    Attributes:
+        bits: 8, 4, 2 or ``"full"``.
+        axis: ``"channel"``: one scale for ``group`` tokens of one channel, as the engine does
+            with keys; ``"token"``: one scale for ``group`` channels of one token, as with values
+            (KIVI, arXiv 2402.02750, section 3).
+        group: numbers that share a scale.
+        upper: of int8 codes, the upper four bits alone (see `mspeckv.accelerate.nibble`).
+
+    Raises:
+        ValueError: a field is out of range, or ``upper`` without 8 bits.
+    """
+
+    bits: Width = 8
+    axis: Axis = "channel"
+    group: int = 64
+    upper: bool = False
+
+    def __post_init__(self) -> None:
+        KVPolicy(bits=self.bits)
+        check_choice("axis", self.axis, AXES)
+        check_count("group", self.group, 8, 1024)
+        if self.group % 8:
+            raise refuse("group", self.group, "use a multiple of 8")
+        check_flag("upper", self.upper)
+        if self.upper and self.bits != 8:
+            raise refuse("upper", self.upper, "its plane is one of int8's two: use bits=8")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A tensor after packing and unpacking.
+
+    Attributes:
+        tensor: ``[H, T, D]``; tokens after the last whole block are as they were.
+        tokens: how many were packed.
+        bytes: of their codes and scales (counted).
+    """
+
+    tensor: torch.Tensor
+    tokens: int
+    bytes: int
+
+
+def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
+    """Quantize ``[H, T, D]`` and restore it.
+
+    Raises:
+        ValueError: fewer tokens than make one block.
+    """
+    heads, length, dim = tensor.shape
+    if packing.bits == "full":
+        return Packed(tensor.clone(), length, tensor.numel() * tensor.element_size())
+    block = packing.group if packing.axis == "channel" else _ANY_BLOCK
+    tokens = length // block * block
+    if not tokens:
+        raise refuse("group", packing.group, f"there are {length} tokens: use at most that many")
+    policy = KVPolicy(bits=packing.bits, block=block, group=packing.group, nibble=packing.upper)
+    shape = KVShape(1, heads, dim, tensor.dtype)
+    codec = BlockCodec.of(shape, policy)
+    whole = tensor[None, :, :tokens]
+    records = codec.encode(whole, whole)
+    restored = torch.empty_like(whole), torch.empty_like(whole)
+    if packing.upper:
+        planes = NibblePlanes(codec)
+        records, _ = planes.split(records)
+        codec = planes.upper
+        planes.coarse(records, *restored)
+    else:
+        codec.decode(records, *restored)
+    place, name = (0, "k") if packing.axis == "channel" else (1, "v")
+    size = sum(codec.part(part, records).nbytes for part in (name, f"{name}_step", f"{name}_low"))
+    out = tensor.clone()
+    out[:, :tokens] = restored[place][0]
+    return Packed(out, tokens, size)
+
+
+class KVProbe:
+    """The KV of a document, read once.
+
+    Args:
+        pair: its target reads.
+        prompt: text, or token ids.
+        asked: tokens at the document's end that `acceptance` asks the target about; the KV is
+            that of the tokens before them.
+
+    Attributes:
+        tokens: ids whose KV is held.
+        keys: ``[N, H, T, D]``, with positions rotated in, as caches hold them.
+        values: ``[N, H, T, D]``.
+
+    Raises:
+        ValueError: the prompt is too short or too long.
+    """
+
+    def __init__(self, pair: Pair, prompt: Prompt, asked: int = 32) -> None:
+        check_count("asked", asked, 1, 1024)
+        ids = encode_prompt(pair, prompt)
+        if len(ids) < asked + _ANY_BLOCK or len(ids) > pair.max_positions:
+            raise refuse(
+                "prompt", f"{len(ids)} tokens",
+                f"use {asked + _ANY_BLOCK} to {pair.max_positions} tokens",
+            )  # fmt: skip
+        self._pair = pair
+        self.tokens, self._asked = ids[:-asked], ids[-asked:]
+        cache = DynamicCache()
+        self._read(self.tokens, cache)
+        layers = [cache.layers[layer] for layer in range(pair.layers)]
+        self.keys = torch.stack([layer.keys[0] for layer in layers])
+        self.values = torch.stack([layer.values[0] for layer in layers])
+        self._unpacked = self._ask(self.keys, self.values)
+
+    def acceptance(self, keys: Packing, values: Packing) -> float:
+        """How far the target agrees with itself when all layers' KV is packed.
+
+        The mean over the asked tokens of ``sum(min(p, q))``, p being the next token's
+        distribution over the KV as it is, q over the packed KV (both at temperature 1): the chance
+        that a guess drawn from q is accepted (Leviathan et al., arXiv 2211.17192, theorem 3.5).
+        """
+        packed = self._ask(
+            torch.stack([pack(layer, keys).tensor for layer in self.keys]),
+            torch.stack([pack(layer, values).tensor for layer in self.values]),
+        )
+        return float(torch.minimum(self._unpacked, packed).sum(-1).mean())
+
+    def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
+            cache.update(key[None], value[None], layer)
+        return self._read(self._asked, cache).float().softmax(-1)
+
+    def _read(self, tokens: list[int], cache: Any) -> torch.Tensor:
+        """Append tokens to a cache; logits ``[n, V]`` of the asked tokens, else of the last."""
+        kept = len(tokens) if tokens is self._asked else 1
+        ids = torch.tensor([tokens], device=self._pair.device)
+        with torch.inference_mode(), reading(self._pair.target):
+            out = self._pair.target(
+                ids, logits_to_keep=kept, **{cache_argument(self._pair.target): cache}
+            )
+        logits: torch.Tensor = out.logits[0]
+        return logits

@@ -1,0 +1,204 @@
+"""What a run would cost: closed forms from shapes, a machine and acceptance. Modelled throughout.
+
+`mspeckv.whatif.round` has a round's time, `mspeckv.whatif.footprint` the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from transformers import PretrainedConfig
+
+from mspeckv.config import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
+from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.footprint import Footprint, footprint, plain_placement
+from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
+from mspeckv.whatif.measure import this_machine
+from mspeckv.whatif.question import Question, ask
+from mspeckv.whatif.round import round_cost
+from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EqualMemory:
+    """The control: plain autoregressive decoding, unquantized, with the same device bytes.
+
+    Attributes:
+        on_chip: layers that these bytes can hold unquantized.
+        fits: whether it fits at all.
+        ms_per_token: its time.
+        speedup: its time over the setting's.
+    """
+
+    on_chip: Any
+    fits: Any
+    ms_per_token: Any
+    speedup: Any
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predictions, numbers or arrays of the settings' shape; all modelled.
+
+    Attributes:
+        model, hardware, method: what was asked.
+        ms_per_token: decoding alone, as in `RunSummary`.
+        tokens_per_round: tokens that a round settles.
+        round_ms: time of a round.
+        steps: milliseconds per token by step, see `STEPS`; they add up to ``ms_per_token``.
+        link_bytes_per_token: to the device, for verification.
+        link_ms_per_token: time that the link is busy.
+        passes_per_round: by tier, such as ``(20.1, 6.4, 1)``.
+        memory: bytes by part.
+        fits: whether the device's memory holds it.
+        equal_memory: the control; None where it was not asked for.
+    """
+
+    model: str
+    hardware: str
+    method: str
+    ms_per_token: Any
+    tokens_per_round: Any
+    round_ms: Any
+    steps: Mapping[str, Any]
+    link_bytes_per_token: Any
+    link_ms_per_token: Any
+    passes_per_round: tuple[Any, Any, Any]
+    memory: Footprint
+    fits: Any
+    equal_memory: EqualMemory | None
+
+    @property
+    def tokens_per_second(self) -> Any:
+        """Of decoding."""
+        return 1e3 / self.ms_per_token
+
+    @property
+    def device_bytes(self) -> Any:
+        """Peak on the device."""
+        return self.memory.device
+
+    @property
+    def host_bytes(self) -> Any:
+        """KV on the host."""
+        return self.memory.offloaded
+
+
+def what_if(
+    model: str | ModelShape | PretrainedConfig = "llama-2-7b",
+    machine: str | Hardware = "h100",
+    *,
+    draft: str | ModelShape | None = "default",
+    method: str = "mspeckv",
+    prefill: ArrayLike = 16384,
+    new_tokens: ArrayLike = 256,
+    policy: KVPolicy | None = None,
+    speculation: Speculation | None = None,
+    acceptance: Acceptance | None = None,
+    link_gbps: ArrayLike | None = None,
+    graphs: bool = True,
+    control: bool = True,
+    **fields: Any,
+) -> Forecast:
+    """Predict time, traffic and memory of one setting, or of arrays of them.
+
+    Any number may be an array; arrays broadcast. Ten thousand settings take less than a second.
+
+    Args:
+        model: a name of `mspeckv.whatif.MODELS`, a `ModelShape`, a transformers configuration or a
+            model's folder.
+        machine: a name of `mspeckv.whatif.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
+        draft: tier 0's model; ``default`` for the catalogue's, ``none`` for none.
+        method: as in `mspeckv.generate`; not an array.
+        prefill: prompt tokens.
+        new_tokens: tokens produced; the mean context holds half of them.
+        policy: default ``KVPolicy`` with the method's width.
+        speculation: lengths must be numbers (not ``auto``); ``draft_threshold`` is not modelled.
+        acceptance: per-token acceptance at each nesting; default `likely_acceptance`.
+        link_gbps: instead of the machine's.
+        graphs: replay passes as graphs, on machines that can.
+        control: also say what plain decoding would do in the same memory.
+        fields: fields of `KVPolicy` and `Speculation` that replace those given, numbers or arrays
+            (``tier0`` and ``tier1`` single words).
+
+    Raises:
+        ValueError: an unknown name or a setting that is not allowed.
+    """
+    check_choice("method", method, METHODS)
+    shape, where = model_shape(model), hardware(machine)
+    guesser = draft_shape(shape, draft)
+    name = guesser.name if guesser else None
+    asked = ask(
+        method,
+        shape.layers,
+        policy or KVPolicy(bits=default_width(method)),
+        speculation or Speculation(),
+        acceptance or likely_acceptance(shape.name, name, method, prefill),
+        {
+            "prefill": prefill,
+            "new_tokens": new_tokens,
+            "link_gbps": where.link_gbps if link_gbps is None else link_gbps,
+        },
+        fields,
+    )
+    uses_draft = guesser is not None and asked.speculation.tier0 == "draft"
+    if method == "vanilla" and not uses_draft and asked.speculation.tier0 != "lookup":
+        raise refuse("method", method, "there is no draft: use another method, or tier0='lookup'")
+    done = round_cost(asked, shape, guesser, where, graphs)
+    memory = footprint(asked, shape, guesser, where)
+    ms = done.ms / done.settled
+    return Forecast(
+        model=shape.name,
+        hardware=where.name,
+        method=method,
+        ms_per_token=_out(ms),
+        tokens_per_round=_out(done.settled),
+        round_ms=_out(done.ms),
+        steps={name: _out(part / done.settled) for name, part in done.steps.items()},
+        link_bytes_per_token=_out(done.link_bytes / done.settled),
+        link_ms_per_token=_out(done.link_bytes / asked.link_gbps / 1e6 / done.settled),
+        passes_per_round=(_out(done.draft_passes), _out(done.middle_passes), 1),
+        memory=Footprint(**{name: _out(part) for name, part in vars(memory).items()}),
+        fits=_out(memory.device <= where.memory_gb * 1e9),
+        equal_memory=_control(asked, shape, where, graphs, memory.device, ms) if control else None,
+    )
+
+
+def hardware(machine: str | Hardware) -> Hardware:
+    """A machine by its name, or as it is; ``origin`` is fitted, ``this`` is calibrated.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(machine, Hardware):
+        return machine
+    name = str(machine).lower()
+    if name == "origin":
+        return origin_machine()
+    if name == "this":
+        return this_machine()
+    if name not in HARDWARE:
+        raise refuse("hardware", machine, f"use one of {', '.join(NAMES)}")
+    return HARDWARE[name]
+
+
+def _control(
+    asked: Question, shape: ModelShape, where: Hardware, graphs: bool, room: Any, ms: Floats
+) -> EqualMemory:
+    """Unquantized autoregressive decoding with ``room`` bytes on the device."""
+    on_chip, fits = plain_placement(asked, shape, where, room)
+    plain = round_cost(asked.plain(on_chip), shape, None, where, graphs)
+    plain_ms = plain.ms / plain.settled
+    return EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms))
+
+
+def _out(values: Any) -> Any:
+    """A plain number where a single setting was asked for."""
+    array = np.asarray(values)
+    return array.item() if array.ndim == 0 else array

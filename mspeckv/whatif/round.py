@@ -1,0 +1,198 @@
+"""One round, step by step: drafting, verification with its overlap, drawing.
+
+A round drafts for D milliseconds, then verifies. With K layers on-chip, R resident and M offloaded
+in that order, c one layer's compute, q its unpacking and t its transfer, the verification can start
+its offloaded layers at ``before = D + K c + R (c + q)``, and the round ends at the latest of
+
+    before + M (c + q)                         compute is what lasts
+    t + M (c + q)                              the same, once the first layer is there
+    M t + c + q                                the link is: busy since the round began
+    before + q + t + L (c + q)                 the link had to stop with its slots full, and
+    before + q + L t + c + q                   what was left of it, L = M - ahead, lasts
+
+the last two only where L > 0: the maximum over a pipeline's critical paths, its fill included. A
+loop that does not prefetch (`Loop`) takes ``before + t + (M - 1) max(t, c + q) + c + q``.
+Under LRU all M layers hit once M of them fit, and none does while they do not (a decoder's scan
+is cyclic). Not modelled: rounds cut short at flush boundaries, packing itself, memory traffic of an
+unthrottled copy on a CPU, prefill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
+from mspeckv.kv.sizes import LayerBytes, chunk_counts
+from mspeckv.whatif.acceptance import expected_tokens, inner_passes
+from mspeckv.whatif.footprint import packing
+from mspeckv.whatif.machines import Hardware
+from mspeckv.whatif.passes import choose_ms, pass_time, unpack_ms
+from mspeckv.whatif.question import Question
+from mspeckv.whatif.shapes import ModelShape
+
+Floats = NDArray[np.float64]
+
+STEPS = (
+    "tier 0 draft", "tier 1 verify", "tier 2 compute", "tier 2 unpack", "tier 2 wait",
+    "retrieve", "draw",
+)  # fmt: skip
+"""Where a round's time goes: `Forecast.steps`, in this order."""
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """One round.
+
+    Attributes:
+        steps: milliseconds by step, see `STEPS`.
+        settled: tokens.
+        link_bytes: to the device, for verification.
+        draft_passes: of tier 0.
+        middle_passes: of tier 1.
+    """
+
+    steps: dict[str, Floats]
+    settled: Floats
+    link_bytes: Floats
+    draft_passes: Floats
+    middle_passes: Floats
+
+    @property
+    def ms(self) -> Floats:
+        """Sum of the steps."""
+        return np.asarray(sum(self.steps.values()))
+
+
+def round_cost(
+    asked: Question, shape: ModelShape, draft: ModelShape | None, where: Hardware, graphs: bool
+) -> RoundCost:
+    """Draft, verify, draw: the parts of a round added up."""
+    zero = np.zeros(asked.prefill.shape)
+    method, guess, lengths, rates = asked.method, asked.speculation, asked.lengths, asked.rates
+    gamma = lengths["gamma"] if method != "autoregressive" else np.zeros_like(lengths["gamma"])
+    has_draft = guess.tier0 == "draft" and draft is not None and method != "autoregressive"
+    guesses = has_draft or guess.tier0 == "lookup"
+    settled, draft_passes, middle_passes, middle_read = zero + 1, zero, zero, zero
+    if method in USES_TIER1:
+        draft_gamma = lengths["draft_gamma"] if guesses else np.zeros_like(gamma)
+        inner = inner_passes(rates["draft_middle"], draft_gamma, gamma)
+        draft_passes, middle_passes, middle_read = inner.draft, inner.middle, inner.read
+        settled = expected_tokens(rates["middle_full"], gamma)
+    elif method == "vanilla":
+        draft_passes = zero + gamma
+        settled = expected_tokens(rates["draft_full"], gamma)
+    model = _Round(asked, shape, where, graphs)
+    steps = dict.fromkeys(STEPS, zero)
+    if has_draft and draft is not None:
+        passes = draft_passes + where.loop.closing_passes
+        steps["tier 0 draft"] = passes * model.draft_ms(draft)
+    if method in USES_TIER1:
+        each = model.middle_ms(middle_read / np.maximum(middle_passes, 1))
+        steps["tier 1 verify"] = middle_passes * each
+        steps["retrieve"] = model.retrieve_ms(settled)
+    drafting = steps["tier 0 draft"] + steps["tier 1 verify"]
+    verification, link_bytes = model.verify(gamma + 1, drafting)
+    rows = gamma + 1 + middle_read + (draft_passes if guess.tier0 == "draft" else 0)
+    steps |= verification
+    steps["draw"] = zero + (rows * where.row_us + where.round_us) / 1e3
+    return RoundCost(steps, settled, link_bytes, draft_passes, middle_passes)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What the steps of a round take, each for every setting asked about."""
+
+    asked: Question
+    shape: ModelShape
+    where: Hardware
+    graphs: bool
+
+    @cached_property
+    def packed(self) -> LayerBytes:
+        """Bytes that each setting's places are made of."""
+        return packing(self.asked, self.shape, self.where.torch_dtype)
+
+    @cached_property
+    def kept(self) -> tuple[Floats, Floats]:
+        """Prompt tokens in tier 1's cache, and chunks that they are chosen from."""
+        lengths = self.asked.lengths
+        chunks, chosen, rest = chunk_counts(
+            lengths["budget"], lengths["chunk"], lengths["recent"], self.asked.prefill - 1
+        )
+        return chosen * lengths["chunk"] + rest, np.where(chosen < chunks, chunks, 0)
+
+    def draft_ms(self, draft: ModelShape) -> Floats:
+        """One pass of tier 0 over sinks, window and half of the slack."""
+        lengths = self.asked.lengths
+        most = lengths["sinks"] + lengths["window"] + WINDOW_SLACK / 2
+        seen = np.minimum(self.asked.context, most)
+        share = np.where(lengths["draft_vocab"] > 0, lengths["draft_vocab"] / draft.vocab, 1.0)
+        return pass_time(draft, self.where, "draft", 1.0, seen, self.graphs, share).total
+
+    def middle_ms(self, read: Floats) -> Floats:
+        """One pass of tier 1: over its retrieval cache, or over the upper planes of everything."""
+        asked, shape = self.asked, self.shape
+        nibble = asked.speculation.tier1 == "nibble"
+        context = asked.context if nibble else self.kept[0] + asked.new_tokens / 2
+        floats = pass_time(shape, self.where, "target", read, context, self.graphs).total
+        if not nibble:
+            return floats
+        coarse = self.unpack(self.packed.record - self.packed.streamed)
+        return np.asarray(floats + (shape.layers - asked.on_chip) * coarse)
+
+    def retrieve_ms(self, settled: Floats) -> Floats:
+        """Choosing chunks anew: at most once a round, once in ``refresh`` tokens otherwise."""
+        if self.asked.speculation.tier1 == "nibble":
+            return np.zeros_like(settled)
+        (kept, chunks), refresh = self.kept, self.asked.lengths["refresh"]
+        often = np.where((refresh > 0) & (chunks > 0), settled / np.maximum(refresh, settled), 0.0)
+        # landmarks are read, chosen tokens read and written
+        moved = (chunks / 2 + 2 * kept) * self.packed.token
+        return np.asarray(often * self.shape.layers * choose_ms(self.where, moved, self.graphs))
+
+    def unpack(self, record: Any) -> Floats:
+        """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
+        context, out = self.asked.context, np.zeros(self.asked.prefill.shape)
+        moved = self.packed.blocks(context) * record + context * self.packed.token
+        for place, policy in enumerate(self.asked.policies):
+            widths = ("nibble",) if policy.nibble else tuple(str(width) for width in policy.widths)
+            each = [unpack_ms(self.where, one, moved, context, self.graphs) for one in widths]
+            out = np.where(self.asked.which == place, sum(each) / len(each), out)
+        return out
+
+    def verify(self, tokens: Any, drafting: Floats) -> tuple[dict[str, Floats], Floats]:
+        """The steps of tier 2's pass, and the bytes over the link for it; see the module."""
+        asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.layers
+        one = pass_time(self.shape, where, "target", tokens, asked.context, self.graphs)
+        compute, unpack = one.layer, self.unpack(packed.record)
+        offloaded = asked.offloaded
+        hit = (asked.cached >= offloaded) & (offloaded > 0)
+        missing = np.where(hit, 0, offloaded)
+        held_unpack = 0.0 if where.loop.keeps_unpacked else unpack
+        unpacked_residents = np.where(packed.float_residents, 0.0, held_unpack)
+        residents = asked.fixed_resident * unpacked_residents
+        held = residents + np.where(hit, offloaded, 0) * held_unpack
+        layer_bytes = packed.blocks(asked.context) * packed.streamed
+        transfer = layer_bytes / asked.link_gbps / 1e6 + where.copy_us / 1e3
+        start = (layers - missing) * compute + held
+        work = start + missing * (compute + unpack)
+        if where.loop.prefetch:
+            late, one_more = missing - packed.ahead, compute + unpack
+            linked = np.maximum(transfer + missing * one_more, missing * transfer + one_more)
+            stopped = np.maximum(transfer + late * one_more, late * transfer + one_more)
+            stopped = np.where(late > 0, start + unpack + stopped, 0.0)
+            waiting = np.maximum(0.0, np.maximum(linked - drafting, stopped) - work)
+        else:
+            slower = np.maximum(0.0, transfer - compute - unpack)
+            waiting = transfer + (missing - 1) * slower
+        steps = {
+            "tier 2 compute": layers * compute + one.outside,
+            "tier 2 unpack": held + missing * unpack,
+            "tier 2 wait": np.where(missing > 0, waiting, 0.0),
+        }
+        return steps, missing * layer_bytes
