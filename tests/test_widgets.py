@@ -15,14 +15,9 @@ import pytest
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html
+from mspeckv_widgets.charts.table import readable_bytes
 from mspeckv_widgets.panels.controls import DEFAULTS, METHODS, PRESETS
-from mspeckv_widgets.panels.scorecard import (
-    comparison_html,
-    lengths_text,
-    readable_bytes,
-    rounds_html,
-    scores,
-)
+from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import Setting, link_series
 

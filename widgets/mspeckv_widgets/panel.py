@@ -14,7 +14,7 @@ from typing import Any
 import anywidget
 import ipywidgets as ipw
 import traitlets
-from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK, STYLE_SHEET
+from mspeckv_widgets.charts.theme import STYLE_SHEET
 from plotly.basedatatypes import BaseFigure
 
 NARROW = 760
@@ -90,27 +90,3 @@ def button(words: str, icon: str, tip: str, layout: Mapping[str, str] | None = N
     )
     made.add_class(f"mskv-{words.split(maxsplit=1)[0].lower()}")
     return made
-
-
-def lay_out(figure: Any, title: str, height: int) -> Any:
-    """Give a plotly figure the project's look: clear background, legend below, quiet grid.
-
-    Returns the figure. A legend below leaves the plot its width on any screen.
-    """
-    figure.update_layout(
-        title={"text": title, "font": {"size": 13}, "x": 0, "xref": "paper"},
-        height=height,
-        autosize=True,
-        margin={"l": 70, "r": 12, "t": 36, "b": 45},
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        font={"color": INK, "size": 12},
-        legend={
-            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom",
-            "font": {"size": 11}, "bgcolor": CLEAR,
-        },
-    )  # fmt: skip
-    lines = {"gridcolor": GRID, "linecolor": FAINT, "zerolinecolor": FAINT, "automargin": True}
-    figure.update_xaxes(**lines)
-    figure.update_yaxes(**lines)
-    return figure

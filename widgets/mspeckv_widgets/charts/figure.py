@@ -1,4 +1,4 @@
-"""A plotly figure whose views are all up to date, also those opened later."""
+"""A plotly figure whose views are all up to date, also those opened later, and its look."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import plotly.graph_objects as go
+from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 
 LOST = ("name", "showlegend")
 """What a page forgets of a trace when these are changed in others, and gives back as defaults."""
@@ -41,3 +42,27 @@ class Figure(go.FigureWidget):
     def renew(self) -> None:
         """Tell the page what a further view of this figure begins with."""
         self.send_state(["_widget_layout", "_widget_data"])
+
+
+def lay_out(figure: Any, title: str, height: int) -> Any:
+    """Give a plotly figure the project's look: clear background, legend below, quiet grid.
+
+    Returns the figure. A legend below leaves the plot its width on any screen.
+    """
+    figure.update_layout(
+        title={"text": title, "font": {"size": 13}, "x": 0, "xref": "paper"},
+        height=height,
+        autosize=True,
+        margin={"l": 70, "r": 12, "t": 36, "b": 45},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"color": INK, "size": 12},
+        legend={
+            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom",
+            "font": {"size": 11}, "bgcolor": CLEAR,
+        },
+    )  # fmt: skip
+    lines = {"gridcolor": GRID, "linecolor": FAINT, "zerolinecolor": FAINT, "automargin": True}
+    figure.update_xaxes(**lines)
+    figure.update_yaxes(**lines)
+    return figure

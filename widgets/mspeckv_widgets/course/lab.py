@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from IPython.core import display_functions
+from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
 from mspeckv_widgets.course.predict import PredictBox, compare, parse_number, words_of
@@ -20,7 +21,6 @@ from mspeckv_widgets.course.progress import (
     ProgressFile,
 )
 from mspeckv_widgets.course.score import score_html, score_text
-from mspeckv_widgets.panels.scorecard import table_html
 
 from mspeckv import RunSummary
 from mspeckv.config import refuse

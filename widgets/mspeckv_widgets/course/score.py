@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
-from mspeckv_widgets.panels.scorecard import readable_bytes, table_html
 
 from mspeckv import RunSummary, retrieval
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import INK
-from mspeckv_widgets.panel import lay_out
-from mspeckv_widgets.panels.scorecard import table_html
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 

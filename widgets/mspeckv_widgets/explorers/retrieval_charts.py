@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.story import split_text, tier_style
+from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import INK
-from mspeckv_widgets.panel import lay_out
-from mspeckv_widgets.panels.scorecard import table_html
 from plotly.subplots import make_subplots
 
 from mspeckv import RetrievalReport

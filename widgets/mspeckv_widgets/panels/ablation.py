@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import ipywidgets as ipw
+from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart
-from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.sweep import Order, SweepRunner, SweepView
 from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.results import FEW_TOKENS, find_results, load_results, match_of, reduced

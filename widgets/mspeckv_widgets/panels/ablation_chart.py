@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.report_charts import bars, trace
-from mspeckv_widgets.panel import lay_out
 from plotly.subplots import make_subplots
 
 from mspeckv.experiments import VARIANTS, Match

@@ -7,9 +7,9 @@ from typing import Any
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
-from mspeckv_widgets.charts.figure import Figure
-from mspeckv_widgets.panel import HasPanel, lay_out, panel
-from mspeckv_widgets.panels.scorecard import table_html
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.table import table_html
+from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv.config import METHODS
 from mspeckv.experiments.chart_lines import style

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import PURPOSES, TIERS
 from mspeckv_widgets.record import RunRecord
 
@@ -28,14 +29,6 @@ class Score:
     unit: str
     source: str
     better: str = ""
-
-
-def readable_bytes(count: float) -> tuple[str, str]:
-    """A number of bytes as value and unit, in powers of 1000."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= size:
-            return f"{count / size:.2f}", unit
-    return f"{count:.0f}", "B"
 
 
 def kv_read_per_token(record: RunRecord, tier: int) -> float:
@@ -99,29 +92,6 @@ def scores(record: RunRecord) -> list[Score]:
         better = "lower" if name.startswith("Device") else ""
         lines.append(_bytes_score(name, size, "", "modelled", better))
     return lines
-
-
-def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
-    """An HTML table whose first ``text`` columns are words and whose others are numbers."""
-    kinds = ["" if place < text else ' class="num"' for place in range(len(heads))]
-    head = "".join(
-        f'<th scope="col"{kind}>{html.escape(name)}</th>'
-        for kind, name in zip(kinds, heads, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    # On a narrow screen the table scrolls in its box, which the keyboard must be able to reach.
-    return (
-        f'<div class="mskv-scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
-        f'<table class="mskv-table"><caption>{html.escape(caption)}'
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
 
 
 def card_html(record: RunRecord | None) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import ipywidgets as ipw
 from mspeckv_widgets.charts.story import legend_html, story_html
+from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.player import Player
-from mspeckv_widgets.panels.scorecard import readable_bytes, table_html
 from mspeckv_widgets.replay import Replay, Step, Word
 
 from mspeckv import Event, Pair, Round

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as ipw
+from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, button, panel
 from mspeckv_widgets.panels.live import LiveLab
-from mspeckv_widgets.panels.scorecard import table_html
 from mspeckv_widgets.panels.what_if_chart import OursChart, SpeedChart, StepsChart
 from mspeckv_widgets.panels.what_if_controls import WhatIfControls
 from mspeckv_widgets.panels.what_if_setting import (

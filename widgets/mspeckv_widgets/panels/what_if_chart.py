@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.report_charts import bars
 from mspeckv_widgets.charts.theme import TIERS
-from mspeckv_widgets.panel import lay_out
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
 
 from mspeckv.config import METHODS
