@@ -58,7 +58,7 @@ def tokens(names: tuple[str, ...], **settings: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", ["all", *ACCELERATIONS])
-@pytest.mark.parametrize(("policy", "sampling"), product(POLICIES, SAMPLINGS))
+@pytest.mark.parametrize(("policy", "sampling"), list(product(POLICIES, SAMPLINGS)))
 def test_a_text_is_the_same_as_without_any(name: str, policy: str, sampling: str) -> None:
     names = ACCELERATIONS if name == "all" else (name,)
     settings = {"policy": POLICIES[policy], "sampling": SAMPLINGS[sampling]}

@@ -34,7 +34,9 @@ def test_folded_attention_is_plain_attention(
     query = torch.randn(1, heads, new, 8, generator=generator)
     key = torch.randn(1, kv_heads, past + new, 8, generator=generator)
     value = torch.randn(1, kv_heads, past + new, 8, generator=generator)
-    out, _ = attend(torch.nn.Module(), query, key, value, None, scaling=0.3)
+    module = torch.nn.Module()
+    module.layer_idx = 0  # type: ignore[assignment]  # any attribute will do
+    out, _ = attend(module, query, key, value, None, scaling=0.3)
     repeats = heads // kv_heads
     scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * 0.3
     seen = torch.ones(new, past + new).tril(past).bool()

@@ -52,7 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Two ranks by torchrun, on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+    ]
     return subprocess.run(
         [*command, *arguments],
         cwd=ROOT,

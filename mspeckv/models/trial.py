@@ -77,11 +77,11 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
         *given: Any,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        check_options(mask, options)
+        check_options(attention_mask, options)
         layer = index_of(module)
         shown = layers[layer].shown
         attended.append(layer)
