@@ -31,7 +31,7 @@ def end_of(folder: str, end: str) -> subprocess.CompletedProcess[str]:
     hidden = {} if DEVICE == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
             "-m", "tests.leaving_ranks", folder, DEVICE, end,
         ],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **hidden}, capture_output=True,

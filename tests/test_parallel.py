@@ -52,17 +52,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Two ranks by torchrun, on the CPU."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-    ]
+    # a free port for each: tests run two at a time
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*command, *arguments],
+        [*torchrun, "--nproc-per-node", "2", "-m", *arguments],
         cwd=ROOT,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
