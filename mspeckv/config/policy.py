@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
-
-import numpy as np
 
 from mspeckv.config.checks import check_choice, check_count, check_flag, refuse
 
@@ -63,9 +62,9 @@ class KVPolicy:
     def __post_init__(self) -> None:
         for field in ("bits", "k_bits", "v_bits"):
             width = getattr(self, field)
-            if isinstance(width, float | np.number) and float(width).is_integer():
+            if isinstance(width, Real) and not isinstance(width, int) and float(width).is_integer():
                 # one that was read or computed, such as 8.0
-                width = int(width)
+                width = int(float(width))
                 object.__setattr__(self, field, width)
             inherits = width is None and field != "bits"
             if not inherits and (isinstance(width, bool) or width not in WIDTHS):
