@@ -33,7 +33,7 @@ from mspeckv import (
     generate,
     load_pair,
 )
-from mspeckv.config import METHODS, Width
+from mspeckv.settings import METHODS, Width
 from mspeckv.whatif import Acceptance, Forecast, Hardware, rate_of, this_machine, what_if
 from mspeckv.whatif.shapes import ModelShape
 

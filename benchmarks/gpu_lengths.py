@@ -10,7 +10,7 @@ from benchmarks.report import Rows, table
 from benchmarks.workloads import GRID, KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, Speculation, generate
 from mspeckv.api import release
-from mspeckv.config.speculation import Gamma
+from mspeckv.settings import Gamma
 
 CONTEXT, NEW_TOKENS, TURNS = 4096, 256, 6
 WAYS = {

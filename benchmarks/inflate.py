@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 _SPREAD = 0.02
 """Standard deviation of idle weights: that of Llama's initialization."""

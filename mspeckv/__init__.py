@@ -1,9 +1,10 @@
 """MSpecKV: multilevel speculative decoding over a placed, quantized KV cache.
 
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
-`Sampling`, `Link`, the event records, `documents` and `retrieval` (policies). Loaded when first
-asked for: `experiments`, `profile` and `calibrate`, `KVProbe`, `AttentionProbe`,
-`retrieval_report` and `next_distributions`, and, modelled, `what_if` and `plan`.
+`Sampling`, `Link`, the event records, `documents` and `retrieval` (policies); `experiments`,
+`profile` and `calibrate`, `KVProbe`, `AttentionProbe`, `retrieval_report` and `next_distributions`;
+and, modelled, `what_if` and `plan`. Each is loaded when it is first asked for, so that to import
+the package costs next to nothing.
 """
 
 import os
@@ -15,30 +16,29 @@ from typing import TYPE_CHECKING
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from mspeckv.api import generate, load_pair, stream
-from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.events import (
-    Event,
-    Guess,
-    Memory,
-    Pass,
-    Plan,
-    Prefill,
-    Round,
-    RunSummary,
-    TierCount,
-    Transfer,
-)
-from mspeckv.integrations.custom_generate import as_custom_generate
-from mspeckv.kv import chunk_policies as retrieval
-from mspeckv.models import Pair, documents
-
 if TYPE_CHECKING:
     from mspeckv import experiments
+    from mspeckv.api import generate, load_pair, stream
+    from mspeckv.events import (
+        Event,
+        Guess,
+        Memory,
+        Pass,
+        Plan,
+        Prefill,
+        Round,
+        RunSummary,
+        TierCount,
+        Transfer,
+    )
+    from mspeckv.integrations.custom_generate import as_custom_generate
+    from mspeckv.kv import chunk_policies as retrieval
+    from mspeckv.models import Pair, documents
     from mspeckv.probes.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
     from mspeckv.probes.kv_probe import KVProbe, Packing
     from mspeckv.probes.next_token import next_distributions
     from mspeckv.profiling import Profile, calibrate, profile
+    from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
     from mspeckv.whatif import what_if
     from mspeckv.whatif.search import plan
 
@@ -81,29 +81,54 @@ __all__ = [
     "what_if",
 ]
 
-_LAZY = {
+_HOMES = {
     "AttentionProbe": "probes.attention_probe",
+    "Event": "events",
+    "Guess": "events",
+    "KVPolicy": "config",
     "KVProbe": "probes.kv_probe",
+    "Link": "config",
+    "Memory": "events",
     "Packing": "probes.kv_probe",
+    "Pair": "models",
+    "Pass": "events",
+    "Plan": "events",
+    "Prefill": "events",
     "Profile": "profiling",
     "RetrievalReport": "probes.attention_probe",
+    "Round": "events",
+    "RunConfig": "config",
+    "RunSummary": "events",
+    "Sampling": "config",
+    "Speculation": "config",
+    "TierCount": "events",
+    "Transfer": "events",
+    "as_custom_generate": "integrations.custom_generate",
     "calibrate": "profiling",
+    "documents": "models.documents",
+    "experiments": "experiments",
+    "generate": "api",
+    "load_pair": "api",
     "next_distributions": "probes.next_token",
     "plan": "whatif",
     "profile": "profiling",
+    "retrieval": "kv.chunk_policies",
     "retrieval_report": "probes.attention_probe",
+    "stream": "api",
     "what_if": "whatif",
 }
-"""Where the names live that decoding never needs."""
+"""The module below this package that holds each public name."""
+
+_MODULES = ("documents", "experiments", "retrieval")
+"""Public names that are their module itself."""
 
 
 def __getattr__(name: str) -> object:
-    """A name of the analysis folders, loaded when it is first asked for (PEP 562)."""
-    if name == "experiments":
-        return import_module("mspeckv.experiments")
-    if name not in _LAZY:
+    """A public name, loaded with what it needs when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"mspeckv.{_LAZY[name]}"), name)
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    value: object = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -22,7 +22,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from mspeckv.adaptive import lookup, rounds
-from mspeckv.config import RunConfig, Settings, refuse
 from mspeckv.decoding.fits import Prompt, check_run, encode_prompt
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
@@ -34,6 +33,7 @@ from mspeckv.parallel import Ranks, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split
 from mspeckv.record import Progress
+from mspeckv.settings import RunConfig, Settings, refuse
 
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from mspeckv import console, doctor, launch
+import mspeckv
 from mspeckv.accelerate.packed_attention import compiled
-from mspeckv.arguments import run_config
-from mspeckv.cli import build_parser, main
-from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.cli import COMMANDS, doctor, launch, main, runs
+from mspeckv.cli.arguments import build_parser, run_config
 from mspeckv.models import Pair
 from mspeckv.record import Recorder
+from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
 from tests.random_models import random_pair, random_prompt
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
@@ -34,7 +34,7 @@ JSON_KEYS = {
 @pytest.fixture
 def loaded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
     """The session's pair in place of another load."""
-    monkeypatch.setattr(console, "load_pair", lambda *_, **__: pair)
+    monkeypatch.setattr(runs, "load_pair", lambda *_, **__: pair)
     monkeypatch.setattr(doctor, "load_pair", lambda *_, **__: pair)
     return pair
 
@@ -71,7 +71,7 @@ def test_bad_input_is_one_line_and_code_2_before_loading(
     def never(*_: object, **__: object) -> Pair:
         raise AssertionError("loaded a model for bad input")
 
-    monkeypatch.setattr(console, "load_pair", never)
+    monkeypatch.setattr(runs, "load_pair", never)
     try:
         code = main(["generate", *arguments.split(" ")])
     except SystemExit as stopped:
@@ -296,7 +296,7 @@ def test_a_text_that_the_terminal_cannot_encode_is_not_lost() -> None:
 def test_results_are_printed_with_replacements(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    monkeypatch.setattr("mspeckv.cli.run_plan", lambda options: print("東京 plan") or 0)
+    monkeypatch.setitem(COMMANDS, "plan", lambda options: print("東京 plan") or 0)
     assert main(["plan"]) == 0
     assert raw.getvalue() == b"?? plan\n"
 
@@ -331,7 +331,7 @@ def test_what_could_fail_outside_is_looked_at_before(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mspeckv.console.load_pair", pytest.fail)
+    monkeypatch.setattr("mspeckv.cli.runs.load_pair", pytest.fail)
     monkeypatch.setattr("mspeckv.experiments.bench.Models.load", pytest.fail)
     (tmp_path / "file").write_text("kept")
     (tmp_path / "rows").mkdir()
@@ -350,7 +350,7 @@ def test_a_full_disk_is_one_line(
     def full(options: object) -> int:
         raise OSError(28, "No space left on device", "/somewhere/rows")
 
-    monkeypatch.setattr("mspeckv.cli.run_plan", full)
+    monkeypatch.setitem(COMMANDS, "plan", full)
     assert main(["plan"]) == 2
     assert capsys.readouterr().err == "mspeckv: No space left on device: /somewhere/rows\n"
 
@@ -360,8 +360,8 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = random_pair(vocab=49152)
-    monkeypatch.setattr("mspeckv.console.load_pair", lambda *args, **settings: tiny)
-    monkeypatch.setattr("mspeckv.console._prompt", lambda pair, options: random_prompt(40))
+    monkeypatch.setattr("mspeckv.cli.runs.load_pair", lambda *args, **settings: tiny)
+    monkeypatch.setattr("mspeckv.cli.runs._prompt", lambda pair, options: random_prompt(40))
     done = Recorder.passed
 
     def passed(self: Recorder, tier: int, *args: Any, **settings: Any) -> None:
@@ -388,7 +388,7 @@ def test_a_server_ends_with_its_command(number: int, tmp_path: Path) -> None:
         "print('serving', flush=True); time.sleep(60)"
     )
     code = (
-        "import sys; from mspeckv.launch import launch\n"
+        "import sys; from mspeckv.cli.launch import launch\n"
         f"sys.exit(launch([sys.executable, '-c', {server!r}, {str(told)!r}]))"
     )
     with subprocess.Popen(
@@ -402,3 +402,34 @@ def test_a_server_ends_with_its_command(number: int, tmp_path: Path) -> None:
             process.send_signal(number)
         assert process.wait(30) == 0
     assert told.read_text() == "ended"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mspeckv",
+        "from mspeckv.cli import main; main(['--help'])",
+        "from mspeckv.cli import main; main(['--version'])",
+        "from mspeckv.cli import main; main(['generate', '--unknown'])",
+        "from mspeckv.cli import main; main(['generate', '--gamma', '0'])",
+        "import runpy, sys; sys.argv = ['mspeckv', '--help']; runpy.run_module('mspeckv')",
+    ],
+)
+def test_what_needs_no_model_loads_no_engine(code: str) -> None:
+    tell = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'transformers', 'numpy'}\n"
+        "atexit.register(lambda: print('heavy:', *sorted(heavy & set(sys.modules))))\n"
+    )
+    command = [sys.executable, "-c", tell + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("heavy:\n"), done.stdout + done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(mspeckv.__all__) == set(mspeckv._HOMES)
+    for name in mspeckv.__all__:
+        assert getattr(mspeckv, name) is not None
+        assert name in dir(mspeckv)
+    with pytest.raises(AttributeError, match="'mspeckv' has no attribute 'nothing'"):
+        _ = mspeckv.nothing

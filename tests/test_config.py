@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mspeckv import generate
-from mspeckv.config import (
+from mspeckv.decoding.fits import encode_prompt
+from mspeckv.settings import (
     METHODS,
     WIDTHS,
     KVPolicy,
@@ -25,7 +26,6 @@ from mspeckv.config import (
     Width,
     default_width,
 )
-from mspeckv.decoding.fits import encode_prompt
 from tests.random_models import random_pair, random_prompt
 
 

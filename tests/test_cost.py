@@ -15,8 +15,8 @@ import mspeckv
 from mspeckv import KVPolicy, RunConfig, Speculation
 from mspeckv.api import engine_of
 from mspeckv.cli import main
-from mspeckv.config import Width
 from mspeckv.decoding.fits import predict
+from mspeckv.settings import Width
 from mspeckv.whatif import (
     HARDWARE,
     MODELS,

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv import launch
-from mspeckv.cli import main
+from mspeckv.cli import launch, main
 
 from .labs import LABS, NOTEBOOKS, SOLUTIONS, load, minutes, named
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv import doctor
-from mspeckv.cli import main
+from mspeckv.cli import doctor, main
 from mspeckv.models import checksums, download
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.workloads import KINDS, prompt_of
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, documents, generate
-from mspeckv.config import METHODS, Width
+from mspeckv.settings import METHODS, Width
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

@@ -10,7 +10,7 @@ from mspeckv_widgets import PlanView
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 
 from mspeckv import plan, what_if
-from mspeckv.config import METHODS
+from mspeckv.settings import METHODS
 from mspeckv.whatif import HARDWARE, MODELS
 from mspeckv.whatif.origin import cells
 from mspeckv.whatif.search import DevicePlan

@@ -10,12 +10,12 @@ from transformers import GPT2Config, LlamaConfig, Phi3Config, PretrainedConfig, 
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mspeckv import KVPolicy, Pair, RunSummary, Sampling, Speculation, generate
-from mspeckv.config import METHODS
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger, Recorder
+from mspeckv.settings import METHODS
 from tests.random_models import FAMILIES, SHAPE, random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

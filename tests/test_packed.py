@@ -16,7 +16,6 @@ from mspeckv import KVPolicy, Speculation, generate
 from mspeckv.accelerate import packed_attention as packed
 from mspeckv.accelerate.packed_attention import Packed
 from mspeckv.api import engine_of, hooks_for
-from mspeckv.config import Width
 from mspeckv.context import Kernels, Pass, carrying
 from mspeckv.decoding.attention import attend, causal_mask
 from mspeckv.kv.full import Faster, FullCache
@@ -25,6 +24,7 @@ from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger, clock_of
+from mspeckv.settings import Width
 from tests.random_models import random_pair
 
 needs_kernel = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mspeckv.cli import main
-from mspeckv.config import WIDTHS, Width
+from mspeckv.settings import WIDTHS, Width
 from mspeckv.whatif import MODELS, Acceptance, ModelShape, what_if
 from mspeckv.whatif.acceptance import likely_acceptance
 from mspeckv.whatif.answers import plan_text

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv.accelerate.nibble import NibblePlanes
-from mspeckv.config import KVPolicy, Width
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
+from mspeckv.settings import KVPolicy, Width
 
 HEADS, DIM = 2, 16
 BITS: list[Width] = [8, 4, 2]

@@ -227,7 +227,7 @@ def test_bad_folder_is_one_line(
 def test_without_plotly_everything_else_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("report_page", "panels.report_page", "charts.report_charts"):
+    for name in ("panels.report_page", "charts.report_charts"):
         monkeypatch.delitem(sys.modules, f"mspeckv_widgets.{name}", raising=False)
     # None makes an import fail as if the package were not there
     for name in [name for name in sys.modules if name.split(".")[0] == "plotly"] + ["plotly"]:

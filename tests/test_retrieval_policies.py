@@ -13,8 +13,7 @@ from mspeckv import KVPolicy, Sampling, Speculation, generate, retrieval
 from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of
-from mspeckv.arguments import run_config
-from mspeckv.cli import build_parser
+from mspeckv.cli.arguments import build_parser, run_config
 from mspeckv.kv.layers import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape

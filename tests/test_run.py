@@ -20,7 +20,6 @@ from mspeckv import (
     stream,
 )
 from mspeckv.api import engine_of
-from mspeckv.config import RunConfig
 from mspeckv.decoding.ending import TextStream
 from mspeckv.decoding.needs import predict_sizes
 from mspeckv.decoding.speculate import Speculate
@@ -28,6 +27,7 @@ from mspeckv.decoding.tiers import build_tiers
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.record import Ledger, Recorder
+from mspeckv.settings import RunConfig
 from tests.random_models import random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)

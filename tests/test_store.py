@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, RunConfig, Sampling, Speculation, generate, stream
 from mspeckv.accelerate.nibble import NibbleLayer
-from mspeckv.config import RESIDENCIES, RESIDENT_FORMATS, Width
 from mspeckv.events import Round
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.placement import FloatResidentLayer, OffloadedLayer, ResidentLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger
+from mspeckv.settings import RESIDENCIES, RESIDENT_FORMATS, Width
 from tests.random_models import random_pair, random_prompt
 
 HEADS, DIM, LAYERS = 2, 16, 4

@@ -13,8 +13,8 @@ from mspeckv_widgets.panels.what_if_chart import HERE, POINTS, TABLE, THIS
 from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, published_setting
 
 from mspeckv import Pair, what_if
-from mspeckv.config import METHODS
 from mspeckv.experiments import published
+from mspeckv.settings import METHODS
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.origin import cells, curve
 from tests.experiment_rows import a1, write

@@ -27,8 +27,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from mspeckv.config.checks import refuse
 from mspeckv.models.download import cache_folder
+from mspeckv.settings import refuse
 
 SWITCH = "MSPECKV_NATIVE"
 """Environment variable: 0 for no compiled code."""

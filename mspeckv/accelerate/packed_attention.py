@@ -22,7 +22,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mspeckv.accelerate.native import library, once, pointer
 from mspeckv.accelerate.split_keys import even_pieces
-from mspeckv.config import refuse
 from mspeckv.context import KV, Masks
 from mspeckv.decoding.attention import causal_mask
 from mspeckv.decoding.hooks import Hooks
@@ -30,6 +29,7 @@ from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.record import span
+from mspeckv.settings import refuse
 
 SOURCE = Path(__file__).with_name("packed_attention.cpp")
 MOST_TOKENS = 32

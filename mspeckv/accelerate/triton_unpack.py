@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from mspeckv.config.checks import refuse
 from mspeckv.decoding.hooks import Hooks
+from mspeckv.settings import refuse
 
 _TILE = 2048
 """Elements of one program."""

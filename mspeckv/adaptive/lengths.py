@@ -29,9 +29,8 @@ from functools import partial
 from mspeckv.adaptive.confidence import Confidence
 from mspeckv.adaptive.costs import SLOPE, Costs, PassCost
 from mspeckv.adaptive.verdicts import Verdicts
-from mspeckv.config import Speculation
-from mspeckv.config.speculation import AUTO_DRAFT_GAMMA, AUTO_GAMMA
 from mspeckv.events import Guess, Pass, Plan
+from mspeckv.settings import AUTO_DRAFT_GAMMA, AUTO_GAMMA, Speculation
 
 _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """The round before anything was measured."""

@@ -25,10 +25,10 @@ from math import exp
 
 import torch
 
-from mspeckv.config import Speculation
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.decoding.speculate import Emission
 from mspeckv.record import to_device
+from mspeckv.settings import Speculation
 
 LONGEST, SHORTEST = 6, 2
 """Tokens that must match: as many as possible, no fewer than two."""

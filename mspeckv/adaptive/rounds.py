@@ -10,13 +10,13 @@ from mspeckv.adaptive.confidence import Chain
 from mspeckv.adaptive.costs import Costs, PassCost
 from mspeckv.adaptive.lengths import Held, Planner
 from mspeckv.adaptive.lookup import Lookup
-from mspeckv.config import Speculation
 from mspeckv.decoding.hooks import Accord, Hooks
 from mspeckv.decoding.reader import Reader
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
 from mspeckv.events import Plan
 from mspeckv.record import Recorder, span
+from mspeckv.settings import Speculation
 
 
 @dataclass

@@ -17,13 +17,13 @@ import psutil
 import torch
 from transformers import PretrainedConfig
 
-from mspeckv.config import RunConfig, Sampling, refuse
 from mspeckv.decoding.hooks import Engine
 from mspeckv.decoding.needs import check_method, predict_sizes, uses_draft
 from mspeckv.events import Memory
 from mspeckv.kv.sizes import CacheSizes
 from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
+from mspeckv.settings import RunConfig, Sampling, refuse
 
 Prompt = str | Sequence[int]
 

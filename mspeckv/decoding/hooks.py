@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel
 
-from mspeckv.config import Sampling, Speculation
 from mspeckv.context import Kernels, Products
 from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
 from mspeckv.decoding.sampling import Sampler
@@ -28,6 +27,7 @@ from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models.pair import Pair
 from mspeckv.record import Progress, Recorder
+from mspeckv.settings import Sampling, Speculation
 
 
 @dataclass

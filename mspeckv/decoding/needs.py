@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mspeckv.config import RunConfig, refuse
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.placement import name_of, place
@@ -12,6 +11,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import CacheSizes, full_sizes, retrieval_bytes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.models.pair import Pair
+from mspeckv.settings import RunConfig, refuse
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})

@@ -13,7 +13,6 @@ import torch
 import transformers
 from transformers import LogitsProcessorList
 
-from mspeckv.config import KVPolicy, RunConfig
 from mspeckv.decoding.ending import Ending, TextStream
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Engine, KeptPrompts
@@ -37,6 +36,7 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import ORIGIN_CONTEXT, KVLink, bandwidth, open_link, origin_gbps
 from mspeckv.models.pair import Pair
 from mspeckv.record import Cancelled, Ledger, Progress, Recorder, clock_of, span
+from mspeckv.settings import KVPolicy, RunConfig
 
 _STEPS = 16
 """Steps whose time is measured, the first of them to warm up."""

@@ -12,8 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mspeckv.config import Sampling
 from mspeckv.record import all_to_host, to_device, to_host
+from mspeckv.settings import Sampling
 
 _LOOKS = 64, 1024
 """Most likely tokens looked at on a CPU before the whole vocabulary is sorted for top-p."""

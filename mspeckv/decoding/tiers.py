@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-from mspeckv.config import RunConfig
 from mspeckv.decoding.hooks import Accord, Caches, Engine, Lent
 from mspeckv.decoding.needs import USES_GUESSES, USES_TIER1, Sizes, uses_draft
 from mspeckv.decoding.reader import ModelReader, Seat
@@ -26,6 +25,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models.pair import Pair
 from mspeckv.record import Recorder
+from mspeckv.settings import RunConfig
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mspeckv.config import (
+from mspeckv.settings import (
     KVPolicy,
     Link,
     RunConfig,

@@ -13,13 +13,13 @@ from typing import Any
 import mspeckv
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import engine_of, stream
-from mspeckv.config import Link, RunConfig, refuse
 from mspeckv.decoding.run import measured_step_seconds, versions
 from mspeckv.events import Round, RunSummary
 from mspeckv.experiments.ablations import Experiment, Preset, Trial
 from mspeckv.experiments.rows import Row, Setup, hardware, kv_read_per_token, link_bytes_per_token
 from mspeckv.models import DEFAULT, Pair, load_pair
 from mspeckv.models.documents import load_document
+from mspeckv.settings import Link, RunConfig, refuse
 
 WARM_UP_ROUNDS = 3
 """Rounds after which a run has built what it will use again: on a GPU, its graphs."""

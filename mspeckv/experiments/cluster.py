@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mspeckv.api import engine_of
-from mspeckv.config import refuse
 from mspeckv.experiments.ablations import Experiment, Trial
 from mspeckv.experiments.bench import Models, bench_of, failed_row
 from mspeckv.experiments.rows import Row, Setup, agree
 from mspeckv.experiments.schedule import POLL_SECONDS, Sweep
+from mspeckv.settings import refuse
 
 WAIT_SECONDS = 60
 """How long a scheduler may take to answer, and then to have a worker."""

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mspeckv.config import refuse
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report_tables import TIERS, device_kv_bytes, grids, speedup_summary
 from mspeckv.experiments.rows import load_rows
 from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.settings import refuse
 from mspeckv.text_table import markdown
 from mspeckv.whatif.published_tables import MeanStd
 
@@ -65,7 +65,7 @@ def write_report(
     Args:
         source: a folder of stores, or files; see `mspeckv.experiments.load_rows`.
         out: a folder, made if it is not there.
-        page: draws the page; the lab's is ``mspeckv_widgets.report_page.page``.
+        page: draws the page; the lab's is ``mspeckv_widgets.panels.report_page.page``.
 
     Raises:
         ValueError: no rows there, or rows that do not belong to an experiment.

@@ -22,8 +22,8 @@ import psutil
 import torch
 from filelock import FileLock, Timeout
 
-from mspeckv.config import refuse
 from mspeckv.events import Round, RunSummary
+from mspeckv.settings import refuse
 
 CLAIMS = ".claims"
 """Folder of the locks, beside the rows."""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mspeckv.config import refuse
 from mspeckv.experiments.ablations import Cell, Experiment, experiment
 from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.cluster import run_on
 from mspeckv.experiments.rows import Row, RowStore, agree
 from mspeckv.experiments.schedule import OnRow, Sweep, ordered
 from mspeckv.models import Pair
+from mspeckv.settings import refuse
 
 SEEDS = (1, 2, 3)
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mspeckv.config import check_count, refuse
 from mspeckv.experiments.ablations import Cell, Experiment, Trial
 from mspeckv.experiments.bench import Bench
 from mspeckv.experiments.rows import Row, RowStore, settled
+from mspeckv.settings import check_count, refuse
 
 POLL_SECONDS = 0.5
 """Between two looks at what other runners do."""

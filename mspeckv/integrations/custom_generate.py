@@ -25,7 +25,6 @@ from transformers import (
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from mspeckv.api import engine_of
-from mspeckv.config import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.events import RunSummary
@@ -33,6 +32,7 @@ from mspeckv.integrations.rows import Row, cache_to_fill, check_cache, decode, g
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
 from mspeckv.models.shared_draft import default_draft
+from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 
 STATELESS = (
     "EpsilonLogitsWarper", "EtaLogitsWarper", "ExponentialDecayLengthPenalty",

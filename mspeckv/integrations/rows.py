@@ -21,10 +21,10 @@ from transformers import (
 )
 from transformers.cache_utils import Cache
 
-from mspeckv.config import refuse
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, Round, RunSummary
 from mspeckv.kv.full import FullCache
+from mspeckv.settings import refuse
 
 BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
 """Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""

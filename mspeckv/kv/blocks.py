@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.config import KVPolicy
 from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
 from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.sizes import packed_blocks
 from mspeckv.record import span
+from mspeckv.settings import KVPolicy
 
 
 @dataclass(frozen=True)

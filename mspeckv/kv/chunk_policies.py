@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from mspeckv.config.checks import refuse
+from mspeckv.settings import refuse
 
 Policy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Called for one layer as ``policy(queries, landmarks, weights)``; returns scores ``[H, chunks]``.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.config import KVPolicy
 from mspeckv.context import Shown
 from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.layers import Buffer, Tier
@@ -16,6 +15,7 @@ from mspeckv.kv.placement import Pipeline, Room, name_of, place
 from mspeckv.kv.quantize import BlockCodec, Restore
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.settings import KVPolicy
 
 
 @dataclass(frozen=True)

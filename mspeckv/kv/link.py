@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
-from mspeckv.config import Link
 from mspeckv.events import Direction, Purpose
 from mspeckv.record import Ledger
+from mspeckv.settings import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable

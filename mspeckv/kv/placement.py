@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from mspeckv.config import KVPolicy, refuse
 from mspeckv.context import KV
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer, Store
@@ -22,6 +21,7 @@ from mspeckv.kv.link import KVLink
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import tail_tokens
 from mspeckv.record import span
+from mspeckv.settings import KVPolicy, refuse
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import torch
 
-from mspeckv.config import KVPolicy, Width
 from mspeckv.kv.shape import KVShape
+from mspeckv.settings import KVPolicy, Width
 
 _SMALLEST_HALF = 2.0**-24
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 
 import torch
 
-from mspeckv.config import Speculation
 from mspeckv.context import Shown
 from mspeckv.kv.chunk_policies import Policy, policy
 from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier, fold_groups
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.record import span
+from mspeckv.settings import Speculation
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""

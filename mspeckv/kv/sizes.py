@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mspeckv.config import KVPolicy, Speculation
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
+from mspeckv.settings import KVPolicy, Speculation
 
 
 def packed_blocks(policy: KVPolicy, tokens: int) -> int:

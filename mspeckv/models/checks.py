@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 ALLOWED = "use a decoder with standard attention in every layer"
 """What every refusal ends with."""

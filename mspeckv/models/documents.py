@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from mspeckv.config import check_count, check_number, refuse
+from mspeckv.settings import check_count, check_number, refuse
 
 DOCUMENTS = ("python-reference",)
 """Names that `load_document` knows; anything else is a path."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from mspeckv.config import refuse
 from mspeckv.context import Attention, Pass, current
+from mspeckv.settings import refuse
 
 _UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
 

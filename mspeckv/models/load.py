@@ -18,7 +18,6 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.config import refuse
 from mspeckv.models.checks import (
     check_decoder,
     check_tokenizers,
@@ -26,6 +25,7 @@ from mspeckv.models.checks import (
 from mspeckv.models.download import model_folder, ready
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
+from mspeckv.settings import refuse
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.config import refuse
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import (
     check_arguments,
@@ -20,6 +19,7 @@ from mspeckv.models.checks import (
 )
 from mspeckv.models.interface import check_interface
 from mspeckv.models.trial import check_pass
+from mspeckv.settings import refuse
 
 
 class Ranks(Protocol):

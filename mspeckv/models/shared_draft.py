@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from transformers import PreTrainedModel
 
-from mspeckv.config.checks import refuse
+from mspeckv.settings import refuse
 
 DEFAULT_DRAFT = "draft-smollm2-2layer"
 REINSTALL = "run: pip install --force-reinstall --no-deps mspeckv"

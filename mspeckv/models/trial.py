@@ -14,12 +14,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
-from mspeckv.config import refuse
 from mspeckv.context import Attention, Pass, carrying
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
 from mspeckv.models.interface import check_options, index_of
+from mspeckv.settings import refuse
 
 _PAST, _NEW = 2, 2
 

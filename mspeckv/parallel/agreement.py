@@ -16,11 +16,11 @@ import torch
 from transformers import LogitsProcessorList
 
 from mspeckv.adaptive.lengths import Held, Planner
-from mspeckv.config import Sampling
 from mspeckv.decoding.sampling import Sampler, check_finite
 from mspeckv.events import Plan
 from mspeckv.parallel.ranks import Ranks
 from mspeckv.record import Progress
+from mspeckv.settings import Sampling
 
 
 class Agreement:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from mspeckv.config.checks import refuse
+from mspeckv.settings import refuse
 
 before_leaving: list[Callable[[], None]] = []
 """What must be let go of before the processes part, such as graphs that hold a collective."""

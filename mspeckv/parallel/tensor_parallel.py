@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from mspeckv.config.checks import refuse
 from mspeckv.parallel.ranks import Ranks, together
+from mspeckv.settings import refuse
 
 _BY_HEADS = ("q_proj", "k_proj", "v_proj")
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mspeckv.config import Speculation, refuse
 from mspeckv.context import Shown
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.fits import Prompt, encode_prompt
@@ -22,6 +21,7 @@ from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
+from mspeckv.settings import Speculation, refuse
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int64]

@@ -14,14 +14,13 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
-from mspeckv.config import KVPolicy, Width, refuse
-from mspeckv.config.checks import check_choice, check_count, check_flag
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 
 Axis = Literal["channel", "token"]
 AXES: tuple[Axis, ...] = ("channel", "token")

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.config import Sampling, refuse
-from mspeckv.config.checks import check_count
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.models import Pair
+from mspeckv.settings import Sampling, check_count, refuse
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from mspeckv.config import refuse
 from mspeckv.events import Round, RunSummary
 from mspeckv.profiling.spans import Span, tier_totals
+from mspeckv.settings import refuse
 from mspeckv.text_table import aligned
 
 REST = "not attributed"

@@ -20,14 +20,13 @@ from torch.profiler import profile as torch_profile
 from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.api import stream
-from mspeckv.config import RunConfig, Settings, refuse
-from mspeckv.config.checks import check_count
 from mspeckv.decoding.fits import Prompt
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
 from mspeckv.profiling.result import TRACE, OpRow, Profile
 from mspeckv.profiling.spans import Span, spans_of
 from mspeckv.record import Progress
+from mspeckv.settings import RunConfig, Settings, check_count, refuse
 
 MOST_TOKENS, MOST_WITH_STACKS = 512, 64
 """Tokens that are profiled without being asked for by a number of rounds."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 _OURS = re.compile(r"round|plan|settle|record|wait|sample|tier[012]/\w+|kv/\w+|retrieval/\w+")
 

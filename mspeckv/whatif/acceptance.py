@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 from mspeckv.whatif.published_tables import published
 
 Floats = NDArray[np.float64]

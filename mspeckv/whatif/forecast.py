@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from transformers import PretrainedConfig
 
-from mspeckv.config import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
+from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.footprint import Footprint, footprint, plain_placement
 from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine

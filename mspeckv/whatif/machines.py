@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.config import check_choice, check_number
+from mspeckv.settings import check_choice, check_number
 from mspeckv.whatif.published_tables import published
 from mspeckv.whatif.shapes import MODELS
 

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.accelerate.packed_attention import Packed, attend_packed, usable
 from mspeckv.api import engine_of, stream
-from mspeckv.config import KVPolicy, RunConfig, Sampling, Speculation, Width
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
@@ -29,6 +28,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.profiling import calibrate
 from mspeckv.record import Ledger, Recorder, clock_of
+from mspeckv.settings import KVPolicy, RunConfig, Sampling, Speculation, Width
 from mspeckv.whatif.machines import GRAPH_US, Hardware, MeasuredPasses
 
 _TOKENS = (1, 2, 5, 9, 17)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mspeckv.config import RESIDENCIES, KVPolicy, Speculation, check_choice
+from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
 from mspeckv.whatif.acceptance import Acceptance, rate_of
 from mspeckv.whatif.forecast import what_if
 from mspeckv.whatif.machines import Hardware, origin_machine

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from mspeckv.config import METHODS, check_choice
+from mspeckv.settings import METHODS, check_choice
 
 TABLES = {
     "A1": ("A1_context_scaling", "A1_accepted", "A1_speedup_seed1"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.config import KVPolicy, RunConfig, Speculation, check_count, check_number, refuse
+from mspeckv.settings import KVPolicy, RunConfig, Speculation, check_count, check_number, refuse
 from mspeckv.whatif.acceptance import Acceptance
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.config import (
+from mspeckv.decoding.needs import USES_TIER1
+from mspeckv.settings import (
     METHODS,
     KVPolicy,
     Speculation,
@@ -25,7 +26,6 @@ from mspeckv.config import (
     default_width,
     refuse,
 )
-from mspeckv.decoding.needs import USES_TIER1
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from mspeckv.config import refuse
 from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
+from mspeckv.settings import refuse
 
 
 @dataclass(frozen=True)

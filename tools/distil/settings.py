@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mspeckv.config import check_choice, check_count, check_number
+from mspeckv.settings import check_choice, check_count, check_number
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv import Event, Round, RunSummary
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 Fate = Literal["kept", "rejected", "dropped", "said"]
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
-from mspeckv.config import refuse
 from mspeckv.events import LinkSummary, Residency
 from mspeckv.experiments import Cell, Experiment, Match, Row, experiment, load_rows, match_rows, run
+from mspeckv.settings import refuse
 
 FOLDER = "results"
 FEW_TOKENS = 16

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 _PACKAGE = "mspeckv_widgets.course.exercises"
 _LAB_ID = re.compile(r"(\d\d)_\w+")

@@ -23,7 +23,7 @@ from mspeckv_widgets.course.progress import (
 from mspeckv_widgets.course.score import score_html, score_text
 
 from mspeckv import RunSummary
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 HINT_LABEL = "Hint"
 

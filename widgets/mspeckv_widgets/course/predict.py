@@ -11,7 +11,7 @@ import ipywidgets as ipw
 from mspeckv_widgets.course.progress import Answer, PredictionRecord
 from mspeckv_widgets.panel import HasPanel, panel
 
-from mspeckv.config import refuse
+from mspeckv.settings import refuse
 
 
 class PredictBox(HasPanel):

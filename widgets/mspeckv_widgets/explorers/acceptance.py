@@ -21,8 +21,8 @@ from mspeckv_widgets.explorers.explorer import LAYOUT, STYLE, slider
 from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv import Pair, Sampling, next_distributions
-from mspeckv.config import refuse
 from mspeckv.decoding.sampling import Sampler, residual
+from mspeckv.settings import refuse
 
 MANY = 1000
 

@@ -11,8 +11,8 @@ from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, panel
 
-from mspeckv.config import METHODS
 from mspeckv.experiments.chart_lines import style
+from mspeckv.settings import METHODS
 from mspeckv.whatif.search import Choice, DevicePlan
 
 _GIGA = 1e9

@@ -16,10 +16,10 @@ from mspeckv_widgets.charts.report_charts import bars
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
 
-from mspeckv.config import METHODS
 from mspeckv.experiments import VARIANTS, Match, experiment, published
 from mspeckv.experiments.ablations import axis_words
 from mspeckv.experiments.chart_lines import speed_lines, style
+from mspeckv.settings import METHODS
 from mspeckv.whatif import STEPS
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.origin import curve

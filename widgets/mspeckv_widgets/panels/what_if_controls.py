@@ -9,8 +9,8 @@ import ipywidgets as ipw
 from mspeckv_widgets.panels.controls import METHODS, WIDTHS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
-from mspeckv.config import RESIDENCIES, refuse
 from mspeckv.experiments import IDS, experiment
+from mspeckv.settings import RESIDENCIES, refuse
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.machines import NAMES
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv import KVPolicy, Speculation
-from mspeckv.config import METHODS, check_count, default_width
+from mspeckv.settings import METHODS, check_count, default_width
 from mspeckv.whatif import MODELS, Acceptance, Hardware, hardware, what_if
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.acceptance import likely_acceptance

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
-from mspeckv.config import check_count, refuse
-from mspeckv.signals import answering
+from mspeckv.cli.signals import answering
+from mspeckv.settings import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
 PROJECTOR = Path("demo") / "projector.ipynb"
-SETTINGS = Path(__file__).parent / "data" / "jupyter"
+SETTINGS = Path(__file__).parents[1] / "data" / "jupyter"
 """Of our servers alone: JupyterLab does not ask a class whether it wants to hear its news."""
 
 

@@ -1,31 +1,35 @@
-"""``mspeckv generate`` and ``profile`` on a terminal: progress on standard error, results on
-standard output.
+"""``mspeckv generate``, ``profile`` and ``run`` on a terminal: progress on standard error, results
+on standard output.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
-from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
-from mspeckv.api import load_pair
-from mspeckv.config import RunConfig, check_count, refuse
+from mspeckv.api import load_pair, stream
+from mspeckv.cli.arguments import check_file, check_folder
+from mspeckv.cli.signals import on_interrupt
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, parse_device, parse_dtype
 from mspeckv.models.documents import check_source, load_document, text_tokens
-from mspeckv.outputs import check_file, check_folder
 from mspeckv.parallel import Ranks, together
-from mspeckv.signals import answering
+from mspeckv.profiling import profile as take
+from mspeckv.settings import RunConfig, check_count, refuse
+
+if TYPE_CHECKING:
+    from mspeckv.experiments.rows import Row
+
+T = TypeVar("T")
 
 
-def generate(config: RunConfig, options: argparse.Namespace) -> int:
+def generate(options: argparse.Namespace) -> int:
     """Load, run and print; returns the exit code.
 
     Raises:
@@ -34,29 +38,28 @@ def generate(config: RunConfig, options: argparse.Namespace) -> int:
     ranks: Ranks | None = options.ranks
     speaks = ranks is None or ranks.first
     with together(ranks):
-        pair, prompt = _load(config, options)
+        pair, prompt = _load(options)
     signals: list[int] = []
-    summary = _run(pair, config, prompt, options.quiet or not speaks, signals, ranks is None)
+    quiet = options.quiet or not speaks
+    summary = _run(pair, options.config, prompt, quiet, signals, ranks is None)
     if speaks:
         print(json.dumps(summary.to_json(), indent=2) if options.json else describe(summary))
     return 128 + signals[0] if signals else 0
 
 
-def profile(config: RunConfig, options: argparse.Namespace) -> int:
+def profile(options: argparse.Namespace) -> int:
     """Load, profile, export what was asked for and print; returns the exit code.
 
     Raises:
         ValueError: bad input, as for `generate`.
     """
-    from mspeckv.profiling import profile as take
-
     if options.rounds is not None:
         check_count("rounds", options.rounds, 1)
     for field, check in (("trace", check_file), ("csv", check_file), ("tensorboard", check_folder)):
         if (path := getattr(options, field)) is not None:
             check(field, path)
-    pair, prompt = _load(config, options)
-    found = take(pair, prompt, config, rounds=options.rounds, stacks=options.stacks)
+    pair, prompt = _load(options)
+    found = take(pair, prompt, options.config, rounds=options.rounds, stacks=options.stacks)
     if options.trace:
         found.export_trace(options.trace)
     if options.csv:
@@ -72,7 +75,7 @@ def profile(config: RunConfig, options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(config: RunConfig, options: argparse.Namespace) -> tuple[Pair, list[int]]:
+def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
     """The pair and the prompt; bad input is refused first."""
     check_count("prefill", options.prefill, 1)
     parse_device(options.device)
@@ -83,7 +86,7 @@ def _load(config: RunConfig, options: argparse.Namespace) -> tuple[Pair, list[in
         raise refuse("prompt", options.prompt, "use text of at least one character")
     else:
         _check_text(options.prompt)
-    draft = "none" if config.speculation.tier0 == "lookup" else options.draft
+    draft = "none" if options.config.speculation.tier0 == "lookup" else options.draft
     pair = load_pair(
         options.target, draft, device=options.device, dtype=options.dtype, ranks=options.ranks
     )
@@ -109,8 +112,6 @@ def _run(
     pair: Pair, config: RunConfig, prompt: list[int], quiet: bool, signals: list[int], alone: bool
 ) -> RunSummary:
     """Run to the end, or to a signal, which goes to ``signals``: then the summary holds what is."""
-    from mspeckv.api import stream
-
     cancel = threading.Event()
     reading: tqdm[None] | None = None
 
@@ -143,32 +144,6 @@ def _run(
                 if bar is not None:
                     bar.close()
     raise AssertionError("a run ends with its summary")
-
-
-@contextmanager
-def on_interrupt(
-    cancel: threading.Event, signals: list[int], terminate: bool = True
-) -> Iterator[None]:
-    """Ctrl-C asks the run to stop, and so does SIGTERM; a second one stops it at once.
-
-    Args:
-        cancel: set then.
-        signals: the signals that came.
-        terminate: whether SIGTERM is ours to answer; torchrun's must end a rank that hangs.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Signals reach the main thread alone.
-        return
-    answered = [signal.SIGINT, *([signal.SIGTERM] if terminate else [])]
-    with answering(answered, stop):
-        yield
 
 
 def describe(summary: RunSummary) -> str:
@@ -210,3 +185,86 @@ def describe(summary: RunSummary) -> str:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Run what is missing of one experiment, or of all; returns the exit code.
+
+    Raises:
+        ValueError: a setting that is not allowed; before anything is loaded where that is
+            possible.
+    """
+    from mspeckv.experiments.ablations import IDS, experiment
+    from mspeckv.experiments.bench import Models
+    from mspeckv.experiments.runs import run
+    from mspeckv.experiments.schedule import missing
+
+    names = IDS if options.experiment.lower() == "all" else (options.experiment,)
+    if options.values and len(names) > 1:
+        raise refuse("values", options.values, "use it with one experiment")
+    chosen = [experiment(name, options.preset) for name in names]
+    seeds = _each("seeds", options.seeds, int)
+    values = _each("values", options.values, int) if options.values else None
+    variants = _each("variants", options.variants, str) if options.variants else None
+    plan = [(one, one.cells(values, variants)) for one in chosen]
+    trials = sum(len(missing(one, seeds, options.out, cells)) for one, cells in plan)
+    preset = chosen[0].preset
+    models = Models(
+        options.target,
+        options.draft,
+        options.device or preset.device,
+        options.dtype or preset.dtype,
+    )
+    if options.scheduler is None:
+        parse_device(models.device)
+    parse_dtype(models.dtype)
+    check_folder("out", options.out)
+    cancel = threading.Event()
+    signals: list[int] = []
+    failed = 0
+    bar = tqdm(total=trials, unit="trial", smoothing=0.0, disable=options.quiet)
+
+    def show(row: Row) -> None:
+        nonlocal failed
+        failed += not row.ok
+        tqdm.write(row_line(row))
+        bar.update()
+
+    with on_interrupt(cancel, signals), bar:
+        here = trials > 0 and options.scheduler is None
+        pair = models.load() if here else None
+        for one, cells in plan:
+            bar.set_description(one.id)
+            run(
+                one, seeds=seeds, out=options.out, scheduler=options.scheduler, cells=cells,
+                models=models, pair=pair, on_row=show, cancel=cancel,
+            )  # fmt: skip
+    if cancel.is_set():
+        return 128 + signals[0]
+    return 1 if failed else 0
+
+
+def row_line(row: Row) -> str:
+    """A row on one line; its figures are measured, over a link whose kind it names."""
+    if row.result is None:
+        return f"{row.key}  failed: {row.error}"
+    link = row.result["link"]
+    speed = f" {link['gbps']:.4g} GB/s" if link["gbps"] is not None else ""
+    return (
+        f"{row.key}  {row.result['ms_per_token']:.1f} ms/token (measured, link {link['kind']}"
+        f"{speed}), {row.result['accepted_per_round']:.2f} accepted per round, "
+        f"{row.seconds:.1f} s"
+    )
+
+
+def _each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
+    """The parts of ``text`` between commas.
+
+    Raises:
+        ValueError: one is not of its kind.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        return [kind(part) for part in parts]
+    except ValueError:
+        raise refuse(field, text, "use whole numbers with commas between them") from None

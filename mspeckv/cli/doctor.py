@@ -14,13 +14,14 @@ import psutil
 import torch
 
 from mspeckv.accelerate.packed_attention import compiled
-from mspeckv.config import KVPolicy, Sampling
+from mspeckv.api import generate
 from mspeckv.models import DEFAULT, Pair, checksums, load_pair, parse_device, parse_dtype
 from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
+from mspeckv.settings import KVPolicy, Sampling
 
 PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 SELF_TEST_TOKENS = 16
 _COPY_BYTES = 128 << 20
 _PROMPT = list(range(1000, 1128))
@@ -116,8 +117,6 @@ def measure_link(device: torch.device) -> dict[str, Any]:
 
 def self_test(pair: Pair) -> dict[str, Any]:
     """Decode 16 tokens greedily by two methods with the same KV policy, and compare them."""
-    from mspeckv.api import generate
-
     found: dict[str, Any] = {"tokens": SELF_TEST_TOKENS, "how": "measured"}
     outputs = []
     prompt = [token % pair.vocab_size for token in _PROMPT]

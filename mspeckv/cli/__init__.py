@@ -1,0 +1,236 @@
+"""Words around the library: each command reads arguments, makes one call, and prints text or JSON.
+
+Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any model is loaded
+where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
+line on standard error.
+
+`arguments` says what may be typed, `runs` holds the commands that decode, `doctor` and `launch` are
+subjects of their own. A command imports what it needs when it is called, so that help and a
+refusal come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mspeckv.cli.arguments import (
+    build_parser,
+    check_folder,
+    given_rates,
+    run_config,
+    what_if_settings,
+)
+from mspeckv.settings import refuse
+
+if TYPE_CHECKING:
+    from mspeckv.experiments.report import Page
+    from mspeckv.parallel import Ranks
+
+NO_PAGE = "the HTML page needs the lab's libraries: pip install 'mspeckv[lab]'"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    ranks = _ranks()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # what a terminal cannot show is no reason to lose a result
+            stream.reconfigure(errors="replace")
+    try:
+        if ranks is not None:
+            return _run_together(arguments, ranks)
+        code = _run_command(_read(arguments, None))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # whoever read has seen enough; nothing is left to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except ValueError as error:
+        return _say(error, 2)
+    except FloatingPointError as error:
+        return _say(error, 1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return _say(f"{error.strerror or error}{where}", 2)
+    except RuntimeError as error:
+        from mspeckv.models.download import ModelMissing
+
+        if not isinstance(error, ModelMissing):
+            raise
+        return _say(error, 2)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+
+
+def _say(complaint: object, code: int) -> int:
+    print(f"mspeckv: {complaint}", file=sys.stderr)
+    return code
+
+
+def _ranks() -> Ranks | None:
+    """The processes that ``torchrun`` started; None, without loading torch, where it did not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    from mspeckv.parallel import join
+
+    return join()
+
+
+def _read(arguments: Sequence[str] | None, ranks: Ranks | None) -> argparse.Namespace:
+    """What was typed; ``config`` is the run that it describes, for commands with one run.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+    """
+    options = build_parser().parse_args(arguments)
+    options.ranks = ranks
+    if ranks is not None and options.command != "generate":
+        raise refuse("torchrun", ranks.size, "several processes: use it with generate")
+    if options.command in ("generate", "profile"):
+        options.config = run_config(options)
+    return options
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    return COMMANDS[options.command](options)
+
+
+def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> int:
+    """Run as one process of several: what all have heard of, the first one says."""
+    from mspeckv.parallel import AgreedError, leave, together
+
+    try:
+        with together(ranks):
+            options = _read(arguments, ranks)
+        code = _run_command(options)
+        sys.stdout.flush()
+    except AgreedError as error:
+        code = _say(error, 2) if ranks.first else 2
+    leave(ranks)
+    return code
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from mspeckv.models.download import fetch
+
+    folder = fetch(quiet=options.quiet)
+    if not options.quiet:
+        print("every file is as it should be, by sha256", file=sys.stderr)
+    print(folder)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mspeckv.cli.doctor import examine, is_damaged, report
+
+    found = examine(options.target, options.draft, options.device, options.dtype)
+    print(json.dumps(found, indent=2) if options.json else report(found))
+    if is_damaged(found):
+        return 2
+    return 0 if found["self_test"].get("passed") else 1
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from mspeckv.cli.runs import generate
+
+    return generate(options)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from mspeckv.cli.runs import profile
+
+    return profile(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mspeckv.cli.runs import sweep
+
+    return sweep(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mspeckv.experiments.report import write_report
+
+    check_folder("out", options.out or options.results)
+    page = _page()
+    report = write_report(options.results, options.out or options.results, page)
+    print(report.describe())
+    if page is None:
+        print(f"mspeckv: {NO_PAGE}", file=sys.stderr)
+    return 1 if page is None else 0
+
+
+def _page() -> Page | None:
+    """What draws a report's page, where the lab's libraries are installed."""
+    try:
+        from mspeckv_widgets.panels.report_page import page
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("mspeckv."):
+            raise
+        return None
+    return page
+
+
+def _what_if(options: argparse.Namespace) -> int:
+    settings = what_if_settings(options)
+    from mspeckv.whatif import Acceptance, what_if
+    from mspeckv.whatif.answers import what_if_json, what_if_text
+
+    rates = given_rates(options)
+    found = what_if(
+        options.target, options.hardware, draft=options.draft, prefill=options.prefill,
+        new_tokens=options.new_tokens, acceptance=Acceptance(**rates) if rates else None,
+        link_gbps=options.link_gbps, graphs=options.graphs, **settings,
+    )  # fmt: skip
+    print(json.dumps(what_if_json(found), indent=2) if options.json else what_if_text(found))
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from mspeckv.whatif import Acceptance, plan
+    from mspeckv.whatif.answers import plan_json, plan_text
+
+    rates = given_rates(options)
+    found = plan(
+        options.target, options.hardware, draft=options.draft, prefill=options.prefill,
+        new_tokens=options.new_tokens, gpu_gb=options.gpu_gb, link_gbps=options.link_gbps,
+        min_acceptance=options.min_acceptance, acceptance=Acceptance(**rates) if rates else None,
+        graphs=options.graphs,
+    )  # fmt: skip
+    print(json.dumps(plan_json(found), indent=2) if options.json else plan_text(found))
+    return 0
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from mspeckv.cli.launch import lab_command, launch
+
+    return launch(lab_command(options.labs, options.port, not options.no_browser))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from mspeckv.cli.launch import demo_command, launch
+
+    browser = not options.no_browser
+    return launch(demo_command(options.labs, options.port, browser, options.dark))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "fetch": _fetch,
+    "doctor": _doctor,
+    "generate": _generate,
+    "profile": _profile,
+    "run": _run,
+    "report": _report,
+    "whatif": _what_if,
+    "plan": _plan,
+    "lab": _lab,
+    "demo": _demo,
+}

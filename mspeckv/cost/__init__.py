@@ -1,1 +1,0 @@
-"""Words around `mspeckv.whatif`: ``mspeckv whatif`` and ``mspeckv plan``."""

@@ -1,0 +1,475 @@
+"""Settings of a run, as frozen dataclasses that check themselves.
+
+Every rule about a setting stands here, so that Python, the command line and the widgets refuse the
+same things with the same words: a ``ValueError`` naming the field, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+
+def refuse(field: str, value: object, allowed: str) -> ValueError:
+    """The one form of a complaint about a setting."""
+    return ValueError(f"{field}: {value!r} is not allowed; {allowed}")
+
+
+def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse ``value`` unless it is a whole number in ``[least, most]``."""
+    allowed = f"use a whole number of at least {least}"
+    if most is not None:
+        allowed = f"use a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(field, value, allowed)
+    if value < least or (most is not None and value > most):
+        raise refuse(field, value, allowed)
+
+
+def check_number(
+    field: str, value: object, least: float, most: float, open_low: bool = False
+) -> None:
+    """Refuse ``value`` unless it is a number in ``[least, most]`` (``(least, most]``)."""
+    allowed = f"use a number {'above' if open_low else 'from'} {least:g} to {most:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refuse(field, value, allowed)
+    if not (least < value <= most if open_low else least <= value <= most):
+        raise refuse(field, value, allowed)
+
+
+def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse ``value`` unless it is one of ``choices``."""
+    if value not in choices:
+        raise refuse(field, value, f"use one of {', '.join(choices)}")
+
+
+def check_flag(field: str, value: object) -> None:
+    """Refuse ``value`` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise refuse(field, value, "use True or False")
+
+
+LINK_PRESETS = ("off", "live", "origin")
+
+
+@dataclass(frozen=True)
+class Link:
+    """The path between host and device.
+
+    On CPU both ends are RAM: a copy thread really copies, then holds the buffer until
+    ``bytes / bandwidth`` have passed, so copies overlap compute as they do on a GPU. Such a link
+    is labelled *emulated*. On CUDA the link is the real PCIe bus and the setting is ignored.
+
+    Attributes:
+        preset: ``"off"`` (copies at RAM speed), ``"live"`` (a naive 32-token run stays under 20 s
+            on two cores), ``"origin"`` (bandwidth scaled to this machine's measured step so that
+            transfer : compute per layer equals the published machine's) or ``"custom"``.
+        gbps: bandwidth in 1e9 bytes/s; only for ``"custom"``, required there.
+
+    Raises:
+        ValueError: an unknown preset, or a bandwidth where none belongs.
+    """
+
+    preset: str = "off"
+    gbps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in (*LINK_PRESETS, "custom"):
+            raise refuse(
+                "link", self.preset, "use off, live, origin or a bandwidth in GB/s such as 0.05"
+            )
+        if self.preset == "custom":
+            check_number("gbps", self.gbps, 0.0, 1e5, open_low=True)
+        elif self.gbps is not None:
+            raise refuse("gbps", self.gbps, f"preset {self.preset!r} sets its own bandwidth")
+
+    @classmethod
+    def parse(cls, text: str | float | Link) -> Link:
+        """A link from ``"live"``, ``"0.05"``, ``0.05`` or another `Link`."""
+        if isinstance(text, Link):
+            return text
+        if isinstance(text, str) and text in LINK_PRESETS:
+            return cls(text)
+        try:
+            return cls("custom", float(text))
+        except (TypeError, ValueError):
+            raise refuse(
+                "link", text, "use off, live, origin or a bandwidth in GB/s such as 0.05"
+            ) from None
+
+
+Width = int | Literal["full"]
+Placement = Literal["on-chip", "resident", "offloaded"]
+
+WIDTHS: tuple[Width, ...] = (8, 4, 2, "full")
+RESIDENT_FORMATS = ("packed", "float")
+RESIDENCIES = ("static", "lru")
+
+
+@dataclass(frozen=True)
+class KVPolicy:
+    """How tier 2 keeps the target's full KV cache.
+
+    Attributes:
+        bits: width of stored KV: 8, 4, 2 or ``"full"`` (compute dtype, unquantized).
+        on_chip: layers kept unquantized on the device.
+        resident: layers kept *quantized* on the device. At width ``"full"`` there is nothing
+            quantized to keep, so these layers are offloaded like the rest: see `placement`.
+        block: tokens per quantization block, at fixed absolute positions. One K scale per channel
+            and block (KIVI, arXiv 2402.02750).
+        group: channels that share one V scale within a token; a head dim that it does not divide
+            uses its largest divisor under it.
+        tail: newest tokens that stay unquantized on the device: a block is packed once this many
+            settled tokens follow it (the residual of KIVI, section 3.2).
+        k_bits: width of keys alone; None follows ``bits``.
+        v_bits: width of values alone; None follows ``bits``.
+        nibble: store int8 as two int4 planes (idea: QuantSpec, arXiv 2502.10424). The upper plane
+            of offloaded layers stays on the device, only the lower one crosses the link.
+        resident_format: ``"packed"`` keeps a resident layer's codes; ``"float"`` the same values
+            unpacked: more memory, and no unpacking where a pass cannot read codes themselves.
+        residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
+            ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
+        ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross
+            the link while another is computed; more let the link work on while lower tiers guess.
+
+    Raises:
+        ValueError: a field is out of range, or two do not go together.
+    """
+
+    bits: Width = 8
+    on_chip: int = 0
+    resident: int = 0
+    block: int = 64
+    group: int = 64
+    tail: int = 32
+    k_bits: Width | None = None
+    v_bits: Width | None = None
+    nibble: bool = False
+    resident_format: str = "packed"
+    residency: str = "static"
+    ahead: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("bits", "k_bits", "v_bits"):
+            width = getattr(self, name)
+            if isinstance(width, Real) and not isinstance(width, int) and float(width).is_integer():
+                # one that was read or computed, such as 8.0
+                width = int(float(width))
+                object.__setattr__(self, name, width)
+            inherits = width is None and name != "bits"
+            if not inherits and (isinstance(width, bool) or width not in WIDTHS):
+                raise refuse(name, width, "use 8, 4, 2 or 'full'")
+        check_count("on_chip", self.on_chip, 0)
+        check_count("resident", self.resident, 0)
+        check_count("block", self.block, 8, 4096)
+        check_count("group", self.group, 8, 1024)
+        check_count("tail", self.tail, 0, 4096)
+        check_count("ahead", self.ahead, 2, 1024)
+        for name in ("block", "group"):
+            if getattr(self, name) % 8:
+                raise refuse(name, getattr(self, name), "use a multiple of 8")
+        check_choice("resident_format", self.resident_format, RESIDENT_FORMATS)
+        check_choice("residency", self.residency, RESIDENCIES)
+        check_flag("nibble", self.nibble)
+        if self.nibble and self.widths != (8, 8):
+            raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
+        if self.residency == "lru":
+            for name, usual in (("nibble", False), ("resident_format", "packed")):
+                if getattr(self, name) != usual:
+                    raise refuse(name, getattr(self, name), "use residency='static' with it")
+
+    @property
+    def widths(self) -> tuple[Width, Width]:
+        """Widths of keys and of values."""
+        return self.k_bits or self.bits, self.v_bits or self.bits
+
+    @property
+    def lossless(self) -> bool:
+        """Whether stored KV is what was computed, bit for bit."""
+        return self.widths == ("full", "full")
+
+    def check_layers(self, layers: int) -> None:
+        """Refuse a policy that places more layers than the target has.
+
+        Raises:
+            ValueError: ``on_chip + resident`` is more than ``layers``.
+        """
+        if self.on_chip + self.resident > layers:
+            raise refuse(
+                "on_chip + resident",
+                self.on_chip + self.resident,
+                f"the target has {layers} layers, so their sum is at most {layers}",
+            )
+
+    def placement(self, layers: int) -> tuple[Placement, ...]:
+        """Where each layer's KV lives: on-chip first, then resident, the rest offloaded.
+
+        Under ``residency="lru"`` no layer has a place of its own on the device, so those that are
+        not on-chip count as offloaded; `cached_layers` of them are also held on the device.
+        """
+        self.check_layers(layers)
+        fixed = not self.lossless and self.residency == "static"
+        resident = self.resident if fixed else 0
+        offloaded = layers - self.on_chip - resident
+        kinds: tuple[tuple[Placement, int], ...] = (
+            ("on-chip", self.on_chip),
+            ("resident", resident),
+            ("offloaded", offloaded),
+        )
+        return tuple(kind for kind, count in kinds for _ in range(count))
+
+    @property
+    def cached_layers(self) -> int:
+        """Layers that an LRU cache on the device can hold."""
+        return self.resident if self.residency == "lru" and not self.lossless else 0
+
+
+LEAST_DIVISOR = 1e-6
+"""Least temperature above 0 and least repetition penalty: divided by both, logits up to 1e26 stay
+within float32, where infinity less infinity would be no number."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; applied alike at every tier, in the order of transformers.
+
+    Attributes:
+        temperature: 0 for greedy, else the softmax temperature, from 1e-6 to 100; logits of half
+            precision are widened to float32 before they are divided by it.
+        top_p: smallest set of tokens with at least this mass is kept (nucleus sampling).
+        seed: seed of the run's one random generator.
+        stop_at_eos: end after the tokenizer's end-of-sequence token.
+        top_k: this many most likely tokens are kept; 0 keeps all.
+        min_p: tokens with less than this share of the likeliest token's probability are dropped.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that prompt
+            or output already hold (CTRL, arXiv 1909.05858, section 4.1), from 1e-6 to 100; 1 leaves
+            them alone.
+        stop_tokens: token ids that end the run, like the end of sequence.
+        stop_strings: the run ends with the token that completes the first of these; the text is
+            cut right after the string, the tokens keep that last one whole.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    temperature: float = 0.6
+    top_p: float = 0.9
+    seed: int = 1
+    stop_at_eos: bool = True
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop_tokens: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, 0.0, 100.0)
+        if 0 < self.temperature < LEAST_DIVISOR:
+            raise refuse("temperature", self.temperature, f"use 0, or {LEAST_DIVISOR:g} to 100")
+        check_number("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        check_count("seed", self.seed, 0, 2**63 - 1)
+        check_flag("stop_at_eos", self.stop_at_eos)
+        check_count("top_k", self.top_k, 0)
+        check_number("min_p", self.min_p, 0.0, 1.0)
+        check_number("repetition_penalty", self.repetition_penalty, LEAST_DIVISOR, 100.0)
+        for name, kind in (("stop_tokens", int), ("stop_strings", str)):
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)) or not all(type(x) is kind for x in given):
+                raise refuse(name, given, f"use a tuple of {kind.__name__}")
+            # A list is forgiven; a frozen record keeps a tuple.
+            object.__setattr__(self, name, tuple(given))
+        if "" in self.stop_strings:
+            raise refuse("stop_strings", "", "use strings of at least one character")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0
+
+
+Gamma = int | Literal["auto"]
+
+GUESSERS = ("draft", "lookup", "none")
+MIDDLES = ("retrieval", "nibble")
+DEFAULT_POLICY = "attention"
+AUTO_GAMMA = 31
+"""Longest guess that ``"auto"`` considers: with the verifier's own token, 32."""
+AUTO_DRAFT_GAMMA = 6
+"""Longest inner guess that ``"auto"`` considers."""
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """How the tiers guess for one another.
+
+    Attributes:
+        gamma: tokens proposed to tier 2 per round; ``"auto"`` chooses round by round what the
+            measured costs and acceptance favour (`mspeckv.adaptive.lengths`), up to
+            `AUTO_GAMMA`, which may be to leave out a tier, or not to guess at all. The
+            distribution of the text stays the same; a sampled text depends on timing, since
+            lengths decide which random numbers are used for what.
+        draft_gamma: tokens tier 0 proposes to tier 1 per inner round, or ``"auto"``.
+        budget: prompt tokens in tier 1's retrieval cache.
+        chunk: tokens per retrieval chunk.
+        refresh: generated tokens between two rebuilds of the retrieval cache; 0 keeps the
+            first choice.
+        recent: prompt tokens at its end that tier 1 always keeps (part of ``budget``).
+        sinks: first tokens that tier 0 always sees (StreamingLLM, arXiv 2309.17453).
+        window: recent tokens that tier 0 sees.
+        tier1: what tier 1 reads: ``"retrieval"``, or ``"nibble"``, the whole context from the
+            upper int4 planes of ``KVPolicy(nibble=True)``.
+        retrieval: by what tier 1's chunks are chosen: a name of `mspeckv.retrieval`.
+        tier0: who guesses first: ``"draft"``, the pair's draft where it has one; ``"lookup"``,
+            what followed the last tokens when they stood in the text before; or ``"none"``.
+        draft_vocab: tokens that the draft's head scores, the prompt's own first; 0 for all. What
+            it cannot say it never proposes, so only acceptance is at stake.
+        draft_threshold: a chain of draft guesses ends with a token that the draft held less
+            likely than this; 0 never ends it early.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    gamma: Gamma = 8
+    draft_gamma: Gamma = 3
+    budget: int = 256
+    chunk: int = 8
+    refresh: int = 8
+    recent: int = 32
+    sinks: int = 4
+    window: int = 252
+    tier1: str = "retrieval"
+    tier0: str = "draft"
+    draft_vocab: int = 0
+    draft_threshold: float = 0.0
+    retrieval: str = "attention"
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "draft_gamma"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != "auto":
+                raise refuse(name, value, "use 'auto' or a whole number from 1 to 64")
+            if value != "auto":
+                check_count(name, value, 1, 64)
+        check_count("chunk", self.chunk, 1, 1024)
+        check_count("recent", self.recent, 0)
+        check_count("budget", self.budget, 1)
+        check_count("refresh", self.refresh, 0)
+        check_count("sinks", self.sinks, 0, 1024)
+        check_count("window", self.window, 8)
+        check_choice("tier1", self.tier1, MIDDLES)
+        check_choice("tier0", self.tier0, GUESSERS)
+        check_count("draft_vocab", self.draft_vocab, 0)
+        check_number("draft_threshold", self.draft_threshold, 0.0, 1.0)
+        if not isinstance(self.retrieval, str):
+            raise refuse("retrieval", self.retrieval, "use a policy's name")
+        if self.tier1 != "retrieval" and self.retrieval != DEFAULT_POLICY:
+            raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
+        if self.budget < self.recent + 2 * self.chunk:
+            raise refuse(
+                "budget",
+                self.budget,
+                f"use at least recent + 2 * chunk = {self.recent + 2 * self.chunk} tokens",
+            )
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether any length is left to be chosen round by round."""
+        return "auto" in (self.gamma, self.draft_gamma)
+
+    @property
+    def longest_gamma(self) -> int:
+        """Most tokens proposed to tier 2 in one round."""
+        return AUTO_GAMMA if isinstance(self.gamma, str) else self.gamma
+
+    @property
+    def longest_draft_gamma(self) -> int:
+        """Most tokens tier 0 proposes to tier 1 in one inner round."""
+        return AUTO_DRAFT_GAMMA if isinstance(self.draft_gamma, str) else self.draft_gamma
+
+
+METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
+
+
+class Settings(TypedDict, total=False):
+    """A run's settings as keyword arguments; what is left out, or None, has its default."""
+
+    method: str
+    new_tokens: int
+    policy: KVPolicy | None
+    speculation: Speculation | None
+    sampling: Sampling | None
+    link: Link | str | float | None
+    device_gb: float | None
+    graphs: bool
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run's settings, checked together.
+
+    Attributes:
+        method: one of `METHODS`.
+        new_tokens: tokens to produce at most.
+        policy: tier 2's KV.
+        speculation: the tiers below.
+        sampling: how tokens are drawn.
+        link: the emulated link on CPU.
+        device_gb: device memory that a run may take, in 1e9 bytes; None for what is free.
+        graphs: on CUDA, replay passes as graphs instead of launching every kernel; elsewhere
+            without effect.
+
+    Raises:
+        ValueError: an unknown method, or settings that do not go together.
+    """
+
+    method: str = "mspeckv"
+    new_tokens: int = 32
+    policy: KVPolicy = field(default_factory=KVPolicy)
+    speculation: Speculation = field(default_factory=Speculation)
+    sampling: Sampling = field(default_factory=Sampling)
+    link: Link = field(default_factory=Link)
+    device_gb: float | None = None
+    graphs: bool = True
+
+    def __post_init__(self) -> None:
+        check_flag("graphs", self.graphs)
+        if self.device_gb is not None:
+            check_number("device_gb", self.device_gb, 0.0, 1e5, open_low=True)
+        if self.method not in METHODS:
+            raise refuse("method", self.method, f"use one of {', '.join(METHODS)}")
+        check_count("new_tokens", self.new_tokens, 1)
+        if self.speculation.tier1 == "nibble" and not self.policy.nibble:
+            raise refuse("tier1", "nibble", "it reads the planes of KVPolicy(nibble=True)")
+        if self.method == "triforce" and not self.policy.lossless:
+            raise refuse(
+                "bits",
+                self.policy.bits,
+                "triforce keeps KV unquantized: use bits='full', or method='mspeckv'",
+            )
+
+    @classmethod
+    def build(cls, **settings: Unpack[Settings]) -> Self:
+        """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
+        given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
+        width = default_width(given.get("method", cls.method))
+        given.setdefault("policy", KVPolicy(bits=width))
+        given["link"] = Link.parse(given.get("link", Link()))
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, for JSON."""
+        out: dict[str, Any] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            is_part = part.name in ("policy", "speculation", "sampling", "link")
+            out[part.name] = (
+                {f.name: getattr(value, f.name) for f in fields(value)} if is_part else value
+            )
+        return out
+
+
+def default_width(method: str) -> Width:
+    """8 for ``mspeckv``; ``"full"`` for the methods that do not quantize."""
+    return 8 if method == "mspeckv" else "full"
