@@ -15,6 +15,8 @@ from typing import TypeVar
 import psutil
 import torch
 
+from mspeckv.text_table import aligned
+
 Turn = TypeVar("Turn")
 PACKAGES = ("mspeckv", "torch", "transformers", "optimum-quanto", "hqq")
 
@@ -33,16 +35,10 @@ def machine(device: torch.device) -> str:
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns aligned: text to the left, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(headers))]
-
-    def line(values: Sequence[str]) -> str:
-        return "  ".join(
-            value.rjust(width) if number else value.ljust(width)
-            for value, width, number in zip(values, widths, numeric, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
+    rule = ["-" * max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    numbers = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(headers))]
+    words = [place for place, number in enumerate(numbers) if not number]
+    return "\n".join(aligned([headers, rule, *cells], left=words))
 
 
 class Rows(list[tuple[object, ...]]):

@@ -152,4 +152,4 @@ def _choices(rows: Sequence[Choice]) -> str:
             f"{one.device_bytes / 1e9:.2f}", f"{one.ms_per_token:.2f}",
             f"{1e3 / one.ms_per_token:.1f}",
         ])  # fmt: skip
-    return "\n".join(f"  {line}" for line in aligned(cells, left=len(headers)))
+    return "\n".join(f"  {line}" for line in aligned(cells, left=range(len(headers))))
