@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mspeckv.decoding.sizes import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.plan import LayerBytes, chunk_counts, placed_sizes
+from mspeckv.kv.plan import LayerBytes, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.memory import RUNTIME_BYTES
 from mspeckv.whatif.machines import Hardware
@@ -90,11 +90,8 @@ def footprint(
     nothing = np.zeros_like(asked.prefill)
     retrieval = streaming = nothing
     if asked.method in USES_TIER1 and guess.tier1 == "retrieval":
-        prompt, grown = asked.prefill - 1, asked.new_tokens + 1
-        chunks, chosen, rest = chunk_counts(
-            lengths["budget"], lengths["chunk"], lengths["recent"], prompt
-        )
-        kept = chosen * lengths["chunk"] + rest
+        kept, chunks = asked.tier1
+        grown = asked.new_tokens + 1
         retrieval = kv.layers * (2 * (kept + grown) + chunks) * kv.token_bytes // 2
     # as mspeckv.tiled
     copied = machine.kind == "cpu" and machine.torch_dtype == torch.float32
