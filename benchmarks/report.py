@@ -9,12 +9,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import torch
 
+from mspeckv.experiments.rows import processor
 from mspeckv.text_table import aligned
 
 Turn = TypeVar("Turn")
@@ -26,7 +26,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"
+        name = f"{processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"
     memory = psutil.virtual_memory().total / 1e9
     versions = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     return f"{name}, {memory:.0f} GB RAM, Python {platform.python_version()}, {versions}"
@@ -84,12 +84,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as info:
-            names = (line.split(":", 1)[1] for line in info if line.startswith("model name"))
-            return next(names, platform.processor()).strip()
-    except OSError:
-        return platform.processor()

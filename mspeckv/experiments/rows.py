@@ -121,7 +121,7 @@ def kv_read_per_token(summary: RunSummary, rounds: Sequence[Round]) -> dict[str,
 def hardware(device: torch.device) -> dict[str, Any]:
     """The machine: ``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
     found: dict[str, Any] = {
-        "machine": _processor(),
+        "machine": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
@@ -131,7 +131,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as far as the system tells it."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
