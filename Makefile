@@ -68,6 +68,8 @@ test-labs: setup
 lint: $(DONE)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/python tools/line_budgets.py
 
 types: $(DONE)/installed
 	$(BIN)/mypy

@@ -9,11 +9,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import torch
+
+from mspeckv.experiments.rows import processor
+from mspeckv.text_table import aligned
 
 Turn = TypeVar("Turn")
 PACKAGES = ("mspeckv", "torch", "transformers", "optimum-quanto", "hqq")
@@ -24,7 +26,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{_processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"
+        name = f"{processor()}, {os.cpu_count()} logical cores, {torch.get_num_threads()} threads"
     memory = psutil.virtual_memory().total / 1e9
     versions = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     return f"{name}, {memory:.0f} GB RAM, Python {platform.python_version()}, {versions}"
@@ -33,16 +35,10 @@ def machine(device: torch.device) -> str:
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns aligned: text to the left, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(headers))]
-
-    def line(values: Sequence[str]) -> str:
-        return "  ".join(
-            value.rjust(width) if number else value.ljust(width)
-            for value, width, number in zip(values, widths, numeric, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
+    rule = ["-" * max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    numbers = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(headers))]
+    words = [place for place, number in enumerate(numbers) if not number]
+    return "\n".join(aligned([headers, rule, *cells], left=words))
 
 
 class Rows(list[tuple[object, ...]]):
@@ -88,12 +84,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as info:
-            names = (line.split(":", 1)[1] for line in info if line.startswith("model name"))
-            return next(names, platform.processor()).strip()
-    except OSError:
-        return platform.processor()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+
+Cells = Sequence[Sequence[str]]
+"""Rows of text, as many in each."""
 
 
 def aligned(
-    rows: Sequence[Sequence[str]], *, left: int, gap: str = "  ", least: Sequence[int] = ()
+    rows: Cells, *, left: Container[int], gap: str = "  ", least: Sequence[int] = ()
 ) -> list[str]:
     """Lines of text, columns one under the other.
 
     Args:
-        rows: cells, as many in each row; heads are a row like any other.
-        left: so many columns, the first ones, are flush left, the others flush right.
+        rows: heads are one like any other.
+        left: places of the columns that are flush left, such as ``range(2)``; others are right.
         gap: what stands between columns.
         least: widths that columns have at least, from the first on.
     """
@@ -21,16 +24,16 @@ def aligned(
         widths[place] = max(widths[place], width)
     return [
         gap.join(
-            cell.ljust(width) if place < left else cell.rjust(width)
+            cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
 
 
-def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Lines of a Markdown table; the first ``left`` columns are flush left, the others right."""
-    rules = ["---" if place < left else "---:" for place in range(len(heads))]
+def markdown(heads: Sequence[str], rows: Cells, *, left: Container[int]) -> list[str]:
+    """Lines of a Markdown table; arguments as of `aligned`."""
+    rules = ["---" if place in left else "---:" for place in range(len(heads))]
     return [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in (heads, rules, *rows)

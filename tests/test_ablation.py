@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mspeckv_widgets import Ablation, results
-from mspeckv_widgets.panels.ablation_chart import PLACES
 
 from mspeckv import Pair
 from mspeckv.experiments import Row, experiment
+from mspeckv_widgets import Ablation, results
+from mspeckv_widgets.panels.ablation_chart import PLACES
 from tests.experiment_rows import a1, a2, b1, row, write
 
 SECONDS = 300.0

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mspeckv_widgets import AcceptanceExplorer
-from mspeckv_widgets.explorers.acceptance_charts import emitted_distribution
 
 from mspeckv import Sampling, next_distributions
 from mspeckv.models import Pair
+from mspeckv_widgets import AcceptanceExplorer
+from mspeckv_widgets.explorers.acceptance_charts import emitted_distribution
 from tests.random_models import random_pair, random_prompt
 
 P, Q = (0.5, 0.3, 0.15, 0.05), (0.2, 0.5, 0.05, 0.25)

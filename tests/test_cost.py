@@ -13,6 +13,7 @@ from transformers import LlamaConfig, Qwen2Config
 
 import mspeckv
 from mspeckv import KVPolicy, RunConfig, Speculation
+from mspeckv.adaptive.lengths import expected_tokens as by_place
 from mspeckv.api import engine_of
 from mspeckv.cli import main
 from mspeckv.decoding.fits import predict
@@ -112,6 +113,11 @@ def test_rounds_are_as_long_as_simulated_ones(rate: float, gamma: int, draft_gam
     ):
         slack = 5 * np.std(simulated) / np.sqrt(len(simulated)) + 1e-9
         assert abs(np.mean(simulated) - float(value)) <= slack
+
+
+def test_the_closed_form_is_the_sum_that_decoding_takes() -> None:
+    for rate in (0.0, 0.3, 0.95, 1.0):
+        assert expected_tokens(rate, np.arange(17)) == pytest.approx(by_place([rate], 16))
 
 
 def test_the_rate_of_a_number_of_kept_guesses_gives_that_number() -> None:

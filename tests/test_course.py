@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mspeckv import KVPolicy, RunConfig, RunSummary, Sampling, generate, stream
+from mspeckv.events import Round
 from mspeckv_widgets.course import Exercise, Lab, Verdict
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.exercise import find_exercises, judge
@@ -19,9 +22,6 @@ from mspeckv_widgets.course.progress import (
     ProgressFile,
 )
 from mspeckv_widgets.course.score import kv_read_per_token
-
-from mspeckv import KVPolicy, RunConfig, RunSummary, Sampling, generate, stream
-from mspeckv.events import Round
 from tests.random_models import random_pair, random_prompt
 
 LAB = "00_start_here"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mspeckv_widgets.course.exercise import find_exercises, judge
 
+from mspeckv_widgets.course.exercise import find_exercises, judge
 from tests.experiment_rows import a1, a2, b1, b2, write
 
 LABS = ("08_A1_context", "09_A2_resident", "10_B1_on_chip", "11_B2_output_length")

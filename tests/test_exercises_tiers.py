@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
-from mspeckv_widgets.replay import Replay
 
 from mspeckv import (
     AttentionProbe,
@@ -22,6 +20,8 @@ from mspeckv import (
     retrieval,
     stream,
 )
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
+from mspeckv_widgets.replay import Replay
 from tests.random_models import random_pair, random_prompt
 
 PAIR, PROMPT = random_pair(), random_prompt(200)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mspeckv_widgets import PlanView
-from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 
 from mspeckv import plan, what_if
 from mspeckv.settings import METHODS
 from mspeckv.whatif import HARDWARE, MODELS
 from mspeckv.whatif.origin import cells
 from mspeckv.whatif.search import DevicePlan
+from mspeckv_widgets import PlanView
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 
 CARD: dict[str, Any] = {"prefill": 32768, "gpu_gb": 24, "link_gbps": 11.3}
 

@@ -7,9 +7,9 @@ import os
 
 import psutil
 import pytest
-from mspeckv_widgets import LiveLab
 
 from mspeckv import Pair
+from mspeckv_widgets import LiveLab
 
 # The panel keeps six runs for comparison: from then on nothing may be added.
 RUNS, WARM = 20, 8

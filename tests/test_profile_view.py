@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
-from mspeckv_widgets.panels.profile_view import STEPS, overlap_ms, rows_html
 
 from mspeckv import KVPolicy, Profile, Sampling, profile
 from mspeckv.profiling import Bar, Ceilings, StepRow
+from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
+from mspeckv_widgets.panels.profile_view import STEPS, overlap_ms, rows_html
 from tests.random_models import random_pair, random_prompt
 
 CEILINGS = Ceilings("cpu", "2", 5.0, 5.0, 10.0, 100.0, 2.0, 0.0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mspeckv_widgets import QuantExplorer
-from mspeckv_widgets.explorers.quant_charts import head_loss
 
 from mspeckv import Packing
+from mspeckv_widgets import QuantExplorer
+from mspeckv_widgets.explorers.quant_charts import head_loss
 from tests.random_models import random_pair, random_prompt
 
 

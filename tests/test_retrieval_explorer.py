@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mspeckv_widgets import RetrievalExplorer
-from mspeckv_widgets.explorers.retrieval_charts import HERE, KEPT, LEFT, MARK, STRIP, chunk_texts
 
 from mspeckv import Pair, Speculation
+from mspeckv_widgets import RetrievalExplorer
+from mspeckv_widgets.explorers.retrieval_charts import HERE, KEPT, LEFT, MARK, STRIP, chunk_texts
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from mspeckv_widgets import TokenStory
-from mspeckv_widgets.panels.token_story import fate_text
-from mspeckv_widgets.replay import Replay, words_of
 
 from mspeckv import (
     Event,
@@ -19,6 +16,9 @@ from mspeckv import (
     Speculation,
     stream,
 )
+from mspeckv_widgets import TokenStory
+from mspeckv_widgets.panels.token_story import fate_text
+from mspeckv_widgets.replay import Replay, words_of
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair()

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mspeckv_widgets import LiveLab, WhatIf
-from mspeckv_widgets.panels.what_if_chart import HERE, POINTS, TABLE, THIS
-from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, published_setting
 
 from mspeckv import Pair, what_if
 from mspeckv.experiments import published
 from mspeckv.settings import METHODS
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.origin import cells, curve
+from mspeckv_widgets import LiveLab, WhatIf
+from mspeckv_widgets.panels.what_if_chart import HERE, POINTS, TABLE, THIS
+from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, published_setting
 from tests.experiment_rows import a1, write
 from tests.random_models import random_pair
 

@@ -12,6 +12,10 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+
+from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
+from mspeckv.events import Purpose
+from mspeckv.profiling.session import _one_at_a_time
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html
@@ -20,10 +24,6 @@ from mspeckv_widgets.panels.controls import DEFAULTS, METHODS, PRESETS
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import Setting, link_series
-
-from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
-from mspeckv.events import Purpose
-from mspeckv.profiling.session import _one_at_a_time
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}

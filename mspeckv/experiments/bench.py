@@ -166,7 +166,6 @@ class Bench:
         return Row(
             **_common(trial, began, self.hardware),
             status="ok",
-            error=None,
             result=summary.to_json(),
             link_bytes_per_token=link_bytes_per_token(rounds),
             kv_read_per_token=kv_read_per_token(summary, rounds),
@@ -184,11 +183,6 @@ def failed_row(
         **_common(trial, began or Began(), hardware),
         status="failed",
         error=f"{type(error).__name__}: {text}",
-        result=None,
-        link_bytes_per_token=0.0,
-        kv_read_per_token={},
-        prefill_shared=False,
-        prefill_saved_seconds=0.0,
     )
 
 

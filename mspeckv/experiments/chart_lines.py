@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CellOutcome
+from mspeckv.experiments.statistics import CellOutcome, Comparison
 from mspeckv.whatif.published_tables import MeanStd
 
 INK = "#1f2328"
@@ -90,26 +90,15 @@ def speed_lines(match: Match) -> list[Line]:
 
 def published_speed_lines(match: Match) -> list[Line]:
     """Tokens per second of the published machine: published, and modelled."""
-    return [*_theirs(match, match.speed), *_theirs(match, match.modelled_speed, "modelled")]
+    published = _lines(match, "published", match.speed)
+    return [*published, *_lines(match, "modelled", match.modelled_speed)]
 
 
 def speedup_lines(match: Match, reference: str) -> list[Line]:
     """Speed-ups over ``reference``: ours with intervals, the published and the modelled ones."""
-    table, lines = match.table, []
-    for variant in table.variants:
-        if variant == reference:
-            continue
-        means: list[float | None] = []
-        up: list[float | None] = []
-        down: list[float | None] = []
-        for value in table.values:
-            found = table.compare(value, variant, reference)
-            mean = None if found is None else found.speedup.mean
-            low, high = (mean, mean) if found is None or not found.interval else found.interval
-            means.append(mean)
-            up.append(None if mean is None or high is None else high - mean)
-            down.append(None if mean is None or low is None else mean - low)
-        lines.append(Line(variant, "ours", tuple(means), tuple(up), tuple(down)))
+
+    def ours(value: int, variant: str) -> Comparison | None:
+        return match.table.compare(value, variant, reference)
 
     def published(value: int, variant: str) -> MeanStd | None:
         return match.speedup(value, variant, reference)
@@ -117,12 +106,15 @@ def speedup_lines(match: Match, reference: str) -> list[Line]:
     def modelled(value: int, variant: str) -> MeanStd | None:
         return None if variant == reference else match.modelled_speedup(value, variant, reference)
 
-    return [*lines, *_theirs(match, published), *_theirs(match, modelled, "modelled")]
+    others = [line for line in _lines(match, "ours", ours) if line.variant != reference]
+    theirs = _lines(match, "published", published)
+    return [*others, *theirs, *_lines(match, "modelled", modelled)]
 
 
 def accepted_lines(match: Match) -> list[Line]:
     """Guesses kept per round, ours and the published ones."""
-    return [*_ours(match, lambda one: one.accepted), *_theirs(match, match.accepted)]
+    theirs = _lines(match, "published", match.accepted)
+    return [*_ours(match, lambda one: one.accepted), *theirs]
 
 
 def tier_lines(match: Match, tier: int) -> list[Line]:
@@ -150,23 +142,33 @@ def axis_labels(match: Match) -> list[str]:
 
 
 def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[Line]:
+    """Our lines of what each cell says."""
+
+    def ask(value: int, variant: str) -> MeanStd | None:
+        cell = match.table.cells.get((value, variant))
+        return None if cell is None else what(cell)
+
+    return _lines(match, "ours", ask)
+
+
+def _lines(
+    match: Match, source: Source, ask: Callable[[int, str], MeanStd | Comparison | None]
+) -> list[Line]:
+    """A line per variant of what ``ask`` says of it at every value."""
     lines = []
     for variant in match.table.variants:
-        cells = [match.table.cells.get((value, variant)) for value in match.table.values]
-        lines.append(_line(variant, [None if one is None else what(one) for one in cells]))
+        points = [_point(ask(value, variant)) for value in match.table.values]
+        means, up, down = zip(*points, strict=True)
+        lines.append(Line(variant, source, means, up, down))
     return lines
 
 
-def _theirs(
-    match: Match, what: Callable[[int, str], MeanStd | None], source: Source = "published"
-) -> list[Line]:
-    return [
-        _line(variant, [what(value, variant) for value in match.table.values], source)
-        for variant in match.table.variants
-    ]
-
-
-def _line(variant: str, points: list[MeanStd | None], source: Source = "ours") -> Line:
-    stds = tuple(None if one is None else one.std for one in points)
-    means = tuple(None if one is None else one.mean for one in points)
-    return Line(variant, source, means, stds, stds)
+def _point(found: MeanStd | Comparison | None) -> Numbers:
+    """Mean, and the bar up and down: a deviation, or to the ends of an interval."""
+    if found is None:
+        return None, None, None
+    if isinstance(found, MeanStd):
+        return found.mean, found.std, found.std
+    mean = found.speedup.mean
+    low, high = found.interval or (mean, mean)
+    return mean, high - mean, mean - low

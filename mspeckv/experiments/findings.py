@@ -229,12 +229,9 @@ def _control(table: Table) -> Iterator[Finding]:
 
 def _device_kv(table: Table, along: Sequence[Comparison]) -> float | None:
     """Mspeckv's on-chip and resident bytes over the control's, at the last value."""
-    sizes = []
-    for variant in ("mspeckv", "control"):
-        row = next(iter(table.cells[along[-1].value, variant].finished.values()))
-        memory = (row.result or {})["memory"]
-        sizes.append(memory["on_chip_bytes"] + memory["resident_bytes"])
-    return sizes[0] / sizes[1] if sizes[1] else None
+    last = along[-1].value
+    ours, theirs = (table.cells[last, name].device_kv_bytes for name in ("mspeckv", "control"))
+    return ours / theirs if ours is not None and theirs else None
 
 
 def _spread(table: Table, paper: Published) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.report_tables import TIERS, device_kv_bytes, grids, speedup_summary
+from mspeckv.experiments.report_tables import TIERS, grids, speedup_summary
 from mspeckv.experiments.rows import load_rows
 from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
 from mspeckv.settings import refuse
@@ -120,7 +120,7 @@ def _section(match: Match) -> list[str]:
         blocks = [speedup_summary(match), speedup_summary(match, theirs=True)]
         out += [line for block in blocks for line in ("```", block, "```", "")]
     for grid in grids(match):
-        lines = markdown(grid.heads, grid.rows, left=grid.words)
+        lines = markdown(grid.heads, grid.rows, left=range(grid.words))
         out += [f"{grid.caption}:", "", *lines, ""]
     out += [f"- Made on {machine}." for machine in table.machines]
     out += [f"- Versions: {versions}." for versions in table.versions]
@@ -220,7 +220,7 @@ def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
     for name, spread in pairs.items():
         line |= _mean_std(name, spread)
     line["found_on_device"] = outcome.hit_rate
-    line["device_kv_bytes_modelled"] = device_kv_bytes(outcome)
+    line["device_kv_bytes_modelled"] = outcome.device_kv_bytes
     for reference in (*match.references, "control"):
         line |= _over(match, outcome, reference)
     return line

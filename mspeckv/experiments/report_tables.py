@@ -102,7 +102,7 @@ def traffic(match: Match) -> TextTable:
         ("tier 1, MB/token", lambda one: _mega(one.kv_read.get(1))),
         ("tier 2, MB/token", lambda one: _mega(one.kv_read.get(2))),
         ("found on device", lambda one: _form(one.hit_rate, ".0%")),
-        ("KV on device, MB, modelled", lambda one: _form(_in_mb(device_kv_bytes(one)), ".1f")),
+        ("KV on device, MB, modelled", lambda one: _form(_in_mb(one.device_kv_bytes), ".1f")),
     ]
     return _by_cell(match, caption, columns)
 
@@ -146,20 +146,11 @@ def speedup_summary(match: Match, theirs: bool = False) -> str:
             found = ours.speedup if ours is not None else paper
             row.append(_form(None if found is None else found.mean, ".2f", "x"))
         rows.append(row)
-    head, *lines = aligned(rows, left=0, gap=" | ")
+    head, *lines = aligned(rows, left=(), gap=" | ")
     frame = "=" * len(head)
     label = "published" if theirs else f"ours, {match.table.clock}"
     title = f"SPEEDUP SUMMARY (latency-based; {label})"
     return "\n".join([frame, title, frame, "", head, "-" * len(head), *lines])
-
-
-def device_kv_bytes(outcome: CellOutcome) -> float | None:
-    """Bytes of on-chip and resident KV of the full context (modelled)."""
-    for row in outcome.finished.values():
-        assert row.result is not None
-        memory = row.result["memory"]
-        return float(memory["on_chip_bytes"] + memory["resident_bytes"])
-    return None
 
 
 def _by_cell(match: Match, caption: str, columns: Sequence[_Column]) -> TextTable:

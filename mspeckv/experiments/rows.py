@@ -14,7 +14,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -31,7 +31,7 @@ _STEP = 1 << 16
 """Bytes looked through at a time for a line's end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One trial's outcome.
 
@@ -68,12 +68,12 @@ class Row:
     variant: str
     seed: int
     status: str
-    error: str | None
-    result: dict[str, Any] | None
-    link_bytes_per_token: float
-    kv_read_per_token: dict[str, float]
-    prefill_shared: bool
-    prefill_saved_seconds: float
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    link_bytes_per_token: float = 0.0
+    kv_read_per_token: dict[str, float] = field(default_factory=dict)
+    prefill_shared: bool = False
+    prefill_saved_seconds: float = 0.0
     started: str
     seconds: float
     hardware: dict[str, Any]
@@ -121,7 +121,7 @@ def kv_read_per_token(summary: RunSummary, rounds: Sequence[Round]) -> dict[str,
 def hardware(device: torch.device) -> dict[str, Any]:
     """The machine: ``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
     found: dict[str, Any] = {
-        "machine": _processor(),
+        "machine": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
@@ -131,7 +131,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as far as the system tells it."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():

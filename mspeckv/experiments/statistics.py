@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import log
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,15 @@ class CellOutcome:
     failed: Mapping[int, str]
 
     @property
+    def results(self) -> list[dict[str, Any]]:
+        """`mspeckv.RunSummary` of every finished run as plain dictionaries, by seed."""
+        return [row.result for row in self.finished.values() if row.result is not None]
+
+    @property
     def speeds(self) -> dict[int, float]:
         """Tokens per second, by seed."""
-        return {seed: _result(row, "tokens_per_second") for seed, row in self.finished.items()}
+        found = (float(one["tokens_per_second"]) for one in self.results)
+        return dict(zip(self.finished, found, strict=True))
 
     @property
     def speed(self) -> MeanStd | None:
@@ -53,13 +60,16 @@ class CellOutcome:
     @property
     def latency(self) -> MeanStd | None:
         """Milliseconds per token."""
-        return _spread(_result(row, "ms_per_token") for row in self.finished.values())
+        return _spread(one["ms_per_token"] for one in self.results)
 
     @property
     def accepted(self) -> MeanStd | None:
         """Guesses that tier 2 kept per round; None for methods that do not guess."""
-        guessed = [row for row in self.finished.values() if _proposed(row)]
-        return _spread(_result(row, "accepted_per_round") for row in guessed)
+        return _spread(
+            one["accepted_per_round"]
+            for one in self.results
+            if any(tier["proposed"] for tier in one["tiers"])
+        )
 
     @property
     def link(self) -> MeanStd | None:
@@ -77,25 +87,30 @@ class CellOutcome:
 
     def tier_ms(self, tier: int) -> MeanStd | None:
         """Milliseconds per token of a tier's passes, waits for the link included."""
-        times = []
-        for row in self.finished.values():
-            assert row.result is not None
-            tokens = len(row.result["tokens"])
-            times += [one["ms"] / tokens for one in row.result["tiers"] if one["tier"] == tier]
-        return _spread(times)
+        return _spread(
+            own["ms"] / len(one["tokens"])
+            for one in self.results
+            for own in one["tiers"]
+            if own["tier"] == tier
+        )
+
+    @property
+    def device_kv_bytes(self) -> float | None:
+        """Bytes of on-chip and resident KV of the full context (modelled)."""
+        sizes = [one["memory"] for one in self.results]
+        return float(sizes[0]["on_chip_bytes"] + sizes[0]["resident_bytes"]) if sizes else None
 
     @property
     def hit_rate(self) -> float | None:
         """Share of packed layers that tier 2 found on the device, over all seeds together."""
-        counts = [(row.result or {}).get("residency", {}) for row in self.finished.values()]
+        counts = [one.get("residency", {}) for one in self.results]
         hits, misses = (sum(one.get(name, 0) for one in counts) for name in ("hits", "misses"))
         return hits / (hits + misses) if hits + misses else None
 
     @property
     def clock(self) -> str:
         """``emulated`` where a throttled copy stood in for the link, else ``measured``."""
-        kinds = {(row.result or {})["link"]["kind"] for row in self.finished.values()}
-        return "emulated" if "emulated" in kinds else "measured"
+        return _clock(one["link"]["kind"] for one in self.results)
 
 
 @dataclass(frozen=True)
@@ -155,8 +170,7 @@ class Table:
     @property
     def clock(self) -> str:
         """The label of the table's times."""
-        clocks = {cell.clock for cell in self.cells.values() if cell.finished}
-        return "emulated" if "emulated" in clocks else "measured"
+        return _clock(cell.clock for cell in self.cells.values())
 
     def speed(self, value: int, variant: str) -> float | None:
         """Mean tokens per second; None where there is no finished trial."""
@@ -284,14 +298,9 @@ def _outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
     return CellOutcome(value, variant, finished, failed)
 
 
-def _result(row: Row, name: str) -> float:
-    assert row.result is not None
-    return float(row.result[name])
-
-
-def _proposed(row: Row) -> int:
-    assert row.result is not None
-    return sum(tier["proposed"] for tier in row.result["tiers"])
+def _clock(kinds: Iterable[str]) -> str:
+    """A clock that any emulated link slowed is no measure of a machine."""
+    return "emulated" if "emulated" in kinds else "measured"
 
 
 def _spread(values: Iterable[float]) -> MeanStd | None:

@@ -241,7 +241,7 @@ class Profile:
         cells = [[text(row) for _, _, text in shown] for row in rows]
         lines = aligned(
             [[head for head, _, _ in shown], *cells],
-            left=2, gap="", least=[width for _, width, _ in shown],
+            left=range(2), gap="", least=[width for _, width, _ in shown],
         )  # fmt: skip
         tokens = sum(len(one.tokens) for one in self.rounds)
         lines.append(

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -140,27 +141,22 @@ def _take(
         raise RuntimeError("the run was cancelled before its first round")
     assert isinstance(prefill, Prefill)
     told(prefill)
-    record.record_spans(on=True)
-    taken.start()
-    empty_us = _enter_empty_ranges()
-    start = end = time.perf_counter()
-    running = True
-    try:
+    with ExitStack() as profiled:
+        record.record_spans(on=True)
+        taken.start()
+        profiled.callback(taken.stop)
+        profiled.callback(record.record_spans, on=False)
+        empty_us = _enter_empty_ranges()
+        start = end = time.perf_counter()
         for event in events:
             if isinstance(event, RunSummary):
                 summary = event
-            elif isinstance(event, Round) and running:
+            elif isinstance(event, Round) and (rounds is None or len(done) < rounds):
                 done.append(event)
                 end = time.perf_counter()
-                if rounds is not None and len(done) >= rounds:
-                    record.record_spans(on=False)
-                    taken.stop()
-                    running = False
+                if len(done) == rounds:
+                    profiled.close()
             told(event)
-    finally:
-        if running:
-            record.record_spans(on=False)
-            taken.stop()
     assert summary is not None
     found, raw = taken.events(), taken.profiler
     assert raw is not None

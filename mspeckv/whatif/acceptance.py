@@ -61,7 +61,11 @@ class Acceptance:
 
 
 def expected_tokens(rate: ArrayLike, gamma: ArrayLike) -> Floats:
-    """E(a, gamma): tokens that a round settles on average, the verifier's own included."""
+    """E(a, gamma): tokens that a round settles on average, the verifier's own included.
+
+    This is the closed form, over arrays. `mspeckv.adaptive.lengths` sums place by place instead,
+    since its rates differ from place to place; with one rate the two agree.
+    """
     a, n = np.broadcast_arrays(np.asarray(rate, dtype=float), np.asarray(gamma, dtype=float))
     near = a > 1 - 1e-9
     safe = np.where(near, 0.5, a)

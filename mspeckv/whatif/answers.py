@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mspeckv.decoding.needs import USES_TIER1
@@ -36,16 +37,13 @@ def what_if_text(found: Forecast) -> str:
 
 def what_if_json(found: Forecast) -> dict[str, Any]:
     """One setting's prediction as plain dictionaries."""
-    control = found.equal_memory
+    names = (
+        "model", "hardware", "method", "ms_per_token", "tokens_per_second", "tokens_per_round",
+        "round_ms",
+    )  # fmt: skip
     return {
         "label": "modelled",
-        "model": found.model,
-        "hardware": found.hardware,
-        "method": found.method,
-        "ms_per_token": found.ms_per_token,
-        "tokens_per_second": found.tokens_per_second,
-        "tokens_per_round": found.tokens_per_round,
-        "round_ms": found.round_ms,
+        **{name: getattr(found, name) for name in names},
         "steps_ms": dict(found.steps),
         "passes_per_round": list(found.passes_per_round),
         "link": {
@@ -58,13 +56,8 @@ def what_if_json(found: Forecast) -> dict[str, Any]:
             "peak_device_bytes": int(found.device_bytes),
             "fits": bool(found.fits),
         },
-        "equal_memory": None if control is None else {
-            "on_chip": int(control.on_chip),
-            "fits": bool(control.fits),
-            "ms_per_token": control.ms_per_token,
-            "speedup": control.speedup,
-        },
-    }  # fmt: skip
+        "equal_memory": None if found.equal_memory is None else asdict(found.equal_memory),
+    }
 
 
 def plan_text(found: DevicePlan) -> str:
@@ -102,29 +95,18 @@ def plan_json(found: DevicePlan) -> dict[str, Any]:
     """A plan as plain dictionaries."""
     return {
         "label": "modelled",
-        "model": found.model,
-        "hardware": found.hardware,
-        "prefill": found.prefill,
-        "new_tokens": found.new_tokens,
-        "device_bytes": found.device_bytes,
-        "link_gbps": found.link_gbps,
-        "tried": found.tried,
-        "fitting": found.fitting,
-        "choice": _choice_json(found.choice, whole=True),
+        **vars(found),
+        "choice": {
+            **_choice_json(found.choice), "prediction": what_if_json(found.choice.prediction)
+        },
         "best": {name: _choice_json(one) for name, one in found.best.items()},
         "front": [_choice_json(one) for one in found.front],
-    }
-
-
-def _choice_json(one: Choice, whole: bool = False) -> dict[str, Any]:
-    row = {
-        name: getattr(one, name)
-        for name in (
-            "method", "bits", "on_chip", "resident", "offloaded", "resident_format", "budget",
-            "gamma", "draft_gamma", "ms_per_token", "device_bytes",
-        )
     }  # fmt: skip
-    return {**row, "prediction": what_if_json(one.prediction)} if whole else row
+
+
+def _choice_json(one: Choice) -> dict[str, Any]:
+    setting = {name: value for name, value in vars(one).items() if name != "prediction"}
+    return {**setting, "ms_per_token": one.ms_per_token, "device_bytes": one.device_bytes}
 
 
 def _memory_lines(found: Forecast) -> list[str]:
@@ -152,4 +134,4 @@ def _choices(rows: Sequence[Choice]) -> str:
             f"{one.device_bytes / 1e9:.2f}", f"{one.ms_per_token:.2f}",
             f"{1e3 / one.ms_per_token:.1f}",
         ])  # fmt: skip
-    return "\n".join(f"  {line}" for line in aligned(cells, left=len(headers)))
+    return "\n".join(f"  {line}" for line in aligned(cells, left=range(len(headers))))

@@ -14,7 +14,7 @@ import torch
 
 from mspeckv.decoding.fits import RUNTIME_BYTES
 from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.sizes import LayerBytes, chunk_counts, placed_sizes
+from mspeckv.kv.sizes import LayerBytes, placed_sizes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
@@ -91,11 +91,8 @@ def footprint(
     nothing = np.zeros_like(asked.prefill)
     retrieval = streaming = nothing
     if asked.method in USES_TIER1 and guess.tier1 == "retrieval":
-        prompt, grown = asked.prefill - 1, asked.new_tokens + 1
-        chunks, chosen, rest = chunk_counts(
-            lengths["budget"], lengths["chunk"], lengths["recent"], prompt
-        )
-        kept = chosen * lengths["chunk"] + rest
+        kept, chunks = asked.tier1
+        grown = asked.new_tokens + 1
         retrieval = kv.layers * (2 * (kept + grown) + chunks) * kv.token_bytes // 2
     # as mspeckv.accelerate.weight_copies
     copied = machine.kind == "cpu" and machine.torch_dtype == torch.float32

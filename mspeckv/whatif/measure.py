@@ -250,26 +250,22 @@ def unpacking_ns(pair: Pair) -> dict[str, float]:
         if usable(codec, pair.device):
             ms = max(0.0, _beyond_floats(pair, shape, codec, layers))
         else:
-            ms = milliseconds(partial(_unpack, codec, layers, scratch))
+            each = [(records,) for records in layers]
+            ms = milliseconds(partial(_unpack, codec.decode, each, scratch))
         found[str(width)] = ms * per_token
     planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(bits=8), restore))
     whole = planes.whole.encode(*scratch.whole)
     halves = [planes.split(whole) for _ in range(shape.layers)]
-    found["nibble"] = milliseconds(partial(_join, planes, halves, scratch)) * per_token
+    found["nibble"] = milliseconds(partial(_unpack, planes.join, halves, scratch)) * per_token
     return found
 
 
-def _unpack(codec: BlockCodec, layers: list[torch.Tensor], scratch: Buffer) -> None:
-    for records in layers:
-        codec.decode(records, *scratch.whole)
-    wait_for(scratch.key)
-
-
-def _join(
-    planes: NibblePlanes, halves: list[tuple[torch.Tensor, torch.Tensor]], scratch: Buffer
+def _unpack(
+    unpack: Callable[..., object], layers: Sequence[tuple[torch.Tensor, ...]], scratch: Buffer
 ) -> None:
-    for upper, lower in halves:
-        planes.join(upper, lower, *scratch.whole)
+    """Every layer's stored tensors, one layer after the other into the same floats."""
+    for stored in layers:
+        unpack(*stored, *scratch.whole)
     wait_for(scratch.key)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mspeckv.kv.sizes import chunk_counts
 from mspeckv.settings import KVPolicy, RunConfig, Speculation, check_count, check_number, refuse
 from mspeckv.whatif.acceptance import Acceptance
 
@@ -58,6 +59,13 @@ class Question:
     def context(self) -> Floats:
         """Mean tokens of context while decoding: half of the new ones are there."""
         return np.asarray(self.prefill + self.new_tokens / 2, dtype=float)
+
+    @property
+    def tier1(self) -> tuple[Ints, Ints]:
+        """Prompt tokens in tier 1's cache, and chunks they are chosen from; see `ChunkPlan`."""
+        budget, chunk, recent = (self.lengths[name] for name in ("budget", "chunk", "recent"))
+        chunks, chosen, rest = chunk_counts(budget, chunk, recent, self.prefill - 1)
+        return chosen * chunk + rest, chunks
 
     @property
     def fixed_resident(self) -> Ints:

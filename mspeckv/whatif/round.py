@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.sizes import LayerBytes, chunk_counts
+from mspeckv.kv.sizes import LayerBytes
 from mspeckv.whatif.acceptance import expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing
 from mspeckv.whatif.machines import Hardware
@@ -117,15 +117,6 @@ class _Round:
         """Bytes that each setting's places are made of."""
         return packing(self.asked, self.shape, self.where.torch_dtype)
 
-    @cached_property
-    def kept(self) -> tuple[Floats, Floats]:
-        """Prompt tokens in tier 1's cache, and chunks that they are chosen from."""
-        lengths = self.asked.lengths
-        chunks, chosen, rest = chunk_counts(
-            lengths["budget"], lengths["chunk"], lengths["recent"], self.asked.prefill - 1
-        )
-        return chosen * lengths["chunk"] + rest, np.where(chosen < chunks, chunks, 0)
-
     def draft_ms(self, draft: ModelShape) -> Floats:
         """One pass of tier 0 over sinks, window and half of the slack."""
         lengths = self.asked.lengths
@@ -138,7 +129,7 @@ class _Round:
         """One pass of tier 1: over its retrieval cache, or over the upper planes of everything."""
         asked, shape = self.asked, self.shape
         nibble = asked.speculation.tier1 == "nibble"
-        context = asked.context if nibble else self.kept[0] + asked.new_tokens / 2
+        context = asked.context if nibble else asked.tier1[0] + asked.new_tokens / 2
         floats = pass_time(shape, self.where, "target", read, context, self.graphs).total
         if not nibble:
             return floats
@@ -149,8 +140,9 @@ class _Round:
         """Choosing chunks anew: at most once a round, once in ``refresh`` tokens otherwise."""
         if self.asked.speculation.tier1 == "nibble":
             return np.zeros_like(settled)
-        (kept, chunks), refresh = self.kept, self.asked.lengths["refresh"]
-        often = np.where((refresh > 0) & (chunks > 0), settled / np.maximum(refresh, settled), 0.0)
+        (kept, chunks), refresh = self.asked.tier1, self.asked.lengths["refresh"]
+        chooses = (refresh > 0) & (kept < self.asked.prefill - 1)
+        often = np.where(chooses, settled / np.maximum(refresh, settled), 0.0)
         # landmarks are read, chosen tokens read and written
         moved = (chunks / 2 + 2 * kept) * self.packed.token
         return np.asarray(often * self.shape.layers * choose_ms(self.where, moved, self.graphs))

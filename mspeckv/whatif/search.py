@@ -124,11 +124,11 @@ class DevicePlan:
         prefill, new_tokens: tokens.
         device_bytes: what the device has.
         link_gbps: what the link carries.
+        tried: settings predicted; fitting: of them, those that fit.
         choice: the fastest setting that fits.
         best: the fastest that fits of every method.
         front: no setting of these is beaten in both device bytes and time, fewest bytes first;
             those that do not fit are left out.
-        tried: settings predicted; fitting: of them, those that fit.
     """
 
     model: str
@@ -137,11 +137,11 @@ class DevicePlan:
     new_tokens: int
     device_bytes: int
     link_gbps: float
+    tried: int
+    fitting: int
     choice: Choice
     best: Mapping[str, Choice]
     front: tuple[Choice, ...]
-    tried: int
-    fitting: int
 
 
 def plan(
@@ -222,11 +222,11 @@ def plan(
         new_tokens=new_tokens,
         device_bytes=room,
         link_gbps=where.link_gbps if link_gbps is None else link_gbps,
+        tried=sum(table.ms.size for table in tables),
+        fitting=sum(int((table.bytes <= room).sum()) for table in tables),
         choice=min(best.values(), key=lambda one: one.ms_per_token),
         best=best,
         front=_front(tables, room),
-        tried=sum(table.ms.size for table in tables),
-        fitting=sum(int((table.bytes <= room).sum()) for table in tables),
     )
 
 

@@ -76,11 +76,6 @@ class ModelShape:
         )
 
     @property
-    def groups(self) -> int:
-        """Query heads per KV head."""
-        return self.heads // self.kv_heads
-
-    @property
     def product_params(self) -> int:
         """Weights of linear products, this model's own: without norms and the embedding."""
         layers = self.layers * self.layer_params
@@ -119,55 +114,41 @@ def _parameters(text: PretrainedConfig, layers: int) -> int:
 
 
 def _llama_like(
-    name: str,
-    source: str,
-    layers: int,
-    hidden: int,
-    intermediate: int,
-    heads: int,
-    kv_heads: int,
-    vocab: int,
-    *,
-    tied: bool = False,
-    bias: bool = False,
+    name: str, repository: str, sizes: tuple[int, ...], *, tied: bool = False, bias: bool = False
 ) -> ModelShape:
-    """Sizes of a decoder with gated MLP and RMS norms; ``bias``: of the q, k and v products."""
+    """A decoder with gated MLP and RMS norms.
+
+    Args:
+        repository: whose ``config.json`` has the sizes.
+        sizes: layers, hidden, intermediate, heads, KV heads, vocabulary.
+        tied: whether head and embedding are one.
+        bias: whether the q, k and v products have one.
+    """
+    layers, hidden, intermediate, heads, kv_heads, vocab = sizes
     dim = hidden // heads
     projected = (heads + 2 * kv_heads) * dim
     layer = hidden * projected + heads * dim * hidden + 3 * hidden * intermediate + 2 * hidden
     layer += projected if bias else 0
     head = vocab * hidden
     own = layers * layer + head * (1 if tied else 2) + hidden
+    source = f"config.json of {repository}"
     return ModelShape(
         name, source, layers, hidden, intermediate, heads, kv_heads, dim, vocab, layer, head, own
     )
 
 
 _CATALOGUE = (
+    _llama_like("llama-2-7b", "meta-llama/Llama-2-7b-hf", (32, 4096, 11008, 32, 32, 32000)),
+    _llama_like("llama-2-13b", "meta-llama/Llama-2-13b-hf", (40, 5120, 13824, 40, 40, 32000)),
+    _llama_like("llama-3-8b", "meta-llama/Meta-Llama-3-8B", (32, 4096, 14336, 32, 8, 128256)),
+    _llama_like("llama-3-70b", "meta-llama/Meta-Llama-3-70B", (80, 8192, 28672, 64, 8, 128256)),
+    _llama_like("qwen2.5-7b", "Qwen/Qwen2.5-7B", (28, 3584, 18944, 28, 4, 152064), bias=True),
+    _llama_like("mistral-7b", "mistralai/Mistral-7B-v0.3", (32, 4096, 14336, 32, 8, 32768)),
     _llama_like(
-        "llama-2-7b", "config.json of meta-llama/Llama-2-7b-hf", 32, 4096, 11008, 32, 32, 32000
+        "smollm2-135m", "HuggingFaceTB/SmolLM2-135M", (30, 576, 1536, 9, 3, 49152), tied=True
     ),
-    _llama_like(
-        "llama-2-13b", "config.json of meta-llama/Llama-2-13b-hf", 40, 5120, 13824, 40, 40, 32000
-    ),
-    _llama_like(
-        "llama-3-8b", "config.json of meta-llama/Meta-Llama-3-8B", 32, 4096, 14336, 32, 8, 128256
-    ),
-    _llama_like(
-        "llama-3-70b", "config.json of meta-llama/Meta-Llama-3-70B", 80, 8192, 28672, 64, 8, 128256
-    ),
-    _llama_like(
-        "qwen2.5-7b", "config.json of Qwen/Qwen2.5-7B", 28, 3584, 18944, 28, 4, 152064, bias=True
-    ),
-    _llama_like(
-        "mistral-7b", "config.json of mistralai/Mistral-7B-v0.3", 32, 4096, 14336, 32, 8, 32768
-    ),
-    _llama_like(
-        "smollm2-135m", "config.json of HuggingFaceTB/SmolLM2-135M",
-        30, 576, 1536, 9, 3, 49152, tied=True,
-    ),
-    _llama_like("llama-68m", "config.json of JackFram/llama-68m", 2, 768, 3072, 12, 12, 32000),
-)  # fmt: skip
+    _llama_like("llama-68m", "JackFram/llama-68m", (2, 768, 3072, 12, 12, 32000)),
+)
 MODELS = {shape.name: shape for shape in _CATALOGUE}
 """Catalogue by name; the last is the origin's draft."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mspeckv_widgets.charts.report_charts import CHARTS
-from mspeckv_widgets.panels.report_page import page as html_page
 from playwright.sync_api import Browser
 
 from mspeckv.experiments.report import write_report
+from mspeckv_widgets.charts.report_charts import CHARTS
+from mspeckv_widgets.panels.report_page import page as html_page
 from tests.experiment_rows import a1, a2, b1, row, write
 
 from .driver import OUTPUT, settle, visit

@@ -14,8 +14,9 @@ from typing import Any
 import anywidget
 import ipywidgets as ipw
 import traitlets
-from mspeckv_widgets.charts.theme import STYLE_SHEET
 from plotly.basedatatypes import BaseFigure
+
+from mspeckv_widgets.charts.theme import STYLE_SHEET
 
 NARROW = 760
 """Panels under so many CSS pixels are narrow."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from mspeckv_widgets.charts.theme import PURPOSES, TIERS
 from numpy.typing import NDArray
 
 from mspeckv import Event, Prefill, Profile, Round, RunConfig, RunSummary, Transfer
+from mspeckv_widgets.charts.theme import PURPOSES, TIERS
 
 Series = NDArray[np.float64]
 MEGA = 1e6

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import plotly.graph_objects as go
+
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 
 LOST = ("name", "showlegend")

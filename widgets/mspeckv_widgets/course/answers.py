@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mspeckv_widgets.course.exercise import StillOpen, Verdict
-
 from mspeckv import RunSummary
+from mspeckv_widgets.course.exercise import StillOpen, Verdict
 
 
 def near(found: Any, right: float, share: float, why: str) -> Verdict:

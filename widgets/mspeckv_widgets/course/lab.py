@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from IPython.core import display_functions
+
+from mspeckv import RunSummary
+from mspeckv.settings import refuse
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
@@ -21,9 +24,6 @@ from mspeckv_widgets.course.progress import (
     ProgressFile,
 )
 from mspeckv_widgets.course.score import score_html, score_text
-
-from mspeckv import RunSummary
-from mspeckv.settings import refuse
 
 HINT_LABEL = "Hint"
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.course.progress import Answer, PredictionRecord
-from mspeckv_widgets.panel import HasPanel, panel
 
 from mspeckv.settings import refuse
+from mspeckv_widgets.course.progress import Answer, PredictionRecord
+from mspeckv_widgets.panel import HasPanel, panel
 
 
 class PredictBox(HasPanel):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mspeckv import RunSummary, retrieval
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
-
-from mspeckv import RunSummary, retrieval
 
 CAPTION = (
     "Score card: lower is better everywhere. KV bytes are counted, peak device memory is modelled; "

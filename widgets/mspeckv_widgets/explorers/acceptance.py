@@ -9,6 +9,10 @@ from typing import Any, Self
 
 import ipywidgets as ipw
 import torch
+
+from mspeckv import Pair, Sampling, next_distributions
+from mspeckv.decoding.sampling import Sampler, residual
+from mspeckv.settings import refuse
 from mspeckv_widgets.explorers.acceptance_charts import (
     MOST_ROWS,
     Rows,
@@ -19,10 +23,6 @@ from mspeckv_widgets.explorers.acceptance_charts import (
 )
 from mspeckv_widgets.explorers.explorer import LAYOUT, STYLE, slider
 from mspeckv_widgets.panel import HasPanel, panel
-
-from mspeckv import Pair, Sampling, next_distributions
-from mspeckv.decoding.sampling import Sampler, residual
-from mspeckv.settings import refuse
 
 MANY = 1000
 

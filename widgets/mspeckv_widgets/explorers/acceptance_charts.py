@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from mspeckv_widgets.charts.figure import Figure, lay_out
-from mspeckv_widgets.charts.table import table_html
-from mspeckv_widgets.charts.theme import INK, TIERS
 from numpy.typing import NDArray
 
 from mspeckv.decoding.sampling import residual
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.table import table_html
+from mspeckv_widgets.charts.theme import INK, TIERS
 
 Floats = NDArray[np.float64]
 MOST_ROWS = 12

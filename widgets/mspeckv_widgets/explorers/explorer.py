@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panel import HasPanel
 
 from mspeckv import Pair, documents
+from mspeckv_widgets.panel import HasPanel
 
 LAYOUT = {"width": "348px", "max_width": "100%"}
 STYLE = {"description_width": "112px"}

@@ -7,6 +7,9 @@ from typing import Any
 import ipywidgets as ipw
 import numpy as np
 import torch
+
+from mspeckv import KVProbe, Packing, Pair
+from mspeckv.probes.kv_probe import pack
 from mspeckv_widgets.explorers.explorer import STYLE, Explorer, choice, read_document, slider
 from mspeckv_widgets.explorers.quant_charts import (
     NOWHERE,
@@ -19,9 +22,6 @@ from mspeckv_widgets.explorers.quant_charts import (
     packing_name,
 )
 from mspeckv_widgets.panel import panel
-
-from mspeckv import KVProbe, Packing, Pair
-from mspeckv.probes.kv_probe import pack
 
 TENSORS = (("keys", "keys"), ("values", "values"))
 WIDTHS = (

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from mspeckv_widgets.charts.figure import Figure, lay_out
-from mspeckv_widgets.charts.table import table_html
-from mspeckv_widgets.charts.theme import INK
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from mspeckv import Packing
 from mspeckv.probes.kv_probe import pack
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.table import table_html
+from mspeckv_widgets.charts.theme import INK
 
 Floats = NDArray[np.float64]
 MARKS = {"keys": ("#D55E00", "circle"), "values": ("#0072B2", "diamond")}

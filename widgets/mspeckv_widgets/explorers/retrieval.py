@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
+
+from mspeckv import AttentionProbe, Pair, RetrievalReport, Speculation, retrieval
 from mspeckv_widgets.explorers.explorer import Explorer, choice, read_document, slider
 from mspeckv_widgets.explorers.retrieval_charts import (
     build_figure,
@@ -17,8 +19,6 @@ from mspeckv_widgets.explorers.retrieval_charts import (
     ranking_html,
 )
 from mspeckv_widgets.panel import panel
-
-from mspeckv import AttentionProbe, Pair, RetrievalReport, Speculation, retrieval
 
 CHUNKS = (4, 8, 16, 32)
 

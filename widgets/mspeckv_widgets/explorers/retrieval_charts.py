@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mspeckv import RetrievalReport
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.story import split_text, tier_style
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import INK
-from plotly.subplots import make_subplots
-
-from mspeckv import RetrievalReport
 
 STRIP, MARK, KEPT, LEFT, HERE = range(5)
 """Traces: the heat strip, the head that is shown, its kept and its other chunks, the chunk read."""

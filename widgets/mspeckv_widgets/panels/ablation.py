@@ -7,16 +7,16 @@ from datetime import datetime
 from typing import Any
 
 import ipywidgets as ipw
+
+from mspeckv import Pair
+from mspeckv.experiments import IDS, Experiment, Match, experiment, findings, grids
+from mspeckv.experiments import TextTable as Grid
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart
 from mspeckv_widgets.panels.sweep import Order, SweepRunner, SweepView
 from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.results import FEW_TOKENS, find_results, load_results, match_of, reduced
-
-from mspeckv import Pair
-from mspeckv.experiments import IDS, Experiment, Match, experiment, findings, grids
-from mspeckv.experiments import TextTable as Grid
 
 TICK = 0.2
 """Seconds between two looks at a sweep."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mspeckv_widgets.charts.figure import Figure, lay_out
-from mspeckv_widgets.charts.report_charts import bars, trace
 from plotly.subplots import make_subplots
 
 from mspeckv.experiments import VARIANTS, Match
@@ -23,6 +21,8 @@ from mspeckv.experiments.chart_lines import (
     speedup_lines,
     traffic_lines,
 )
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.report_charts import bars, trace
 
 PLACES = {"speed": (1, 1), "published": (1, 2), "speed-up": (2, 1), "link": (2, 2)}
 """Panels, by row and column."""

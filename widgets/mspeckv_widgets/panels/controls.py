@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
-from mspeckv_widgets.charts.theme import PLACES
-from mspeckv_widgets.record import Setting
 
 from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv_widgets.charts.theme import PLACES
+from mspeckv_widgets.record import Setting
 
 # The default target's; `Controls.set_model` puts the loaded model's in its place.
 DEFAULT_LAYERS = 30

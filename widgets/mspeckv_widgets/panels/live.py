@@ -7,6 +7,8 @@ from typing import Any
 
 import ipywidgets as widgets
 from IPython.core import display
+
+from mspeckv import Pair, Profile
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.panel import button, panel
@@ -19,8 +21,6 @@ from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_
 from mspeckv_widgets.panels.snippet import code_text
 from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.record import RunRecord
-
-from mspeckv import Pair, Profile
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
 from mspeckv_widgets import record as series
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK, PAST, PURPOSES, TIERS
 from mspeckv_widgets.record import RunRecord, Series
-from plotly.subplots import make_subplots
 
 LINK, ACCEPTANCE, LATENCY = 1, 2, 3
 _EMPTY: Series = np.empty(0)

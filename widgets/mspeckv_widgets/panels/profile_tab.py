@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ipywidgets as ipw
-from mspeckv_widgets.panels.download import Download
-from mspeckv_widgets.panels.profile_view import Timeline, rows_html
 
 from mspeckv import Profile
+from mspeckv_widgets.panels.download import Download
+from mspeckv_widgets.panels.profile_view import Timeline, rows_html
 
 HINT = (
     '<div class="mskv-small">Press <b>Profile</b>: the setting runs twice, without PyTorch\'s '

@@ -7,13 +7,13 @@ from typing import Any
 
 import ipywidgets as ipw
 import plotly.graph_objects as go
+
+from mspeckv import Profile, RunSummary
+from mspeckv.profiling import Bar, Ceilings, StepRow
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import INK, PLACES, TIERS
 from mspeckv_widgets.panel import HasPanel, panel
-
-from mspeckv import Profile, RunSummary
-from mspeckv.profiling import Bar, Ceilings, StepRow
 
 STEPS: dict[str, tuple[str, str]] = {
     "tier0/draft": (TIERS[0].colour, ""),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from mspeckv_widgets.charts.report_charts import CHARTS
 from plotly.offline import get_plotlyjs
 
 from mspeckv.experiments.chart_lines import STYLES as VARIANTS
@@ -14,6 +13,7 @@ from mspeckv.experiments.matching import Match
 from mspeckv.experiments.report import LABELS, settings
 from mspeckv.experiments.report_tables import TextTable as Grid
 from mspeckv.experiments.report_tables import grids, speedup_summary
+from mspeckv_widgets.charts.report_charts import CHARTS
 
 STYLE = """
 :root { color-scheme: light; }

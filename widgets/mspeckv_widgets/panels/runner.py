@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mspeckv import Event, Pair, RunSummary, documents, load_pair, profile, stream
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.record import RunRecord, Setting
-
-from mspeckv import Event, Pair, RunSummary, documents, load_pair, profile, stream
 
 State = Literal["idle", "loading", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"]
 """``rehearsal``: a profile's first run, without the profiler."""

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from mspeckv import Plan, TierCount
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import PURPOSES, TIERS
 from mspeckv_widgets.record import RunRecord
-
-from mspeckv import Plan, TierCount
 
 
 @dataclass(frozen=True)

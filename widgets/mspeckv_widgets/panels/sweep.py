@@ -7,11 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mspeckv_widgets.panels.worker import Worker
-from mspeckv_widgets.results import rerun
-
 from mspeckv import Pair, load_pair
 from mspeckv.experiments import Row
+from mspeckv_widgets.panels.worker import Worker
+from mspeckv_widgets.results import rerun
 
 SweepState = Literal["idle", "loading", "running", "done", "stopped", "failed"]
 

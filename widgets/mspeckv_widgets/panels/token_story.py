@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import ipywidgets as ipw
+
+from mspeckv import Event, Pair, Round
+from mspeckv.events import PURPOSES
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.player import Player
 from mspeckv_widgets.replay import Replay, Step, Word
-
-from mspeckv import Event, Pair, Round
-from mspeckv.events import PURPOSES
 
 _PAUSE_MS = 700
 """Between two tokens of a replay."""

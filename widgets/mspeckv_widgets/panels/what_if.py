@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets as ipw
+
+from mspeckv.experiments import Match
+from mspeckv.whatif import Forecast as Prediction
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, button, panel
 from mspeckv_widgets.panels.live import LiveLab
@@ -23,9 +26,6 @@ from mspeckv_widgets.panels.what_if_setting import (
     published_setting,
 )
 from mspeckv_widgets.results import load_results
-
-from mspeckv.experiments import Match
-from mspeckv.whatif import Forecast as Prediction
 
 _GIGA = 1e9
 

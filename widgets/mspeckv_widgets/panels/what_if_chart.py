@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from mspeckv_widgets.charts.figure import Figure, lay_out
-from mspeckv_widgets.charts.report_charts import bars
-from mspeckv_widgets.charts.theme import TIERS
-from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
 
 from mspeckv.experiments import VARIANTS, Match, experiment, published
 from mspeckv.experiments.ablations import axis_words
@@ -23,6 +19,10 @@ from mspeckv.settings import METHODS
 from mspeckv.whatif import STEPS
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.origin import curve
+from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.report_charts import bars
+from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
 
 THIS, TABLE, POINTS = "this setting (modelled)", "the table's (modelled)", "published"
 HERE = "this setting, chosen method (modelled)"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as ipw
-from mspeckv_widgets.panels.controls import METHODS, WIDTHS
-from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
 from mspeckv.experiments import IDS, experiment
 from mspeckv.settings import RESIDENCIES, refuse
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.machines import NAMES
+from mspeckv_widgets.panels.controls import METHODS, WIDTHS
+from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
 _STYLE = {"description_width": "128px"}
 _LAYOUT = {"width": "348px", "max_width": "100%"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from mspeckv_widgets.course.answers import as_number, call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
-from numpy.typing import NDArray
 
 P, Q = (0.5, 0.3, 0.15, 0.05), (0.2, 0.5, 0.05, 0.25)
 """The lab's four-token vocabulary."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mspeckv_widgets.course.answers import as_number, near, short
-from mspeckv_widgets.course.exercise import Exercise, Verdict, is_open
-from mspeckv_widgets.replay import Replay
 
 from mspeckv import AttentionProbe, RetrievalReport, Speculation
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv_widgets.course.answers import as_number, near, short
+from mspeckv_widgets.course.exercise import Exercise, Verdict, is_open
+from mspeckv_widgets.replay import Replay
 
 MASS = 0.9
 """Share of the attention that exercise 4 wants captured."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mspeckv import Profile
+from mspeckv.profiling import Ceilings
 from mspeckv_widgets.course.answers import near
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.panels.profile_view import overlap_ms
-
-from mspeckv import Profile
-from mspeckv.profiling import Ceilings
 
 _ROUND = 1
 

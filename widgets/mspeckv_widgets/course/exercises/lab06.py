@@ -6,11 +6,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from mspeckv_widgets.course.answers import as_number, near, same_function
-from mspeckv_widgets.course.exercise import Exercise, Verdict
 
 from mspeckv.whatif import HARDWARE
 from mspeckv.whatif.origin import cells, errors
+from mspeckv_widgets.course.answers import as_number, near, same_function
+from mspeckv_widgets.course.exercise import Exercise, Verdict
 
 MACHINE = "h100"
 

@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from mspeckv_widgets.course.answers import as_number, call, near, short
-from mspeckv_widgets.course.exercise import Exercise, Verdict
 
 from mspeckv import plan, what_if
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.search import DevicePlan
+from mspeckv_widgets.course.answers import as_number, call, near, short
+from mspeckv_widgets.course.exercise import Exercise, Verdict
 
 MODEL, MACHINE = "llama-2-7b", "h100"
 ASKED: dict[str, Any] = {"prefill": 32768, "gpu_gb": 24, "link_gbps": 11.3}

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
 
+from mspeckv.experiments import largest_step, tier2_rates
 from mspeckv_widgets.course.answers import near, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.results import load_results
-
-from mspeckv.experiments import largest_step, tier2_rates
 
 
 def check_cliff(found: Any) -> Verdict:

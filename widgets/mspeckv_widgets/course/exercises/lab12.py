@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mspeckv_widgets.course.answers import is_run, same_function, short
-from mspeckv_widgets.course.exercise import Exercise, Verdict, is_open
 
 from mspeckv import RunSummary, TierCount, retrieval
+from mspeckv_widgets.course.answers import is_run, same_function, short
+from mspeckv_widgets.course.exercise import Exercise, Verdict, is_open
 
 MOST_LINES = 30
 _ENGINES = ("attention", "newest")
