@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import shutil
 import subprocess
@@ -9,12 +11,13 @@ import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
 
 import mspeckv
-from mspeckv import KVPolicy, Sampling, Speculation, generate
+from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
 from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import ACCELERATIONS, SWITCH, chosen, engine_of, hooks_for
@@ -167,3 +170,13 @@ def test_the_package_decodes_without_the_folder(tmp_path: Path, gone: bool) -> N
     assert done.returncode == 0, done.stderr
     first, second, third, fourth = done.stdout.splitlines()
     assert [first, second] == [third, fourth] == wanted.splitlines()
+
+
+def test_an_engine_lives_as_long_as_its_pair() -> None:
+    pair = Pair.of(copy.deepcopy(random_pair().target))
+    generate(pair, random_prompt(40), method="autoregressive", new_tokens=4)
+    engine = ref(engine_of(pair))
+    assert engine() is not None
+    del pair
+    gc.collect()
+    assert engine() is None

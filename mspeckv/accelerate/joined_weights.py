@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from mspeckv.accelerate.ordered_weights import Origin, multiply, order
+from mspeckv.accelerate.ordered_weights import Copy, Origin, multiply, order
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one module that read the same, as transformers' decoders call them."""
@@ -46,7 +46,7 @@ class JoinedWeights:
         return part
 
 
-class JoinedPart:
+class JoinedPart(Copy):
     """One layer's share of `JoinedWeights`, called as the layer is."""
 
     def __init__(self, joined: JoinedWeights, index: int, layer: torch.nn.Linear) -> None:
@@ -54,19 +54,8 @@ class JoinedPart:
         self.origin = Origin(layer._parameters)
         self.bytes = joined.bytes * joined.sizes[index] // sum(joined.sizes)
 
-    @property
-    def current(self) -> bool:
-        """Whether this layer's weight is still what was copied, whatever the others' are."""
-        return self.origin.current
-
-    def holds(self) -> bool:
-        """Whether this layer's weight is, bit by bit, what was copied."""
-        return self.origin.holds()
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
-        if not self.current:
-            return self.origin.product(hidden)
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]``, this layer's part of the joined product."""
         return self.joined.part(self.index, hidden)
 
 

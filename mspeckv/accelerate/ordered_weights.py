@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -72,7 +73,36 @@ def _stamp(part: torch.Tensor) -> tuple[int, int]:
     return part._version, part.data_ptr()
 
 
-class TiledWeight:
+class Copy(ABC):
+    """A linear layer's product by a copy of its weight, as long as the copy is current.
+
+    Attributes:
+        origin: what was copied.
+        bytes: of the copy, or of the layer's share in one.
+    """
+
+    origin: Origin
+    bytes: int
+
+    @property
+    def current(self) -> bool:
+        """Whether the weight is still what was copied, as far as torch knows."""
+        return self.origin.current
+
+    def holds(self) -> bool:
+        """Whether the weight is, bit by bit, what was copied."""
+        return self.origin.holds()
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
+        return self.product(hidden) if self.current else self.origin.product(hidden)
+
+    @abstractmethod
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]`` by the copy."""
+
+
+class TiledWeight(Copy):
     """A linear layer's product with an ordered copy of its weight.
 
     Args:
@@ -91,19 +121,8 @@ class TiledWeight:
         self.bias, self.ordered = bias, order(weight)
         self.bytes = weight.numel() * weight.element_size()
 
-    @property
-    def current(self) -> bool:
-        """Whether the weight is still what was copied, as far as torch knows."""
-        return self.origin.current
-
-    def holds(self) -> bool:
-        """Whether the weight is, bit by bit, what was copied."""
-        return self.origin.holds()
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
-        if not self.current:
-            return self.origin.product(hidden)
+    def product(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]`` by the ordered copy."""
         return multiply(hidden, self.ordered, self.bias)
 
 

@@ -23,15 +23,13 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.accelerate.joined_weights import JoinedPart, JoinedWeights, siblings
-from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
+from mspeckv.accelerate.ordered_weights import Copy, TiledWeight, can_tile
 from mspeckv.accelerate.products import is_routed, route
 from mspeckv.context import Products
 from mspeckv.decoding.hooks import Hooks
 
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
-
-Copy = TiledWeight | JoinedPart
 
 _copies: WeakKeyDictionary[torch.nn.Module, Copy] = WeakKeyDictionary()
 _turn = threading.Lock()

@@ -60,22 +60,14 @@ def load_pair(
     dtype: str | torch.dtype = "float32",
     splitting: Splitting | None = None,
 ) -> Pair:
-    """Load a target and a draft.
+    """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
     Args:
-        target: ``"default"`` (SmolLM2-135M-Instruct, fetched when absent), or a Hugging Face id
-            or a local folder of any decoder with standard attention.
-        draft: ``"default"`` (two layers distilled for the default target, sharing its embedding
-            and head), ``"none"``, a ``.safetensors`` file
-            of ``tools/train_draft.py``, or an id or folder with the target's vocabulary.
-        device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
-        dtype: compute dtype: float32, bfloat16 or float16.
+        target: the default, an id or a folder.
+        draft: the default, ``"none"``, a file, an id or a folder.
+        device: where both compute.
+        dtype: in which both compute.
         splitting: shares the target out over processes, each of which calls this.
-
-    Raises:
-        ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
-            target that cannot be split over so many ranks.
-        ModelMissing: the default target is absent or damaged and cannot be fetched.
     """
     where, kind = parse_device(device), parse_dtype(dtype)
     where = where if splitting is None else splitting.own_device(where)
