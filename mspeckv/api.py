@@ -29,7 +29,7 @@ from mspeckv.events import Event, RunSummary
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
 from mspeckv.models.pair import Pair
-from mspeckv.parallel import Ranks, together
+from mspeckv.parallel import Ranks, before_leaving, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split
 from mspeckv.record import Progress
@@ -211,7 +211,11 @@ def hooks_for(pair: Pair, accelerations: tuple[str, ...] | None = None) -> Hooks
     for name in chosen() if accelerations is None else accelerations:
         hooks = import_module(f"mspeckv.accelerate.{name}").plug(hooks, pair.device)
     ranks = ranks_in(pair)
-    return hooks if ranks is None else replace(hooks, accord=partial(Agreement, ranks))
+    if ranks is None:
+        return hooks
+    if hooks.forget not in before_leaving:
+        before_leaving.append(hooks.forget)
+    return replace(hooks, accord=partial(Agreement, ranks))
 
 
 def chosen() -> tuple[str, ...]:

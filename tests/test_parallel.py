@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
+from mspeckv import api
+from mspeckv.accelerate import workspace
 from mspeckv.cli import main
+from mspeckv.decoding.hooks import Hooks
 from mspeckv.models.shared_draft import own_weights, shared_draft
 from mspeckv.parallel import Ranks, tensor_parallel
 from mspeckv.parallel import ranks as parallel
 from tests.conftest import build_llama, build_qwen2
+from tests.random_models import random_pair
 from tests.rank_cases import run_cases
 from tests.test_models import save, word_tokenizer
 
@@ -185,3 +191,28 @@ def test_without_torchrun_there_are_no_ranks() -> None:
     assert parallel.join() is None
     with parallel.together(None):
         parallel.leave(None)
+
+
+def test_what_was_captured_is_let_go_before_ranks_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs a graph that holds a collective would keep its group alive for ever."""
+    done: list[str] = []
+    told: list[Callable[[], None]] = []
+    monkeypatch.setattr(api, "before_leaving", told)
+    monkeypatch.setattr(api, "ranks_in", lambda pair: Ranks(0, 2, 2))
+    monkeypatch.setattr(workspace, "forget_all", lambda: done.append("graphs"))
+    pair = random_pair()
+    on_gpu = workspace.plug(Hooks(), torch.device("cuda"))
+    monkeypatch.setattr(workspace, "plug", lambda hooks, _: replace(hooks, forget=on_gpu.forget))
+    for _ in range(2):
+        assert api.hooks_for(pair).accord is not None
+    assert told == [on_gpu.forget]
+    monkeypatch.setattr(parallel, "before_leaving", told)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("group"))
+
+    def add(self: Ranks, values: Sequence[float]) -> list[float]:
+        done.append("all")
+        return list(values)
+
+    monkeypatch.setattr(Ranks, "add", add)
+    parallel.leave(Ranks(0, 2, 2))
+    assert done == ["all", "graphs", "group"]

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 
 from mspeckv.accelerate.fingerprint import structure
-from mspeckv.accelerate.graphs import Graphs, capturing
+from mspeckv.accelerate.graphs import Graphs, capturing, forget_all
 from mspeckv.accelerate.static_passes import StaticInputs, can_be_static
 from mspeckv.accelerate.static_reader import Runner, StaticReader
 from mspeckv.decoding.hooks import Caches, Engine, Hooks, Lent
@@ -31,7 +31,7 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
     """Replay passes on a GPU."""
     if device.type != "cuda":
         return hooks
-    return plug_runners(hooks, partial(Graphs, device))
+    return replace(plug_runners(hooks, partial(Graphs, device)), forget=forget_all)
 
 
 def plug_runners(hooks: Hooks, make_runner: MakeRunner) -> Hooks:

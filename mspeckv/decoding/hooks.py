@@ -157,6 +157,7 @@ class Hooks:
         choose: the topmost level where lengths are chosen.
         lend: lends caches, and readers over them.
         spare: host and device bytes of caches that no run has, which the next may use or get back.
+        forget: lets go of all that this process has captured, before processes part.
         accord: with other processes.
     """
 
@@ -171,6 +172,7 @@ class Hooks:
     choose: Choose | None = None
     lend: Lend | None = None
     spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)
+    forget: Callable[[], None] = lambda: None
     accord: Callable[[threading.Event | None], Accord] | None = None
 
 
