@@ -26,7 +26,7 @@ from mspeckv import (
 )
 from mspeckv.adaptive.costs import PassCost
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.parallel import Ranks, join, leave
+from mspeckv.parallel import Ranks, end, join
 from tests.random_models import random_prompt
 
 PROMPT = random_prompt(150)
@@ -121,7 +121,7 @@ def main() -> None:
     assert ranks is not None
     found = run_cases(folder, ranks)
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(found))
-    leave(ranks)
+    end(ranks, 0)
 
 
 if __name__ == "__main__":

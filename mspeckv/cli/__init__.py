@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mspeckv.cli.arguments import (
     build_parser,
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         if ranks is not None:
-            return _run_together(arguments, ranks)
+            _run_together(arguments, ranks)
         code = _run_command(_read(arguments, None))
         sys.stdout.flush()
         return code
@@ -103,9 +103,9 @@ def _run_command(options: argparse.Namespace) -> int:
     return COMMANDS[options.command](options)
 
 
-def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> int:
+def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> NoReturn:
     """Run as one process of several: what all have heard of, the first one says."""
-    from mspeckv.parallel import AgreedError, leave, together
+    from mspeckv.parallel import AgreedError, end, together
 
     try:
         with together(ranks):
@@ -114,8 +114,7 @@ def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> int:
         sys.stdout.flush()
     except AgreedError as error:
         code = _say(error, 2) if ranks.first else 2
-    leave(ranks)
-    return code
+    end(ranks, code)
 
 
 def _fetch(options: argparse.Namespace) -> int:
