@@ -85,8 +85,8 @@ class BlockLayer(PlacedLayer):
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of stored blocks, and of the float tail."""
-        tail = self.tail.read(length - self.packed_tokens)
-        return self.packed_bytes + sum(part.nbytes for part in tail)
+        tail = length - self.packed_tokens
+        return self.packed_bytes + tail * self.tail.token_bytes
 
     @property
     def found(self) -> bool:

@@ -237,6 +237,7 @@ class Buffer:
     ) -> None:
         self.key = torch.empty(1, heads, capacity, dim, dtype=dtype, device=device)
         self.value = torch.empty_like(self.key)
+        self.token_bytes = 2 * heads * dim * dtype.itemsize
 
     def write(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Put ``[1, H, n, D]`` at slots ``start .. start + n``."""
@@ -281,7 +282,7 @@ class FloatLayer(PlacedLayer):
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of the tokens."""
-        return sum(part.nbytes for part in self.buffer.read(length))
+        return length * self.buffer.token_bytes
 
     @property
     def contents(self) -> list[torch.Tensor]:

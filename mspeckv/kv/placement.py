@@ -144,7 +144,7 @@ class FloatResidentLayer(BlockLayer):
     @property
     def packed_bytes(self) -> int:
         """Bytes of finished blocks that a pass reads."""
-        return sum(part.nbytes for part in self.tail.read(self.packed_tokens))
+        return self.packed_tokens * self.tail.token_bytes
 
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write tokens from position ``start`` on."""
