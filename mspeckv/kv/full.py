@@ -11,7 +11,8 @@ from mspeckv.context import Shown
 from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.placement import Pipeline, Room, name_of, place
+from mspeckv.kv.pipeline import Pipeline
+from mspeckv.kv.placement import Room, name_of, place
 from mspeckv.kv.quantize import BlockCodec, Restore
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens

@@ -1,0 +1,152 @@
+"""The pipeline that brings offloaded layers over the link in time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Protocol
+
+import torch
+
+from mspeckv.events import Purpose
+from mspeckv.kv.link import KVLink
+from mspeckv.record import span
+
+
+class Streamed(Protocol):
+    """What the pipeline knows of an offloaded layer.
+
+    Attributes:
+        index: of the decoder's layer.
+        order: its place among the offloaded ones.
+        blocks: finished blocks.
+        records: uint8 ``[most blocks, bytes]`` in host memory.
+    """
+
+    index: int
+    order: int
+    blocks: int
+    records: torch.Tensor
+
+
+class Pipeline:
+    """Double buffering: while one offloaded layer is computed, the next one crosses the link.
+
+    Layers are looked up in the order of the pass, at most ``ahead`` of them at once; the
+    first lookups happen in `begin`, before the round's drafting. A miss fetches into a free slot.
+    With ``cached`` > 0 the slots of the layers looked up last stay valid (LRU), and a lookup that
+    finds its layer moves nothing. A decoder visits its layers in a cycle, so a cache smaller than
+    the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
+
+    Args:
+        link: carries the fetches.
+        record_bytes: bytes per block that cross the link.
+        blocks: most blocks of a layer.
+        device: where slots are.
+        layers: offloaded layers there will be.
+        ahead: how many of them may be on the device, or on their way, for the pass.
+        cached: how many of them stay on the device.
+    """
+
+    def __init__(
+        self,
+        link: KVLink,
+        record_bytes: int,
+        blocks: int,
+        device: torch.device,
+        layers: int,
+        ahead: int,
+        cached: int = 0,
+    ) -> None:
+        self.link, self.record_bytes = link, record_bytes
+        self.ahead, self.cached = ahead, cached
+        self.layers: list[Streamed] = []
+        self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self.hits = self.misses = 0
+        self._free = [
+            torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(ahead + cached, layers))
+        ]
+        self.bytes = sum(slot.numel() for slot in self._free)
+        self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
+        self._next = 0
+        self._leaving: Any | None = None
+
+    def restart(self) -> None:
+        """Hold nothing."""
+        for order in list(self._ready):
+            self._abandon(order)
+        self._free += self.held.values()
+        self.held.clear()
+        self._leaving = None
+        self.hits = self.misses = self._next = 0
+
+    def begin(self) -> None:
+        """Look up the first layers of the next pass."""
+        for order in list(self._ready):
+            self._abandon(order)
+        self._next = 0
+        for _ in range(self.ahead):
+            self._look_up_next()
+
+    def send(self, records: torch.Tensor, home: torch.Tensor, purpose: Purpose, layer: int) -> None:
+        """Copy new records to the host; a prompt's layers leave one at a time.
+
+        So no more than two layers of a prompt are staged on the device: one on its way, one
+        being packed.
+        """
+        if purpose == "prefill" and self._leaving is not None:
+            self.link.wait(self._leaving)
+        self._leaving = self.link.copy(records, home, "to_host", purpose, layer)
+
+    def take(self, layer: Streamed) -> torch.Tensor:
+        """The slot holding ``layer``'s records, once they have arrived."""
+        if layer.order not in self._ready:
+            self.begin()
+        slot, ticket = self._ready[layer.order]
+        if ticket is not None:
+            with span("kv/fetch"):
+                self.link.wait(ticket)
+        return slot
+
+    def release(self, layer: Streamed) -> None:
+        """``layer`` has been decoded: its slot is free unless the cache holds on to it."""
+        slot, _ = self._ready.pop(layer.order)
+        if self.held.get(layer.order) is not slot:
+            self._free.append(slot)
+        self._look_up_next()
+
+    def _abandon(self, order: int) -> None:
+        """A pass ended before it reached this layer: let its copy finish, then reuse its slot."""
+        slot, ticket = self._ready.pop(order)
+        if ticket is not None:
+            self.link.wait(ticket)
+        if self.held.get(order) is not slot:
+            self._free.append(slot)
+
+    def _look_up_next(self) -> None:
+        if self._next >= len(self.layers):
+            return
+        order, layer = self._next, self.layers[self._next]
+        self._next += 1
+        held = self.held.get(order)
+        if held is not None:
+            self.held.move_to_end(order)
+            self._ready[order] = held, None
+            self.hits += bool(layer.blocks)
+            return
+        slot = self._free.pop()
+        self.misses += bool(layer.blocks)
+        source, target = layer.records[: layer.blocks], slot[: layer.blocks]
+        ticket = self.link.copy(source, target, "to_device", "verify", layer.index)
+        self._ready[order] = slot, ticket
+        if self.cached:
+            self._hold(order, slot)
+
+    def _hold(self, order: int, slot: torch.Tensor) -> None:
+        """Cache ``slot``; drop the layer looked up longest ago if there are too many."""
+        self.held[order] = slot
+        if len(self.held) > self.cached:
+            dropped, freed = self.held.popitem(last=False)
+            # one still waited for is freed by its own `release`
+            if dropped not in self._ready:
+                self._free.append(freed)
