@@ -169,7 +169,7 @@ def codec_speed(pair: Pair, tokens: int, widths: tuple[int, ...]) -> str:
     copy_ms = median_ms(copy, 30)
     rows = []
     for bits in widths:
-        codec = BlockCodec.of(shape, KVPolicy(bits))
+        codec = BlockCodec(shape, KVPolicy(bits))
         records = codec.encode(key, value)
         encode_ms = median_ms(lambda codec=codec: codec.encode(key, value), 20)  # type: ignore[misc]
         decode_ms = median_ms(

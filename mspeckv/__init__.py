@@ -69,6 +69,7 @@ __all__ = [
     "as_custom_generate",
     "calibrate",
     "documents",
+    "doors",
     "experiments",
     "generate",
     "load_pair",
@@ -106,6 +107,7 @@ _HOMES = {
     "as_custom_generate": "integrations.custom_generate",
     "calibrate": "profiling",
     "documents": "models.documents",
+    "doors": "decoding.doors",
     "experiments": "experiments",
     "generate": "api",
     "load_pair": "api",
@@ -119,7 +121,7 @@ _HOMES = {
 }
 """The module below this package that holds each public name."""
 
-_MODULES = ("documents", "experiments", "retrieval")
+_MODULES = ("documents", "doors", "experiments", "retrieval")
 """Public names that are their module itself."""
 
 

@@ -21,7 +21,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from mspeckv.adaptive import lookup, rounds
+from mspeckv import extensions  # noqa: F401  # registers what is in it
+from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
 from mspeckv.decoding.fits import Prompt, check_run, encode_prompt
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
@@ -207,7 +208,7 @@ def hooks_for(pair: Pair, accelerations: tuple[str, ...] | None = None) -> Hooks
     Raises:
         ValueError: no acceleration has such a name.
     """
-    hooks = rounds.plug(lookup.plug(Hooks()))
+    hooks = rounds.plug(Hooks())
     for name in chosen() if accelerations is None else accelerations:
         hooks = import_module(f"mspeckv.accelerate.{name}").plug(hooks, pair.device)
     ranks = ranks_in(pair)

@@ -44,6 +44,12 @@ def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
         raise refuse(field, value, f"use one of {', '.join(choices)}")
 
 
+def check_name(field: str, value: object) -> None:
+    """Refuse ``value`` unless it is a name; whether it is known is asked before a run."""
+    if not isinstance(value, str) or not value:
+        raise refuse(field, value, "use a name")
+
+
 def check_flag(field: str, value: object) -> None:
     """Refuse ``value`` unless it is True or False."""
     if not isinstance(value, bool):
@@ -102,8 +108,7 @@ class Link:
 Width = int | Literal["full"]
 Placement = Literal["on-chip", "resident", "offloaded"]
 
-WIDTHS: tuple[Width, ...] = (8, 4, 2, "full")
-RESIDENT_FORMATS = ("packed", "float")
+WIDTHS: tuple[Width, ...] = (8, 4, 3, 2, "full")
 RESIDENCIES = ("static", "lru")
 
 
@@ -112,7 +117,7 @@ class KVPolicy:
     """How tier 2 keeps the target's full KV cache.
 
     Attributes:
-        bits: width of stored KV: 8, 4, 2 or ``"full"`` (compute dtype, unquantized).
+        bits: width of stored KV: 8, 4, 3, 2 or ``"full"`` (compute dtype, unquantized).
         on_chip: layers kept unquantized on the device.
         resident: layers kept *quantized* on the device. At width ``"full"`` there is nothing
             quantized to keep, so these layers are offloaded like the rest: see `placement`.
@@ -126,12 +131,14 @@ class KVPolicy:
         v_bits: width of values alone; None follows ``bits``.
         nibble: store int8 as two int4 planes (idea: QuantSpec, arXiv 2502.10424). The upper plane
             of offloaded layers stays on the device, only the lower one crosses the link.
-        resident_format: ``"packed"`` keeps a resident layer's codes; ``"float"`` the same values
-            unpacked: more memory, and no unpacking where a pass cannot read codes themselves.
         residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
             ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
         ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross
             the link while another is computed; more let the link work on while lower tiers guess.
+        codec: how a block becomes bytes: a name of `mspeckv.doors.codecs`. ``"kivi"`` is the
+            engine's own; others pack all widths but ``"full"``.
+        elsewhere: where layers lie that are neither on-chip nor resident: a name of
+            `mspeckv.doors.placements`.
 
     Raises:
         ValueError: a field is out of range, or two do not go together.
@@ -146,9 +153,10 @@ class KVPolicy:
     k_bits: Width | None = None
     v_bits: Width | None = None
     nibble: bool = False
-    resident_format: str = "packed"
     residency: str = "static"
     ahead: int = 2
+    codec: str = "kivi"
+    elsewhere: str = "offloaded"
 
     def __post_init__(self) -> None:
         for name in ("bits", "k_bits", "v_bits"):
@@ -159,7 +167,7 @@ class KVPolicy:
                 object.__setattr__(self, name, width)
             inherits = width is None and name != "bits"
             if not inherits and (isinstance(width, bool) or width not in WIDTHS):
-                raise refuse(name, width, "use 8, 4, 2 or 'full'")
+                raise refuse(name, width, "use 8, 4, 3, 2 or 'full'")
         check_count("on_chip", self.on_chip, 0)
         check_count("resident", self.resident, 0)
         check_count("block", self.block, 8, 4096)
@@ -169,15 +177,17 @@ class KVPolicy:
         for name in ("block", "group"):
             if getattr(self, name) % 8:
                 raise refuse(name, getattr(self, name), "use a multiple of 8")
-        check_choice("resident_format", self.resident_format, RESIDENT_FORMATS)
         check_choice("residency", self.residency, RESIDENCIES)
         check_flag("nibble", self.nibble)
+        for name in ("codec", "elsewhere"):
+            check_name(name, getattr(self, name))
         if self.nibble and self.widths != (8, 8):
             raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
-        if self.residency == "lru":
-            for name, usual in (("nibble", False), ("resident_format", "packed")):
-                if getattr(self, name) != usual:
-                    raise refuse(name, getattr(self, name), "use residency='static' with it")
+        for name, own in (("codec", "kivi"), ("elsewhere", "offloaded")):
+            if self.nibble and getattr(self, name) != own:
+                raise refuse(name, getattr(self, name), f"nibble planes want {name}={own!r}")
+        if self.nibble and self.residency == "lru":
+            raise refuse("nibble", self.nibble, "use residency='static' with it")
 
     @property
     def widths(self) -> tuple[Width, Width]:
@@ -290,8 +300,6 @@ class Sampling:
 
 Gamma = int | Literal["auto"]
 
-GUESSERS = ("draft", "lookup", "none")
-MIDDLES = ("retrieval", "nibble")
 DEFAULT_POLICY = "attention"
 AUTO_GAMMA = 31
 """Longest guess that ``"auto"`` considers: with the verifier's own token, 32."""
@@ -318,10 +326,12 @@ class Speculation:
         sinks: first tokens that tier 0 always sees (StreamingLLM, arXiv 2309.17453).
         window: recent tokens that tier 0 sees.
         tier1: what tier 1 reads: ``"retrieval"``, or ``"nibble"``, the whole context from the
-            upper int4 planes of ``KVPolicy(nibble=True)``.
+            upper int4 planes of ``KVPolicy(nibble=True)``; or another of
+            `mspeckv.doors.tier1_caches`.
         retrieval: by what tier 1's chunks are chosen: a name of `mspeckv.retrieval`.
         tier0: who guesses first: ``"draft"``, the pair's draft where it has one; ``"lookup"``,
-            what followed the last tokens when they stood in the text before; or ``"none"``.
+            what followed the last tokens when they stood in the text before; ``"none"``; or
+            another of `mspeckv.doors.guessers`.
         draft_vocab: tokens that the draft's head scores, the prompt's own first; 0 for all. What
             it cannot say it never proposes, so only acceptance is at stake.
         draft_threshold: a chain of draft guesses ends with a token that the draft held less
@@ -358,13 +368,11 @@ class Speculation:
         check_count("refresh", self.refresh, 0)
         check_count("sinks", self.sinks, 0, 1024)
         check_count("window", self.window, 8)
-        check_choice("tier1", self.tier1, MIDDLES)
-        check_choice("tier0", self.tier0, GUESSERS)
+        for name in ("tier0", "tier1", "retrieval"):
+            check_name(name, getattr(self, name))
         check_count("draft_vocab", self.draft_vocab, 0)
         check_number("draft_threshold", self.draft_threshold, 0.0, 1.0)
-        if not isinstance(self.retrieval, str):
-            raise refuse("retrieval", self.retrieval, "use a policy's name")
-        if self.tier1 != "retrieval" and self.retrieval != DEFAULT_POLICY:
+        if self.tier1 == "nibble" and self.retrieval != DEFAULT_POLICY:
             raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
         if self.budget < self.recent + 2 * self.chunk:
             raise refuse(

@@ -13,7 +13,10 @@ import transformers
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from mspeckv import Pair
+from mspeckv import KVPolicy, Pair
+from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
+from mspeckv.settings import Width
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
@@ -77,6 +80,23 @@ def random_prompt(length: int, vocab: int = 64, seed: int = 0) -> list[int]:
     """Uniform token ids."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, vocab, (length,), generator=generator).tolist()
+
+
+def block_codec(
+    heads: int,
+    dim: int,
+    block: int,
+    bits: Width | tuple[Width, Width],
+    group: int,
+    dtype: torch.dtype = torch.float32,
+) -> BlockCodec:
+    """The engine's codec for blocks of such a shape."""
+    keys, values = bits if isinstance(bits, tuple) else (bits, bits)
+    policy = KVPolicy(k_bits=keys, v_bits=values)
+    # a codec works with more than a policy allows
+    for name, value in (("block", block), ("group", group)):
+        object.__setattr__(policy, name, value)
+    return BlockCodec(KVShape(1, heads, dim, dtype), policy)
 
 
 TINY: dict[str, Any] = {

@@ -15,6 +15,7 @@ from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.quantize import BlockCodec, Restore
 from mspeckv.kv.shape import KVShape
+from tests.random_models import block_codec
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +65,7 @@ def test_decoding_gives_the_eager_paths_bits(
     kernel: Restore, dtype: torch.dtype, bits: int, dim: int, block: int, group: int
 ) -> None:
     shape = KVShape(1, 3, dim, dtype)
-    codec = BlockCodec.of(shape, KVPolicy(bits, block=block, group=group))
+    codec = BlockCodec(shape, KVPolicy(bits, block=block, group=group))
     records = codec.encode(*random_kv(shape, 3 * block))
     eager, fast = buffers(shape, 3 * block), buffers(shape, 3 * block)
     codec.decode(records, *eager)
@@ -78,13 +79,13 @@ def test_decoding_gives_the_eager_paths_bits(
 @pytest.mark.parametrize("way", ["join", "coarse", "coarse_whole"])
 def test_planes_give_the_eager_paths_bits(kernel: Restore, dtype: torch.dtype, way: str) -> None:
     shape, policy = KVShape(1, 2, 64, dtype), KVPolicy(8, block=32, nibble=True)
-    planes = NibblePlanes(BlockCodec.of(shape, policy))
+    planes = NibblePlanes(BlockCodec(shape, policy))
     records = planes.whole.encode(*random_kv(shape, 64))
     upper, lower = planes.split(records)
     given = {"join": (upper, lower), "coarse": (upper,), "coarse_whole": (records,)}[way]
     eager, fast = buffers(shape, 64), buffers(shape, 64)
     getattr(planes, way)(*given, *eager)
-    fused = NibblePlanes(BlockCodec.of(shape, policy, kernel))
+    fused = NibblePlanes(BlockCodec(shape, policy, kernel))
     getattr(fused, way)(*given, *fast)
     for one, other in zip(eager, fast, strict=True):
         assert_same(one, other)
@@ -111,7 +112,7 @@ def test_planes_give_the_eager_paths_bits(kernel: Restore, dtype: torch.dtype, w
 def test_a_part_that_the_kernel_would_misread_is_refused(
     kernel: Restore, name: str, spoil: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    codec = BlockCodec(2, 16, 8, 4, 8, torch.float32)
+    codec = block_codec(2, 16, 8, 4, 8, torch.float32)
     records = codec.encode(*random_kv(KVShape(1, 2, 16, torch.float32), 24))
     codes, step, low = (codec.part(f"k{part}", records) for part in ("", "_step", "_low"))
     parts = {"codes": codes, "step": step, "low": low, "lower": codes}

@@ -22,11 +22,10 @@ from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import total_bytes
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine, origin_gbps
-from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import full_sizes
 from mspeckv.record import Ledger, Recorder
-from tests.random_models import random_pair, random_prompt
+from tests.random_models import block_codec, random_pair, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
@@ -109,7 +108,7 @@ def test_the_ledger_is_the_formula_and_the_sum_of_the_events(
         assert isinstance(event, Round)
         transfers += event.transfers
     shape = KVShape.of(pair.target.config, pair.dtype)
-    codec = BlockCodec(shape.heads, shape.dim, block, policy.bits, policy.group, pair.dtype)
+    codec = block_codec(shape.heads, shape.dim, block, policy.bits, policy.group, pair.dtype)
     streamed = policy.placement(4).count("offloaded")
     # Pass i reads every packed block; prompt - 1 + i tokens are settled before it.
     blocks = sum((prompt - 1 + i - tail) // block for i in range(new))

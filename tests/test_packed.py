@@ -25,7 +25,7 @@ from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger, clock_of
 from mspeckv.settings import Width
-from tests.random_models import random_pair
+from tests.random_models import block_codec, random_pair
 
 needs_kernel = pytest.mark.skipif(
     packed._kernel() is None, reason="no C++ compiler that can build the kernel"
@@ -98,7 +98,7 @@ def test_codes_give_what_their_floats_give(
     threads: int,
 ) -> None:
     torch.set_num_threads(threads)
-    codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
+    codec = block_codec(heads, dim, block, bits, group, torch.float32)
     assume(packed.usable(codec, CPU))
     query, whole, shown = case(codec, blocks, settled + length, groups * length)
     out = run_kernel(query, shown, length, scale)
@@ -145,7 +145,7 @@ OTHER: dict[str, Spoil] = {
 @pytest.mark.parametrize("name", ["query", "key", "value", "records"])
 @pytest.mark.parametrize("kind", [*SAME, *OTHER])
 def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind: str) -> None:
-    query, _, shown = case(BlockCodec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
+    query, _, shown = case(block_codec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
     parts = {"query": query, "key": shown.key, "value": shown.value, "records": shown.records}
 
     def read(parts: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -176,7 +176,7 @@ def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind:
 def test_a_length_that_the_parts_do_not_have_is_refused(
     length: int, rows: int, refused: str
 ) -> None:
-    query, _, shown = case(BlockCodec(2, 16, 8, 8, 8, torch.float32), 3, 5, rows)
+    query, _, shown = case(block_codec(2, 16, 8, 8, 8, torch.float32), 3, 5, rows)
     with pytest.raises(ValueError, match=refused):
         run_kernel(query, shown, length, None)
 
@@ -193,7 +193,7 @@ def test_a_length_that_the_parts_do_not_have_is_refused(
 def test_a_codec_that_the_kernel_cannot_read_is_refused(
     heads: int, dim: int, block: int, group: int, bits: tuple[Width, Width]
 ) -> None:
-    codec = BlockCodec(heads, dim, block, bits, group, torch.float32)
+    codec = block_codec(heads, dim, block, bits, group, torch.float32)
     query, whole, shown = case(codec, 2, 3, 1)
     if packed.usable(codec, CPU):
         out = run_kernel(query, shown, 1, None)
@@ -208,7 +208,7 @@ def test_a_codec_that_the_kernel_cannot_read_is_refused(
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["query", "key", "value"])
 def test_what_is_no_number_is_not_lost(name: str, bad: float) -> None:
-    query, whole, shown = case(BlockCodec(1, 16, 8, 8, 8, torch.float32), 3, 5, 1)
+    query, whole, shown = case(block_codec(1, 16, 8, 8, 8, torch.float32), 3, 5, 1)
     {"query": query, "key": shown.key, "value": shown.value}[name][0, 0, 0, 0] = bad
     both = zip(whole, (shown.key, shown.value), strict=True)
     floats = [torch.cat([all_of_it[:, :, :24], tail], 2) for all_of_it, tail in both]
@@ -219,7 +219,7 @@ def test_what_is_no_number_is_not_lost(name: str, bad: float) -> None:
 
 @needs_kernel
 def test_scores_far_apart_do_no_harm() -> None:
-    codec = BlockCodec(2, 16, 8, 8, 16, torch.float32)
+    codec = block_codec(2, 16, 8, 8, 16, torch.float32)
     query, whole, shown = case(codec, 9, 5, 2)
     for scale in (300.0, -300.0, 0.0):
         out = run_kernel(query, shown, 1, scale)
@@ -229,7 +229,7 @@ def test_scores_far_apart_do_no_harm() -> None:
 
 @needs_kernel
 def test_a_row_is_the_same_bits_in_any_pass() -> None:
-    codec = BlockCodec(3, 64, 64, 4, 64, torch.float32)
+    codec = block_codec(3, 64, 64, 4, 64, torch.float32)
     length, groups = 9, 3
     query, _, shown = case(codec, 17, 40, groups * length)
     together = run_kernel(query, shown, length, None).unflatten(2, (groups, -1))
@@ -243,15 +243,15 @@ def test_a_row_is_the_same_bits_in_any_pass() -> None:
 
 def test_what_is_read_as_it_is() -> None:
     have = packed._kernel() is not None
-    assert packed.usable(BlockCodec(2, 64, 64, 8, 64, torch.float32), CPU) is have
+    assert packed.usable(block_codec(2, 64, 64, 8, 64, torch.float32), CPU) is have
     for codec in (
-        BlockCodec(2, 64, 64, 8, 64, torch.bfloat16),
-        BlockCodec(2, 64, 64, "full", 64, torch.float32),
-        BlockCodec(2, 64, 64, (8, "full"), 64, torch.float32),
-        BlockCodec(2, 20, 64, 8, 64, torch.float32),
+        block_codec(2, 64, 64, 8, 64, torch.bfloat16),
+        block_codec(2, 64, 64, "full", 64, torch.float32),
+        block_codec(2, 64, 64, (8, "full"), 64, torch.float32),
+        block_codec(2, 20, 64, 8, 64, torch.float32),
     ):
         assert not packed.usable(codec, CPU)
-    assert not packed.usable(BlockCodec(2, 64, 64, 8, 64, torch.float32), torch.device("cuda"))
+    assert not packed.usable(block_codec(2, 64, 64, 8, 64, torch.float32), torch.device("cuda"))
 
 
 def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
@@ -274,12 +274,11 @@ def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
     [
         (KVPolicy(4, resident=1), True),
         (KVPolicy(4), True),
-        (KVPolicy(4, resident=1, resident_format="float"), False),
         (KVPolicy(8, nibble=True), False),
         (KVPolicy("full"), False),
         (KVPolicy(on_chip=1), False),
     ],
-    ids=["resident", "offloaded", "float-copies", "nibble", "lossless", "on-chip"],
+    ids=["resident", "offloaded", "nibble", "lossless", "on-chip"],
 )
 def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: bool) -> None:
     torch.manual_seed(0)

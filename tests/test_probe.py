@@ -7,10 +7,9 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv import KVProbe, Packing
-from mspeckv.kv.quantize import BlockCodec
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.kv_probe import pack
-from tests.random_models import random_pair, random_prompt
+from tests.random_models import block_codec, random_pair, random_prompt
 
 PAIR = random_pair(vocab=64)
 
@@ -76,7 +75,7 @@ def test_bytes_are_codes_and_scales() -> None:
     assert pack(tensor, Packing(4, "channel", 64)).bytes == codes + 4 * tensor.numel() // 64
     assert pack(tensor, Packing(4, "token", 8)).bytes == codes + 4 * tensor.numel() // 8
     assert pack(tensor, Packing("full")).bytes == 4 * tensor.numel()
-    codec = BlockCodec(2, 16, 64, 4, 16, torch.float32)
+    codec = block_codec(2, 16, 64, 4, 16, torch.float32)
     both = (
         pack(tensor, Packing(4, "channel", 64)).bytes + pack(tensor, Packing(4, "token", 16)).bytes
     )

@@ -11,6 +11,7 @@ from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy, Width
+from tests.random_models import block_codec
 
 HEADS, DIM = 2, 16
 BITS: list[Width] = [8, 4, 2]
@@ -28,7 +29,7 @@ BITS: list[Width] = [8, 4, 2]
 def test_error_is_at_most_half_a_step(
     bits: int, block: int, group: int, scale: float, shift: float, seed: int
 ) -> None:
-    codec = BlockCodec(HEADS, DIM, block, bits, group, torch.float32)
+    codec = block_codec(HEADS, DIM, block, bits, group, torch.float32)
     generator = torch.Generator().manual_seed(seed)
     key = torch.randn(1, HEADS, 3 * block, DIM, generator=generator) * scale + shift
     value = torch.randn(1, HEADS, 3 * block, DIM, generator=generator) * scale - shift
@@ -48,13 +49,13 @@ def test_error_is_at_most_half_a_step(
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.27), (4, 0.145), (2, 0.085), ("full", 1.0)])
 def test_bytes_against_float32(bits: Width, most: float) -> None:
-    codec = BlockCodec(3, 64, 64, bits, 64, torch.float32)
+    codec = block_codec(3, 64, 64, bits, 64, torch.float32)
     assert codec.record_bytes / (2 * 3 * 64 * 64 * 4) <= most
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_values_on_the_grid_survive(bits: int) -> None:
-    codec = BlockCodec(1, 8, 8, bits, 8, torch.float32)
+    codec = block_codec(1, 8, 8, bits, 8, torch.float32)
     levels = 2**bits
     key = torch.arange(64).view(1, 1, 8, 8).float() % levels
     key[:, :, 0], key[:, :, 1] = 0, levels - 1
@@ -66,7 +67,7 @@ def test_values_on_the_grid_survive(bits: int) -> None:
 
 
 def test_full_width_is_lossless() -> None:
-    codec = BlockCodec(HEADS, DIM, 16, "full", 16, torch.float32)
+    codec = block_codec(HEADS, DIM, 16, "full", 16, torch.float32)
     key, value = torch.randn(2, 1, HEADS, 32, DIM).unbind(0)
     outs = torch.empty_like(key), torch.empty_like(value)
     codec.decode(codec.encode(key, value), *outs)
@@ -79,7 +80,7 @@ def test_keys_and_values_may_have_widths_of_their_own(widths: tuple[Width, Width
     key, value = torch.randn(2, 1, HEADS, 32, DIM).unbind(0)
     outs = []
     for bits in (widths, widths[0], widths[1]):
-        codec = BlockCodec(HEADS, DIM, 16, bits, 16, torch.float32)
+        codec = block_codec(HEADS, DIM, 16, bits, 16, torch.float32)
         out = torch.empty_like(key), torch.empty_like(value)
         codec.decode(codec.encode(key, value), *out)
         outs.append(out)
@@ -90,7 +91,7 @@ def test_keys_and_values_may_have_widths_of_their_own(widths: tuple[Width, Width
 
 def test_two_planes_joined_are_the_int8_record_and_the_upper_alone_is_int4() -> None:
     shape = KVShape(1, HEADS, DIM, torch.float32)
-    planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(nibble=True, block=16, group=8)))
+    planes = NibblePlanes(BlockCodec(shape, KVPolicy(nibble=True, block=16, group=8)))
     key, value = torch.randn(2, 1, HEADS, 48, DIM).unbind(0)
     records = planes.whole.encode(key, value)
     upper, lower = planes.split(records)

@@ -9,6 +9,7 @@ QuantSpec, arXiv 2502.10424, section 4.2; there both planes stay on the device).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Self
 
 import torch
 
@@ -17,9 +18,10 @@ from mspeckv.decoding.hooks import Hooks
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer, Tier
-from mspeckv.kv.placement import OffloadedLayer, ResidentLayer, Room, register
+from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer
+from mspeckv.kv.placement import OffloadedLayer, ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.record import span
 
 _MIDDLE = 7.5
@@ -36,9 +38,8 @@ class NibblePlanes:
     def __init__(self, whole: BlockCodec) -> None:
         self.whole = whole
         # An upper plane is laid out as an int4 record: packed codes, the same scales.
-        self.upper = BlockCodec(
-            whole.heads, whole.dim, whole.block, 4, whole.group, whole.dtype, whole.restore
-        )
+        narrow = replace(whole.policy, bits=4, k_bits=None, v_bits=None, nibble=False)
+        self.upper = BlockCodec(whole.shape, narrow, whole.restore)
         self._plane = (whole.heads, whole.block // 2, whole.dim)
         self.lower_bytes = 2 * whole.heads * whole.block // 2 * whole.dim
 
@@ -115,7 +116,9 @@ class NibbleLayer(OffloadedLayer):
     def __init__(self, room: Room, index: int) -> None:
         tail = room.tail()
         super().__init__(room.store, tail, index, room.pipeline)
-        self.planes = NibblePlanes(room.store.codec)
+        codec = room.store.codec
+        assert isinstance(codec, BlockCodec)
+        self.planes = NibblePlanes(codec)
         size = room.store.blocks, self.planes.upper.record_bytes
         self.upper = torch.empty(size, dtype=torch.uint8, device=tail.key.device)
 
@@ -144,7 +147,7 @@ class NibbleLayer(OffloadedLayer):
         return {**super().bytes_by_place(), "resident": self.upper.numel()}
 
 
-register("nibble")(NibbleLayer)
+placements.register("nibble")(NibbleLayer)
 
 
 class CoarseLayer(PlacedLayer):
@@ -171,7 +174,7 @@ class CoarseLayer(PlacedLayer):
 
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
-        if isinstance(self.base, FloatLayer) or self.base.in_place:
+        if isinstance(self.base, FloatLayer):
             return self.base.read(length)
         self.bring(length)
         return Floats(*self.base.store.scratch.read(length))
@@ -196,7 +199,8 @@ class CoarseLayer(PlacedLayer):
         return whole
 
 
-class CoarseCache(Tier):
+@tier1_caches.register("nibble")
+class CoarseCache(Tier1Cache):
     """Tier 1's cache in nibble mode: no KV of its own, nothing over the link.
 
     Args:
@@ -205,8 +209,20 @@ class CoarseCache(Tier):
 
     def __init__(self, full: FullCache) -> None:
         self.full = full
-        planes = NibblePlanes(full.store.codec)
+        codec = full.store.codec
+        assert isinstance(codec, BlockCodec)
+        planes = NibblePlanes(codec)
         super().__init__(layers=[CoarseLayer(layer, planes) for layer in full.layers])
+
+    @classmethod
+    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
+        """One for a run."""
+        return cls(full)
+
+    @classmethod
+    def sizes(cls, room: Tier1Room) -> tuple[int, int]:
+        """Nothing beyond tier 2's own."""
+        return 0, 0
 
     @property
     def length(self) -> int:
@@ -228,5 +244,5 @@ class CoarseCache(Tier):
 
 
 def plug(hooks: Hooks, device: torch.device) -> Hooks:
-    """Offer the planes to tier 1; their placement is registered by now."""
-    return replace(hooks, middles={**hooks.middles, "nibble": CoarseCache})
+    """Nothing more: placement and tier 1's cache are registered by now."""
+    return hooks

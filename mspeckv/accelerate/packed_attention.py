@@ -26,10 +26,12 @@ from mspeckv.context import KV, Masks
 from mspeckv.decoding.attention import causal_mask
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.codec import Codec
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.shape import KVShape
 from mspeckv.record import span
-from mspeckv.settings import refuse
+from mspeckv.settings import KVPolicy, refuse
 
 SOURCE = Path(__file__).with_name("packed_attention.cpp")
 MOST_TOKENS = 32
@@ -96,7 +98,7 @@ class Packed:
 
 
 def show_packed(
-    codec: BlockCodec, device: torch.device
+    codec: Codec, device: torch.device
 ) -> Callable[[BlockLayer, int], Packed | None] | None:
     """How packed layers are shown instead of unpacked; see `mspeckv.kv.blocks.Store.show`."""
     return _show if usable(codec, device) else None
@@ -108,15 +110,17 @@ def _show(layer: BlockLayer, new: int) -> Packed | None:
     if records is None:
         return None
     tail = layer.tail.read(layer.length - layer.packed_tokens)
+    assert isinstance(layer.codec, BlockCodec)
     return Packed(*tail, records, layer.codec, layer)
 
 
-def usable(codec: BlockCodec, device: torch.device) -> bool:
+def usable(codec: Codec, device: torch.device) -> bool:
     """Whether the kernel can read ``codec``'s records on ``device``."""
     return (
-        device.type == "cpu"
+        type(codec) is BlockCodec
+        and device.type == "cpu"
         and codec.dtype == torch.float32
-        and "full" not in codec.widths.values()
+        and set(codec.widths.values()) <= {8, 4, 2}
         and all(size % _WIDE == 0 for size in (codec.dim, codec.group, codec.block))
         and _kernel() is not None
     )
@@ -235,7 +239,8 @@ def _agrees(kernel: ctypes.CDLL) -> bool:
         return torch.randn(size, generator=numbers, dtype=torch.float32, device="cpu")
 
     packed, tail, length = 24, 11, 3
-    codec = BlockCodec(2, 16, 8, (8, 4), 8, torch.float32)
+    policy = KVPolicy(k_bits=8, v_bits=4, block=8, group=8)
+    codec = BlockCodec(KVShape(1, 2, 16, torch.float32), policy)
     query = noise(1, 2, 2 * length, 16)
     key, value = noise(2, 1, 2, packed + tail, 16)
     records = codec.encode(key[:, :, :packed], value[:, :, :packed])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mspeckv.accelerate.split_keys import pieces
-from mspeckv.context import KV, Masks
+from mspeckv.context import KV, Masks, Shown
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier, fold_groups
 from mspeckv.record import span
@@ -152,17 +152,20 @@ class SlottedLayer(PlacedLayer):
         self.base, self.inputs, self.cut, self.mask = base, inputs, cut, mask
         self.length = filled(base)
 
-    def append(self, key: torch.Tensor, value: torch.Tensor) -> Slots:
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Put the new tokens where the slots say; shows every slot."""
         base, inputs = under(self.base), self.inputs
         if brings(base):
             # what is on the host, or packed, when the pass is run
             self.cut(lambda: self.base.bring(filled(self.base)))
-        view = view_of(base)
+        view, packed = view_of(base), isinstance(base, BlockLayer)
+        if packed:
+            key, value = base.codec.turn(key), base.codec.turn(value)
         view.write_at(inputs.slots, key, value)
         if brings(base):
             base.tail.write_at(inputs.tail, key, value)
-        return Slots(*view.whole, inputs.slots, self.mask)
+        shown = Slots(*view.whole, inputs.slots, self.mask)
+        return base.in_its_axes(shown) if packed else shown
 
 
 def slotted(cache: Tier, inputs: StaticInputs, cut: Cut, mask: Mask) -> Tier:
@@ -182,7 +185,7 @@ def filled(layer: Any) -> int:
 
 def brings(layer: PlacedLayer) -> bool:
     """Whether a layer must be unpacked into the scratch buffer first."""
-    return isinstance(layer, BlockLayer) and not layer.in_place
+    return isinstance(layer, BlockLayer)
 
 
 def view_of(layer: PlacedLayer) -> Buffer:
@@ -190,7 +193,7 @@ def view_of(layer: PlacedLayer) -> Buffer:
     if isinstance(layer, FloatLayer):
         return layer.buffer
     assert isinstance(layer, BlockLayer)
-    return layer.tail if layer.in_place else layer.store.scratch
+    return layer.store.scratch
 
 
 def tail_start(cache: Tier) -> int:

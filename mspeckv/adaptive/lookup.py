@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from math import exp
 
 import torch
 
-from mspeckv.decoding.hooks import Hooks
+from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.speculate import Emission
 from mspeckv.record import to_device
 from mspeckv.settings import Speculation
@@ -134,12 +133,8 @@ class Lookup:
             yield tuple(self._tokens[place - length : place])
 
 
+@guessers.register("lookup")
 def make_lookup(speculation: Speculation, vocab: int, device: torch.device) -> Lookup:
     """Tier 0 of a run; see `mspeckv.decoding.hooks.Guesser`."""
     shortest = SHORTEST_CHOSEN if speculation.gamma == "auto" else SHORTEST
     return Lookup(vocab, torch.empty(0, dtype=torch.float32, device=device), shortest)
-
-
-def plug(hooks: Hooks) -> Hooks:
-    """Offer lookup to tier 0."""
-    return replace(hooks, guessers={**hooks.guessers, "lookup": make_lookup})

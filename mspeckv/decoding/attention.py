@@ -23,8 +23,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
-from mspeckv.context import Kernels, Masks, Pass, Products, Watcher, carrying, current
-from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.context import Kernels, Masks, Pass, Products, Shown, Watcher, carrying, current
+from mspeckv.kv.layers import Floats, Turned, fold_groups
 from mspeckv.models.interface import check_options, index_of
 
 
@@ -79,13 +79,21 @@ def attend(
     shown = now.shown.pop(layer, None) or Floats(key, value)
     if now.watcher is not None:
         now.watcher(layer, query, shown)
-    kernel = now.kernels.get(type(shown))
-    if kernel is not None:
-        out = kernel(query, shown, scaling, now.masks)
-    else:
-        out = attend_floats(query, Floats(*shown.whole()), scaling, now.masks)
+    out = attend_shown(now, query, shown, scaling)
     shown.release()
     return out.transpose(1, 2).contiguous(), None
+
+
+def attend_shown(now: Pass, query: torch.Tensor, shown: Shown, scale: float | None) -> torch.Tensor:
+    """Attention by the kernel for what a layer shows; see `mspeckv.context.Kernel`."""
+    if isinstance(shown, Turned):
+        # scores are the same in any axes, as long as both sides are turned
+        out = attend_shown(now, shown.axes.turn(query), shown.inner, scale)
+        return shown.axes.turn_back(out)
+    kernel = now.kernels.get(type(shown))
+    if kernel is not None:
+        return kernel(query, shown, scale, now.masks)
+    return attend_floats(query, Floats(*shown.whole()), scale, now.masks)
 
 
 def attend_floats(

@@ -60,7 +60,7 @@ class Prediction:
     @property
     def host(self) -> int:
         """Bytes of offloaded KV in host memory."""
-        return self.caches.offloaded
+        return self.caches.offloaded + self.caches.chunks
 
 
 def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:

@@ -7,12 +7,11 @@ them from `accelerate`, `adaptive` and `parallel`, none of which the engine know
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from transformers import LogitsProcessorList, PreTrainedModel
 
 from mspeckv.context import Kernels, Products
@@ -21,10 +20,9 @@ from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Level
 from mspeckv.events import Plan
 from mspeckv.kv.full import Faster, FullCache
-from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.kv.tier1 import Tier1Cache
 from mspeckv.models.pair import Pair
 from mspeckv.record import Progress, Recorder
 from mspeckv.settings import Sampling, Speculation
@@ -37,13 +35,11 @@ class Caches:
     Attributes:
         full: tier 2's.
         middle: tier 1's, if any.
-        looking: the same, where it fills itself from what tier 2 reads.
         draft: tier 0's, if any.
     """
 
     full: FullCache
-    middle: Tier | None
-    looking: RetrievalCache | None
+    middle: Tier1Cache | None
     draft: StreamingCache | None
 
     def restart(self, link: KVLink) -> None:
@@ -129,10 +125,6 @@ class KeptPrompts(Protocol):
         """Have every reader's caches hold ``prompt``: take up what is kept, read the rest."""
 
 
-Guesser = Callable[[Speculation, int, torch.device], Level]
-"""Makes a tier 0 without a model, of the settings, the vocabulary's size and the device."""
-
-
 def _no_products(model: PreTrainedModel) -> Products:
     return {}
 
@@ -152,8 +144,6 @@ class Hooks:
         copy_bytes: bytes of what `products` keeps of the given models.
         head: a head of the draft that scores as many tokens as told; of a prompt.
         head_bytes: bytes of one that scores as many tokens of a model.
-        middles: tier 1's caches beside retrieval, by the setting's name, over tier 2's.
-        guessers: tier 0 without a model, by the setting's name.
         choose: the topmost level where lengths are chosen.
         lend: lends caches, and readers over them.
         spare: host and device bytes of caches that no run has, which the next may use or get back.
@@ -167,8 +157,6 @@ class Hooks:
     copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = _no_bytes
     head: Callable[[PreTrainedModel, Sequence[int], int], Head] | None = None
     head_bytes: Callable[[PreTrainedModel, int], int] = _no_bytes
-    middles: Mapping[str, Callable[[FullCache], Tier]] = field(default_factory=dict)
-    guessers: Mapping[str, Guesser] = field(default_factory=dict)
     choose: Choose | None = None
     lend: Lend | None = None
     spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.chunk_policies import policy
-from mspeckv.kv.placement import name_of, place
+from mspeckv.kv.codec import codec_of
+from mspeckv.kv.placement import place_of
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import CacheSizes, full_sizes, retrieval_bytes, streaming_bytes
+from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
+from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 from mspeckv.models.pair import Pair
 from mspeckv.settings import RunConfig, refuse
 
@@ -54,13 +57,12 @@ def check_method(hooks: Hooks, config: RunConfig, pair: Pair) -> None:
             placement or a policy that there is not.
     """
     speculation = config.speculation
-    if speculation.tier0 not in ("draft", "none", *hooks.guessers):
-        raise refuse("tier0", speculation.tier0, "nothing of that name is plugged in")
-    if speculation.tier1 not in ("retrieval", *hooks.middles):
-        raise refuse("tier1", speculation.tier1, "nothing of that name is plugged in")
+    if speculation.tier0 not in ("draft", "none"):
+        guessers.find(speculation.tier0)
+    tier1_caches.find(speculation.tier1)
     policy(speculation.retrieval)
-    for kind in ("on-chip", "resident", "offloaded"):
-        place(name_of(config.policy, kind))
+    codec_of(pair.kv_shape, config.policy)
+    place_of(config.policy, "offloaded")
     alone = speculation.tier0 in ("draft", "none") and not uses_draft(config, pair)
     if config.method == "vanilla" and alone:
         raise refuse(
@@ -85,9 +87,10 @@ def predict_sizes(hooks: Hooks, config: RunConfig, pair: Pair, prompt: int) -> C
     sizes, speculation = Sizes.of(config, prompt), config.speculation
     shape = pair.kv_shape
     out = full_sizes(shape, config.policy, sizes.capacity)
-    if config.method in USES_TIER1 and speculation.tier1 == "retrieval":
-        size = retrieval_bytes(shape, speculation, prompt - 1, sizes.grown)
-        out = replace(out, retrieval=size)
+    if config.method in USES_TIER1:
+        room = Tier1Room(shape, speculation, prompt - 1, sizes.grown)
+        on_device, on_host = tier1_caches.find(speculation.tier1).sizes(room)
+        out = replace(out, retrieval=on_device, chunks=on_host)
     if uses_draft(config, pair):
         assert pair.draft is not None
         slots = streaming_slots(speculation.sinks, speculation.window, sizes.slack)

@@ -12,7 +12,7 @@ from mspeckv.context import Kernels, Products, Shown, Watcher
 from mspeckv.decoding.attention import reading
 from mspeckv.events import Step
 from mspeckv.kv.layers import Tier
-from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.tier1 import Tier1Cache
 from mspeckv.models.checks import cache_argument
 from mspeckv.record import Recorder, span, to_device
 
@@ -66,7 +66,7 @@ class Seat:
     model: PreTrainedModel
     cache: Tier
     recorder: Recorder
-    onlooker: RetrievalCache | None = None
+    onlooker: Tier1Cache | None = None
     kernels: Kernels = field(default_factory=dict)
     products: Products = field(default_factory=dict)
     head: Head | None = None

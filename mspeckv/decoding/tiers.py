@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
+from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.hooks import Accord, Caches, Engine, Lent
 from mspeckv.decoding.needs import USES_GUESSES, USES_TIER1, Sizes, uses_draft
 from mspeckv.decoding.reader import ModelReader, Seat
@@ -20,9 +21,9 @@ from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.models.pair import Pair
 from mspeckv.record import Recorder
 from mspeckv.settings import RunConfig
@@ -55,19 +56,16 @@ def allocate(engine: Engine, pair: Pair, config: RunConfig, sizes: Sizes, link: 
     """Every cache that the method needs."""
     speculation, device, shape = config.speculation, pair.device, pair.kv_shape
     full = FullCache(shape, config.policy, sizes.capacity, link, device, engine.hooks.faster)
-    middle: Tier | None = None
-    looking: RetrievalCache | None = None
-    if config.method in USES_TIER1 and speculation.tier1 == "retrieval":
-        looking = RetrievalCache(shape, speculation, sizes.prompt - 1, sizes.grown, device)
-        middle = looking
-    elif config.method in USES_TIER1:
-        middle = engine.hooks.middles[speculation.tier1](full)
+    middle: Tier1Cache | None = None
+    if config.method in USES_TIER1:
+        room = Tier1Room(shape, speculation, sizes.prompt - 1, sizes.grown)
+        middle = tier1_caches.find(speculation.tier1).of(room, full, device)
     draft = None
     if uses_draft(config, pair):
         assert pair.draft is not None
         own = KVShape.of(pair.draft.config, pair.draft.dtype)
         draft = StreamingCache(own, speculation.sinks, speculation.window, sizes.slack, device)
-    return Caches(full, middle, looking, draft)
+    return Caches(full, middle, draft)
 
 
 @contextmanager
@@ -177,7 +175,7 @@ class _Building:
         speculation = self.config.speculation
         if self.config.method not in USES_GUESSES or speculation.tier0 in ("draft", "none"):
             return None
-        make = self.engine.hooks.guessers[speculation.tier0]
+        make = guessers.find(speculation.tier0)
         return make(speculation, self.pair.vocab_size, self.pair.device)
 
     def _middle(self, step: Step) -> ModelReader | None:
@@ -190,7 +188,8 @@ class _Building:
     def _top(self, step: Step) -> ModelReader:
         """Tier 2."""
         seat = self._seat(2, step, self.caches.full, self.config.speculation.longest_gamma)
-        return self.reader(replace(seat, onlooker=self.caches.looking))
+        middle = self.caches.middle
+        return self.reader(replace(seat, onlooker=middle if middle and middle.looks_on else None))
 
     def _nest(
         self,

@@ -12,8 +12,8 @@ import torch
 
 from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
-from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
-from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.codec import Codec
+from mspeckv.kv.layers import Buffer, Floats, PlacedLayer, Turned
 from mspeckv.kv.sizes import packed_blocks
 from mspeckv.record import span
 from mspeckv.settings import KVPolicy
@@ -32,7 +32,7 @@ class Store:
             of new tokens; None, from it or instead of it, where the layer is to be unpacked.
     """
 
-    codec: BlockCodec
+    codec: Codec
     policy: KVPolicy
     blocks: int
     scratch: Buffer
@@ -48,9 +48,6 @@ class BlockLayer(PlacedLayer):
 
     Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
     """
-
-    in_place = False
-    """Whether `tail` holds the whole layer as floats."""
 
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
@@ -101,17 +98,21 @@ class BlockLayer(PlacedLayer):
         """
         start, new = self.length, key.shape[2]
         self.length += new
+        held = self.codec.turn(key), self.codec.turn(value)
         if start == 0:
             whole = packed_blocks(self.policy, self.length) * self.codec.block
-            self.pack(key[:, :, :whole], value[:, :, :whole], "prefill")
-            self.put(whole, key[:, :, whole:], value[:, :, whole:])
+            self.pack(*(part[:, :, :whole] for part in held), "prefill")
+            self.put(whole, *(part[:, :, whole:] for part in held))
             return Floats(key, value)
-        self.put(start, key, value)
+        self.put(start, *held)
+        shown = None
         if self.store.show is not None and self.blocks:
             shown = self.store.show(self, new)
-            if shown is not None:
-                return shown
-        return self.read(self.length)
+        return self.in_its_axes(shown or self.read(self.length))
+
+    def in_its_axes(self, shown: Shown) -> Shown:
+        """What the layer shows, with word of the axes in which its codec keeps it."""
+        return Turned(shown, self.codec) if self.codec.turns else shown
 
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write unsettled tokens from position ``start`` on."""

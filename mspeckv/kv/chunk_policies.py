@@ -11,6 +11,9 @@ a name of its own it is a setting like any other:
 
     mspeckv.generate(pair, prompt, speculation=Speculation(retrieval="peak"))
 
+One that is registered with ``reads_keys=True`` is given the keys themselves, ``[H, chunks, C, D]``,
+in place of landmarks; with ``Speculation(chunk=1)`` it chooses single tokens.
+
 A policy decides what tier 1 guesses, never what is written: tier 2 verifies every token.
 """
 
@@ -22,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from mspeckv.kv.door import Door
 from mspeckv.settings import refuse
 
 Policy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -35,7 +39,8 @@ replayed: that pass is then run as it comes.
 """
 
 DEFAULT = "attention"
-_policies: dict[str, Policy] = {}
+_policies: Door[Policy] = Door("retrieval")
+_keys_readers: set[str] = set()
 
 
 def attention(
@@ -60,7 +65,7 @@ def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor
 
 def names() -> tuple[str, ...]:
     """Names of all policies, the default first."""
-    return tuple(_policies)
+    return _policies.names()
 
 
 def policy(name: str) -> Policy:
@@ -69,15 +74,23 @@ def policy(name: str) -> Policy:
     Raises:
         ValueError: there is none.
     """
-    if name not in _policies:
-        raise refuse("retrieval", name, f"use one of {', '.join(names())}, or register it first")
-    return _policies[name]
+    return _policies.find(name)
 
 
-def register(name: str) -> Callable[[Policy], Policy]:
+def reads_keys(name: str) -> bool:
+    """Whether a policy is given keys in place of landmarks."""
+    return name in _keys_readers
+
+
+def register(name: str, *, reads_keys: bool = False) -> Callable[[Policy], Policy]:
     """A decorator that makes a function the policy ``name``; a later one takes its place.
 
     The function is tried on small random tensors first.
+
+    Args:
+        name: an identifier.
+        reads_keys: give it keys ``[H, chunks, C, D]`` in place of landmarks. A pass that chooses
+            then reads every key of the prompt once more; no landmark is kept.
 
     Raises:
         ValueError: the name is no identifier or belongs to a policy of the engine; or the
@@ -90,9 +103,9 @@ def register(name: str) -> Callable[[Policy], Policy]:
         raise refuse("retrieval", name, "the engine's own policies stay: use another name")
 
     def add(function: Policy) -> Policy:
-        _try(name, function)
-        _policies[name] = function
-        return function
+        _try(name, function, (2, 5, 3, 8) if reads_keys else (2, 5, 8))
+        (_keys_readers.add if reads_keys else _keys_readers.discard)(name)
+        return _policies.register(name)(function)
 
     return add
 
@@ -103,10 +116,10 @@ def unregister(name: str) -> None:
     Raises:
         ValueError: it is not there, or the engine's own.
     """
-    policy(name)
     if name in _BUILT_IN:
         raise refuse("retrieval", name, "the engine's own policies stay")
-    del _policies[name]
+    _policies.unregister(name)
+    _keys_readers.discard(name)
 
 
 def load(text: str) -> str:
@@ -128,11 +141,14 @@ def load(text: str) -> str:
     return name
 
 
-def _try(name: str, function: Policy) -> None:
-    """Refuse a policy whose scores cannot be used, before any run depends on it."""
+def _try(name: str, function: Policy, read: tuple[int, ...]) -> None:
+    """Refuse a policy whose scores cannot be used, before any run depends on it.
+
+    ``read`` is the shape of what it reads beside queries.
+    """
     generator = torch.Generator().manual_seed(0)
     queries, landmarks = (
-        torch.randn(2, n, 8, generator=generator, dtype=torch.float32) for n in (6, 5)
+        torch.randn(shape, generator=generator, dtype=torch.float32) for shape in ((2, 6, 8), read)
     )
     weights = torch.tensor([1, 1, 1, 1, 0, 0], dtype=torch.float32)
     scores = function(queries.clone(), landmarks.clone(), weights.clone())
@@ -147,5 +163,6 @@ def _try(name: str, function: Policy) -> None:
         raise refuse("retrieval", name, "leave out queries of weight 0: they are padding")
 
 
-_policies.update({DEFAULT: attention, "newest": newest})
-_BUILT_IN = frozenset(_policies)
+_policies.register(DEFAULT)(attention)
+_policies.register("newest")(newest)
+_BUILT_IN = frozenset(names())

@@ -9,11 +9,11 @@ import torch
 
 from mspeckv.context import Shown
 from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.pipeline import Pipeline
-from mspeckv.kv.placement import Room, name_of, place
-from mspeckv.kv.quantize import BlockCodec, Restore
+from mspeckv.kv.placement import Room, place_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.settings import KVPolicy
@@ -29,8 +29,7 @@ class Faster:
     """
 
     show: (
-        Callable[[BlockCodec, torch.device], Callable[[BlockLayer, int], Shown | None] | None]
-        | None
+        Callable[[Codec, torch.device], Callable[[BlockLayer, int], Shown | None] | None] | None
     ) = None
     restore: Restore | None = None
 
@@ -65,7 +64,7 @@ class FullCache(Tier):
         blocks, unpacks = packed_blocks(policy, capacity), needs_scratch(policy, shape.layers)
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
-        codec = BlockCodec.of(shape, policy, faster.restore)
+        codec = codec_of(shape, policy, faster.restore)
         show = faster.show(codec, device) if faster.show is not None and unpacks else None
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(
@@ -78,7 +77,7 @@ class FullCache(Tier):
             policy.cached_layers,
         )
         room = Room(shape, capacity, device, self.store, self.pipeline)
-        places = [place(name_of(policy, kind)) for kind in self.placement]
+        places = [place_of(policy, kind) for kind in self.placement]
         super().__init__(layers=[made(room, index) for index, made in enumerate(places)])
 
     def room(self, length: int) -> int:

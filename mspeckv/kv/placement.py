@@ -1,7 +1,7 @@
 """Where a layer's keys and values lie: on-chip, resident or offloaded.
 
-A placement is a function that makes a layer; `register` gives it the name by which a policy asks
-for it (`KVPolicy.placement`), so a new one is a class of layers and a line.
+A placement makes the layer of an index; the door `placements` gives it the name by which a policy
+asks for it. Layers that are neither on-chip nor resident go where `KVPolicy.elsewhere` says.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from mspeckv.context import KV
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer, Store
-from mspeckv.kv.layers import Buffer, FloatLayer, Floats, PlacedLayer
+from mspeckv.kv.door import Door
+from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer
 from mspeckv.kv.pipeline import Pipeline
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import tail_tokens
-from mspeckv.settings import KVPolicy, refuse
+from mspeckv.settings import KVPolicy, Placement
 
 
 @dataclass(frozen=True)
@@ -50,41 +51,21 @@ class Room:
 
 Place = Callable[[Room, int], PlacedLayer]
 """Makes the layer of an index."""
-
-_places: dict[str, Place] = {}
-
-
-def register(name: str) -> Callable[[Place], Place]:
-    """A decorator that makes a function the placement ``name``."""
-
-    def add(place: Place) -> Place:
-        _places[name] = place
-        return place
-
-    return add
+placements: Door[Place] = Door("placement")
 
 
-def place(name: str) -> Place:
-    """The placement of that name.
+def place_of(policy: KVPolicy, kind: Placement) -> Place:
+    """What makes the layers of a kind under a policy.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the policy names a placement that there is not.
     """
-    if name not in _places:
-        raise refuse("placement", name, f"use one of {', '.join(_places)}, or register it first")
-    return _places[name]
+    if kind != "offloaded":
+        return placements.find(kind)
+    return placements.find("nibble" if policy.nibble else policy.elsewhere)
 
 
-def name_of(policy: KVPolicy, kind: str) -> str:
-    """The placement that stands for ``kind`` under a policy."""
-    if policy.nibble and kind == "offloaded":
-        return "nibble"
-    if policy.resident_format == "float" and kind == "resident":
-        return "resident floats"
-    return kind
-
-
-@register("on-chip")
+@placements.register("on-chip")
 def _on_chip(room: Room, index: int) -> PlacedLayer:
     return FloatLayer(room.buffer(room.capacity))
 
@@ -120,56 +101,9 @@ class ResidentLayer(BlockLayer):
         return {"resident": self.records.numel(), "tail": self.tail.bytes}
 
 
-@register("resident")
+@placements.register("resident")
 def _resident(room: Room, index: int) -> PlacedLayer:
     return ResidentLayer(room.store, room.tail(), index)
-
-
-class FloatResidentLayer(BlockLayer):
-    """The values that packed blocks would give, kept unpacked: bytes spent to save time.
-
-    One buffer holds the whole layer; a finished block is quantized and decoded in place.
-    """
-
-    in_place = True
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """The one buffer's tokens."""
-        return [*self.tail.read(self.length)]
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of finished blocks that a pass reads."""
-        return self.packed_tokens * self.tail.token_bytes
-
-    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Write tokens from position ``start`` on."""
-        self.tail.write(start, key, value)
-
-    def read(self, length: int) -> Floats:
-        """The first ``length`` tokens, as views."""
-        return Floats(*self.tail.read(length))
-
-    def flush(self) -> None:
-        """Quantize the oldest float block in place."""
-        start = self.packed_tokens
-        self.pack(*self.tail.read(start + self.codec.block, start), "flush")
-
-    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
-        """Decode new records to where their tokens stand."""
-        start = self.packed_tokens
-        end = start + len(records) * self.codec.block
-        self.codec.decode(records, *self.tail.read(end, start))
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """The one buffer."""
-        return {"resident": self.tail.bytes}
-
-
-@register("resident floats")
-def _resident_floats(room: Room, index: int) -> PlacedLayer:
-    return FloatResidentLayer(room.store, room.buffer(room.capacity), index)
 
 
 class OffloadedLayer(BlockLayer):
@@ -221,6 +155,6 @@ class OffloadedLayer(BlockLayer):
         return {"offloaded": self.records.numel(), "tail": self.tail.bytes}
 
 
-@register("offloaded")
+@placements.register("offloaded")
 def _offloaded(room: Room, index: int) -> PlacedLayer:
     return OffloadedLayer(room.store, room.tail(), index, room.pipeline)

@@ -12,14 +12,17 @@ refreshing it during a verification, moves no extra byte over the link.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Self
 
 import torch
 
-from mspeckv.context import Shown
-from mspeckv.kv.chunk_policies import Policy, policy
-from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier, fold_groups
+from mspeckv.context import KV, Shown
+from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
+from mspeckv.kv.full import FullCache
+from mspeckv.kv.layers import Buffer, FloatLayer, State, fold_groups
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import ChunkPlan
+from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.record import span
 from mspeckv.settings import Speculation
 
@@ -27,30 +30,33 @@ QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
 
 
+def chunks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
+    """The chunks ``[H, chunks, C, D]`` of keys ``[1, H, S, D]``, a view."""
+    return key[0, :, : plan.chunks * plan.chunk].unflatten(1, (plan.chunks, plan.chunk))
+
+
 def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
-    whole = key[0, :, : plan.chunks * plan.chunk]
-    landmarks: torch.Tensor = whole.unflatten(1, (plan.chunks, plan.chunk)).mean(2)
-    return landmarks
+    return chunks_of(key, plan).mean(2)
 
 
 def score_chunks(
-    score: Policy, query: torch.Tensor, landmarks: torch.Tensor, real: torch.Tensor | None = None
+    score: Policy, query: torch.Tensor, read: torch.Tensor, real: torch.Tensor | None = None
 ) -> torch.Tensor:
     """A policy's scores ``[H, chunks]``.
 
     Args:
         score: the policy.
         query: ``[1, Hq, Q, D]``.
-        landmarks: ``[H, chunks, D]``.
+        read: landmarks ``[H, chunks, D]``, or keys ``[H, chunks, C, D]``.
         real: ``[Q]``, 0 for queries that do not count; None counts all.
     """
-    rows = fold_groups(query, landmarks.shape[0])[0]
+    rows = fold_groups(query, read.shape[0])[0]
     if real is None:
         weights = torch.ones(rows.shape[1], dtype=torch.float32, device=rows.device)
     else:
         weights = real.repeat(rows.shape[1] // len(real)).float()
-    return score(rows, landmarks, weights)
+    return score(rows, read, weights)
 
 
 def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -82,7 +88,8 @@ def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: tor
         torch.index_select(whole[head], 0, best[head], out=rows[head])
 
 
-class RetrievalCache(Tier):
+@tier1_caches.register("retrieval")
+class RetrievalCache(Tier1Cache):
     """Chosen prompt chunks, then every generated token.
 
     Slots ``[0, kept)`` of a layer hold the prompt's choice, which differs by head; later slots
@@ -96,6 +103,8 @@ class RetrievalCache(Tier):
         device: where compute runs.
     """
 
+    looks_on = True
+
     def __init__(
         self,
         shape: KVShape,
@@ -107,10 +116,12 @@ class RetrievalCache(Tier):
         self.plan = ChunkPlan.of(speculation, prompt)
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
+        self.reads_keys = reads_keys(speculation.retrieval)
         size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
         super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
+        chunks = 0 if self.reads_keys else self.plan.chunks
         self.landmarks = torch.empty(
-            shape.layers, shape.heads, self.plan.chunks, shape.dim, dtype=shape.dtype, device=device
+            shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
         )
         self.chosen: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)] * shape.layers
         self._verified = prompt
@@ -118,6 +129,16 @@ class RetrievalCache(Tier):
         self._due = False
         for layer in self.layers:
             layer.length = self.plan.kept
+
+    @classmethod
+    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
+        """One for a run."""
+        return cls(room.shape, room.speculation, room.prompt, room.grown, device)
+
+    @classmethod
+    def sizes(cls, room: Tier1Room) -> tuple[int, int]:
+        """Chosen and generated tokens, and landmarks; nothing on the host."""
+        return retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown), 0
 
     @property
     def length(self) -> int:
@@ -168,7 +189,8 @@ class RetrievalCache(Tier):
         new, total = query.shape[2], shown.tokens
         if total == new:
             key, value = shown.whole()
-            self.landmarks[layer] = landmarks_of(key, self.plan)
+            if not self.reads_keys:
+                self.landmarks[layer] = landmarks_of(key, self.plan)
             self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
         if layer == 0:
@@ -213,11 +235,16 @@ class RetrievalCache(Tier):
         kept = plan.chosen * plan.chunk
         if plan.chosen:
             with span("retrieval/score"):
-                scores = score_chunks(self.policy, query, self.landmarks[layer], real)
+                read = chunks_of(key, plan) if self.reads_keys else self.landmarks[layer]
+                scores = score_chunks(self.policy, query, read, real)
                 best = best_chunks(scores, plan.chosen)
             self.chosen[layer] = best
             with span("retrieval/gather"):
-                for source, out in zip((key, value), buffer.read(kept), strict=True):
-                    gather_chunks(source, best, plan.chunk, out)
+                self.gather(layer, (key, value), buffer.read(kept))
         rest = slice(plan.prompt - plan.rest, plan.prompt)
         buffer.write(kept, key[:, :, rest], value[:, :, rest])
+
+    def gather(self, layer: int, source: KV, out: KV) -> None:
+        """Copy the chosen chunks of ``source`` ``[1, H, S, D]`` to ``out``, in order."""
+        for part, into in zip(source, out, strict=True):
+            gather_chunks(part, self.chosen[layer], self.plan.chunk, into)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.chunk_policies import reads_keys
+from mspeckv.kv.codec import codec_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy, Speculation
 
@@ -38,6 +39,8 @@ class CacheSizes:
     scratch: int
     retrieval: int
     streaming: int
+    chunks: int = 0
+    """Of tier 1, on the host."""
 
     @property
     def device(self) -> int:
@@ -58,14 +61,12 @@ def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
     if policy.nibble:
         # the lower four bits of each key's and value's codes
         return shape.heads * policy.block * shape.dim
-    return BlockCodec.of(shape, policy).record_bytes
+    return codec_of(shape, policy).record_bytes
 
 
 def needs_scratch(policy: KVPolicy, layers: int) -> bool:
     """Whether any layer has to be unpacked for its pass."""
-    places = set(policy.placement(layers))
-    packed_residents = "resident" in places and policy.resident_format == "packed"
-    return packed_residents or "offloaded" in places
+    return any(place != "on-chip" for place in policy.placement(layers))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ class LayerBytes:
         tail: settled tokens that stay unquantized (`KVPolicy.tail`).
         tail_slots: slots of a packed layer's float tail.
         upper: what of an offloaded layer's block stays on the device.
-        float_residents: whether resident layers are kept unpacked.
         ahead: offloaded layers that may be on their way at once.
     """
 
@@ -91,13 +91,12 @@ class LayerBytes:
     tail: Any
     tail_slots: Any
     upper: Any
-    float_residents: Any
     ahead: Any
 
     @classmethod
     def of(cls, shape: KVShape, policy: KVPolicy) -> LayerBytes:
         """The numbers of one policy."""
-        record, streamed = BlockCodec.of(shape, policy).record_bytes, streamed_bytes(shape, policy)
+        record, streamed = codec_of(shape, policy).record_bytes, streamed_bytes(shape, policy)
         return cls(
             token=shape.token_bytes,
             record=record,
@@ -107,7 +106,6 @@ class LayerBytes:
             tail_slots=tail_tokens(policy),
             # in nibble mode, what is not streamed of an offloaded layer's record
             upper=record - streamed if policy.nibble else 0,
-            float_residents=policy.resident_format == "float",
             ahead=policy.ahead,
         )
 
@@ -129,19 +127,15 @@ def placed_sizes(
         capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
-    in_floats = packing.float_residents
-    packed_residents = np.where(in_floats, 0, resident)
-    tail = (offloaded + packed_residents) * packing.tail_slots * packing.token
     slots = np.minimum(packing.ahead + cached, offloaded)
-    residents = np.where(in_floats, resident * floats, resident * blocks * packing.record)
     return {
         "on_chip": on_chip * floats,
-        "resident": residents + offloaded * blocks * packing.upper,
+        "resident": resident * blocks * packing.record + offloaded * blocks * packing.upper,
         "offloaded": offloaded * blocks * packing.streamed,
-        "tail": tail,
+        "tail": (offloaded + resident) * packing.tail_slots * packing.token,
         "slots": slots * blocks * packing.streamed,
         # where any layer has to be unpacked for its pass
-        "scratch": np.where(packed_residents + offloaded > 0, floats, 0),
+        "scratch": np.where(resident + offloaded > 0, floats, 0),
     }
 
 
@@ -202,7 +196,8 @@ def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
     plan = ChunkPlan.of(speculation, prompt)
     # a landmark is a mean key: half of a token's keys and values
-    return shape.layers * (2 * (plan.kept + grown) + plan.chunks) * shape.token_bytes // 2
+    landmarks = 0 if reads_keys(speculation.retrieval) else plan.chunks
+    return shape.layers * (2 * (plan.kept + grown) + landmarks) * shape.token_bytes // 2
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:

@@ -89,7 +89,7 @@ def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
         raise refuse("group", packing.group, f"there are {length} tokens: use at most that many")
     policy = KVPolicy(bits=packing.bits, block=block, group=packing.group, nibble=packing.upper)
     shape = KVShape(1, heads, dim, tensor.dtype)
-    codec = BlockCodec.of(shape, policy)
+    codec = BlockCodec(shape, policy)
     whole = tensor[None, :, :tokens]
     records = codec.encode(whole, whole)
     restored = torch.empty_like(whole), torch.empty_like(whole)

@@ -245,7 +245,7 @@ def unpacking_ns(pair: Pair) -> dict[str, float]:
     found: dict[str, float] = {}
     widths: tuple[Width, ...] = (8, 4, 2, "full")
     for width in widths:
-        codec = BlockCodec.of(shape, KVPolicy(bits=width), restore)
+        codec = BlockCodec(shape, KVPolicy(bits=width), restore)
         layers = [codec.encode(*scratch.whole) for _ in range(shape.layers)]
         if usable(codec, pair.device):
             ms = max(0.0, _beyond_floats(pair, shape, codec, layers))
@@ -253,7 +253,7 @@ def unpacking_ns(pair: Pair) -> dict[str, float]:
             each = [(records,) for records in layers]
             ms = milliseconds(partial(_unpack, codec.decode, each, scratch))
         found[str(width)] = ms * per_token
-    planes = NibblePlanes(BlockCodec.of(shape, KVPolicy(bits=8), restore))
+    planes = NibblePlanes(BlockCodec(shape, KVPolicy(bits=8), restore))
     whole = planes.whole.encode(*scratch.whole)
     halves = [planes.split(whole) for _ in range(shape.layers)]
     found["nibble"] = milliseconds(partial(_unpack, planes.join, halves, scratch)) * per_token

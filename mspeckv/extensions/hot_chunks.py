@@ -1,0 +1,192 @@
+"""A tier-1 cache whose chunks live in host memory, the ones used last on the device as well.
+
+Retrieval gathers its chunks from what a verification has just brought to the device. Where tier 2
+reads packed blocks as they are, nothing is brought; and a device may have no room for the prompt's
+floats. Here they stay on the host. A buffer on the device holds, for each layer and KV head, the
+chunks that were chosen last; a chunk that is chosen and not in it crosses the link, with a purpose
+of its own, ``"recall"``, and takes the place of the one chosen longest ago (least recently used).
+
+A least recently used buffer finds nothing where layers are visited in a cycle
+(`mspeckv.kv.pipeline`): each is dropped just before it comes again. Choices of chunks are no cycle.
+Neighbouring tokens ask for nearly the same chunks, so most are found (as in ShadowKV, arXiv
+2410.21465, section 4). Tier 1's passes note how many were found, and how many had to cross.
+
+    Speculation(tier1="hot chunks", budget=256, refresh=1)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Self
+
+import torch
+
+from mspeckv.context import KV
+from mspeckv.events import Direction
+from mspeckv.kv.full import FullCache
+from mspeckv.kv.layers import State
+from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.tier1 import Tier1Room, tier1_caches
+
+RECALL = "recall"
+
+
+@tier1_caches.register("hot chunks")
+class HotChunkCache(RetrievalCache):
+    """Retrieval whose chunks come from the host through a buffer on the device.
+
+    Args:
+        room: what it is to hold.
+        full: tier 2's cache; chunks cross its link.
+        device: where compute runs.
+
+    Attributes:
+        home: on the host ``[N, H, chunks, 2 * C * D]``, a chunk's keys and values side by side.
+        buffer: the same on the device, ``[N, H, slots, 2 * C * D]``.
+        places: by layer and head, the slot of each chunk in the buffer, the last chosen last.
+    """
+
+    room_for_each = 2
+    """Chunks in the buffer for each one that a layer's head may choose."""
+
+    def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
+        super().__init__(room.shape, room.speculation, room.prompt, room.grown, device)
+        self.full, plan, shape = full, self.plan, room.shape
+        self.slots = self.slots_of(plan)
+        self._pin = device.type == "cuda"
+        row = 2 * plan.chunk * shape.dim
+        size = shape.layers, shape.heads, plan.chunks, row
+        self.home = torch.empty(size, dtype=shape.dtype, pin_memory=self._pin)
+        size = shape.layers, shape.heads, self.slots, row
+        self.buffer = torch.empty(size, dtype=shape.dtype, device=device)
+        self.places = [
+            [OrderedDict[int, int]() for _ in range(shape.heads)] for _ in range(shape.layers)
+        ]
+        self._found = self._missed = 0
+
+    @classmethod
+    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
+        """One for a run."""
+        return cls(room, full, device)
+
+    @classmethod
+    def slots_of(cls, plan: ChunkPlan) -> int:
+        """Chunks that the buffer holds of each layer and head."""
+        return min(plan.chunks, cls.room_for_each * plan.chosen)
+
+    @classmethod
+    def sizes(cls, room: Tier1Room) -> tuple[int, int]:
+        """Retrieval's and the buffer on the device, every chunk on the host."""
+        plan = ChunkPlan.of(room.speculation, room.prompt)
+        chunk = room.shape.layers * plan.chunk * room.shape.token_bytes
+        own = retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown)
+        return own + cls.slots_of(plan) * chunk, plan.chunks * chunk
+
+    @property
+    def bytes(self) -> int:
+        """Bytes allocated on the device."""
+        return super().bytes + self.buffer.nbytes
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Retrieval's."""
+        return "hot chunks", *super().settings[1:]
+
+    def lookups(self) -> tuple[int, int]:
+        """Chosen chunks found on the device, and recalled, since the last call."""
+        counts = self._found, self._missed
+        self._found = self._missed = 0
+        return counts
+
+    def state(self) -> State:
+        """Retrieval's, the chunks in both places, and which are where."""
+        state = super().state()
+        places = (
+            tuple(number for place in held.items() for number in place)
+            for heads in self.places
+            for held in heads
+        )
+        tensors = self.home, self.buffer, *state.tensors
+        return replace(state, numbers=(*state.numbers, *places), tensors=tensors)
+
+    def load(self, state: State) -> None:
+        """Take over another cache's contents."""
+        super().load(state)
+        every = [held for heads in self.places for held in heads]
+        for held, numbers in zip(every, state.numbers[-len(every) :], strict=True):
+            held.clear()
+            held.update(zip(numbers[::2], numbers[1::2], strict=True))
+
+    def restart(self) -> None:
+        """As before the first pass."""
+        super().restart()
+        self.lookups()
+        for heads in self.places:
+            for held in heads:
+                held.clear()
+
+    def gather(self, layer: int, source: KV, out: KV) -> None:
+        """Copy the chosen chunks to ``out``, from the buffer; recall those that it lacks.
+
+        A prompt's chunks leave for the host when they are first seen, and the first choice goes
+        into the buffer on the way; ``source`` is not read again.
+        """
+        held, best = self.places[layer], self.chosen[layer].tolist()
+        new = not any(held)
+        lacking = [self._look_up(here, chunks) for here, chunks in zip(held, best, strict=True)]
+        heads = [head for head, chunks in enumerate(lacking) for _ in chunks]
+        chunks = [chunk for row in lacking for chunk in row]
+        slots = [held[head][chunk] for head, chunk in zip(heads, chunks, strict=True)]
+        if new:
+            prompt = self._side_by_side(source)
+            self._cross(prompt, self.home[layer], "to_host", "prefill", layer)
+            self.buffer[layer, heads, slots] = prompt[heads, chunks]
+        elif chunks:
+            self._missed += len(chunks)
+            asked = self.home[layer, heads, chunks]
+            came = torch.empty_like(asked, device=self.buffer.device)
+            self._cross(
+                asked.pin_memory() if self._pin else asked, came, "to_device", RECALL, layer
+            )
+            self.buffer[layer, heads, slots] = came
+        if not new:
+            self._found += sum(map(len, best)) - len(chunks)
+        self._bring(layer, best, out)
+
+    def _look_up(self, held: OrderedDict[int, int], best: list[int]) -> list[int]:
+        """Give every chosen chunk of a head a slot; those that had none."""
+        lacking = [chunk for chunk in best if chunk not in held]
+        for chunk in best:
+            if chunk in held:
+                held.move_to_end(chunk)
+        for chunk in lacking:
+            full = len(held) == self.slots
+            held[chunk] = held.popitem(last=False)[1] if full else len(held)
+        return lacking
+
+    def _bring(self, layer: int, best: list[list[int]], out: KV) -> None:
+        """Copy chosen chunks from their slots to the front of tier 1's layer."""
+        held, buffer = self.places[layer], self.buffer[layer]
+        slots = [[here[chunk] for chunk in row] for here, row in zip(held, best, strict=True)]
+        index = torch.tensor(slots, device=buffer.device)[..., None].expand(
+            -1, -1, buffer.shape[-1]
+        )
+        rows = buffer.gather(1, index).unflatten(-1, (2, -1))
+        for part, into in zip(rows.unbind(2), out, strict=True):
+            into[0].copy_(part.reshape(into.shape[1:]))
+
+    def _side_by_side(self, source: KV) -> torch.Tensor:
+        """Chunks of keys and values ``[1, H, S, D]`` as ``[H, chunks, 2 * C * D]``."""
+        plan = self.plan
+        parts = (part[0, :, : plan.chunks * plan.chunk] for part in source)
+        return torch.cat([part.unflatten(1, (plan.chunks, -1)).flatten(2) for part in parts], -1)
+
+    def _cross(
+        self, source: torch.Tensor, target: torch.Tensor, way: Direction, why: str, layer: int
+    ) -> None:
+        """Copy over the link, and wait."""
+        link = self.full.pipeline.link
+        sent, into = source.contiguous().view(torch.uint8), target.view(torch.uint8)
+        link.wait(link.copy(sent, into, way, why, layer, tier=1))

@@ -1,0 +1,190 @@
+"""How a block of keys and values becomes one record of bytes, and floats again.
+
+A record holds everything that one block needs, for all heads, so that a layer's stored KV is one
+contiguous run of records and crosses the link in a single copy. What stands in it is a codec's
+business: `mspeckv.kv.quantize` is the engine's own, `mspeckv.extensions.rotated_codec` another.
+
+Codes narrower than a byte are packed along the tokens: with ``n`` codes to a byte, token ``t`` of a
+block stands in plane ``t // (block / n)``, so unpacking writes long contiguous runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import torch
+
+from mspeckv.kv.door import Door
+from mspeckv.kv.shape import KVShape
+from mspeckv.settings import KVPolicy, Width
+
+
+class Restore(Protocol):
+    """An acceleration's way to turn codes into values (`mspeckv.accelerate.triton_unpack`)."""
+
+    def __call__(
+        self,
+        codes: torch.Tensor,
+        width: int,
+        step: torch.Tensor,
+        low: torch.Tensor,
+        out: torch.Tensor,
+        *,
+        lower: torch.Tensor | None = None,
+        upper_only: bool = False,
+        shift: float = 0.0,
+    ) -> None:
+        """Write ``low + step * (code + shift)`` into ``out`` ``[n, H, T, D]``."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor inside a record: byte range, stored dtype, shape per block."""
+
+    offset: int
+    bytes: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    def view(self, records: torch.Tensor) -> torch.Tensor:
+        """This part of ``records`` ``[n, record_bytes]`` as ``[n, *shape]``, without a copy."""
+        piece = records[:, self.offset : self.offset + self.bytes]
+        return piece.view(self.dtype).view(records.shape[0], *self.shape)
+
+
+class Codec(ABC):
+    """Turns float blocks into byte records and back.
+
+    Args:
+        shape: heads H, head dim D and compute dtype.
+        policy: tokens per block T, and the widths of keys and values.
+        restore: turns codes into values on the device in one go, where an acceleration can.
+
+    Attributes:
+        record_bytes: bytes of one block, all heads, keys and values.
+        turns: whether stored KV lies in other axes than the model's; see `turn`.
+    """
+
+    turns = False
+
+    def __init__(self, shape: KVShape, policy: KVPolicy, restore: Restore | None = None) -> None:
+        self.shape, self.policy, self.restore = shape, policy, restore
+        self.heads, self.dim, self.dtype = shape.heads, shape.dim, shape.dtype
+        self.block = policy.block
+        self.widths: dict[str, Width] = dict(zip("kv", self.code_widths(policy), strict=True))
+        self.record_bytes = 0
+        self._parts: dict[str, Part] = {}
+
+    def code_widths(self, policy: KVPolicy) -> tuple[Width, Width]:
+        """Bits of codes of keys and of values; the policy's."""
+        return policy.widths
+
+    @abstractmethod
+    def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Pack whole blocks.
+
+        A block's record depends on that block alone, however many come with it.
+
+        Args:
+            key: ``[1, H, n * T, D]``.
+            value: same shape.
+
+        Returns:
+            uint8 records ``[n, record_bytes]`` on the inputs' device.
+        """
+
+    @abstractmethod
+    def decode(self, records: torch.Tensor, key_out: torch.Tensor, value_out: torch.Tensor) -> None:
+        """Unpack ``records`` ``[n, record_bytes]`` into ``[1, H, n * T, D]`` outputs."""
+
+    def turn(self, x: torch.Tensor) -> torch.Tensor:
+        """``[..., D]`` in the axes in which a layer holds its KV: an orthogonal map.
+
+        The layer turns keys and values as they come, attention its queries; so scores are what
+        they were, and the output is turned back. Each row must come out alike, whatever other
+        rows there are.
+        """
+        return x
+
+    def turn_back(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of `turn`."""
+        return x
+
+    def add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Give a tensor ``shape`` of every block a place in the record."""
+        size = prod(shape) * dtype.itemsize
+        self._parts[name] = Part(self.record_bytes, size, dtype, shape)
+        self.record_bytes += size
+
+    def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
+        """One of the record's tensors, ``[n, *shape]``, as a view."""
+        return self._parts[name].view(records)
+
+    def records_for(self, key: torch.Tensor) -> torch.Tensor:
+        """Room for the records of keys ``[1, H, n * T, D]``."""
+        size = key.shape[2] // self.block, self.record_bytes
+        return torch.empty(size, dtype=torch.uint8, device=key.device)
+
+    def blocks(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``[1, H, n * T, D] -> [n, H, T, D]``, a view."""
+        blocks: torch.Tensor = tensor[0].unflatten(1, (-1, self.block)).transpose(0, 1)
+        return blocks
+
+
+codecs: Door[Any] = Door("codec")
+"""Called as ``codec(shape, policy, restore)``; return a `Codec`."""
+
+
+def codec_of(shape: KVShape, policy: KVPolicy, restore: Restore | None = None) -> Codec:
+    """The codec that a policy asks for.
+
+    Raises:
+        ValueError: there is none of that name, or it does not go with the policy.
+    """
+    made: Codec = codecs.find(policy.codec)(shape, policy, restore)
+    return made
+
+
+def planes(width: int) -> tuple[int, ...]:
+    """Widths that divide a byte and make up ``width``: 4 and 2 and 1 bits for 7."""
+    return tuple(bits for bits in (8, 4, 2, 1) if width & bits)
+
+
+def pack_bits(codes: torch.Tensor, width: int) -> torch.Tensor:
+    """uint8 codes ``[n, H, T, D]`` under ``2 ** width`` as bytes ``[n, H, T * width / 8, D]``.
+
+    A width that does not divide a byte is stored as two or three that do, the low bits last.
+    """
+    made, left = [], width
+    for bits in planes(width):
+        left -= bits
+        parts = ((codes >> left) & (2**bits - 1)).unflatten(2, (8 // bits, -1)).unbind(2)
+        packed = parts[0].clone()
+        for index, part in enumerate(parts[1:], start=1):
+            packed |= part << (index * bits)
+        made.append(packed)
+    return made[0] if len(made) == 1 else torch.cat(made, dim=2)
+
+
+def unpack_bits(packed: torch.Tensor, width: int, out: torch.Tensor) -> None:
+    """Codes ``[..., T * width / 8, D]`` as numbers in ``out`` ``[..., T, D]``, of any dtype."""
+    tokens, start, left = out.shape[-2], 0, width
+    for bits in planes(width):
+        left -= bits
+        piece = packed.narrow(-2, start, tokens * bits // 8)
+        start += tokens * bits // 8
+        if bits == 8:
+            out.copy_(piece)
+            return
+        first = left + bits == width
+        for index, part in enumerate(out.unflatten(-2, (8 // bits, -1)).unbind(-3)):
+            codes = piece >> (index * bits) if index else piece
+            # above the last code of a byte there is nothing to clear
+            codes = codes & (2**bits - 1) if index < 8 // bits - 1 else codes
+            if first:
+                part.copy_(codes << left if left else codes)
+            else:
+                part.add_(codes << left if left else codes)
