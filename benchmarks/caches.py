@@ -174,9 +174,6 @@ def subjects(pair: Pair, capacity: int, widths: tuple[int, ...]) -> dict[str, Ma
     }
     for bits in widths:
         out[f"ours int{bits} resident"] = ours(KVPolicy(bits, resident=layers))
-        out[f"ours int{bits} float copies"] = ours(
-            KVPolicy(bits, resident=layers, resident_format="float")
-        )
         out[f"ours int{bits} offloaded"] = ours(KVPolicy(bits))
     if 8 in widths:
         out["ours nibble offloaded"] = ours(KVPolicy(8, nibble=True))

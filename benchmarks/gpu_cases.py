@@ -165,14 +165,12 @@ def naive(name: str, on_chip: int) -> Case:
 def a1() -> list[Case]:
     """The published comparison, then the same with nothing on the device, and the controls."""
     packed = KVPolicy(8, on_chip=16, resident=16)
-    floats = KVPolicy(8, on_chip=16, resident=16, resident_format="float")
     return [
         naive("autoregressive, 16 on-chip", 16),
         Case("vanilla, full, 16 on-chip", "vanilla", KVPolicy("full", on_chip=16), new_tokens=64),
         Case("triforce, 16 on-chip", "triforce", KVPolicy("full", on_chip=16), new_tokens=128),
         Case("mspeckv, int8, 16 + 16", "mspeckv", packed),
-        Case("mspeckv, int8, 16 + 16, float residents", "mspeckv", floats),
-        Case("mspeckv, auto, 16 + 16, float residents", "mspeckv", floats, AUTO),
+        Case("mspeckv, auto, 16 + 16", "mspeckv", packed, AUTO),
         Case("mspeckv, int8, 16 + 16, T 0.6 top-p 0.9", "mspeckv", packed, sampling=DRAWN),
         naive("autoregressive, all 32 on-chip (control)", 32),
         Case("mspeckv, full, all 32 on-chip", "mspeckv", KVPolicy("full", on_chip=32)),

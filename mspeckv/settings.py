@@ -103,7 +103,6 @@ Width = int | Literal["full"]
 Placement = Literal["on-chip", "resident", "offloaded"]
 
 WIDTHS: tuple[Width, ...] = (8, 4, 2, "full")
-RESIDENT_FORMATS = ("packed", "float")
 RESIDENCIES = ("static", "lru")
 
 
@@ -126,8 +125,6 @@ class KVPolicy:
         v_bits: width of values alone; None follows ``bits``.
         nibble: store int8 as two int4 planes (idea: QuantSpec, arXiv 2502.10424). The upper plane
             of offloaded layers stays on the device, only the lower one crosses the link.
-        resident_format: ``"packed"`` keeps a resident layer's codes; ``"float"`` the same values
-            unpacked: more memory, and no unpacking where a pass cannot read codes themselves.
         residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
             ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
         ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross
@@ -146,7 +143,6 @@ class KVPolicy:
     k_bits: Width | None = None
     v_bits: Width | None = None
     nibble: bool = False
-    resident_format: str = "packed"
     residency: str = "static"
     ahead: int = 2
 
@@ -169,15 +165,12 @@ class KVPolicy:
         for name in ("block", "group"):
             if getattr(self, name) % 8:
                 raise refuse(name, getattr(self, name), "use a multiple of 8")
-        check_choice("resident_format", self.resident_format, RESIDENT_FORMATS)
         check_choice("residency", self.residency, RESIDENCIES)
         check_flag("nibble", self.nibble)
         if self.nibble and self.widths != (8, 8):
             raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
-        if self.residency == "lru":
-            for name, usual in (("nibble", False), ("resident_format", "packed")):
-                if getattr(self, name) != usual:
-                    raise refuse(name, getattr(self, name), "use residency='static' with it")
+        if self.nibble and self.residency == "lru":
+            raise refuse("nibble", self.nibble, "use residency='static' with it")
 
     @property
     def widths(self) -> tuple[Width, Width]:

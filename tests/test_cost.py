@@ -224,7 +224,6 @@ def random_settings(count: int) -> list[tuple[RunConfig, int]]:
             ahead=one_of(2, 3),
             nibble=nibble,
             residency="lru" if lru else "static",
-            resident_format="packed" if lru else one_of("packed", "float"),
         )
         speculation = Speculation(
             gamma=int(random.integers(1, 9)),

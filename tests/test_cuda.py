@@ -31,7 +31,6 @@ POLICIES = {
     "on-chip": KVPolicy("full", on_chip=4),
     "full": KVPolicy("full", on_chip=1),
     "int8": KVPolicy(8, on_chip=1, resident=1, block=16, tail=8),
-    "float residents": KVPolicy(8, on_chip=1, resident=2, block=16, resident_format="float"),
     "int4, lru": KVPolicy(4, resident=2, block=16, residency="lru"),
     "nibble": KVPolicy(8, on_chip=1, resident=1, block=16, nibble=True),
 }

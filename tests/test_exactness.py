@@ -22,7 +22,7 @@ def policies(draw: st.DrawFn, layers: int = 4) -> KVPolicy:
     on_chip = draw(st.integers(0, layers))
     resident = draw(st.integers(0, layers - on_chip))
     block = draw(st.sampled_from([8, 16, 32, 64]))
-    kind = draw(st.sampled_from(["plain", "nibble", "lru", "float"]))
+    kind = draw(st.sampled_from(["plain", "nibble", "lru"]))
     bits = 8 if kind == "nibble" else bits
     return KVPolicy(
         bits,
@@ -33,7 +33,6 @@ def policies(draw: st.DrawFn, layers: int = 4) -> KVPolicy:
         tail=draw(st.integers(0, 40)),
         k_bits=draw(st.sampled_from([None, 8, 4])) if kind == "plain" and bits != "full" else None,
         nibble=kind == "nibble",
-        resident_format="float" if kind == "float" else "packed",
         residency="lru" if kind == "lru" else "static",
     )
 

@@ -404,7 +404,6 @@ POLICIES = {
     "packed": ("mspeckv", KVPolicy(8, 1, 1, block=16, tail=8)),
     "lru": ("mspeckv", KVPolicy(4, 1, 1, block=16, tail=8, residency="lru")),
     "nibble": ("mspeckv", KVPolicy(8, 1, 1, block=16, tail=8, nibble=True)),
-    "float": ("mspeckv", KVPolicy(8, 1, 1, block=16, tail=8, resident_format="float")),
 }
 
 

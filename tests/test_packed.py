@@ -274,12 +274,11 @@ def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
     [
         (KVPolicy(4, resident=1), True),
         (KVPolicy(4), True),
-        (KVPolicy(4, resident=1, resident_format="float"), False),
         (KVPolicy(8, nibble=True), False),
         (KVPolicy("full"), False),
         (KVPolicy(on_chip=1), False),
     ],
-    ids=["resident", "offloaded", "float-copies", "nibble", "lossless", "on-chip"],
+    ids=["resident", "offloaded", "nibble", "lossless", "on-chip"],
 )
 def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: bool) -> None:
     torch.manual_seed(0)

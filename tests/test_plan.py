@@ -38,9 +38,9 @@ def small_model() -> ModelShape:
 
 def settings(layers: int, grid: Grid, least: float) -> Iterator[dict[str, Any]]:
     """Every setting, one by one, in the plainest way."""
-    for method, bits, on_chip, resident, form, budget, gamma, inner in itertools.product(
-        grid.methods, grid.bits, range(layers + 1), range(layers + 1), grid.resident_formats,
-        grid.budgets, grid.gammas, grid.draft_gammas,
+    for method, bits, on_chip, resident, budget, gamma, inner in itertools.product(
+        grid.methods, grid.bits, range(layers + 1), range(layers + 1), grid.budgets,
+        grid.gammas, grid.draft_gammas,
     ):  # fmt: skip
         if on_chip + resident > layers or WIDTH_ACCEPTANCE[bits] < least:
             continue
@@ -48,7 +48,7 @@ def settings(layers: int, grid: Grid, least: float) -> Iterator[dict[str, Any]]:
             continue
         yield {
             "method": method, "bits": bits, "on_chip": on_chip, "resident": resident,
-            "resident_format": form, "budget": budget, "gamma": gamma, "draft_gamma": inner,
+            "budget": budget, "gamma": gamma, "draft_gamma": inner,
         }  # fmt: skip
 
 
@@ -84,25 +84,23 @@ def test_the_choice_is_that_of_brute_force(gpu_gb: float) -> None:
 
 
 def whole_grid(model: str, prefill: int, room: float, link: float) -> Iterator[float]:
-    """Least time of each method, width, format, budget and inner length, over all placements."""
+    """Least time of each method, width, budget and inner length, over all placements."""
     grid = Grid()
     places = [(k, r) for k in range(33) for r in range(33 - k)]
     on_chip, resident, gamma = np.array([(k, r, g) for k, r in places for g in grid.gammas]).T
-    for method, bits, form, budget, inner in itertools.product(
-        grid.methods, ("full", 8, 4), grid.resident_formats, grid.budgets, grid.draft_gammas
+    for method, bits, budget, inner in itertools.product(
+        grid.methods, ("full", 8, 4), grid.budgets, grid.draft_gammas
     ):
         nested = method in ("triforce", "mspeckv")
         if not nested and (budget, inner) != (grid.budgets[0], grid.draft_gammas[0]):
             continue
         if method == "triforce" and bits != "full":
             continue
-        if bits == "full" and form != "packed":
-            continue
         likely = likely_acceptance(model, "llama-68m", method, prefill)
         middle = budget_acceptance(float(np.asarray(likely.middle_full)), budget, 4096)
         found = what_if(
             model, method=method, prefill=prefill, link_gbps=link, control=False, bits=bits,
-            resident_format=form, budget=budget, draft_gamma=inner, gamma=gamma,
+            budget=budget, draft_gamma=inner, gamma=gamma,
             on_chip=on_chip, resident=resident,
             acceptance=Acceptance(likely.draft_middle, middle, likely.draft_full),
         )  # fmt: skip

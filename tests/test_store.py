@@ -15,10 +15,10 @@ from mspeckv.accelerate.nibble import NibbleLayer
 from mspeckv.events import Round
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.placement import FloatResidentLayer, OffloadedLayer, ResidentLayer
+from mspeckv.kv.placement import OffloadedLayer, ResidentLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger
-from mspeckv.settings import RESIDENCIES, RESIDENT_FORMATS, Width
+from mspeckv.settings import RESIDENCIES, Width
 from tests.random_models import random_pair, random_prompt
 
 HEADS, DIM, LAYERS = 2, 16, 4
@@ -30,7 +30,7 @@ WIDTHS: list[Width] = [8, 4, 2]
 def stores(draw: st.DrawFn) -> KVPolicy:
     """Every kind of packed layer."""
     on_chip = draw(st.integers(0, 1))
-    kind = draw(st.sampled_from(["plain", "nibble", "lru", "float"]))
+    kind = draw(st.sampled_from(["plain", "nibble", "lru"]))
     bits: Width = 8 if kind == "nibble" else draw(st.sampled_from(WIDTHS))
     return KVPolicy(
         bits,
@@ -41,7 +41,6 @@ def stores(draw: st.DrawFn) -> KVPolicy:
         tail=draw(st.integers(0, 20)),
         v_bits=None if kind == "nibble" else draw(st.sampled_from([None, *WIDTHS])),
         nibble=kind == "nibble",
-        resident_format="float" if kind == "float" else "packed",
         residency="lru" if kind == "lru" else "static",
     )
 
@@ -76,9 +75,7 @@ def stored_bytes(policy: KVPolicy, kv: torch.Tensor, passes: list[Pass]) -> list
 def content(layer: object) -> bytes:
     """The stored blocks of a packed layer, wherever they are."""
     parts: list[torch.Tensor] = []
-    if isinstance(layer, FloatResidentLayer):
-        parts = list(layer.tail.read(layer.packed_tokens))
-    elif isinstance(layer, ResidentLayer | OffloadedLayer):
+    if isinstance(layer, ResidentLayer | OffloadedLayer):
         parts = [layer.records[: layer.blocks]]
     if isinstance(layer, NibbleLayer):
         parts.append(layer.upper[: layer.blocks])
@@ -143,19 +140,6 @@ def test_an_lru_cache_of_every_layer_misses_only_once() -> None:
     assert static.tokens == tuple(token for done in rounds for token in done.tokens)
 
 
-@pytest.mark.parametrize("resident_format", RESIDENT_FORMATS)
-def test_a_resident_layers_format_changes_bytes_not_tokens(resident_format: str) -> None:
-    pair, prompt = random_pair(), random_prompt(150)
-    packed = KVPolicy(4, on_chip=1, resident=2, block=16, group=16, tail=8)
-    runs = [
-        generate(pair, prompt, new_tokens=40, policy=policy, sampling=GREEDY)
-        for policy in (packed, replace(packed, resident_format=resident_format))
-    ]
-    assert runs[0].tokens == runs[1].tokens
-    ratio = runs[1].memory.resident_bytes / runs[0].memory.resident_bytes
-    assert ratio > 4 if resident_format == "float" else ratio == 1
-
-
 def test_nibble_mode_gives_int8s_tokens_over_half_its_link_bytes() -> None:
     pair, prompt = random_pair(), random_prompt(200)
     int8 = KVPolicy(8, on_chip=1, resident=1, block=16, group=16, tail=8)
@@ -194,9 +178,7 @@ def test_nibble_mode_gives_int8s_tokens_over_half_its_link_bytes() -> None:
         ({"nibble": True, "v_bits": 4}, "nibble"),
         ({"nibble": 1}, "nibble"),
         ({"residency": "mru"}, "residency"),
-        ({"resident_format": "int8"}, "resident_format"),
         ({"residency": "lru", "nibble": True}, "nibble"),
-        ({"residency": "lru", "resident_format": "float"}, "resident_format"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

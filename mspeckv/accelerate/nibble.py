@@ -171,7 +171,7 @@ class CoarseLayer(PlacedLayer):
 
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
-        if isinstance(self.base, FloatLayer) or self.base.in_place:
+        if isinstance(self.base, FloatLayer):
             return self.base.read(length)
         self.bring(length)
         return Floats(*self.base.store.scratch.read(length))

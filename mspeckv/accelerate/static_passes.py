@@ -182,7 +182,7 @@ def filled(layer: Any) -> int:
 
 def brings(layer: PlacedLayer) -> bool:
     """Whether a layer must be unpacked into the scratch buffer first."""
-    return isinstance(layer, BlockLayer) and not layer.in_place
+    return isinstance(layer, BlockLayer)
 
 
 def view_of(layer: PlacedLayer) -> Buffer:
@@ -190,7 +190,7 @@ def view_of(layer: PlacedLayer) -> Buffer:
     if isinstance(layer, FloatLayer):
         return layer.buffer
     assert isinstance(layer, BlockLayer)
-    return layer.tail if layer.in_place else layer.store.scratch
+    return layer.store.scratch
 
 
 def tail_start(cache: Tier) -> int:

@@ -176,7 +176,6 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         help="width of values, if not --kv-bits",
     )
     add("--nibble", action="store_true", help="int8 as two int4 planes, the upper on the device")
-    add("--resident-format", default=policy.resident_format, metavar="packed|float")
     add("--residency", default=policy.residency, metavar="static|lru")
     add("--ahead", type=int, default=policy.ahead, metavar="N", help="layers in flight")
     add("--tail", type=int, default=policy.tail, help="newest tokens kept unquantized")
@@ -250,7 +249,6 @@ def _add_what_if(parser: argparse.ArgumentParser) -> None:
     add("--kv-bits", metavar="8|4|2|full", help="default: 8 for mspeckv, else full")
     add("--on-chip", type=int, default=policy.on_chip, help="layers unquantized on the device")
     add("--resident", type=int, default=policy.resident, help="layers quantized on the device")
-    add("--resident-format", default=policy.resident_format, metavar="packed|float")
     add("--residency", default=policy.residency, metavar="static|lru")
     add("--nibble", action="store_true", help="int8 as two int4 planes, the upper on the device")
     add("--ahead", type=int, default=policy.ahead, metavar="N", help="layers in flight")
@@ -317,8 +315,8 @@ def what_if_settings(options: argparse.Namespace) -> dict[str, Any]:
     """
     bits = _bits(options)
     names = (
-        "method", "on_chip", "resident", "resident_format", "residency", "nibble", "ahead", "gamma",
-        "draft_gamma", "budget", "refresh", "tier1",
+        "method", "on_chip", "resident", "residency", "nibble", "ahead", "gamma", "draft_gamma",
+        "budget", "refresh", "tier1",
     )  # fmt: skip
     given = {name: getattr(options, name) for name in names}
     return {**given, "bits": int(bits) if str(bits).isdigit() else bits}

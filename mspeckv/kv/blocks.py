@@ -49,9 +49,6 @@ class BlockLayer(PlacedLayer):
     Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
     """
 
-    in_place = False
-    """Whether `tail` holds the whole layer as floats."""
-
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
         self.index = index

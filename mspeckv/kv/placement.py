@@ -14,7 +14,7 @@ import torch
 from mspeckv.context import KV
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer, Store
-from mspeckv.kv.layers import Buffer, FloatLayer, Floats, PlacedLayer
+from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer
 from mspeckv.kv.pipeline import Pipeline
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import tail_tokens
@@ -79,8 +79,6 @@ def name_of(policy: KVPolicy, kind: str) -> str:
     """The placement that stands for ``kind`` under a policy."""
     if policy.nibble and kind == "offloaded":
         return "nibble"
-    if policy.resident_format == "float" and kind == "resident":
-        return "resident floats"
     return kind
 
 
@@ -123,53 +121,6 @@ class ResidentLayer(BlockLayer):
 @register("resident")
 def _resident(room: Room, index: int) -> PlacedLayer:
     return ResidentLayer(room.store, room.tail(), index)
-
-
-class FloatResidentLayer(BlockLayer):
-    """The values that packed blocks would give, kept unpacked: bytes spent to save time.
-
-    One buffer holds the whole layer; a finished block is quantized and decoded in place.
-    """
-
-    in_place = True
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """The one buffer's tokens."""
-        return [*self.tail.read(self.length)]
-
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of finished blocks that a pass reads."""
-        return self.packed_tokens * self.tail.token_bytes
-
-    def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Write tokens from position ``start`` on."""
-        self.tail.write(start, key, value)
-
-    def read(self, length: int) -> Floats:
-        """The first ``length`` tokens, as views."""
-        return Floats(*self.tail.read(length))
-
-    def flush(self) -> None:
-        """Quantize the oldest float block in place."""
-        start = self.packed_tokens
-        self.pack(*self.tail.read(start + self.codec.block, start), "flush")
-
-    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
-        """Decode new records to where their tokens stand."""
-        start = self.packed_tokens
-        end = start + len(records) * self.codec.block
-        self.codec.decode(records, *self.tail.read(end, start))
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """The one buffer."""
-        return {"resident": self.tail.bytes}
-
-
-@register("resident floats")
-def _resident_floats(room: Room, index: int) -> PlacedLayer:
-    return FloatResidentLayer(room.store, room.buffer(room.capacity), index)
 
 
 class OffloadedLayer(BlockLayer):

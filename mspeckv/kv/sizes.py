@@ -63,9 +63,7 @@ def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
 
 def needs_scratch(policy: KVPolicy, layers: int) -> bool:
     """Whether any layer has to be unpacked for its pass."""
-    places = set(policy.placement(layers))
-    packed_residents = "resident" in places and policy.resident_format == "packed"
-    return packed_residents or "offloaded" in places
+    return any(place != "on-chip" for place in policy.placement(layers))
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ class LayerBytes:
         tail: settled tokens that stay unquantized (`KVPolicy.tail`).
         tail_slots: slots of a packed layer's float tail.
         upper: what of an offloaded layer's block stays on the device.
-        float_residents: whether resident layers are kept unpacked.
         ahead: offloaded layers that may be on their way at once.
     """
 
@@ -91,7 +88,6 @@ class LayerBytes:
     tail: Any
     tail_slots: Any
     upper: Any
-    float_residents: Any
     ahead: Any
 
     @classmethod
@@ -107,7 +103,6 @@ class LayerBytes:
             tail_slots=tail_tokens(policy),
             # in nibble mode, what is not streamed of an offloaded layer's record
             upper=record - streamed if policy.nibble else 0,
-            float_residents=policy.resident_format == "float",
             ahead=policy.ahead,
         )
 
@@ -129,19 +124,15 @@ def placed_sizes(
         capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
-    in_floats = packing.float_residents
-    packed_residents = np.where(in_floats, 0, resident)
-    tail = (offloaded + packed_residents) * packing.tail_slots * packing.token
     slots = np.minimum(packing.ahead + cached, offloaded)
-    residents = np.where(in_floats, resident * floats, resident * blocks * packing.record)
     return {
         "on_chip": on_chip * floats,
-        "resident": residents + offloaded * blocks * packing.upper,
+        "resident": resident * blocks * packing.record + offloaded * blocks * packing.upper,
         "offloaded": offloaded * blocks * packing.streamed,
-        "tail": tail,
+        "tail": (offloaded + resident) * packing.tail_slots * packing.token,
         "slots": slots * blocks * packing.streamed,
         # where any layer has to be unpacked for its pass
-        "scratch": np.where(packed_residents + offloaded > 0, floats, 0),
+        "scratch": np.where(resident + offloaded > 0, floats, 0),
     }
 
 

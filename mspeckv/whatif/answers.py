@@ -126,9 +126,8 @@ def _choices(rows: Sequence[Choice]) -> str:
     cells: list[Sequence[str]] = [headers]
     for one in rows:
         guesses, nested = one.method != "autoregressive", one.method in USES_TIER1
-        floats = " (float)" if one.resident and one.resident_format == "float" else ""
         cells.append([
-            one.method, str(one.bits), str(one.on_chip), f"{one.resident}{floats}",
+            one.method, str(one.bits), str(one.on_chip), str(one.resident),
             str(one.offloaded), str(one.budget) if nested else "",
             str(one.gamma) if guesses else "", str(one.draft_gamma) if nested else "",
             f"{one.device_bytes / 1e9:.2f}", f"{one.ms_per_token:.2f}",

@@ -166,9 +166,7 @@ class _Round:
         hit = (asked.cached >= offloaded) & (offloaded > 0)
         missing = np.where(hit, 0, offloaded)
         held_unpack = 0.0 if where.loop.keeps_unpacked else unpack
-        unpacked_residents = np.where(packed.float_residents, 0.0, held_unpack)
-        residents = asked.fixed_resident * unpacked_residents
-        held = residents + np.where(hit, offloaded, 0) * held_unpack
+        held = (asked.fixed_resident + np.where(hit, offloaded, 0)) * held_unpack
         layer_bytes = packed.blocks(asked.context) * packed.streamed
         transfer = layer_bytes / asked.link_gbps / 1e6 + where.copy_us / 1e3
         start = (layers - missing) * compute + held

@@ -44,7 +44,6 @@ class Grid:
     Attributes:
         methods: of decoding.
         bits: widths of tier 2's KV.
-        resident_formats: of resident layers.
         budgets: prompt tokens in tier 1.
         gammas: guesses per round.
         draft_gammas: tier 0's guesses per inner round.
@@ -53,7 +52,6 @@ class Grid:
 
     methods: Sequence[str] = METHODS
     bits: Sequence[Width] = ("full", 8, 4, 2)
-    resident_formats: Sequence[str] = ("packed", "float")
     budgets: Sequence[int] = (1024, 2048, 4096)
     gammas: Sequence[int] = (2, 4, 6, 8, 12, 16)
     draft_gammas: Sequence[int] = (1, 2, 3, 4)
@@ -63,7 +61,7 @@ class Grid:
         for method in self.methods:
             check_choice("methods", method, METHODS)
         check_count("places", self.places, 1)
-        for name in ("methods", "bits", "resident_formats", "budgets", "gammas", "draft_gammas"):
+        for name in ("methods", "bits", "budgets", "gammas", "draft_gammas"):
             if not getattr(self, name):
                 raise refuse(name, getattr(self, name), "name at least one")
 
@@ -73,7 +71,7 @@ class Choice:
     """One setting with its prediction; all modelled.
 
     Attributes:
-        method, bits, on_chip, resident, resident_format, budget, gamma, draft_gamma: the setting.
+        method, bits, on_chip, resident, budget, gamma, draft_gamma: the setting.
         offloaded: layers on the host.
         prediction: of this setting alone.
     """
@@ -83,7 +81,6 @@ class Choice:
     on_chip: int
     resident: int
     offloaded: int
-    resident_format: str
     budget: int
     gamma: int
     draft_gamma: int
@@ -102,12 +99,7 @@ class Choice:
     @property
     def policy(self) -> KVPolicy:
         """The setting's KV policy, for `mspeckv.generate`."""
-        return KVPolicy(
-            bits=self.bits,
-            on_chip=self.on_chip,
-            resident=self.resident,
-            resident_format=self.resident_format,
-        )
+        return KVPolicy(bits=self.bits, on_chip=self.on_chip, resident=self.resident)
 
     @property
     def speculation(self) -> Speculation:
@@ -287,7 +279,6 @@ def _predict_all(
         {
             "bits": _possible(method, widths),
             "place": _placements(asked["model"].layers, grid.places),
-            "resident_format": grid.resident_formats,
             "budget": grid.budgets if nested else grid.budgets[:1],
             "gamma": grid.gammas if method != "autoregressive" else grid.gammas[:1],
             "draft_gamma": grid.draft_gammas if nested else [1],
@@ -324,10 +315,8 @@ def _combine(axes: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
         words = any(isinstance(value, str) for value in values)
         columns[name] = np.array(list(values), dtype=object if words else None)[at]
     lossless = columns["bits"] == "full"
-    formats = columns["resident_format"]
-    # an unquantized layer has no resident place; without residents the format is idle
-    idle = (lossless | (columns["resident"] == 0)) & (formats != formats[0])
-    keep = ~idle & ~(lossless & (columns["resident"] > 0))
+    # an unquantized layer has no resident place
+    keep = ~(lossless & (columns["resident"] > 0))
     return {name: column[keep] for name, column in columns.items()}
 
 
