@@ -1,11 +1,13 @@
-"""Sizes of every buffer, from shapes alone: known, and refused, before anything is allocated."""
+"""Sizes of every buffer, from shapes alone: known, and refused, before anything is allocated.
+
+Whole numbers go in and come out. Where a count is `Any`, plain arithmetic is all that is asked of
+it, so that `mspeckv.whatif` can ask about arrays of settings with the same formulas.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
@@ -113,7 +115,7 @@ class LayerBytes:
 
     def blocks(self, tokens: Any) -> Any:
         """Blocks in packed form once ``tokens`` tokens are settled; see `packed_blocks`."""
-        return np.maximum(0, tokens - self.tail) // self.block
+        return _positive(tokens - self.tail) // self.block
 
 
 def placed_sizes(
@@ -130,10 +132,10 @@ def placed_sizes(
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
     in_floats = packing.float_residents
-    packed_residents = np.where(in_floats, 0, resident)
+    packed_residents = resident * (1 - in_floats)
     tail = (offloaded + packed_residents) * packing.tail_slots * packing.token
-    slots = np.minimum(packing.ahead + cached, offloaded)
-    residents = np.where(in_floats, resident * floats, resident * blocks * packing.record)
+    slots = _least(packing.ahead + cached, offloaded)
+    residents = resident * in_floats * floats + packed_residents * blocks * packing.record
     return {
         "on_chip": on_chip * floats,
         "resident": residents + offloaded * blocks * packing.upper,
@@ -141,7 +143,7 @@ def placed_sizes(
         "tail": tail,
         "slots": slots * blocks * packing.streamed,
         # where any layer has to be unpacked for its pass
-        "scratch": np.where(packed_residents + offloaded > 0, floats, 0),
+        "scratch": (packed_residents + offloaded > 0) * floats,
     }
 
 
@@ -156,9 +158,7 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
         policy.cached_layers,
         capacity,
     )
-    return CacheSizes(
-        **{place: int(size) for place, size in sizes.items()}, retrieval=0, streaming=0
-    )
+    return CacheSizes(**sizes, retrieval=0, streaming=0)
 
 
 @dataclass(frozen=True)
@@ -183,26 +183,39 @@ class ChunkPlan:
     def of(cls, speculation: Speculation, prompt: int) -> ChunkPlan:
         """Fill the budget: the recent window first, chunks with what is left."""
         counts = chunk_counts(speculation.budget, speculation.chunk, speculation.recent, prompt)
-        return cls(prompt, speculation.chunk, *(int(count) for count in counts))
+        return cls(prompt, speculation.chunk, *counts)
 
     @property
     def kept(self) -> int:
         """Prompt tokens in the cache."""
         return self.chosen * self.chunk + self.rest
 
+    def bytes(self, shape: KVShape, grown: int) -> int:
+        """Bytes of tier 1's cache with room for ``grown`` more tokens, and of its landmarks."""
+        # a landmark is a mean key: half of a token's keys and values
+        return shape.layers * (2 * (self.kept + grown) + self.chunks) * shape.token_bytes // 2
+
 
 def chunk_counts(budget: Any, chunk: Any, recent: Any, prompt: Any) -> tuple[Any, Any, Any]:
     """Whole chunks, chosen ones and tokens after the last of a `ChunkPlan`; numbers or arrays."""
-    chunks = np.maximum(0, prompt - recent) // chunk
+    chunks = _positive(prompt - recent) // chunk
     rest = prompt - chunks * chunk
-    return chunks, np.minimum(chunks, np.maximum(0, budget - rest) // chunk), rest
+    return chunks, _least(chunks, _positive(budget - rest) // chunk), rest
+
+
+def _positive(number: Any) -> Any:
+    """The number, or 0 where it is less."""
+    return number * (number > 0)
+
+
+def _least(one: Any, other: Any) -> Any:
+    """The smaller of two numbers."""
+    return one - _positive(one - other)
 
 
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
-    plan = ChunkPlan.of(speculation, prompt)
-    # a landmark is a mean key: half of a token's keys and values
-    return shape.layers * (2 * (plan.kept + grown) + plan.chunks) * shape.token_bytes // 2
+    return ChunkPlan.of(speculation, prompt).bytes(shape, grown)
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:

@@ -162,9 +162,11 @@ def what_if(
         round_ms=_out(done.ms),
         steps={name: _out(part / done.settled) for name, part in done.steps.items()},
         link_bytes_per_token=_out(done.link_bytes / done.settled),
-        link_ms_per_token=_out(done.link_bytes / asked.link_gbps / 1e6 / done.settled),
+        link_ms_per_token=_out(done.link_bytes / asked["link_gbps"] / 1e6 / done.settled),
         passes_per_round=(_out(done.draft_passes), _out(done.middle_passes), 1),
-        memory=Footprint(**{name: _out(part) for name, part in vars(memory).items()}),
+        memory=Footprint(
+            {name: _out(part) for name, part in memory.parts.items()}, _out(memory.offloaded)
+        ),
         fits=_out(memory.device <= where.memory_gb * 1e9),
         equal_memory=_control(asked, shape, where, graphs, memory.device, ms) if control else None,
     )
