@@ -97,19 +97,3 @@ def footprint(
         "runtime": nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),
     }
     return Footprint(parts, offloaded)
-
-
-def plain_placement(
-    asked: Question, shape: ModelShape, machine: Hardware, device_bytes: Any
-) -> tuple[Any, Any]:
-    """Most layers on-chip that unquantized autoregressive decoding can have in so many bytes.
-
-    Returns:
-        The number of layers, and whether even none on-chip needs no more than ``device_bytes``.
-    """
-    of_settings = asked["prefill"].shape
-    # every number of layers at once, along an axis in front of the settings' own
-    counts = np.arange(shape.layers + 1).reshape(-1, *(1 for _ in of_settings))
-    plain = asked.plain(np.broadcast_to(counts, (shape.layers + 1, *of_settings)))
-    enough = footprint(plain, shape, None, machine).device <= device_bytes
-    return (counts * enough).max(axis=0), enough.any(axis=0)

@@ -16,16 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.decoding.needs import USES_TIER1
-from mspeckv.settings import (
-    METHODS,
-    KVPolicy,
-    Speculation,
-    Width,
-    check_choice,
-    check_count,
-    check_number,
-    refuse,
-)
+from mspeckv.settings import METHODS, KVPolicy, Speculation, Width
+from mspeckv.settings import check_choice, check_count, check_number, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware
@@ -197,11 +189,15 @@ def plan(
             "min_acceptance", min_acceptance, f"no width of {list(grid.bits)} keeps so many tokens"
         )
     guesser = draft_shape(shape, draft)
+    name = guesser.name if guesser else None
+    known = {
+        method: acceptance or likely_acceptance(shape.name, name, method, prefill)
+        for method in grid.methods
+        if guesser is not None or method != "vanilla"
+    }
 
     def predict(method: str, setting: Mapping[str, Any], control: bool) -> Forecast:
-        likely = acceptance or likely_acceptance(
-            shape.name, guesser.name if guesser else None, method, prefill
-        )
+        likely = known[method]
         middle = float(np.asarray(likely.middle_full))
         rate = budget_acceptance(middle, setting["budget"], max(grid.budgets))
         return what_if(
@@ -211,34 +207,29 @@ def plan(
         )  # fmt: skip
 
     def choice(place: int) -> Choice:
-        method, setting = methods[place], dict(zip(_SETTING, settings[place], strict=True))
+        method, setting = methods[owner[place]], dict(zip(_SETTING, settings[place], strict=True))
         fixed = 0 if setting["bits"] == "full" else setting["resident"]
         offloaded = shape.layers - setting["on_chip"] - fixed
         found = predict(method, setting, True)
         return Choice(method, offloaded=offloaded, prediction=found, **setting)
 
-    methods: list[str] = []
-    settings: list[tuple[Any, ...]] = []
-    ms, size = np.zeros(0), np.zeros(0, dtype=np.int64)
-    for method in grid.methods:
-        rows = _settings(method, shape.layers, grid, allowed)
-        if rows and (guesser is not None or method != "vanilla"):
-            columns = dict(zip(_SETTING, map(list, zip(*rows, strict=True)), strict=True))
-            found = predict(method, columns, False)
-            methods += [method] * len(rows)
-            settings += rows
-            ms, size = np.r_[ms, found.ms_per_token], np.r_[size, found.device_bytes]
-    if not settings:
+    rows = {method: _settings(method, shape.layers, grid, allowed) for method in known}
+    methods = [method for method in known if rows[method]]
+    if not methods:
         raise refuse("methods", grid.methods, "none of them is possible with these widths")
+    found = [predict(method, _columns(rows[method]), False) for method in methods]
+    settings = [row for method in methods for row in rows[method]]
+    owner = np.repeat(np.arange(len(methods)), [len(rows[method]) for method in methods])
+    ms = np.concatenate([one.ms_per_token for one in found])
+    size = np.concatenate([one.device_bytes for one in found])
     # those that fit: fastest first, of equals the one with fewest bytes
     order = np.lexsort((size, ms))
     order = order[size[order] <= room]
     if not len(order):
         least = f"the smallest setting needs {float(size.min()) / 1e9:.3g} GB"
         raise refuse("gpu_gb", f"{room / 1e9:.3g} GB", least)
-    owner = np.array(methods)[order]
-    fitting = {name: order[owner == name] for name in grid.methods}
-    best = {name: choice(int(mine[0])) for name, mine in fitting.items() if len(mine)}
+    fitting = {method: order[owner[order] == place] for place, method in enumerate(methods)}
+    best = {method: choice(int(mine[0])) for method, mine in fitting.items() if len(mine)}
     return DevicePlan(
         model=shape.name,
         hardware=where.name,
@@ -286,6 +277,13 @@ def _settings(
             grid.draft_gammas if nested else [1],
         )
     ]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
+    """Settings as `what_if` takes them: an array by field."""
+    columns = dict(zip(_SETTING, np.array(rows, dtype=object).T, strict=True))
+    words = ("bits", "resident_format")
+    return {name: one if name in words else one.astype(int) for name, one in columns.items()}
 
 
 def _front(ms: Any, size: Any, fitting: Any) -> list[int]:
