@@ -16,8 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.decoding.needs import USES_TIER1
-from mspeckv.settings import METHODS, KVPolicy, Speculation, Width
-from mspeckv.settings import check_choice, check_count, check_number, refuse
+from mspeckv.settings import (
+    METHODS,
+    KVPolicy,
+    Speculation,
+    Width,
+    check_choice,
+    check_count,
+    check_number,
+    refuse,
+)
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware
@@ -185,9 +193,8 @@ def plan(
     grid = grid or Grid()
     allowed = [width for width in grid.bits if quality.get(width, 0.0) >= min_acceptance]
     if not allowed:
-        raise refuse(
-            "min_acceptance", min_acceptance, f"no width of {list(grid.bits)} keeps so many tokens"
-        )
+        widths = f"no width of {list(grid.bits)} keeps so many tokens"
+        raise refuse("min_acceptance", min_acceptance, widths)
     guesser = draft_shape(shape, draft)
     name = guesser.name if guesser else None
     known = {
@@ -208,10 +215,9 @@ def plan(
 
     def choice(place: int) -> Choice:
         method, setting = methods[owner[place]], dict(zip(_SETTING, settings[place], strict=True))
-        fixed = 0 if setting["bits"] == "full" else setting["resident"]
-        offloaded = shape.layers - setting["on_chip"] - fixed
+        held = setting["on_chip"] + (setting["resident"] if setting["bits"] != "full" else 0)
         found = predict(method, setting, True)
-        return Choice(method, offloaded=offloaded, prediction=found, **setting)
+        return Choice(method, offloaded=shape.layers - held, prediction=found, **setting)
 
     rows = {method: _settings(method, shape.layers, grid, allowed) for method in known}
     methods = [method for method in known if rows[method]]
