@@ -15,7 +15,7 @@ from mspeckv.kv.link import KVLink
 from mspeckv.kv.pipeline import Pipeline
 from mspeckv.kv.placement import Room, place_of
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import needs_scratch, packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.settings import KVPolicy
 
 
@@ -61,7 +61,7 @@ class FullCache(Tier):
         faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
         self.placement = policy.placement(shape.layers)
-        blocks, unpacks = packed_blocks(policy, capacity), needs_scratch(policy, shape.layers)
+        blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
         codec = codec_of(shape, policy, faster.restore)

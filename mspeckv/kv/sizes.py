@@ -1,11 +1,13 @@
-"""Sizes of every buffer, from shapes alone: known, and refused, before anything is allocated."""
+"""Sizes of every buffer, from shapes alone: known, and refused, before anything is allocated.
+
+Whole numbers go in and come out. Where a count is `Any`, plain arithmetic is all that is asked of
+it, so that `mspeckv.whatif` can ask about arrays of settings with the same formulas.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.codec import codec_of
@@ -64,11 +66,6 @@ def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
     return codec_of(shape, policy).record_bytes
 
 
-def needs_scratch(policy: KVPolicy, layers: int) -> bool:
-    """Whether any layer has to be unpacked for its pass."""
-    return any(place != "on-chip" for place in policy.placement(layers))
-
-
 @dataclass(frozen=True)
 class LayerBytes:
     """Bytes that a policy's places are made of; every field a number, or an array of them.
@@ -111,7 +108,7 @@ class LayerBytes:
 
     def blocks(self, tokens: Any) -> Any:
         """Blocks in packed form once ``tokens`` tokens are settled; see `packed_blocks`."""
-        return np.maximum(0, tokens - self.tail) // self.block
+        return _positive(tokens - self.tail) // self.block
 
 
 def placed_sizes(
@@ -127,7 +124,7 @@ def placed_sizes(
         capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
-    slots = np.minimum(packing.ahead + cached, offloaded)
+    slots = _least(packing.ahead + cached, offloaded)
     return {
         "on_chip": on_chip * floats,
         "resident": resident * blocks * packing.record + offloaded * blocks * packing.upper,
@@ -135,7 +132,7 @@ def placed_sizes(
         "tail": (offloaded + resident) * packing.tail_slots * packing.token,
         "slots": slots * blocks * packing.streamed,
         # where any layer has to be unpacked for its pass
-        "scratch": np.where(resident + offloaded > 0, floats, 0),
+        "scratch": (resident + offloaded > 0) * floats,
     }
 
 
@@ -150,9 +147,7 @@ def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
         policy.cached_layers,
         capacity,
     )
-    return CacheSizes(
-        **{place: int(size) for place, size in sizes.items()}, retrieval=0, streaming=0
-    )
+    return CacheSizes(**sizes, retrieval=0, streaming=0)
 
 
 @dataclass(frozen=True)
@@ -177,27 +172,42 @@ class ChunkPlan:
     def of(cls, speculation: Speculation, prompt: int) -> ChunkPlan:
         """Fill the budget: the recent window first, chunks with what is left."""
         counts = chunk_counts(speculation.budget, speculation.chunk, speculation.recent, prompt)
-        return cls(prompt, speculation.chunk, *(int(count) for count in counts))
+        return cls(prompt, speculation.chunk, *counts)
 
     @property
     def kept(self) -> int:
         """Prompt tokens in the cache."""
         return self.chosen * self.chunk + self.rest
 
+    def bytes(self, shape: KVShape, grown: int) -> int:
+        """Bytes of tier 1's cache with room for ``grown`` more tokens, and of its landmarks."""
+        # a landmark is a mean key: half of a token's keys and values
+        return shape.layers * (2 * (self.kept + grown) + self.chunks) * shape.token_bytes // 2
+
 
 def chunk_counts(budget: Any, chunk: Any, recent: Any, prompt: Any) -> tuple[Any, Any, Any]:
     """Whole chunks, chosen ones and tokens after the last of a `ChunkPlan`; numbers or arrays."""
-    chunks = np.maximum(0, prompt - recent) // chunk
+    chunks = _positive(prompt - recent) // chunk
     rest = prompt - chunks * chunk
-    return chunks, np.minimum(chunks, np.maximum(0, budget - rest) // chunk), rest
+    return chunks, _least(chunks, _positive(budget - rest) // chunk), rest
+
+
+def _positive(number: Any) -> Any:
+    """The number, or 0 where it is less."""
+    return number * (number > 0)
+
+
+def _least(one: Any, other: Any) -> Any:
+    """The smaller of two numbers."""
+    return one - _positive(one - other)
 
 
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
     plan = ChunkPlan.of(speculation, prompt)
-    # a landmark is a mean key: half of a token's keys and values
-    landmarks = 0 if reads_keys(speculation.retrieval) else plan.chunks
-    return shape.layers * (2 * (plan.kept + grown) + landmarks) * shape.token_bytes // 2
+    if reads_keys(speculation.retrieval):
+        plan = replace(plan, chunks=0)
+    return plan.bytes(shape, grown)
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:

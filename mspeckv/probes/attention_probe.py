@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from mspeckv.context import Shown
-from mspeckv.decoding.attention import reading
-from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.decoding.fits import Prompt
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
+from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import Speculation, refuse
 
 Floats = NDArray[np.float32]
@@ -101,11 +101,7 @@ class AttentionProbe:
     """
 
     def __init__(self, pair: Pair, prompt: Prompt) -> None:
-        self.tokens = encode_prompt(pair, prompt)
-        if len(self.tokens) > pair.max_positions:
-            raise refuse(
-                "prompt", f"{len(self.tokens)} tokens", f"use at most {pair.max_positions} tokens"
-            )
+        self.tokens = encode_text(pair, prompt)
         keys: dict[int, torch.Tensor] = {}
         queries: dict[int, torch.Tensor] = {}
         mass: dict[int, torch.Tensor] = {}
@@ -120,13 +116,11 @@ class AttentionProbe:
             weights = (asked @ key[0].transpose(1, 2) * scale).softmax(-1, dtype=torch.float32)
             mass[layer] = weights.mean(1)
 
-        ids = torch.tensor([self.tokens], device=pair.device)
-        with torch.inference_mode(), reading(pair.target, watch):
-            pair.target(ids, use_cache=False, logits_to_keep=1)
-        layers = range(pair.layers)
-        self.keys = torch.stack([keys[layer] for layer in layers])
-        self.queries = torch.stack([queries[layer] for layer in layers])
-        self.mass = torch.stack([mass[layer] for layer in layers])
+        read_text(pair.target, self.tokens, 1, watch, use_cache=False)
+        self.keys, self.queries, self.mass = (
+            torch.stack([seen[layer] for layer in range(pair.layers)])
+            for seen in (keys, queries, mass)
+        )
 
     @torch.inference_mode()
     def report(self, speculation: Speculation | None = None) -> RetrievalReport:
@@ -138,17 +132,12 @@ class AttentionProbe:
         guess = speculation or Speculation()
         plan = ChunkPlan.of(guess, len(self.tokens) - 1)
         if not plan.chunks:
-            raise refuse(
-                "prompt",
-                f"{len(self.tokens)} tokens",
-                f"use more than recent + chunk = {guess.recent + guess.chunk} tokens",
-            )
+            allowed = f"use more than recent + chunk = {guess.recent + guess.chunk} tokens"
+            raise refuse("prompt", f"{len(self.tokens)} tokens", allowed)
         score = policy(guess.retrieval)
+        read = zip(self.queries, self.keys, strict=True)
         scores = torch.stack(
-            [
-                score_chunks(score, query[None], landmarks_of(key[None], plan))
-                for query, key in zip(self.queries, self.keys, strict=True)
-            ]
+            [score_chunks(score, query[None], landmarks_of(key[None], plan)) for query, key in read]
         )
         chosen = torch.stack([best_chunks(layer, plan.chosen) for layer in scores])
         whole = plan.chunks * plan.chunk

@@ -14,12 +14,12 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
-from mspeckv.decoding.attention import reading
-from mspeckv.decoding.fits import Prompt, encode_prompt
+from mspeckv.decoding.fits import Prompt
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 
 Axis = Literal["channel", "token"]
@@ -127,16 +127,11 @@ class KVProbe:
 
     def __init__(self, pair: Pair, prompt: Prompt, asked: int = 32) -> None:
         check_count("asked", asked, 1, 1024)
-        ids = encode_prompt(pair, prompt)
-        if len(ids) < asked + _ANY_BLOCK or len(ids) > pair.max_positions:
-            raise refuse(
-                "prompt", f"{len(ids)} tokens",
-                f"use {asked + _ANY_BLOCK} to {pair.max_positions} tokens",
-            )  # fmt: skip
-        self._pair = pair
+        ids = encode_text(pair, prompt, asked + _ANY_BLOCK)
+        self._target = pair.target
         self.tokens, self._asked = ids[:-asked], ids[-asked:]
         cache = DynamicCache()
-        self._read(self.tokens, cache)
+        self._read(self.tokens, cache, 1)
         layers = [cache.layers[layer] for layer in range(pair.layers)]
         self.keys = torch.stack([layer.keys[0] for layer in layers])
         self.values = torch.stack([layer.values[0] for layer in layers])
@@ -160,15 +155,8 @@ class KVProbe:
         cache = DynamicCache()
         for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
             cache.update(key[None], value[None], layer)
-        return self._read(self._asked, cache).float().softmax(-1)
+        return self._read(self._asked, cache, len(self._asked)).float().softmax(-1)
 
-    def _read(self, tokens: list[int], cache: Any) -> torch.Tensor:
-        """Append tokens to a cache; logits ``[n, V]`` of the asked tokens, else of the last."""
-        kept = len(tokens) if tokens is self._asked else 1
-        ids = torch.tensor([tokens], device=self._pair.device)
-        with torch.inference_mode(), reading(self._pair.target):
-            out = self._pair.target(
-                ids, logits_to_keep=kept, **{cache_argument(self._pair.target): cache}
-            )
-        logits: torch.Tensor = out.logits[0]
-        return logits
+    def _read(self, tokens: list[int], cache: Any, last: int) -> torch.Tensor:
+        """Append tokens to a cache; logits ``[last, V]`` of the last ones."""
+        return read_text(self._target, tokens, last, **{cache_argument(self._target): cache})

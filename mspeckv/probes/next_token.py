@@ -1,13 +1,18 @@
-"""What target and draft hold likely next, place by place, to look at without a run."""
+"""What target and draft hold likely next, place by place, to look at without a run.
+
+How any probe reads a text with a model stands here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from mspeckv.context import Watcher
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.decoding.sampling import Sampler
@@ -57,15 +62,11 @@ def next_distributions(
     if pair.draft is None:
         raise refuse("pair", pair.target_id, "it has no draft: load one, or take the default pair")
     check_count("last", last, 1)
-    tokens = encode_prompt(pair, prompt)
-    if not last < len(tokens) <= pair.max_positions:
-        raise refuse(
-            "prompt", f"{len(tokens)} tokens", f"use {last + 1} to {pair.max_positions} tokens"
-        )
+    tokens = encode_text(pair, prompt, last + 1)
     sampler = Sampler(sampling or Sampling(temperature=1.0, top_p=1.0))
     read = tokens[:-1]
     both = [
-        sampler.distribution(_logits(model, read, last), read)
+        sampler.distribution(read_text(model, read, last, use_cache=False), read)
         for model in (pair.target, pair.draft)
     ]
     first = len(tokens) - last
@@ -75,9 +76,29 @@ def next_distributions(
     ]
 
 
-def _logits(model: PreTrainedModel, tokens: Sequence[int], last: int) -> torch.Tensor:
-    """Logits ``[last, V]`` after each of the last tokens."""
+def encode_text(pair: Pair, prompt: Prompt, least: int = 1) -> list[int]:
+    """Token ids of a prompt.
+
+    Raises:
+        ValueError: fewer than ``least``, or more than the target has positions.
+    """
+    tokens = encode_prompt(pair, prompt)
+    if not least <= len(tokens) <= pair.max_positions:
+        few = f"{least} to" if least > 1 else "at most"
+        allowed = f"use {few} {pair.max_positions} tokens"
+        raise refuse("prompt", f"{len(tokens)} tokens", allowed)
+    return tokens
+
+
+def read_text(
+    model: PreTrainedModel,
+    tokens: Sequence[int],
+    last: int,
+    watch: Watcher | None = None,
+    **arguments: Any,
+) -> torch.Tensor:
+    """Logits ``[last, V]`` after each of the last tokens; ``arguments`` are the model's own."""
     ids = torch.tensor([list(tokens)], device=model.device)
-    with torch.inference_mode(), reading(model):
-        logits: torch.Tensor = model(ids, use_cache=False, logits_to_keep=last).logits[0]
+    with torch.inference_mode(), reading(model, watch):
+        logits: torch.Tensor = model(ids, logits_to_keep=last, **arguments).logits[0]
     return logits

@@ -48,10 +48,10 @@ class StepRow:
     total_ms: float
     self_ms: float
     share: float
-    device_ms: float
-    gflop: float
-    bytes: int
-    gbps: float
+    device_ms: float = 0.0
+    gflop: float = 0.0
+    bytes: int = 0
+    gbps: float = 0.0
 
 
 _COLUMNS: tuple[tuple[str, int, Callable[[StepRow], str]], ...] = (
@@ -152,20 +152,18 @@ class Profile:
         for span in self.spans:
             if span.name != "round":
                 groups[span.tier, span.name].append(span)
-        order = sorted(groups, key=lambda key: (3 if key[0] is None else key[0], key[1]))
-        rows = [self._row(*key, groups[key]) for key in order]
+        rows = [self._row(*key, spans) for key, spans in groups.items()]
+        rows.sort(key=lambda row: (3 if row.tier is None else row.tier, row.step))
         rest = self.wall_ms - sum(row.self_ms for row in rows)
         # of a range within another, entering and leaving are in the other's own time
         outer = sum(span.depth <= 1 for span in self.spans)
         ranges = min(outer * self.range_us / 1e3, max(rest, 0.0))
-        return (
-            *rows,
-            self._bare_row(RANGES, outer, ranges),
-            self._bare_row(REST, len(self.rounds), rest - ranges),
-        )
-
-    def _bare_row(self, step: str, calls: int, ms: float) -> StepRow:
-        return StepRow(None, step, calls, ms, ms, ms / self.wall_ms, 0.0, 0.0, 0, 0.0)
+        for step, calls, ms in (
+            (RANGES, outer, ranges),
+            (REST, len(self.rounds), rest - ranges),
+        ):
+            rows.append(StepRow(None, step, calls, ms, ms, ms / self.wall_ms))
+        return tuple(rows)
 
     def _row(self, tier: int | None, step: str, spans: Sequence[Span]) -> StepRow:
         total = sum(span.total_us for span in spans) / 1e3
@@ -186,17 +184,16 @@ class Profile:
 
     def _bytes(self, tier: int | None, step: str, total_ms: float) -> tuple[int, float]:
         """Bytes of a step, and the milliseconds in which they moved."""
-        moved = [t for one in self.rounds for t in one.transfers]
-        if step == "kv/fetch":
-            moved = [t for t in moved if t.direction == "to_device"]
-        elif step == "kv/flush":
-            moved = [t for t in moved if t.purpose == "flush"]
-        elif step.startswith("tier"):
+        if step.startswith("tier"):
             passes = [p for one in self.rounds for p in one.passes if p.tier == tier]
-            wanted = step.partition("/")[2]
-            return sum(p.kv_bytes for p in passes if p.step == wanted), total_ms
-        else:
-            return 0, 0.0
+            return sum(p.kv_bytes for p in passes if p.step == step[6:]), total_ms
+        moved = [
+            t
+            for one in self.rounds
+            for t in one.transfers
+            if (step == "kv/fetch" and t.direction == "to_device")
+            or (step == "kv/flush" and t.purpose == "flush")
+        ]
         return sum(t.bytes for t in moved), sum(t.ms for t in moved)
 
     @property

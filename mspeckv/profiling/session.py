@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from statistics import mean
@@ -218,13 +219,11 @@ def operations(event: Any) -> float:
 
 def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) -> Span | None:
     """The deepest span that ``moment`` lies in."""
-    place = bisect_right(starts, moment) - 1
-    while place >= 0:
+    for place in range(bisect_right(starts, moment) - 1, -1, -1):
         if spans[place].end > moment:
             return spans[place]
         if spans[place].depth == 0:
-            return None
-        place -= 1
+            break
     return None
 
 
@@ -236,13 +235,10 @@ def _memory_of(results: Any, zero: float) -> tuple[tuple[float, int], ...]:
             against what is taken there.
     """
     begun = results.trace_start_ns()
-    records = [
-        ((event.start_ns() - begun) / 1e3, event.nbytes())
+    changes = sorted(
+        (((event.start_ns() - begun) / 1e3 - zero) / 1e3, event.nbytes())
         for event in results.events()
         if event.name() == "[memory]"
-    ]
-    held, out = 0, []
-    for moment, change in sorted(records):
-        held += change
-        out.append(((moment - zero) / 1e3, held))
-    return tuple(out)
+    )
+    held = accumulate(change for _, change in changes)
+    return tuple((moment, size) for (moment, _), size in zip(changes, held, strict=True))

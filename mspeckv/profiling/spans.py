@@ -48,12 +48,13 @@ class Span:
         return self.end - self.start
 
 
-Spans = tuple[Span, ...]
 Range = tuple[str, float, float]
 """Name, start and end in microseconds."""
 
 
-def nest(ranges: Iterable[Range], device: Mapping[int, Sequence[Range]] | None = None) -> Spans:
+def nest(
+    ranges: Iterable[Range], device: Mapping[int, Sequence[Range]] | None = None
+) -> tuple[Span, ...]:
     """Ranges of one thread as spans, in order of their start.
 
     Args:
@@ -118,19 +119,20 @@ def _length(ranges: Sequence[Range]) -> float:
     return sum(end - start for _, start, end in ranges)
 
 
-def spans_of(events: Iterable[Any]) -> Spans:
+def spans_of(events: Iterable[Any]) -> tuple[Span, ...]:
     """Our ranges among a profiler's `FunctionEvent`s."""
     host: list[Range] = []
     device: dict[int, list[Range]] = defaultdict(list)
     for event in events:
         if _OURS.fullmatch(event.name):
-            found = event.name, event.time_range.start, event.time_range.end
             on_host = event.device_type.name == "CPU"
-            (host if on_host else device[event.device_resource_id]).append(found)
+            (host if on_host else device[event.device_resource_id]).append(
+                (event.name, event.time_range.start, event.time_range.end)
+            )
     return nest(host, device)
 
 
-def read_trace(path: str | Path) -> Spans:
+def read_trace(path: str | Path) -> tuple[Span, ...]:
     """Our ranges in an exported Chrome trace (``.json``, or ``.json.gz``).
 
     Raises:
@@ -157,9 +159,8 @@ def read_trace(path: str | Path) -> Spans:
 
 def tier_totals(spans: Iterable[Span]) -> dict[int, float]:
     """Milliseconds in each tier's passes: until the device is through with each."""
-    out: dict[int, float] = {}
+    out: dict[int, float] = defaultdict(float)
     for span in spans:
         if span.name.startswith("tier"):
-            tier = int(span.name[4])
-            out[tier] = out.get(tier, 0.0) + (span.done - span.start) / 1e3
-    return out
+            out[int(span.name[4])] += (span.done - span.start) / 1e3
+    return dict(out)

@@ -22,7 +22,7 @@ Everything here works on arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,13 +51,14 @@ class Acceptance:
     draft_full: ArrayLike = 0.55
 
     def __post_init__(self) -> None:
-        for name in ("draft_middle", "middle_full", "draft_full"):
+        for name, rate in vars(self).items():
             try:
-                given = np.asarray(getattr(self, name), dtype=float)
+                given = np.asarray(rate, dtype=float)
+                allowed = bool(np.all((given >= 0) & (given <= 1)))
             except (TypeError, ValueError):
-                raise refuse(name, getattr(self, name), "use numbers from 0 to 1") from None
-            if not bool(np.all((given >= 0) & (given <= 1))):
-                raise refuse(name, getattr(self, name), "use numbers from 0 to 1")
+                allowed = False
+            if not allowed:
+                raise refuse(name, rate, "use numbers from 0 to 1")
 
 
 def expected_tokens(rate: ArrayLike, gamma: ArrayLike) -> Floats:
@@ -107,19 +108,12 @@ def likely_acceptance(
     """
     if (target, draft) != PUBLISHED_PAIR:
         return Acceptance()
-    table = published("A1")
-
-    def rate(which: str) -> Floats:
-        kept = [table.accepted[value, which].mean for value in table.values]
-        at = np.interp(np.asarray(prefill, dtype=float), table.values, kept)
-        return rate_of(at, PUBLISHED_GAMMA)
-
-    outer = rate("mspeckv" if method == "mspeckv" else "triforce")
-    return Acceptance(rate("vanilla"), outer, rate("vanilla"))
+    table, outer = published("A1"), "mspeckv" if method == "mspeckv" else "triforce"
+    draft = rate_of(table.kept("vanilla", prefill), PUBLISHED_GAMMA)
+    return Acceptance(draft, rate_of(table.kept(outer, prefill), PUBLISHED_GAMMA), draft)
 
 
-@dataclass(frozen=True)
-class InnerPasses:
+class InnerPasses(NamedTuple):
     """What tier 1 needs on average to guess the tokens of one outer round.
 
     Attributes:

@@ -14,12 +14,12 @@ from mspeckv.whatif.search import Choice, DevicePlan
 
 def what_if_text(found: Forecast) -> str:
     """One setting's prediction."""
+    steps = ", ".join(f"{name} {ms:.2f} ms" for name, ms in found.steps.items() if ms > 0)
     lines = [
         f"{found.method} of {found.model} on {found.hardware} (modelled)",
         f"  {found.ms_per_token:.2f} ms per token, {found.tokens_per_second:.1f} tokens/s, "
         f"{found.tokens_per_round:.2f} tokens per round of {found.round_ms:.1f} ms",
-        "  of a token: "
-        + ", ".join(f"{name} {ms:.2f} ms" for name, ms in found.steps.items() if ms > 0),
+        f"  of a token: {steps}",
         f"  link: {found.link_bytes_per_token / 1e6:.2f} MB and {found.link_ms_per_token:.2f} ms "
         "per token",
         *_memory_lines(found),
@@ -70,7 +70,7 @@ def plan_text(found: DevicePlan) -> str:
         _choices([found.choice]),
         "",
         *_memory_lines(found.choice.prediction),
-        f"  {'left free':<12}{(found.device_bytes - found.choice.device_bytes) / 1e9:>9.3f} GB",
+        _memory_line("left free", found.device_bytes - found.choice.device_bytes),
         "",
         "The fastest that fits, method by method",
         _choices(sorted(found.best.values(), key=lambda one: one.ms_per_token)),
@@ -111,10 +111,12 @@ def _choice_json(one: Choice) -> dict[str, Any]:
 
 def _memory_lines(found: Forecast) -> list[str]:
     parts = {name: size for name, size in found.memory.parts.items() if size}
-    lines = ["  device memory", *(f"  {name:<12}{n / 1e9:>9.3f} GB" for name, n in parts.items())]
-    lines.append(f"  {'sum':<12}{found.device_bytes / 1e9:>9.3f} GB")
-    lines.append(f"  {'on the host':<12}{found.host_bytes / 1e9:>9.3f} GB")
-    return lines
+    sums = {"sum": found.device_bytes, "on the host": found.host_bytes}
+    return ["  device memory", *(_memory_line(*one) for one in (parts | sums).items())]
+
+
+def _memory_line(name: str, size: float) -> str:
+    return f"  {name:<12}{size / 1e9:>9.3f} GB"
 
 
 def _choices(rows: Sequence[Choice]) -> str:

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
-from mspeckv.whatif.footprint import Footprint, footprint, plain_placement
+from mspeckv.whatif.footprint import Footprint, footprint
 from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
 from mspeckv.whatif.measure import this_machine
 from mspeckv.whatif.question import Question, ask
@@ -133,22 +133,19 @@ def what_if(
     check_choice("method", method, METHODS)
     shape, where = model_shape(model), hardware(machine)
     guesser = draft_shape(shape, draft)
-    name = guesser.name if guesser else None
+    link = where.link_gbps if link_gbps is None else link_gbps
     asked = ask(
         method,
         shape.layers,
         policy or KVPolicy(bits=default_width(method)),
         speculation or Speculation(),
-        acceptance or likely_acceptance(shape.name, name, method, prefill),
-        {
-            "prefill": prefill,
-            "new_tokens": new_tokens,
-            "link_gbps": where.link_gbps if link_gbps is None else link_gbps,
-        },
+        acceptance
+        or likely_acceptance(shape.name, guesser.name if guesser else None, method, prefill),
+        {"prefill": prefill, "new_tokens": new_tokens, "link_gbps": link},
         fields,
     )
-    uses_draft = guesser is not None and asked.speculation.tier0 == "draft"
-    if method == "vanilla" and not uses_draft and asked.speculation.tier0 != "lookup":
+    tier0 = asked.speculation.tier0
+    if method == "vanilla" and tier0 != "lookup" and (guesser is None or tier0 == "none"):
         raise refuse("method", method, "there is no draft: use another method, or tier0='lookup'")
     done = round_cost(asked, shape, guesser, where, graphs)
     memory = footprint(asked, shape, guesser, where)
@@ -162,9 +159,11 @@ def what_if(
         round_ms=_out(done.ms),
         steps={name: _out(part / done.settled) for name, part in done.steps.items()},
         link_bytes_per_token=_out(done.link_bytes / done.settled),
-        link_ms_per_token=_out(done.link_bytes / asked.link_gbps / 1e6 / done.settled),
+        link_ms_per_token=_out(done.link_bytes / asked["link_gbps"] / 1e6 / done.settled),
         passes_per_round=(_out(done.draft_passes), _out(done.middle_passes), 1),
-        memory=Footprint(**{name: _out(part) for name, part in vars(memory).items()}),
+        memory=Footprint(
+            {name: _out(part) for name, part in memory.parts.items()}, _out(memory.offloaded)
+        ),
         fits=_out(memory.device <= where.memory_gb * 1e9),
         equal_memory=_control(asked, shape, where, graphs, memory.device, ms) if control else None,
     )
@@ -191,8 +190,12 @@ def hardware(machine: str | Hardware) -> Hardware:
 def _control(
     asked: Question, shape: ModelShape, where: Hardware, graphs: bool, room: Any, ms: Floats
 ) -> EqualMemory:
-    """Unquantized autoregressive decoding with ``room`` bytes on the device."""
-    on_chip, fits = plain_placement(asked, shape, where, room)
+    """Unquantized autoregressive decoding with as many layers on-chip as ``room`` bytes hold."""
+    # every number of layers at once, along an axis in front of the settings' own
+    counts = np.arange(shape.layers + 1).reshape(-1, *(1 for _ in asked.which.shape))
+    plainly = asked.plain(np.broadcast_to(counts, (shape.layers + 1, *asked.which.shape)))
+    enough = footprint(plainly, shape, None, where).device <= room
+    on_chip, fits = (counts * enough).max(axis=0), enough.any(axis=0)
     plain = round_cost(asked.plain(on_chip), shape, None, where, graphs)
     plain_ms = plain.ms / plain.settled
     return EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms))

@@ -28,7 +28,7 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.profiling import calibrate
 from mspeckv.record import Ledger, Recorder, clock_of
-from mspeckv.settings import KVPolicy, RunConfig, Sampling, Speculation, Width
+from mspeckv.settings import WIDTHS, KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.whatif.machines import GRAPH_US, Hardware, MeasuredPasses
 
 _TOKENS = (1, 2, 5, 9, 17)
@@ -89,7 +89,7 @@ def measure(machine: Hardware, pair: Pair, sampling: Sampling | None = None) -> 
         source=f"{machine.source}; passes of {pair.target_id} measured",
         dtype=str(pair.dtype).removeprefix("torch."),
         passes=passes,
-        unpack_ns=unpacking_ns(pair),
+        unpack_ns=_unpacking(pair),
         choose_us=_choosing(pair),
         row_us=_drawing(pair, sampling or Sampling()),
     )
@@ -102,11 +102,17 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     """
     # whatever else runs can only slow one down: the fastest of three counts
     rounds = min((_short_run(pair) for _ in range(3)), key=lambda run: sum(one.ms for one in run))
-    slower = {role: _slowdown(machine, pair, rounds, role) for role in machine.passes}
-    passes = {
-        role: replace(table, ms=tuple(tuple(slower[role] * ms for ms in row) for row in table.ms))
-        for role, table in machine.passes.items()
-    }
+    passes = dict(machine.passes)
+    for role, model, tier in (("target", pair.target, 1), ("draft", pair.draft, 0)):
+        there = [p for one in rounds for p in one.passes if p.tier == tier]
+        if model is not None and there:
+            shape, table = KVShape.of(model.config, pair.dtype), machine.passes[role]
+            layer_token = shape.layers * shape.token_bytes
+            # of the same passes, back to back
+            alone = sum(float(table.at(p.tokens, p.kv_bytes / layer_token)) for p in there)
+            slower = sum(p.ms for p in there) / alone
+            rows = tuple(tuple(slower * ms for ms in row) for row in table.ms)
+            passes[role] = replace(table, ms=rows)
     rest = [
         one.ms - sum(p.ms + p.tokens * machine.row_us / 1e3 for p in one.passes) for one in rounds
     ]
@@ -124,33 +130,17 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
 
 def _short_run(pair: Pair) -> list[Round]:
     """Rounds of a run through all tiers, half of the layers streamed."""
-    found = stream(
-        pair,
-        [index % pair.vocab_size for index in range(_RUN_PROMPT)],
-        RunConfig.build(
-            method="mspeckv",
-            new_tokens=_RUN_TOKENS,
-            policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
-            speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
-            sampling=Sampling(stop_at_eos=False),
-            link=_RUN_GBPS,
-        ),
+    config = RunConfig.build(
+        method="mspeckv",
+        new_tokens=_RUN_TOKENS,
+        policy=KVPolicy(bits="full", on_chip=pair.layers // 2),
+        speculation=Speculation(gamma=4, draft_gamma=2, budget=128),
+        sampling=Sampling(stop_at_eos=False),
+        link=_RUN_GBPS,
     )
+    found = stream(pair, [index % pair.vocab_size for index in range(_RUN_PROMPT)], config)
     # the first round builds what later ones use
     return [event for event in found if isinstance(event, Round)][1:]
-
-
-def _slowdown(machine: Hardware, pair: Pair, rounds: Sequence[Round], role: str) -> float:
-    """Time of a run's passes over that of the same ones back to back."""
-    model = pair.draft if role == "draft" else pair.target
-    assert model is not None
-    shape, tier = KVShape.of(model.config, pair.dtype), 0 if role == "draft" else 1
-    passes = [p for done in rounds for p in done.passes if p.tier == tier]
-    alone = sum(
-        float(machine.passes[role].at(p.tokens, p.kv_bytes / shape.layers / shape.token_bytes))
-        for p in passes
-    )
-    return sum(p.ms for p in passes) / alone if passes else 1.0
 
 
 def _passes(
@@ -163,7 +153,6 @@ def _passes(
     shape = KVShape.of(model.config, pair.dtype)
     recorder = Recorder(Ledger(clock_of(pair.device)))
     ids = [index % pair.vocab_size for index in range(places[-1] + max(tokens))]
-    columns: list[list[float]] = []
     with open_link(recorder.ledger, None, pair.device) as link:
         on_chip = KVPolicy(bits="full", on_chip=shape.layers)
         cache = FullCache(shape, on_chip, len(ids), link, pair.device)
@@ -173,20 +162,17 @@ def _passes(
         for layer in cache.layers:
             layer.buffer.key.normal_()
             layer.buffer.value.normal_()
-        warm = True
-        for context in places:
-            column = []
-            for count in tokens:
 
-                def read(context: int = context, count: int = count) -> None:
-                    for layer in cache.layers:
-                        layer.length = context
-                    wait_for(reader.read(ids[: context + count], rows=count))
+        def read(count: int, context: int) -> None:
+            for layer in cache.layers:
+                layer.length = context
+            _wait_for(reader.read(ids[: context + count], rows=count))
 
-                column.append(milliseconds(read, warm))
-                warm = False
-            columns.append(column)
-    rows = tuple(tuple(column[i] for column in columns) for i in range(len(tokens)))
+        read(tokens[0], places[0])
+        rows = tuple(
+            tuple(_milliseconds(partial(read, count, context), warm=False) for context in places)
+            for count in tokens
+        )
     return MeasuredPasses(shape.layers, tuple(tokens), tuple(places), rows)
 
 
@@ -195,13 +181,8 @@ def _choosing(pair: Pair) -> float:
     shape = KVShape.of(pair.target.config, pair.dtype)
     prompt, read = 1024, 9
     cache = RetrievalCache(shape, Speculation(refresh=1), prompt, 64 * read, pair.device)
-    heads = int(pair.target.config.get_text_config().num_attention_heads)
-
-    def noise(heads: int, tokens: int) -> torch.Tensor:
-        return torch.randn(1, heads, tokens, shape.dim, dtype=pair.dtype, device=pair.device)
-
-    key = noise(shape.heads, prompt + 64 * read)
-    query, whole = noise(heads, read), noise(heads, prompt)
+    key = _noise(pair, 1, shape.heads, prompt + 64 * read)
+    query, whole = (_noise(pair, 1, _query_heads(pair), length) for length in (read, prompt))
     for layer in range(shape.layers):
         cache.watch(layer, whole, Floats(key[:, :, :prompt], key[:, :, :prompt]))
     total = prompt
@@ -211,9 +192,9 @@ def _choosing(pair: Pair) -> float:
         total += read
         for layer in range(shape.layers):
             cache.watch(layer, query, Floats(key[:, :, :total], key[:, :, :total]))
-        wait_for(cache.layers[-1].buffer.key)
+        _wait_for(cache.layers[-1].buffer.key)
 
-    return milliseconds(choose) * 1e3 / shape.layers
+    return _milliseconds(choose) * 1e3 / shape.layers
 
 
 def _drawing(pair: Pair, sampling: Sampling) -> float:
@@ -224,62 +205,47 @@ def _drawing(pair: Pair, sampling: Sampling) -> float:
     def draw() -> None:
         sampler.draw(sampler.distribution(logits, [0] * rows)[0])
 
-    return milliseconds(draw) * 1e3 / rows
+    return _milliseconds(draw) * 1e3 / rows
 
 
-def unpacking_ns(pair: Pair) -> dict[str, float]:
+def _unpacking(pair: Pair) -> dict[str, float]:
     """Nanoseconds per token and layer of unpacking, by width; layers are cold, as in a pass.
 
     Where attention reads codes as they are (`mspeckv.accelerate.packed_attention`), what that takes
     beyond attention over floats, at least 0.
-
-    Args:
-        pair: whose KV.
     """
     shape = KVShape.of(pair.target.config, pair.dtype)
     scratch = Buffer(shape.heads, _LAYER_TOKENS, shape.dim, shape.dtype, pair.device)
     for part in scratch.whole:
         part.normal_()
-    per_token = 1e6 / shape.layers / _LAYER_TOKENS
+
+    def unpack(decode: Callable[..., object], layers: Sequence[tuple[torch.Tensor, ...]]) -> None:
+        for stored in layers:
+            decode(*stored, *scratch.whole)
+        _wait_for(scratch.key)
+
     restore = engine_of(pair).hooks.faster.restore
     found: dict[str, float] = {}
-    widths: tuple[Width, ...] = (8, 4, 2, "full")
-    for width in widths:
+    for width in WIDTHS:
         codec = BlockCodec(shape, KVPolicy(bits=width), restore)
         layers = [codec.encode(*scratch.whole) for _ in range(shape.layers)]
         if usable(codec, pair.device):
-            ms = max(0.0, _beyond_floats(pair, shape, codec, layers))
+            found[str(width)] = _beyond_floats(pair, codec, layers)
         else:
-            each = [(records,) for records in layers]
-            ms = milliseconds(partial(_unpack, codec.decode, each, scratch))
-        found[str(width)] = ms * per_token
+            alone = [(records,) for records in layers]
+            found[str(width)] = _milliseconds(partial(unpack, codec.decode, alone))
     planes = NibblePlanes(BlockCodec(shape, KVPolicy(bits=8), restore))
     whole = planes.whole.encode(*scratch.whole)
     halves = [planes.split(whole) for _ in range(shape.layers)]
-    found["nibble"] = milliseconds(partial(_unpack, planes.join, halves, scratch)) * per_token
-    return found
+    found["nibble"] = _milliseconds(partial(unpack, planes.join, halves))
+    return {width: ms * 1e6 / shape.layers / _LAYER_TOKENS for width, ms in found.items()}
 
 
-def _unpack(
-    unpack: Callable[..., object], layers: Sequence[tuple[torch.Tensor, ...]], scratch: Buffer
-) -> None:
-    """Every layer's stored tensors, one layer after the other into the same floats."""
-    for stored in layers:
-        unpack(*stored, *scratch.whole)
-    wait_for(scratch.key)
-
-
-def _beyond_floats(
-    pair: Pair, shape: KVShape, codec: BlockCodec, layers: list[torch.Tensor]
-) -> float:
+def _beyond_floats(pair: Pair, codec: BlockCodec, layers: Sequence[torch.Tensor]) -> float:
     """Milliseconds that attention over packed layers takes beyond attention over float ones."""
-    heads = int(pair.target.config.get_text_config().num_attention_heads)
-
-    def noise(*size: int) -> torch.Tensor:
-        return torch.randn(*size, shape.dim, dtype=shape.dtype)
-
-    query, tail = noise(1, heads, _LAYER_READ), noise(2, 1, shape.heads, _LAYER_READ)
-    floats = [noise(2, 1, shape.heads, _LAYER_TOKENS + _LAYER_READ) for _ in layers]
+    query, heads = _noise(pair, 1, _query_heads(pair), _LAYER_READ), codec.heads
+    tail = _noise(pair, 2, 1, heads, _LAYER_READ)
+    floats = [_noise(pair, 2, 1, heads, _LAYER_TOKENS + _LAYER_READ) for _ in layers]
 
     def read_packed() -> None:
         for records in layers:
@@ -289,10 +255,19 @@ def _beyond_floats(
         for key, value in floats:
             attend_floats(query, Floats(key, value), None, {})
 
-    return milliseconds(read_packed) - milliseconds(read_floats)
+    return max(0.0, _milliseconds(read_packed) - _milliseconds(read_floats))
 
 
-def milliseconds(work: Callable[[], None], warm: bool = True) -> float:
+def _noise(pair: Pair, *size: int) -> torch.Tensor:
+    """Normal numbers ``[*size, D]`` where the pair computes, of its type."""
+    return torch.randn(*size, pair.kv_shape.dim, dtype=pair.dtype, device=pair.device)
+
+
+def _query_heads(pair: Pair) -> int:
+    return int(pair.target.config.get_text_config().num_attention_heads)
+
+
+def _milliseconds(work: Callable[[], None], warm: bool = True) -> float:
     """Median milliseconds of a few calls, after one that does not count if ``warm``."""
     if warm:
         work()
@@ -304,7 +279,7 @@ def milliseconds(work: Callable[[], None], warm: bool = True) -> float:
     return median(times)
 
 
-def wait_for(tensor: torch.Tensor) -> None:
+def _wait_for(tensor: torch.Tensor) -> None:
     """Until the device has computed ``tensor``."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)

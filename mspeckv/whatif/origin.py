@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mspeckv.decoding.needs import USES_TIER1
 from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
-from mspeckv.whatif.acceptance import Acceptance, rate_of
+from mspeckv.whatif.acceptance import PUBLISHED_GAMMA as GAMMA
+from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, rate_of
 from mspeckv.whatif.forecast import what_if
 from mspeckv.whatif.machines import Hardware, origin_machine
 from mspeckv.whatif.published_tables import TABLES, published
 
 Floats = NDArray[np.float64]
 
-MODEL = "llama-2-7b"
-GAMMA = 8
 _AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 FIXED = {
     "A1": {"on_chip": 16, "resident": 16, "new_tokens": 256},
@@ -71,7 +71,7 @@ class PublishedCell:
     @property
     def counts(self) -> bool:
         """Whether it is one of the cells that the model is judged by."""
-        return self.method in ("triforce", "mspeckv") and not self.fitted
+        return self.method in USES_TIER1 and not self.fitted
 
 
 def cells(machine: Hardware | None = None) -> tuple[PublishedCell, ...]:
@@ -122,7 +122,7 @@ def curve(
     if method != "mspeckv":
         given["resident"] = 0
     found = what_if(
-        MODEL,
+        PUBLISHED_PAIR[0],
         machine or origin_machine(),
         method=method,
         policy=published_policy(method, residency),
@@ -143,16 +143,10 @@ def published_policy(method: str, residency: str = "lru") -> KVPolicy:
 
 def _acceptance(table: str, method: str, values: Any, prefill: Any) -> Acceptance:
     """Rates that give the published numbers of kept guesses."""
-    draft = rate_of(_kept("A1", "vanilla", prefill), GAMMA)
-    kept = _kept(table, method, values) if method in ("triforce", "mspeckv") else 0.0
-    return Acceptance(draft, rate_of(kept, GAMMA), draft)
-
-
-def _kept(table: str, method: str, at: Any) -> Any:
-    """Published guesses kept per round, between published places along straight lines."""
-    found = published(table)
-    kept = [found.accepted[value, method].mean for value in found.values]
-    return np.interp(at, found.values, kept)
+    draft = rate_of(published("A1").kept("vanilla", prefill), GAMMA)
+    if method not in USES_TIER1:
+        return Acceptance(draft, 0.0, draft)
+    return Acceptance(draft, rate_of(published(table).kept(method, values), GAMMA), draft)
 
 
 def errors(found: Sequence[PublishedCell]) -> Floats:

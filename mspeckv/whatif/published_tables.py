@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from mspeckv.settings import METHODS, check_choice
 
@@ -70,6 +71,11 @@ class Published:
         """Methods with a throughput, slowest expected first."""
         there = {method for _, method in self.speeds}
         return tuple(method for method in METHODS if method in there)
+
+    def kept(self, method: str, at: ArrayLike) -> NDArray[np.float64]:
+        """Guesses kept per round ``at`` places on the axis, along straight lines between values."""
+        found = [self.accepted[value, method].mean for value in self.values]
+        return np.asarray(np.interp(np.asarray(at, dtype=float), self.values, found))
 
 
 @cache

@@ -2,100 +2,93 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.kv.sizes import chunk_counts
+from mspeckv.kv.sizes import ChunkPlan, chunk_counts
 from mspeckv.settings import KVPolicy, RunConfig, Speculation, check_count, check_number, refuse
 from mspeckv.whatif.acceptance import Acceptance
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-_COUNTS = ("on_chip", "resident")
-POLICY_FIELDS = tuple(part.name for part in fields(KVPolicy))
+COUNTS = ("prefill", "new_tokens", "on_chip", "resident")
 LENGTHS = (
     "gamma", "draft_gamma", "budget", "chunk", "refresh", "recent", "sinks", "window", "draft_vocab"
 )  # fmt: skip
 """Fields of `Speculation` that may be arrays."""
+RATES = tuple(part.name for part in fields(Acceptance))
+_POLICY = tuple(part.name for part in fields(KVPolicy))
 
 
 @dataclass(frozen=True)
 class Question:
-    """Arrays of one shape, one entry per setting.
+    """Arrays of one shape, one entry per setting; ``asked["gamma"]`` is one of ``numbers``.
 
     Attributes:
         method: of all of them.
         layers: of the target.
-        prefill, new_tokens, on_chip, resident: whole numbers.
-        link_gbps: 1e9 bytes per second.
-        lengths: `LENGTHS` of the speculation, by name.
+        numbers: by name: `COUNTS` and `LENGTHS`, whole; `RATES` and ``link_gbps``.
         speculation: its other fields, of all settings.
         policies: the policies that occur, without their counts.
         which: of each setting, its place in ``policies``.
-        rates: acceptance at each nesting, by the names of `Acceptance`.
     """
 
     method: str
     layers: int
-    prefill: Ints
-    new_tokens: Ints
-    on_chip: Ints
-    resident: Ints
-    link_gbps: Floats
-    lengths: Mapping[str, Ints]
+    numbers: Mapping[str, NDArray[Any]]
     speculation: Speculation
     policies: tuple[KVPolicy, ...]
-    which: Ints
-    rates: Mapping[str, Floats]
+    which: NDArray[np.int64]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.numbers[name]
 
     @property
-    def context(self) -> Floats:
+    def uses_draft(self) -> bool:
+        """Whether a draft guesses, if there is one."""
+        return self.method != "autoregressive" and self.speculation.tier0 == "draft"
+
+    @property
+    def context(self) -> NDArray[np.float64]:
         """Mean tokens of context while decoding: half of the new ones are there."""
-        return np.asarray(self.prefill + self.new_tokens / 2, dtype=float)
+        return np.asarray(self["prefill"] + self["new_tokens"] / 2, dtype=float)
 
     @property
-    def tier1(self) -> tuple[Ints, Ints]:
-        """Prompt tokens in tier 1's cache, and chunks they are chosen from; see `ChunkPlan`."""
-        budget, chunk, recent = (self.lengths[name] for name in ("budget", "chunk", "recent"))
-        chunks, chosen, rest = chunk_counts(budget, chunk, recent, self.prefill - 1)
-        return chosen * chunk + rest, chunks
+    def tier1(self) -> ChunkPlan:
+        """What tier 1 can choose of each prompt, and how much it does."""
+        prompt, chunk = self["prefill"] - 1, self["chunk"]
+        counts = chunk_counts(self["budget"], chunk, self["recent"], prompt)
+        return ChunkPlan(prompt, chunk, *counts)
 
     @property
-    def fixed_resident(self) -> Ints:
+    def fixed_resident(self) -> NDArray[Any]:
         """Layers with a resident place of their own; see `KVPolicy.placement`."""
         return self._resident("static")
 
     @property
-    def cached(self) -> Ints:
+    def cached(self) -> NDArray[Any]:
         """Offloaded layers that an LRU cache can hold; see `KVPolicy.cached_layers`."""
         return self._resident("lru")
 
-    def _resident(self, residency: str) -> Ints:
+    def _resident(self, residency: str) -> NDArray[Any]:
         """Resident layers of packed policies with this residency; 0 of others."""
         own = [not one.lossless and one.residency == residency for one in self.policies]
-        return np.where(np.array(own)[self.which], self.resident, 0)
+        return np.where(np.array(own)[self.which], self["resident"], 0)
 
     @property
-    def offloaded(self) -> Ints:
+    def offloaded(self) -> NDArray[Any]:
         """Layers on the host."""
-        return self.layers - self.on_chip - self.fixed_resident
+        return self.layers - self["on_chip"] - self.fixed_resident
 
-    def plain(self, on_chip: Ints) -> Question:
+    def plain(self, on_chip: NDArray[Any]) -> Question:
         """Autoregressive decoding of unquantized KV with so many layers on-chip."""
-        policy = KVPolicy(bits="full")
         return replace(
             self,
             method="autoregressive",
-            on_chip=on_chip,
-            resident=np.zeros_like(on_chip),
-            policies=(policy,),
+            numbers={**self.numbers, "on_chip": on_chip, "resident": np.zeros_like(on_chip)},
+            policies=(KVPolicy(bits="full"),),
             which=np.zeros_like(on_chip),
         )
 
@@ -119,19 +112,21 @@ def ask(
         ValueError: an unknown field, a value that the settings' own classes refuse, shapes that
             do not go together, or a length left to be chosen.
     """
-    unknown = sorted(set(overrides) - set(POLICY_FIELDS) - set(LENGTHS) - {"tier0", "tier1"})
+    unknown = sorted(set(overrides) - {*_POLICY, *LENGTHS, "tier0", "tier1"})
     if unknown:
         raise refuse("what_if", unknown[0], "use a field of KVPolicy or Speculation")
-    changes = {name: overrides[name] for name in ("tier0", "tier1") if name in overrides}
-    speculation = replace(speculation, **changes)
-    if speculation.adaptive and method != "autoregressive":
-        fixed = {name: overrides.get(name, getattr(speculation, name)) for name in LENGTHS[:2]}
-        if any(isinstance(value, str) for value in fixed.values()):
-            raise refuse("gamma", "auto", "the model needs a number; mspeckv.plan chooses lengths")
+    words = {name: overrides[name] for name in ("tier0", "tier1") if name in overrides}
+    speculation = replace(speculation, **words)
+    lengths = {name: overrides.get(name, getattr(speculation, name)) for name in LENGTHS}
+    for name in ("gamma", "draft_gamma"):
+        if isinstance(lengths[name], str) and name not in overrides:
+            if method != "autoregressive":
+                raise refuse(name, "auto", "the model needs a number; mspeckv.plan chooses lengths")
+            lengths[name] = 1
     given: dict[str, Any] = {
-        **{name: overrides.get(name, getattr(policy, name)) for name in POLICY_FIELDS},
-        **{name: overrides.get(name, _number(getattr(speculation, name))) for name in LENGTHS},
-        **{part.name: getattr(acceptance, part.name) for part in fields(Acceptance)},
+        **{name: overrides.get(name, getattr(policy, name)) for name in _POLICY},
+        **lengths,
+        **{name: getattr(acceptance, name) for name in RATES},
         **numbers,
     }
     try:
@@ -140,20 +135,24 @@ def ask(
         shapes = {k: np.shape(v) for k, v in given.items() if np.shape(v)}
         raise refuse("what_if", shapes, "use arrays that broadcast against one another") from None
     table = dict(zip(given, arrays, strict=True))
-    policies, which = _policies(method, speculation, table)
+    # the policies that occur: only fields that were given as arrays can differ
+    names = [name for name in _POLICY if name not in COUNTS]
+    varying = [name for name in names if np.ndim(given[name])]
+    alike = {name: np.asarray(given[name]).tolist() for name in names if name not in varying}
+    shape = table["prefill"].shape
+    columns = [table[name].ravel().tolist() for name in varying]
+    rows = list(zip(*columns, strict=True)) or [()] * table["prefill"].size
+    places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
     asked = Question(
         method=method,
         layers=layers,
-        prefill=_whole(table, "prefill"),
-        new_tokens=_whole(table, "new_tokens"),
-        on_chip=_whole(table, "on_chip"),
-        resident=_whole(table, "resident"),
-        link_gbps=table["link_gbps"].astype(float),
-        lengths={name: _whole(table, name) for name in LENGTHS},
+        numbers={
+            **{name: _whole(name, table[name]) for name in (*COUNTS, *LENGTHS)},
+            **{name: table[name].astype(float) for name in (*RATES, "link_gbps")},
+        },
         speculation=speculation,
-        policies=policies,
-        which=which,
-        rates={part.name: table[part.name].astype(float) for part in fields(Acceptance)},
+        policies=tuple(KVPolicy(**alike, **dict(zip(varying, row, strict=True))) for row in places),
+        which=np.array([places[row] for row in rows]).reshape(shape),
     )
     _check(asked)
     return asked
@@ -165,13 +164,7 @@ def _array(value: Any) -> NDArray[Any]:
     return np.asarray(value, dtype=object) if out.dtype.kind in "US" else out
 
 
-def _number(value: int | str) -> int:
-    """Autoregressive decoding has no use for lengths that are left to be chosen."""
-    return 1 if isinstance(value, str) else value
-
-
-def _whole(table: Mapping[str, NDArray[Any]], name: str) -> Ints:
-    values = table[name]
+def _whole(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
     if values.dtype.kind not in "iu":
         whole = values.dtype.kind == "f" and bool(np.all(values == np.floor(values)))
         if not whole:
@@ -179,52 +172,25 @@ def _whole(table: Mapping[str, NDArray[Any]], name: str) -> Ints:
     return values.astype(np.int64)
 
 
-def _policies(
-    method: str, speculation: Speculation, table: Mapping[str, NDArray[Any]]
-) -> tuple[tuple[KVPolicy, ...], Ints]:
-    """The policies that occur, each checked by its own class, and of each setting which it is."""
-    names = [name for name in POLICY_FIELDS if name not in _COUNTS]
-    # an array broadcast from a single value need not be looked at entry by entry
-    varying = [name for name in names if any(table[name].strides)]
-    constant = {name: plain(table[name].flat[0]) for name in names if name not in varying}
-    shape = table["on_chip"].shape
-    columns = [table[name].ravel().tolist() for name in varying]
-    rows = zip(*columns, strict=True) if columns else repeat((), math.prod(shape))
-    found: dict[tuple[Any, ...], int] = {}
-    which = [found.setdefault(row, len(found)) for row in rows]
-    policies = tuple(KVPolicy(**constant, **dict(zip(varying, row, strict=True))) for row in found)
-    for policy in policies:
-        RunConfig(method=method, policy=policy, speculation=speculation)
-    return policies, np.array(which, dtype=np.int64).reshape(shape)
-
-
-def plain(value: Any) -> Any:
-    """A number of numpy's as Python's own; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _check(asked: Question) -> None:
-    """Let the settings' own classes judge the extremes and whatever stands out."""
-    for name, least in (("prefill", 2), ("new_tokens", 1), ("on_chip", 0), ("resident", 0)):
-        check_count(name, int(getattr(asked, name).min()), least)
-    for value in (asked.link_gbps.min(), asked.link_gbps.max()):
+    """Let the settings' own classes judge the extremes, and where two fields are at odds most."""
+    for policy in asked.policies:
+        RunConfig(method=asked.method, policy=policy, speculation=asked.speculation)
+    for name, least in zip(COUNTS, (2, 1, 0, 0), strict=True):
+        check_count(name, int(asked[name].min()), least)
+    for value in (asked["link_gbps"].min(), asked["link_gbps"].max()):
         check_number("link_gbps", float(value), 0.0, 1e6, open_low=True)
-    worst = np.unravel_index(int(np.argmax(asked.on_chip + asked.resident)), asked.on_chip.shape)
-    KVPolicy(on_chip=int(asked.on_chip[worst]), resident=int(asked.resident[worst])).check_layers(
-        asked.layers
-    )
-    lengths = asked.lengths
-    slack = lengths["budget"] - lengths["recent"] - 2 * lengths["chunk"]
-    tightest = np.unravel_index(int(np.argmin(slack)), slack.shape)
-    at: dict[str, Any] = {name: int(values[tightest]) for name, values in lengths.items()}
-    replace(asked.speculation, **at)
-    for name, values in lengths.items():
-        for extreme in (values.min(), values.max()):
-            _check_length(asked.speculation, name, int(extreme))
-
-
-def _check_length(speculation: Speculation, name: str, value: int) -> None:
-    """One length alone, beside a budget that any chunk and recent window go with."""
-    roomy = 4 * (1024 + abs(value))
-    changes: dict[str, Any] = {"budget": roomy, "recent": 0, "chunk": 1, name: value}
-    replace(speculation, **changes)
+    fullest = int(np.argmax(asked["on_chip"] + asked["resident"]))
+    on_chip, resident = (int(asked[name].flat[fullest]) for name in ("on_chip", "resident"))
+    KVPolicy(on_chip=on_chip, resident=resident).check_layers(asked.layers)
+    tightest = int(np.argmin(asked["budget"] - asked["recent"] - 2 * asked["chunk"]))
+    lengths: Any
+    for lengths in (
+        {name: int(asked[name].flat[tightest]) for name in LENGTHS},
+        {name: int(asked[name].min()) for name in LENGTHS},
+    ):
+        replace(asked.speculation, **lengths)
+    lengths = {name: int(asked[name].max()) for name in LENGTHS}
+    # the largest of each may stand in different settings: any budget goes with them
+    roomy = lengths["budget"] + lengths["recent"] + 2 * lengths["chunk"]
+    replace(asked.speculation, **{**lengths, "budget": roomy})

@@ -72,23 +72,20 @@ def round_cost(
     asked: Question, shape: ModelShape, draft: ModelShape | None, where: Hardware, graphs: bool
 ) -> RoundCost:
     """Draft, verify, draw: the parts of a round added up."""
-    zero = np.zeros(asked.prefill.shape)
-    method, guess, lengths, rates = asked.method, asked.speculation, asked.lengths, asked.rates
-    gamma = lengths["gamma"] if method != "autoregressive" else np.zeros_like(lengths["gamma"])
-    has_draft = guess.tier0 == "draft" and draft is not None and method != "autoregressive"
-    guesses = has_draft or guess.tier0 == "lookup"
+    method, zero = asked.method, np.zeros(asked["prefill"].shape)
+    gamma = zero if method == "autoregressive" else zero + asked["gamma"]
+    drafted = asked.uses_draft and draft is not None
     settled, draft_passes, middle_passes, middle_read = zero + 1, zero, zero, zero
     if method in USES_TIER1:
-        draft_gamma = lengths["draft_gamma"] if guesses else np.zeros_like(gamma)
-        inner = inner_passes(rates["draft_middle"], draft_gamma, gamma)
+        guesses = drafted or asked.speculation.tier0 == "lookup"
+        inner = inner_passes(asked["draft_middle"], asked["draft_gamma"] * guesses, asked["gamma"])
         draft_passes, middle_passes, middle_read = inner.draft, inner.middle, inner.read
-        settled = expected_tokens(rates["middle_full"], gamma)
+        settled = expected_tokens(asked["middle_full"], gamma)
     elif method == "vanilla":
-        draft_passes = zero + gamma
-        settled = expected_tokens(rates["draft_full"], gamma)
+        draft_passes, settled = gamma, expected_tokens(asked["draft_full"], gamma)
     model = _Round(asked, shape, where, graphs)
     steps = dict.fromkeys(STEPS, zero)
-    if has_draft and draft is not None:
+    if draft is not None and drafted:
         passes = draft_passes + where.loop.closing_passes
         steps["tier 0 draft"] = passes * model.draft_ms(draft)
     if method in USES_TIER1:
@@ -97,9 +94,9 @@ def round_cost(
         steps["retrieve"] = model.retrieve_ms(settled)
     drafting = steps["tier 0 draft"] + steps["tier 1 verify"]
     verification, link_bytes = model.verify(gamma + 1, drafting)
-    rows = gamma + 1 + middle_read + (draft_passes if guess.tier0 == "draft" else 0)
+    rows = gamma + 1 + middle_read + (draft_passes if asked.uses_draft else 0)
     steps |= verification
-    steps["draw"] = zero + (rows * where.row_us + where.round_us) / 1e3
+    steps["draw"] = (rows * where.row_us + where.round_us) / 1e3
     return RoundCost(steps, settled, link_bytes, draft_passes, middle_passes)
 
 
@@ -119,37 +116,37 @@ class _Round:
 
     def draft_ms(self, draft: ModelShape) -> Floats:
         """One pass of tier 0 over sinks, window and half of the slack."""
-        lengths = self.asked.lengths
-        most = lengths["sinks"] + lengths["window"] + WINDOW_SLACK / 2
-        seen = np.minimum(self.asked.context, most)
-        share = np.where(lengths["draft_vocab"] > 0, lengths["draft_vocab"] / draft.vocab, 1.0)
+        asked = self.asked
+        seen = np.minimum(asked.context, asked["sinks"] + asked["window"] + WINDOW_SLACK / 2)
+        scored = asked["draft_vocab"]
+        share = np.where(scored > 0, scored / draft.vocab, 1.0)
         return pass_time(draft, self.where, "draft", 1.0, seen, self.graphs, share).total
 
     def middle_ms(self, read: Floats) -> Floats:
         """One pass of tier 1: over its retrieval cache, or over the upper planes of everything."""
         asked, shape = self.asked, self.shape
         nibble = asked.speculation.tier1 == "nibble"
-        context = asked.context if nibble else asked.tier1[0] + asked.new_tokens / 2
+        context = asked.context if nibble else asked.tier1.kept + asked["new_tokens"] / 2
         floats = pass_time(shape, self.where, "target", read, context, self.graphs).total
         if not nibble:
             return floats
         coarse = self.unpack(self.packed.record - self.packed.streamed)
-        return np.asarray(floats + (shape.layers - asked.on_chip) * coarse)
+        return np.asarray(floats + (shape.layers - asked["on_chip"]) * coarse)
 
     def retrieve_ms(self, settled: Floats) -> Floats:
         """Choosing chunks anew: at most once a round, once in ``refresh`` tokens otherwise."""
         if self.asked.speculation.tier1 == "nibble":
             return np.zeros_like(settled)
-        (kept, chunks), refresh = self.asked.tier1, self.asked.lengths["refresh"]
-        chooses = (refresh > 0) & (kept < self.asked.prefill - 1)
+        plan, refresh = self.asked.tier1, self.asked["refresh"]
+        chooses = (refresh > 0) & (plan.kept < plan.prompt)
         often = np.where(chooses, settled / np.maximum(refresh, settled), 0.0)
         # landmarks are read, chosen tokens read and written
-        moved = (chunks / 2 + 2 * kept) * self.packed.token
+        moved = (plan.chunks / 2 + 2 * plan.kept) * self.packed.token
         return np.asarray(often * self.shape.layers * choose_ms(self.where, moved, self.graphs))
 
     def unpack(self, record: Any) -> Floats:
         """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
-        context, out = self.asked.context, np.zeros(self.asked.prefill.shape)
+        context, out = self.asked.context, np.zeros(self.asked["prefill"].shape)
         moved = self.packed.blocks(context) * record + context * self.packed.token
         for place, policy in enumerate(self.asked.policies):
             widths = ("nibble",) if policy.nibble else tuple(str(width) for width in policy.widths)
@@ -168,7 +165,7 @@ class _Round:
         held_unpack = 0.0 if where.loop.keeps_unpacked else unpack
         held = (asked.fixed_resident + np.where(hit, offloaded, 0)) * held_unpack
         layer_bytes = packed.blocks(asked.context) * packed.streamed
-        transfer = layer_bytes / asked.link_gbps / 1e6 + where.copy_us / 1e3
+        transfer = layer_bytes / asked["link_gbps"] / 1e6 + where.copy_us / 1e3
         start = (layers - missing) * compute + held
         work = start + missing * (compute + unpack)
         if where.loop.prefetch:

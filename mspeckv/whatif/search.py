@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,11 @@ from mspeckv.settings import (
     check_choice,
     check_count,
     check_number,
-    default_width,
     refuse,
 )
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware
-from mspeckv.whatif.question import plain
 from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
 
 WIDTH_ACCEPTANCE: Mapping[Width, float] = {"full": 1.0, 8: 0.997, 4: 0.95, 2: 0.69}
@@ -136,6 +135,10 @@ class DevicePlan:
     front: tuple[Choice, ...]
 
 
+_SETTING = ("bits", "on_chip", "resident", "budget", "gamma", "draft_gamma")
+"""Fields of `Choice` that `what_if` takes, in the order of `_settings`."""
+
+
 def plan(
     model: str | ModelShape = "llama-2-7b",
     machine: str | Hardware = "h100",
@@ -182,31 +185,49 @@ def plan(
     grid = grid or Grid()
     allowed = [width for width in grid.bits if quality.get(width, 0.0) >= min_acceptance]
     if not allowed:
-        raise refuse(
-            "min_acceptance", min_acceptance, f"no width of {list(grid.bits)} keeps so many tokens"
-        )
+        widths = f"no width of {list(grid.bits)} keeps so many tokens"
+        raise refuse("min_acceptance", min_acceptance, widths)
     guesser = draft_shape(shape, draft)
-    tables = []
-    for method in grid.methods:
-        if _possible(method, allowed) and (guesser is not None or method != "vanilla"):
-            likely = acceptance or likely_acceptance(
-                shape.name, guesser.name if guesser else None, method, prefill
-            )
-            asked = {
-                "model": shape, "machine": where, "draft": draft, "method": method,
-                "prefill": prefill, "new_tokens": new_tokens, "link_gbps": link_gbps,
-                "graphs": graphs,
-            }  # fmt: skip
-            tables.append(_predict_all(asked, likely, grid, allowed))
-    if not tables:
+    name = guesser.name if guesser else None
+    known = {
+        method: acceptance or likely_acceptance(shape.name, name, method, prefill)
+        for method in grid.methods
+        if guesser is not None or method != "vanilla"
+    }
+
+    def predict(method: str, setting: Mapping[str, Any], control: bool) -> Forecast:
+        likely = known[method]
+        middle = float(np.asarray(likely.middle_full))
+        rate = budget_acceptance(middle, setting["budget"], max(grid.budgets))
+        return what_if(
+            shape, where, draft=draft, method=method, prefill=prefill, new_tokens=new_tokens,
+            acceptance=replace(likely, middle_full=rate), link_gbps=link_gbps, graphs=graphs,
+            control=control, **setting,
+        )  # fmt: skip
+
+    def choice(place: int) -> Choice:
+        method, setting = methods[owner[place]], dict(zip(_SETTING, settings[place], strict=True))
+        held = setting["on_chip"] + (setting["resident"] if setting["bits"] != "full" else 0)
+        found = predict(method, setting, True)
+        return Choice(method, offloaded=shape.layers - held, prediction=found, **setting)
+
+    rows = {method: _settings(method, shape.layers, grid, allowed) for method in known}
+    methods = [method for method in known if rows[method]]
+    if not methods:
         raise refuse("methods", grid.methods, "none of them is possible with these widths")
-    places = {table.asked["method"]: (table, table.fastest(room)) for table in tables}
-    best = {name: t.choice(place) for name, (t, place) in places.items() if place is not None}
-    if not best:
-        least = min(float(table.bytes.min()) for table in tables)
-        raise refuse(
-            "gpu_gb", f"{room / 1e9:.3g} GB", f"the smallest setting needs {least / 1e9:.3g} GB"
-        )
+    found = [predict(method, _columns(rows[method]), False) for method in methods]
+    settings = [row for method in methods for row in rows[method]]
+    owner = np.repeat(np.arange(len(methods)), [len(rows[method]) for method in methods])
+    ms = np.concatenate([one.ms_per_token for one in found])
+    size = np.concatenate([one.device_bytes for one in found])
+    # those that fit: fastest first, of equals the one with fewest bytes
+    order = np.lexsort((size, ms))
+    order = order[size[order] <= room]
+    if not len(order):
+        least = f"the smallest setting needs {float(size.min()) / 1e9:.3g} GB"
+        raise refuse("gpu_gb", f"{room / 1e9:.3g} GB", least)
+    fitting = {method: order[owner[order] == place] for place, method in enumerate(methods)}
+    best = {method: choice(int(mine[0])) for method, mine in fitting.items() if len(mine)}
     return DevicePlan(
         model=shape.name,
         hardware=where.name,
@@ -214,11 +235,11 @@ def plan(
         new_tokens=new_tokens,
         device_bytes=room,
         link_gbps=where.link_gbps if link_gbps is None else link_gbps,
-        tried=sum(table.ms.size for table in tables),
-        fitting=sum(int((table.bytes <= room).sum()) for table in tables),
+        tried=len(settings),
+        fitting=len(order),
         choice=min(best.values(), key=lambda one: one.ms_per_token),
         best=best,
-        front=_front(tables, room),
+        front=tuple(choice(place) for place in _front(ms, size, order)),
     )
 
 
@@ -232,102 +253,37 @@ def budget_acceptance(rate: float, budget: Any, largest: int) -> NDArray[np.floa
     return np.clip(1 - (1 - rate) * 0.72**-halvings, 0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class _Predictions:
-    """Every setting of one method, one entry each.
-
-    Attributes:
-        asked: of `what_if`, what all have in common.
-        acceptance: at the largest budget.
-        columns: the settings, by field of `Choice`.
-        rate: tier 1's acceptance, which falls with the budget.
-        ms: per token.
-        bytes: peak on the device.
-    """
-
-    asked: Mapping[str, Any]
-    acceptance: Acceptance
-    columns: Mapping[str, NDArray[Any]]
-    rate: NDArray[np.float64]
-    ms: NDArray[np.float64]
-    bytes: NDArray[np.int64]
-
-    def fastest(self, room: int) -> int | None:
-        """Of those that fit, the place of the fastest; of equals the one with fewest bytes."""
-        fitting = np.flatnonzero(self.bytes <= room)
-        if not len(fitting):
-            return None
-        return int(fitting[np.lexsort((self.bytes[fitting], self.ms[fitting]))[0]])
-
-    def choice(self, place: int) -> Choice:
-        """One entry, predicted by itself."""
-        row = {name: plain(column[place]) for name, column in self.columns.items()}
-        acceptance = replace(self.acceptance, middle_full=float(self.rate[place]))
-        found = what_if(**self.asked, acceptance=acceptance, **row)
-        fixed = 0 if row["bits"] == "full" else row["resident"]
-        offloaded = self.asked["model"].layers - row["on_chip"] - fixed
-        return Choice(self.asked["method"], prediction=found, offloaded=offloaded, **row)
+def _settings(
+    method: str, layers: int, grid: Grid, widths: Sequence[Width]
+) -> list[tuple[Any, ...]]:
+    """Every combination for one method, but those that differ in nothing that has an effect."""
+    counts = sorted({*range(0, layers + 1, grid.places), layers})
+    places = [(chip, kept) for chip in counts for kept in counts if chip + kept <= layers]
+    guesses, nested = method != "autoregressive", method in USES_TIER1
+    return [
+        (width, *place, *lengths)
+        for width in widths
+        # triforce is unquantized
+        if method != "triforce" or width == "full"
+        for place in places
+        # an unquantized layer has no resident place
+        if width != "full" or not place[1]
+        for lengths in product(
+            grid.budgets if nested else grid.budgets[:1],
+            grid.gammas if guesses else grid.gammas[:1],
+            grid.draft_gammas if nested else [1],
+        )
+    ]
 
 
-def _predict_all(
-    asked: Mapping[str, Any], acceptance: Acceptance, grid: Grid, widths: Sequence[Width]
-) -> _Predictions:
-    """All combinations for one method, predicted at once."""
-    method = asked["method"]
-    nested = method in USES_TIER1
-    columns: dict[str, Any] = _combine(
-        {
-            "bits": _possible(method, widths),
-            "place": _placements(asked["model"].layers, grid.places),
-            "budget": grid.budgets if nested else grid.budgets[:1],
-            "gamma": grid.gammas if method != "autoregressive" else grid.gammas[:1],
-            "draft_gamma": grid.draft_gammas if nested else [1],
-        }
-    )
-    middle = float(np.asarray(acceptance.middle_full))
-    rate = budget_acceptance(middle, columns["budget"], max(grid.budgets))
-    rates = replace(acceptance, middle_full=rate)
-    found = what_if(**asked, acceptance=rates, control=False, **columns)
-    return _Predictions(asked, acceptance, columns, rate, found.ms_per_token, found.device_bytes)
+def _columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
+    """Settings as `what_if` takes them: an array by field."""
+    columns = dict(zip(_SETTING, np.array(rows, dtype=object).T, strict=True))
+    return {name: one if name == "bits" else one.astype(int) for name, one in columns.items()}
 
 
-def _possible(method: str, widths: Sequence[Width]) -> list[Width]:
-    """Widths that a method can have: ``triforce`` is unquantized."""
-    return [width for width in widths if method != "triforce" or width == default_width(method)]
-
-
-def _placements(layers: int, step: int) -> list[tuple[int, int]]:
-    """Layers on-chip and resident."""
-    counts = sorted({*range(0, layers + 1, step), layers})
-    return [(chip, kept) for chip in counts for kept in counts if chip + kept <= layers]
-
-
-def _combine(axes: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
-    """The product of the axes, without settings that differ in nothing that has an effect."""
-    sizes = [len(values) for values in axes.values()]
-    places = np.indices(sizes).reshape(len(sizes), -1)
-    columns: dict[str, NDArray[Any]] = {}
-    for (name, values), at in zip(axes.items(), places, strict=True):
-        if name == "place":
-            pairs = np.array(values)[at]
-            columns["on_chip"], columns["resident"] = pairs[:, 0], pairs[:, 1]
-            continue
-        words = any(isinstance(value, str) for value in values)
-        columns[name] = np.array(list(values), dtype=object if words else None)[at]
-    lossless = columns["bits"] == "full"
-    # an unquantized layer has no resident place
-    keep = ~(lossless & (columns["resident"] > 0))
-    return {name: column[keep] for name, column in columns.items()}
-
-
-def _front(tables: Sequence[_Predictions], room: int) -> tuple[Choice, ...]:
-    """Settings that nothing smaller beats, fewest bytes first."""
-    ms = np.concatenate([table.ms for table in tables])
-    size = np.concatenate([table.bytes for table in tables])
-    owner = np.concatenate([np.full(len(t.ms), i) for i, t in enumerate(tables)])
-    place = np.concatenate([np.arange(len(table.ms)) for table in tables])
-    order = np.lexsort((ms, size))
-    order = order[size[order] <= room]
+def _front(ms: Any, size: Any, fitting: Any) -> list[int]:
+    """Of the places ``fitting``, those that nothing smaller is as fast as, fewest bytes first."""
+    order = fitting[np.lexsort((ms[fitting], size[fitting]))]
     least = np.minimum.accumulate(ms[order])
-    first = np.r_[True, least[1:] < least[:-1]] if len(order) else np.zeros(0, dtype=bool)
-    return tuple(tables[owner[at]].choice(int(place[at])) for at in order[first])
+    return [int(place) for place in order[np.r_[True, least[1:] < least[:-1]]]]

@@ -28,8 +28,6 @@ class ModelShape:
         head_dim: head dim D.
         vocab: tokens.
         layer_params: weights of one layer; a pass reads each once.
-        head_params: weights of the last product, to the vocabulary; shared with the embedding
-            or not.
         own_params: all weights that this model holds alone, each counted once; a draft that
             shares its target's embedding and head holds only its layers.
     """
@@ -44,7 +42,6 @@ class ModelShape:
     head_dim: int
     vocab: int
     layer_params: int
-    head_params: int
     own_params: int
 
     @classmethod
@@ -71,9 +68,13 @@ class ModelShape:
             head_dim=kv.dim,
             vocab=int(text.vocab_size),
             layer_params=two - one,
-            head_params=int(text.vocab_size) * hidden,
             own_params=one + (kv.layers - 1) * (two - one),
         )
+
+    @property
+    def head_params(self) -> int:
+        """Weights of the last product, to the vocabulary; shared with the embedding or not."""
+        return self.vocab * self.hidden
 
     @property
     def product_params(self) -> int:
@@ -129,11 +130,10 @@ def _llama_like(
     projected = (heads + 2 * kv_heads) * dim
     layer = hidden * projected + heads * dim * hidden + 3 * hidden * intermediate + 2 * hidden
     layer += projected if bias else 0
-    head = vocab * hidden
-    own = layers * layer + head * (1 if tied else 2) + hidden
+    own = layers * layer + vocab * hidden * (1 if tied else 2) + hidden
     source = f"config.json of {repository}"
     return ModelShape(
-        name, source, layers, hidden, intermediate, heads, kv_heads, dim, vocab, layer, head, own
+        name, source, layers, hidden, intermediate, heads, kv_heads, dim, vocab, layer, own
     )
 
 
