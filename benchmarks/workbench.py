@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
 from mspeckv.accelerate.short_head import make_head
-from mspeckv.adaptive.costs import Costs, PassCost
+from mspeckv.adaptive.estimates import Costs, PassCost
 from mspeckv.adaptive.lengths import Planner
 from mspeckv.adaptive.lookup import SHORTEST, SHORTEST_CHOSEN, Lookup
 from mspeckv.adaptive.rounds import Adaptive

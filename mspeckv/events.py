@@ -123,7 +123,7 @@ class Plan:
         gamma: tokens proposed to tier 2 at most.
         draft_gamma: tokens tier 0 proposes to tier 1 at most; 0 where it does not.
         stop: tier 0 ends a chain of guesses once the chance that all of it is kept falls under
-            this (`mspeckv.adaptive.confidence`); 0 for never.
+            this (`mspeckv.adaptive.lengths`); 0 for never.
     """
 
     path: tuple[int, ...]

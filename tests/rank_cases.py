@@ -24,7 +24,7 @@ from mspeckv import (
     load_pair,
     stream,
 )
-from mspeckv.adaptive.costs import PassCost
+from mspeckv.adaptive.estimates import PassCost
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.parallel import Ranks, end, join
 from tests.random_models import random_prompt

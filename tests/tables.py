@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mspeckv.adaptive.confidence import Chain, Confidence
+from mspeckv.adaptive.estimates import Confidence
+from mspeckv.adaptive.lengths import Chain
 from mspeckv.adaptive.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Level, Speculate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
-from mspeckv.adaptive.costs import PassCost
+from mspeckv.adaptive.estimates import PassCost
 from mspeckv.adaptive.lengths import Planner, expected_tokens
 from mspeckv.api import engine_of
 from mspeckv.events import Guess, Pass, Plan, Round

@@ -8,8 +8,8 @@ from math import prod
 import pytest
 
 from mspeckv import KVPolicy, Pair, Round, RunConfig, Sampling, Speculation, documents, stream
-from mspeckv.adaptive.confidence import Chain, Confidence
-from mspeckv.adaptive.lengths import Planner
+from mspeckv.adaptive.estimates import Confidence
+from mspeckv.adaptive.lengths import Chain, Planner
 from mspeckv.events import Guess, Pass, Plan
 
 LONGEST = 8

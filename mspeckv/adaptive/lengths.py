@@ -14,21 +14,29 @@ n tokens, the time per token of a round is
     0 proposes to 1      (gamma k + c_2(gamma + 1)) / E(a_12, gamma)
                          with k = (d c_0(1) + c_1(d + 1)) / E(a_01, d), one token of tier 1
 
-and the planner takes the least. A draft model's own guesses then end where it becomes unsure
-(`mspeckv.adaptive.confidence`), or at the longest length that the settings allow. All this depends
-on the past alone, never on the verdict on tokens about to be drawn, so every round stays exact.
+and the planner takes the least.
+
+A draft model that was distilled from its target knows when it does not know, so its own guesses
+end earlier, where it becomes unsure (`Chain`). With s the chance that all of a chain of guesses is
+kept, one more guess brings s tokens at most and costs d milliseconds, its draft pass and its place
+in the verification. Where a token is otherwise had for T milliseconds, it pays as long as
+
+    s T > d,   so a chain ends once s < d / T
+
+(Charnov, Optimal foraging: the marginal value theorem, 1976: leave when a patch yields less than
+the average).
+
+All this depends on the past and on tokens already handed up, never on the verdict on tokens about
+to be drawn, so every guess stays a draw from its own distribution and every round stays exact.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
-from mspeckv.adaptive.confidence import Confidence
-from mspeckv.adaptive.costs import SLOPE, Costs, PassCost
-from mspeckv.adaptive.verdicts import Verdicts
+from mspeckv.adaptive.estimates import SLOPE, Confidence, Costs, PassCost, Verdicts
 from mspeckv.events import Guess, Pass, Plan
 from mspeckv.settings import AUTO_DRAFT_GAMMA, AUTO_GAMMA, Speculation
 
@@ -61,6 +69,29 @@ def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
 _SURELY = expected_tokens([_SURE], max(AUTO_GAMMA, AUTO_DRAFT_GAMMA))
 
 
+class Chain:
+    """A chain of guesses as it grows.
+
+    Args:
+        confidence: learned so far.
+        verifier: tier that will test the chain.
+        stop: chance of being kept whole under which the chain ends; 0 for never.
+    """
+
+    def __init__(self, confidence: Confidence, verifier: int, stop: float) -> None:
+        self.confidence, self.verifier, self.stop = confidence, verifier, stop
+        self.restart()
+
+    def restart(self) -> None:
+        """The next token is the first of another chain."""
+        self._whole = 1.0
+
+    def ends_with(self, likelihood: float) -> bool:
+        """Take in a token that the draft held so likely; whether no more should follow it."""
+        self._whole *= self.confidence.kept(self.verifier, likelihood)
+        return self._whole < self.stop
+
+
 class Planner:
     """Chooses the lengths of the next round.
 
@@ -84,8 +115,7 @@ class Planner:
         self.speculation = speculation
         self.has_draft, self.has_middle, self.free_draft = has_draft, has_middle, free_draft
         self.costs: Costs = costs if costs is not None else defaultdict(PassCost)
-        self.verdicts = Verdicts(has_middle)
-        self.confidence = Confidence(lookup=free_draft)
+        self.verdicts, self.confidence = Verdicts(has_middle), Confidence(lookup=free_draft)
         self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
         # plans that a choice compares share their parts
         self._settled: dict[tuple[int, int, Held], list[float]] = {}
@@ -109,18 +139,20 @@ class Planner:
         self.verdicts.see(guesses)
         self.confidence.fade()
         for guess in guesses:
-            if guess.held:
-                self.confidence.see(guess.verifier, guess.held, guess.accepted)
+            self.confidence.see(guess.verifier, guess.held, guess.accepted)
 
     def cost(self, tier: int, tokens: int) -> float:
         """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
+        key = tier, tokens
+        if key not in self._cost:
+            self._cost[key] = self._expected_ms(tier, tokens)
+        return self._cost[key]
+
+    def _expected_ms(self, tier: int, tokens: int) -> float:
         if tier == 0 and self.free_draft:
             return 0.0
         if self.costs[tier].known:
-            key = tier, tokens
-            if key not in self._cost:
-                self._cost[key] = self.costs[tier](tokens)
-            return self._cost[key]
+            return self.costs[tier](tokens)
         if tier == 0:
             return _DRAFT_SHARE * self.cost(2, 1)
         other = self.costs[3 - tier]
@@ -134,41 +166,32 @@ class Planner:
             held: for lookup, how likely it holds each token that it would guess now; none where
                 it has nothing to say.
         """
-        guesses = self.has_draft and not (self.free_draft and not held)
-        if not self.costs[2].known and room > 0:
-            first = self._first(room, guesses)
-            if first is not None:
-                return first
-        return self._open(self.best(room, held), room, held)
+        first = self._first(room, held) if room > 0 and not self.costs[2].known else None
+        return first or self._open(self.best(room, held), room, held)
 
     def best(self, room: int, held: Held = ()) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
-        guesses = self.has_draft and not (self.free_draft and not held)
-        plans = self._plans(room, guesses, held)
-        return min(plans, key=lambda plan: self.time_per_token(plan, held))
+        return min(self._plans(room, held), key=lambda plan: self.time_per_token(plan, held))
 
     def _open(self, plan: Plan, room: int, held: Held) -> Plan:
         """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
-        guess = self.speculation
         if self.free_draft or plan.path[0] != 0:
             return plan
-        if len(plan.path) == 3:
-            least, longest, verifier, token = plan.draft_gamma, guess.longest_draft_gamma, 1, 0.0
-            if guess.draft_gamma == "auto":
-                token = self._middle_token(plan.draft_gamma, held)
+        verifier, guess = plan.path[1], self.speculation
+        if verifier == 1:
+            free, least, longest = guess.draft_gamma, plan.draft_gamma, guess.longest_draft_gamma
+            token = self._middle_token(least, held)
         else:
-            least, longest, verifier, token = plan.gamma, min(guess.longest_gamma, room), 2, 0.0
-            if guess.gamma == "auto":
-                token = self.time_per_token(plan, held)
-        if not token:
+            free, least, longest = guess.gamma, plan.gamma, min(guess.longest_gamma, room)
+            token = self.time_per_token(plan, held)
+        if free != "auto" or not token:
             return plan
         # kernels have steps, which even a sure guess may not be worth
         longest = max(least, min(range(1, longest + 1), key=partial(self._sure, verifier)))
         place = (self.cost(verifier, longest + 1) - self.cost(verifier, 1)) / longest
         stop = (self.cost(0, 1) + max(0.0, place)) / token
-        if verifier == 1:
-            return replace(plan, draft_gamma=longest, stop=stop)
-        return replace(plan, gamma=longest, stop=stop)
+        lengths = (plan.gamma, longest) if verifier == 1 else (longest, 0)
+        return Plan(plan.path, *lengths, stop)
 
     def _sure(self, verifier: int, length: int) -> float:
         """Milliseconds per token of ``length`` guesses that the draft is sure of."""
@@ -197,16 +220,19 @@ class Planner:
         asked = held if tier == 0 and self.free_draft else ()
         key = tier, verifier, asked
         if key not in self._settled:
-            rates = self.verdicts.rates(tier, verifier)
-            if asked:
-                rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+            rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+            rates = rates or self.verdicts.rates(tier, verifier)
             self._settled[key] = expected_tokens(rates, self.longest)
         return self._settled[key][gamma]
 
-    def _plans(self, room: int, guesses: bool, held: Held) -> Iterator[Plan]:
+    def _guesses(self, held: Held) -> bool:
+        """Whether tier 0 has something to say."""
+        return self.has_draft and bool(held or not self.free_draft)
+
+    def _plans(self, room: int, held: Held) -> Iterator[Plan]:
         """Every round that the settings leave open and that may be the best."""
         yield Plan((2,), 0, 0)
-        free = self.speculation.gamma == "auto"
+        guesses, free = self._guesses(held), self.speculation.gamma == "auto"
         longest = min(self.speculation.longest_gamma, room)
         if free and not self.costs[2].known:
             longest = min(longest, _FIRST_COPY)
@@ -222,15 +248,12 @@ class Planner:
             if guesses and self.has_middle:
                 yield Plan((0, 1, 2), gamma, inner)
 
-    def _first(self, room: int, guesses: bool) -> Plan | None:
+    def _first(self, room: int, held: Held) -> Plan | None:
         """A short round through every tier there is: it measures them all."""
-        path = (*((0,) if guesses else ()), *((1,) if self.has_middle else ()), 2)
+        path = (*((0,) if self._guesses(held) else ()), *((1,) if self.has_middle else ()), 2)
         if len(path) == 1 or (self.free_draft and not self.has_middle):
             return None
-        gamma, draft_gamma = self.speculation.gamma, self.speculation.draft_gamma
-        return Plan(
-            path,
-            min(room, _FIRST_GAMMA if isinstance(gamma, str) else gamma),
-            0 if len(path) < 3
-            else _FIRST_DRAFT_GAMMA if isinstance(draft_gamma, str) else draft_gamma,
-        )  # fmt: skip
+        gamma, inner = self.speculation.gamma, self.speculation.draft_gamma
+        gamma = _FIRST_GAMMA if isinstance(gamma, str) else gamma
+        inner = _FIRST_DRAFT_GAMMA if isinstance(inner, str) else inner
+        return Plan(path, min(room, gamma), inner if len(path) == 3 else 0)

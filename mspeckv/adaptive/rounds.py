@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
-from mspeckv.adaptive.confidence import Chain
-from mspeckv.adaptive.costs import Costs, PassCost
-from mspeckv.adaptive.lengths import Held, Planner
+from mspeckv.adaptive.estimates import Costs
+from mspeckv.adaptive.lengths import Chain, Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
 from mspeckv.decoding.reader import Reader
@@ -23,14 +21,8 @@ from mspeckv.settings import Speculation
 class Adaptive:
     """The topmost level when a length is ``"auto"``: nests its tiers anew for every round.
 
-    Attributes:
-        guesser: tier 0, or None.
-        middle: tier 1's reader, or None.
-        top: tier 2's reader.
-        planner: chooses.
-        sampler: draws for every tier.
-        recorder: where passes and guesses are read back.
-        plan: the last choice.
+    Tier 0 is ``guesser``, tiers 1 and 2 are the readers ``middle`` and ``top``; what passes took
+    and what was kept is read back from ``recorder``, and ``plan`` is the last choice.
     """
 
     guesser: Level | None
@@ -55,7 +47,10 @@ class Adaptive:
         """Choose lengths, run that round, learn from it."""
         with span("plan"):
             room = min(limit - 1, self.top.room(len(prefix)))
-            self.plan = self.planner.choose(room, self._held(prefix))
+            held: Held = ()
+            if isinstance(self.guesser, Lookup):
+                held = tuple(self.guesser.guess(prefix, self.planner.longest)[1])
+            self.plan = self.planner.choose(room, held)
         start = time.perf_counter()
         emission = self._nest(self.plan).round(prefix, limit)
         with span("settle"):
@@ -69,21 +64,16 @@ class Adaptive:
         return emission
 
     def settle(self, length: int) -> None:
-        """Forget, at every tier, what was read after ``length`` tokens."""
-        self.top.settle(length)
-        if self.middle is not None:
-            # A middle tier that sat out has been shown what tier 2 read, and now takes it over.
-            self.middle.settle(length)
-        if self.guesser is not None:
-            self.guesser.settle(length)
+        """Forget, at every tier, what was read after ``length`` tokens.
 
-    def _held(self, prefix: list[int]) -> Held:
-        """How likely a lookup holds what it would guess now."""
-        if not isinstance(self.guesser, Lookup):
-            return ()
-        return tuple(self.guesser.guess(prefix, self.planner.longest)[1])
+        A middle tier that sat out was shown what tier 2 read, and takes that over.
+        """
+        for part in (self.top, self.middle, self.guesser):
+            if part is not None:
+                part.settle(length)
 
     def _nest(self, plan: Plan) -> Level:
+        """The levels of one round."""
         below: Level | None = self.guesser if 0 in plan.path else None
         if isinstance(below, Autoregress):
             below.chain = Chain(self.planner.confidence, plan.path[1], plan.stop)
@@ -104,13 +94,8 @@ def choose(
     accord: Accord | None,
 ) -> Adaptive:
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
-    planner = Planner(
-        speculation,
-        guesser is not None,
-        middle is not None,
-        isinstance(guesser, Lookup),
-        costs if costs is not None else defaultdict(PassCost),
-    )
+    free = isinstance(guesser, Lookup)
+    planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)
     return Adaptive(guesser, middle, top, planner, sampler, recorder)
