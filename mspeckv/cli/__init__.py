@@ -4,9 +4,9 @@ Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any
 where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
 line on standard error.
 
-`arguments` says what may be typed, `runs` holds the commands that decode, `doctor` and `launch` are
-subjects of their own. A command imports what it needs when it is called, so that help and a
-refusal come at once.
+`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `launch` and
+`system` are subjects of their own. A command imports what it needs when it is called, so that help
+and a refusal come at once.
 """
 
 from __future__ import annotations
@@ -18,15 +18,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mspeckv.cli.arguments import (
-    build_parser,
-    check_folder,
-    given_rates,
-    run_config,
-    what_if_settings,
-)
+from mspeckv.cli.arguments import build_parser, run_config, what_if_settings
+from mspeckv.cli.system import check_writable
 from mspeckv.settings import refuse
 
 if TYPE_CHECKING:
@@ -46,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if ranks is not None:
             _run_together(arguments, ranks)
-        code = _run_command(_read(arguments, None))
-        sys.stdout.flush()
-        return code
+        return _run(_read(arguments, None))
     except BrokenPipeError:
         # whoever read has seen enough; nothing is left to be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,8 +92,10 @@ def _read(arguments: Sequence[str] | None, ranks: Ranks | None) -> argparse.Name
     return options
 
 
-def _run_command(options: argparse.Namespace) -> int:
-    return COMMANDS[options.command](options)
+def _run(options: argparse.Namespace) -> int:
+    code = COMMANDS[options.command](options)
+    sys.stdout.flush()
+    return code
 
 
 def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> NoReturn:
@@ -110,8 +105,7 @@ def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> NoReturn:
     try:
         with together(ranks):
             options = _read(arguments, ranks)
-        code = _run_command(options)
-        sys.stdout.flush()
+        code = _run(options)
     except AgreedError as error:
         code = _say(error, 2) if ranks.first else 2
     end(ranks, code)
@@ -137,31 +131,25 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if found["self_test"].get("passed") else 1
 
 
-def _generate(options: argparse.Namespace) -> int:
-    from mspeckv.cli.runs import generate
+def _on_terminal(command: str) -> Callable[[argparse.Namespace], int]:
+    """A function of `mspeckv.cli.runs`, which loads the engine."""
 
-    return generate(options)
+    def run(options: argparse.Namespace) -> int:
+        from mspeckv.cli import runs
 
+        code: int = getattr(runs, command)(options)
+        return code
 
-def _profile(options: argparse.Namespace) -> int:
-    from mspeckv.cli.runs import profile
-
-    return profile(options)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from mspeckv.cli.runs import sweep
-
-    return sweep(options)
+    return run
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mspeckv.experiments.report import write_report
+    from mspeckv.experiments import write_report
 
-    check_folder("out", options.out or options.results)
+    out = options.out or options.results
+    check_writable("out", out, folder=True)
     page = _page()
-    report = write_report(options.results, options.out or options.results, page)
-    print(report.describe())
+    print(write_report(options.results, out, page).describe())
     if page is None:
         print(f"mspeckv: {NO_PAGE}", file=sys.stderr)
     return 1 if page is None else 0
@@ -178,58 +166,59 @@ def _page() -> Page | None:
     return page
 
 
+def _modelled(options: argparse.Namespace) -> dict[str, Any]:
+    """What `whatif` and `plan` are both told."""
+    from mspeckv.whatif import Acceptance
+
+    typed = {part: getattr(options, part) for part in Acceptance.__dataclass_fields__}
+    rates = {part: rate for part, rate in typed.items() if rate is not None}
+    names = ("draft", "prefill", "new_tokens", "link_gbps", "graphs")
+    return {
+        **{name: getattr(options, name) for name in names},
+        "acceptance": Acceptance(**rates) if rates else None,
+    }
+
+
 def _what_if(options: argparse.Namespace) -> int:
     settings = what_if_settings(options)
-    from mspeckv.whatif import Acceptance, what_if
+    from mspeckv.whatif import what_if
     from mspeckv.whatif.answers import what_if_json, what_if_text
 
-    rates = given_rates(options)
-    found = what_if(
-        options.target, options.hardware, draft=options.draft, prefill=options.prefill,
-        new_tokens=options.new_tokens, acceptance=Acceptance(**rates) if rates else None,
-        link_gbps=options.link_gbps, graphs=options.graphs, **settings,
-    )  # fmt: skip
+    found = what_if(options.target, options.hardware, **_modelled(options), **settings)
     print(json.dumps(what_if_json(found), indent=2) if options.json else what_if_text(found))
     return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from mspeckv.whatif import Acceptance, plan
+    from mspeckv.whatif import plan
     from mspeckv.whatif.answers import plan_json, plan_text
 
-    rates = given_rates(options)
     found = plan(
-        options.target, options.hardware, draft=options.draft, prefill=options.prefill,
-        new_tokens=options.new_tokens, gpu_gb=options.gpu_gb, link_gbps=options.link_gbps,
-        min_acceptance=options.min_acceptance, acceptance=Acceptance(**rates) if rates else None,
-        graphs=options.graphs,
+        options.target, options.hardware, gpu_gb=options.gpu_gb,
+        min_acceptance=options.min_acceptance, **_modelled(options),
     )  # fmt: skip
     print(json.dumps(plan_json(found), indent=2) if options.json else plan_text(found))
     return 0
 
 
-def _lab(options: argparse.Namespace) -> int:
-    from mspeckv.cli.launch import lab_command, launch
+def _serve(options: argparse.Namespace) -> int:
+    from mspeckv.cli.launch import demo_command, lab_command, launch
 
-    return launch(lab_command(options.labs, options.port, not options.no_browser))
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from mspeckv.cli.launch import demo_command, launch
-
-    browser = not options.no_browser
-    return launch(demo_command(options.labs, options.port, browser, options.dark))
+    where = options.labs, options.port, not options.no_browser
+    if options.command == "demo":
+        return launch(demo_command(*where, options.dark))
+    return launch(lab_command(*where))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "fetch": _fetch,
     "doctor": _doctor,
-    "generate": _generate,
-    "profile": _profile,
-    "run": _run,
+    "generate": _on_terminal("generate"),
+    "profile": _on_terminal("profile"),
+    "run": _on_terminal("sweep"),
     "report": _report,
     "whatif": _what_if,
     "plan": _plan,
-    "lab": _lab,
-    "demo": _demo,
+    "lab": _serve,
+    "demo": _serve,
 }

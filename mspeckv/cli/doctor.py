@@ -15,7 +15,7 @@ import torch
 
 from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.api import generate
-from mspeckv.models import DEFAULT, Pair, checksums, load_pair, parse_device, parse_dtype
+from mspeckv.models import DEFAULT, checksums, load_pair, parse_device, parse_dtype
 from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
 from mspeckv.settings import KVPolicy, Sampling
@@ -24,7 +24,8 @@ PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", 
 DATA = Path(__file__).parents[1] / "data"
 SELF_TEST_TOKENS = 16
 _COPY_BYTES = 128 << 20
-_PROMPT = list(range(1000, 1128))
+_PROMPT = range(1000, 1128)
+_METHODS = ("autoregressive", "mspeckv")
 
 
 def examine(
@@ -43,7 +44,12 @@ def examine(
     where = parse_device(device)
     parse_dtype(dtype)
     memory = psutil.virtual_memory()
-    model = _model()
+    present = is_fetched()
+    model = {
+        "present": present,
+        "damaged": damaged_files() if present else [],
+        "folder": str(model_folder()),
+    }
     package = {"damaged": damaged_package(), "folder": str(DATA)}
     wrong = bool(package["damaged"]) or (target == DEFAULT and bool(model["damaged"]))
     return {
@@ -81,20 +87,6 @@ def damaged_package() -> list[str]:
     return checksums.damaged(DATA, listed) if listed else [checksums.LIST]
 
 
-def _model() -> dict[str, Any]:
-    """The default target on disk."""
-    present = is_fetched()
-    damaged = damaged_files() if present else []
-    return {"present": present, "damaged": damaged, "folder": str(model_folder())}
-
-
-def _describe(damaged: list[str], folder: str, mend: str) -> str:
-    """What is known of a folder's files, and what mends them."""
-    if damaged:
-        return f"DAMAGED: {', '.join(damaged)} in {folder}; {mend}"
-    return f"checked by sha256: {folder}"
-
-
 def measure_link(device: torch.device) -> dict[str, Any]:
     """Bandwidth of host-to-device copies: pinned memory on CUDA, RAM to RAM on CPU."""
     on_gpu = device.type == "cuda"
@@ -115,26 +107,33 @@ def measure_link(device: torch.device) -> dict[str, Any]:
     }
 
 
-def self_test(pair: Pair) -> dict[str, Any]:
+def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, Any]:
     """Decode 16 tokens greedily by two methods with the same KV policy, and compare them."""
+    if target == DEFAULT and not is_fetched():
+        # Looking a machine over should not download 93 MB.
+        return {"passed": False, "reason": "the default model is absent; run: mspeckv fetch"}
+    try:
+        pair = load_pair(target, draft, device=device, dtype=dtype)
+    except ModelMissing as error:
+        return {"passed": False, "reason": str(error)}
     found: dict[str, Any] = {"tokens": SELF_TEST_TOKENS, "how": "measured"}
-    outputs = []
-    prompt = [token % pair.vocab_size for token in _PROMPT]
-    for method in ("autoregressive", "mspeckv"):
-        run = generate(
+    runs = {
+        method: generate(
             pair,
-            prompt,
+            [token % pair.vocab_size for token in _PROMPT],
             method=method,
             new_tokens=SELF_TEST_TOKENS,
             policy=KVPolicy(bits=8, on_chip=pair.layers // 2, resident=pair.layers // 4),
             sampling=Sampling(temperature=0.0, stop_at_eos=False),
         )
-        outputs.append(run.tokens)
+        for method in _METHODS
+    }
+    for method, run in runs.items():
         found[method] = {
             "tokens_per_second": run.tokens_per_second,
             "ms_per_token": run.ms_per_token,
         }
-    found["passed"] = outputs[0] == outputs[1]
+    found["passed"] = len({run.tokens for run in runs.values()}) == 1
     found["reason"] = "both methods gave the same tokens" if found["passed"] else "tokens differ"
     return found
 
@@ -142,8 +141,10 @@ def self_test(pair: Pair) -> dict[str, Any]:
 def report(found: dict[str, Any]) -> str:
     """`examine`'s findings for people."""
     cores, memory, link, test = (found[name] for name in ("cores", "memory", "link", "self_test"))
-    model, package = found["model"], found["package"]
-    state = _describe(model["damaged"], model["folder"], "run: mspeckv fetch")
+    model = _files(found["model"], "run: mspeckv fetch")
+    if not found["model"]["present"]:
+        model = f"absent: {found['model']['folder']}"
+    native = "compiled" if found["native"]["packed_attention"] else "no C++ compiler, unpacking"
     lines = [
         "versions   " + ", ".join(f"{name} {text}" for name, text in found["versions"].items()),
         f"cores      {cores['physical']} physical, {cores['logical']} logical, "
@@ -152,31 +153,25 @@ def report(found: dict[str, Any]) -> str:
         f"{memory['available_bytes'] / 1e9:.1f} GB free ({memory['how']})",
         f"device     {found['device']['name']}",
         f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
-        f"native     attention over packed blocks: "
-        f"{'compiled' if found['native']['packed_attention'] else 'no C++ compiler, unpacking'}",
-        f"model      {state if model['present'] else 'absent: ' + model['folder']}",
-        f"package    {_describe(package['damaged'], package['folder'], REINSTALL)}",
+        f"native     attention over packed blocks: {native}",
+        f"model      {model}",
+        f"package    {_files(found['package'], REINSTALL)}",
+        f"self-test  {'passed' if test['passed'] else 'FAILED'}: {test['reason']}",
     ]
-    verdict = "passed" if test["passed"] else "FAILED"
-    lines.append(f"self-test  {verdict}: {test['reason']}")
     lines += [
         f"           {method}: {test[method]['tokens_per_second']:.1f} tokens/s, "
         f"{test[method]['ms_per_token']:.1f} ms/token over {test['tokens']} tokens ({test['how']})"
-        for method in ("autoregressive", "mspeckv")
+        for method in _METHODS
         if method in test
     ]
     return "\n".join(lines)
 
 
-def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, Any]:
-    if target == DEFAULT and not is_fetched():
-        # Looking a machine over should not download 93 MB.
-        return {"passed": False, "reason": "the default model is absent; run: mspeckv fetch"}
-    try:
-        pair = load_pair(target, draft, device=device, dtype=dtype)
-    except ModelMissing as error:
-        return {"passed": False, "reason": str(error)}
-    return self_test(pair)
+def _files(folder: dict[str, Any], mend: str) -> str:
+    """What is known of a folder's files, and what mends them."""
+    if folder["damaged"]:
+        return f"DAMAGED: {', '.join(folder['damaged'])} in {folder['folder']}; {mend}"
+    return f"checked by sha256: {folder['folder']}"
 
 
 def _device(device: torch.device) -> dict[str, Any]:

@@ -6,13 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 
-from mspeckv.cli.signals import answering
+from mspeckv.cli.system import answering
 from mspeckv.settings import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
@@ -28,20 +25,16 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
         ValueError: no such folder of labs, a port out of range, or no JupyterLab.
     """
     first = _notebook(labs, Path(FIRST_LAB), port)
-    _need("jupyterlab", "lab")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1"]
-    # Jupyter tries the next ports when one is taken.
-    command += [f"--port={port}"] if port is not None else []
-    command += [] if browser else ["--no-browser"]
+    command = _server("jupyterlab", "lab", port, browser)
     # The server refuses to run as root unless told so; containers often have no other user.
-    command += ["--allow-root"] if _is_root() else []
-    # As a default address, not as a file to open, so that the printed address leads there too.
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     root = first.parent.resolve()
     # The labs link to pages beside their folder, which JupyterLab opens only under its root.
     if (root.parent / "docs").is_dir():
         root = root.parent
-    command += [f"--ServerApp.root_dir={root}"]
-    return [*command, f"--LabApp.default_url=/lab/tree/{first.resolve().relative_to(root)}"]
+    # As a default address, not as a file to open, so that the printed address leads there too.
+    start = f"--LabApp.default_url=/lab/tree/{first.resolve().relative_to(root)}"
+    return [*command, "--ip=127.0.0.1", f"--ServerApp.root_dir={root}", start]
 
 
 def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False) -> list[str]:
@@ -51,38 +44,28 @@ def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False)
         ValueError: no such folder of labs, a port out of range, or no Voilà.
     """
     page = _notebook(labs, PROJECTOR, port)
-    _need("voila", "demo")
-    command = [sys.executable, "-m", "voila", str(page), "--Voila.ip=127.0.0.1"]
-    command += ["--Voila.auto_token=True", f"--theme={'dark' if dark else 'light'}"]
-    command += [f"--port={port}"] if port is not None else []
-    return [*command, *([] if browser else ["--no-browser"])]
+    command = [*_server("voila", "demo", port, browser), str(page)]
+    theme = f"--theme={'dark' if dark else 'light'}"
+    return [*command, "--Voila.ip=127.0.0.1", "--Voila.auto_token=True", theme]
 
 
 def launch(command: list[str]) -> int:
-    """Run a server until it is stopped; returns its exit code."""
+    """Run a server until it is stopped; returns its exit code.
+
+    Whoever ends this process ends the server too, and the kernels that it has started.
+    """
     paths = os.pathsep.join([str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH", "")])
     process = subprocess.Popen(
         command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths.rstrip(os.pathsep)}
     )
-    with _passed_on(process):
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    with answering(ends, lambda *_: process.send_signal(signal.SIGTERM)):
         while True:
             try:
                 return process.wait()
             except KeyboardInterrupt:
                 # The terminal has sent it to the server too; JupyterLab asks before it ends.
                 continue
-
-
-@contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A wish that this process should end ends ``process``, and the kernels that it has started."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(signal.SIGTERM)
-
-    wishes = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    with answering(wishes, pass_on):
-        yield
 
 
 def _notebook(labs: str, name: Path, port: int | None) -> Path:
@@ -95,10 +78,9 @@ def _notebook(labs: str, name: Path, port: int | None) -> Path:
     return found
 
 
-def _need(module: str, extra: str) -> None:
+def _server(module: str, extra: str, port: int | None, browser: bool) -> list[str]:
+    """The beginning of a server's command line; it tries the next ports where one is taken."""
     if find_spec(module) is None:
         raise refuse(extra, module, f"it is not installed: pip install 'mspeckv[{extra}]'")
-
-
-def _is_root() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
+    ports = [f"--port={port}"] if port is not None else []
+    return [sys.executable, "-m", module, *ports, *([] if browser else ["--no-browser"])]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from mspeckv.api import load_pair, stream
-from mspeckv.cli.arguments import check_file, check_folder
-from mspeckv.cli.signals import on_interrupt
+from mspeckv.cli.system import check_writable, on_interrupt
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, parse_device, parse_dtype
 from mspeckv.models.documents import check_source, load_document, text_tokens
@@ -39,9 +38,10 @@ def generate(options: argparse.Namespace) -> int:
     speaks = ranks is None or ranks.first
     with together(ranks):
         pair, prompt = _load(options)
-    signals: list[int] = []
-    quiet = options.quiet or not speaks
-    summary = _run(pair, options.config, prompt, quiet, signals, ranks is None)
+    cancel = threading.Event()
+    # torchrun's SIGTERM must end a rank that hangs
+    with on_interrupt(cancel, terminate=ranks is None) as signals:
+        summary = _decode(pair, options.config, prompt, options.quiet or not speaks, cancel)
     if speaks:
         print(json.dumps(summary.to_json(), indent=2) if options.json else describe(summary))
     return 128 + signals[0] if signals else 0
@@ -55,9 +55,9 @@ def profile(options: argparse.Namespace) -> int:
     """
     if options.rounds is not None:
         check_count("rounds", options.rounds, 1)
-    for field, check in (("trace", check_file), ("csv", check_file), ("tensorboard", check_folder)):
+    for field in ("trace", "csv", "tensorboard"):
         if (path := getattr(options, field)) is not None:
-            check(field, path)
+            check_writable(field, path, folder=field == "tensorboard")
     pair, prompt = _load(options)
     found = take(pair, prompt, options.config, rounds=options.rounds, stacks=options.stacks)
     if options.trace:
@@ -82,8 +82,6 @@ def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
     parse_dtype(options.dtype)
     if options.prompt is None:
         check_source(options.document)
-    elif not options.prompt:
-        raise refuse("prompt", options.prompt, "use text of at least one character")
     else:
         _check_text(options.prompt)
     draft = "none" if options.config.speculation.tier0 == "lookup" else options.draft
@@ -95,6 +93,8 @@ def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
 
 def _check_text(prompt: str) -> None:
     """Bytes that are no text come from a command line as lone surrogates."""
+    if not prompt:
+        raise refuse("prompt", prompt, "use text of at least one character")
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -108,47 +108,40 @@ def _prompt(pair: Pair, options: argparse.Namespace) -> list[int]:
     return load_document(options.document, pair.tokenizer, options.prefill)
 
 
-def _run(
-    pair: Pair, config: RunConfig, prompt: list[int], quiet: bool, signals: list[int], alone: bool
+def _decode(
+    pair: Pair, config: RunConfig, prompt: list[int], quiet: bool, cancel: threading.Event
 ) -> RunSummary:
-    """Run to the end, or to a signal, which goes to ``signals``: then the summary holds what is."""
-    cancel = threading.Event()
-    reading: tqdm[None] | None = None
+    """Run to the end, or until ``cancel`` is set: then the summary holds what there is."""
+    bar: tqdm[None] | None = None
 
     def progress(stage: str, done: int, total: int) -> None:
-        nonlocal reading
+        nonlocal bar
         if stage == "prefill":
-            if reading is None:
-                reading = tqdm(total=total, desc="prefill", unit="layer", disable=quiet)
-            reading.update(done - reading.n)
+            if bar is None:
+                bar = tqdm(total=total, desc="prefill", unit="layer", disable=quiet)
+            bar.update(done - bar.n)
 
-    events = stream(pair, prompt, config, cancel=cancel, on_progress=progress)
-    writing: tqdm[None] | None = None
-    with on_interrupt(cancel, signals, alone):
-        try:
-            for event in events:
-                if isinstance(event, Prefill):
-                    if reading is not None:
-                        reading.close()
-                    writing = tqdm(
-                        total=config.new_tokens, desc="decode", unit="token", disable=quiet
-                    )
-                elif isinstance(event, Round):
-                    assert writing is not None
-                    writing.set_postfix(accepted=f"{event.accepted}/{event.proposed}")
-                    writing.update(len(event.tokens))
-                elif isinstance(event, RunSummary):
-                    return event
-        finally:
-            for bar in (reading, writing):
+    try:
+        for event in stream(pair, prompt, config, cancel=cancel, on_progress=progress):
+            if isinstance(event, RunSummary):
+                return event
+            if isinstance(event, Prefill):
                 if bar is not None:
                     bar.close()
+                bar = tqdm(total=config.new_tokens, desc="decode", unit="token", disable=quiet)
+            elif isinstance(event, Round):
+                assert bar is not None
+                bar.set_postfix(accepted=f"{event.accepted}/{event.proposed}")
+                bar.update(len(event.tokens))
+    finally:
+        if bar is not None:
+            bar.close()
     raise AssertionError("a run ends with its summary")
 
 
 def describe(summary: RunSummary) -> str:
     """A run's result for people, each figure labelled by what stands behind it."""
-    link, memory = summary.link, summary.memory
+    link, memory, residency = summary.link, summary.memory, summary.residency
     speed = f" at {link.gbps:g} GB/s" if link.gbps is not None else ""
     label = "emulated" if link.kind == "emulated" else "measured"
     lines = [
@@ -168,18 +161,16 @@ def describe(summary: RunSummary) -> str:
     ranks = summary.config.get("ranks", 1)
     if ranks > 1:
         lines.append(f"ranks     {ranks}, by heads; link and memory are those of rank 0 alone")
-    residency = summary.residency
     if residency.hit_rate is not None:
         lines.append(
             f"residency {residency.hits} packed layers found on the device, {residency.misses} "
             f"fetched: hit rate {residency.hit_rate:.2f} (counted)"
         )
     for tier in summary.tiers:
-        rate = tier.acceptance_rate
-        kept = (
-            f", {tier.accepted}/{tier.proposed} accepted ({rate:.0%})" if rate is not None else ""
-        )
-        lines.append(f"tier {tier.tier}    {tier.passes} passes, {tier.ms:.0f} ms (measured){kept}")
+        line = f"tier {tier.tier}    {tier.passes} passes, {tier.ms:.0f} ms (measured)"
+        if (rate := tier.acceptance_rate) is not None:
+            line += f", {tier.accepted}/{tier.proposed} accepted ({rate:.0%})"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -194,10 +185,7 @@ def sweep(options: argparse.Namespace) -> int:
         ValueError: a setting that is not allowed; before anything is loaded where that is
             possible.
     """
-    from mspeckv.experiments.ablations import IDS, experiment
-    from mspeckv.experiments.bench import Models
-    from mspeckv.experiments.runs import run
-    from mspeckv.experiments.schedule import missing
+    from mspeckv.experiments import IDS, Models, experiment, missing, run
 
     names = IDS if options.experiment.lower() == "all" else (options.experiment,)
     if options.values and len(names) > 1:
@@ -208,19 +196,14 @@ def sweep(options: argparse.Namespace) -> int:
     variants = _each("variants", options.variants, str) if options.variants else None
     plan = [(one, one.cells(values, variants)) for one in chosen]
     trials = sum(len(missing(one, seeds, options.out, cells)) for one, cells in plan)
-    preset = chosen[0].preset
-    models = Models(
-        options.target,
-        options.draft,
-        options.device or preset.device,
-        options.dtype or preset.dtype,
-    )
+    own = chosen[0].preset
+    device, dtype = options.device or own.device, options.dtype or own.dtype
+    models = Models(options.target, options.draft, device, dtype)
     if options.scheduler is None:
-        parse_device(models.device)
-    parse_dtype(models.dtype)
-    check_folder("out", options.out)
+        parse_device(device)
+    parse_dtype(dtype)
+    check_writable("out", options.out, folder=True)
     cancel = threading.Event()
-    signals: list[int] = []
     failed = 0
     bar = tqdm(total=trials, unit="trial", smoothing=0.0, disable=options.quiet)
 
@@ -230,9 +213,8 @@ def sweep(options: argparse.Namespace) -> int:
         tqdm.write(row_line(row))
         bar.update()
 
-    with on_interrupt(cancel, signals), bar:
-        here = trials > 0 and options.scheduler is None
-        pair = models.load() if here else None
+    with on_interrupt(cancel) as signals, bar:
+        pair = models.load() if trials and options.scheduler is None else None
         for one, cells in plan:
             bar.set_description(one.id)
             run(
@@ -263,8 +245,7 @@ def _each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
     Raises:
         ValueError: one is not of its kind.
     """
-    parts = [part.strip() for part in text.split(",")]
     try:
-        return [kind(part) for part in parts]
+        return [kind(part.strip()) for part in text.split(",")]
     except ValueError:
         raise refuse(field, text, "use whole numbers with commas between them") from None
