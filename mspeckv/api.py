@@ -23,6 +23,7 @@ import torch
 
 from mspeckv import extensions  # noqa: F401  # registers what is in it
 from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
+from mspeckv.decoding.doors import policies  # noqa: F401  # with those of `extensions`
 from mspeckv.decoding.fits import Prompt, check_run, encode_prompt
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run

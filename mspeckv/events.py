@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Purpose = Literal["prefill", "verify", "flush"]
+Purpose = str
+"""Why bytes cross the link; one of `PURPOSES`, or what an extension calls its own."""
 Direction = Literal["to_device", "to_host"]
 Step = Literal["prefill", "draft", "verify", "decode"]
 
 PURPOSES: tuple[Purpose, ...] = ("prefill", "verify", "flush")
+"""The engine's: a prompt's KV leaves, tier 2 fetches a layer, finished blocks leave."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ class Pass:
         step: ``prefill``, ``draft`` (tier 0 guesses one token), ``verify`` or ``decode``.
         tokens: input tokens of the pass.
         kv_bytes: bytes of keys and values that attention read.
-        hits: packed layers that the pass found on the device.
-        misses: packed layers that had to cross the link for it.
+        hits: packed layers, of tier 2, that the pass found on the device; of tier 1, chunks chosen
+            since its last pass (`mspeckv.extensions.hot_chunks`).
+        misses: those that had to cross the link for it.
         builds: whether a GPU's graph of such passes was still to be captured: part of its time is
             taken but once.
     """
@@ -232,7 +235,7 @@ class Residency:
     @classmethod
     def of(cls, passes: Iterable[Pass]) -> Residency:
         """Add up what passes saw."""
-        counted = tuple(passes)
+        counted = tuple(one for one in passes if one.tier == 2)
         hits, misses = sum(p.hits for p in counted), sum(p.misses for p in counted)
         return cls(hits, misses, hits / (hits + misses) if hits + misses else None)
 

@@ -43,7 +43,7 @@ def loaded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Pair:
     ("arguments", "message"),
     [
         ("--gamma 0", "gamma: 0 is not allowed"),
-        ("--kv-bits 5", "bits: 5 is not allowed; use 8, 4, 2 or 'full'"),
+        ("--kv-bits 5", "bits: 5 is not allowed; use 8, 4, 3, 2 or 'full'"),
         ("--kv-bits many", "bits: 'many'"),
         ("--method beam", "method: 'beam'"),
         ("--method triforce --kv-bits 8", "triforce keeps KV unquantized"),

@@ -32,7 +32,7 @@ from tests.random_models import random_pair, random_prompt
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: KVPolicy(bits=5), "bits: 5 is not allowed; use 8, 4, 2 or 'full'"),
+        (lambda: KVPolicy(bits=5), "bits: 5 is not allowed; use 8, 4, 3, 2 or 'full'"),
         (lambda: KVPolicy(bits=True), "bits: True"),
         (lambda: KVPolicy(on_chip=-1), "on_chip: -1"),
         (lambda: KVPolicy(resident=1.5), "resident: 1.5"),  # type: ignore[arg-type]  # the point

@@ -330,7 +330,7 @@ def test_ten_thousand_settings_take_less_than_a_second() -> None:
         ({"gamma": [1, 0]}, "gamma"),
         ({"gamma": "auto"}, "gamma"),
         ({"budget": [4096, 10]}, "budget"),
-        ({"bits": [8, 3]}, "bits"),
+        ({"bits": [8, 5]}, "bits"),
         ({"method": "triforce", "bits": 8}, "bits"),
         ({"tier1": "nibble"}, "tier1"),
         ({"link_gbps": [1.0, 0.0]}, "link_gbps"),
@@ -444,7 +444,7 @@ def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ["--target", "nothing"],
         ["--on-chip", "40"],
-        ["--kv-bits", "3"],
+        ["--kv-bits", "5"],
         ["--method", "other"],
         ["--hardware", "abacus"],
         ["--prefill", "many"],

@@ -157,7 +157,7 @@ def test_the_bound_on_quality_rules_widths_out() -> None:
         found = plan(shape, "a10g", gpu_gb=7, prefill=16384, min_acceptance=bound, grid=SMALL)
         assert {one.bits for one in found.front} <= allowed
     assert set(WIDTH_ACCEPTANCE) == set(WIDTHS)
-    own: dict[Width, float] = {"full": 1.0, 8: 0.2, 4: 0.2, 2: 0.99}
+    own: dict[Width, float] = {"full": 1.0, 8: 0.2, 4: 0.2, 3: 0.2, 2: 0.99}
     found = plan(shape, "a10g", gpu_gb=7, prefill=16384, width_acceptance=own, grid=SMALL)
     assert {one.bits for one in found.front} <= {"full", 2}
 

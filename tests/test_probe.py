@@ -98,8 +98,8 @@ def test_an_unfinished_block_stays_as_it_was() -> None:
 
 
 def test_bad_settings_are_refused(probe: KVProbe) -> None:
-    with pytest.raises(ValueError, match="bits: 3 is not allowed"):
-        Packing(3)
+    with pytest.raises(ValueError, match="bits: 5 is not allowed"):
+        Packing(5)
     with pytest.raises(ValueError, match="axis: 'head' is not allowed; use one of channel, token"):
         Packing(8, "head")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="group: 12 is not allowed; use a multiple of 8"):

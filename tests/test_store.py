@@ -173,7 +173,7 @@ def test_nibble_mode_gives_int8s_tokens_over_half_its_link_bytes() -> None:
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"k_bits": 3}, "k_bits"),
+        ({"k_bits": 5}, "k_bits"),
         ({"nibble": True, "bits": 4}, "nibble"),
         ({"nibble": True, "v_bits": 4}, "nibble"),
         ({"nibble": 1}, "nibble"),

@@ -8,22 +8,26 @@ import html
 import io
 import time
 from collections.abc import Callable
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation
-from mspeckv.events import Purpose
+from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation, stream
+from mspeckv.events import PURPOSES
 from mspeckv.profiling.session import _one_at_a_time
+from mspeckv.testing import SMALL as TINY_TIERS
+from mspeckv.testing import tiny_pair, tiny_prompt
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html
 from mspeckv_widgets.charts.table import readable_bytes
 from mspeckv_widgets.panels.controls import DEFAULTS, METHODS, PRESETS
+from mspeckv_widgets.panels.live_charts import Charts
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
-from mspeckv_widgets.record import Setting, link_series
+from mspeckv_widgets.record import RunRecord, Setting, link_series
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -239,7 +243,7 @@ def test_every_control_says_what_it_is(lab: LiveLab) -> None:
 
 
 def test_every_purpose_has_a_style(lab: LiveLab) -> None:
-    assert set(theme.PURPOSES) == set(get_args(Purpose))
+    assert set(theme.PURPOSES) == {*PURPOSES, "other"}
 
 
 def test_axes_have_units(lab: LiveLab) -> None:
@@ -379,3 +383,20 @@ def test_a_profile_beside_another_is_refused(lab: LiveLab) -> None:
         assert lab.wait(SECONDS)
     assert lab.state == "failed"
     assert "one at a time" in lab.error
+
+
+def test_what_an_extension_moves_is_drawn_and_listed() -> None:
+    hot = replace(TINY_TIERS, tier1="hot chunks", refresh=1)
+    for guess, shown in ((hot, True), (TINY_TIERS, False)):
+        config = RunConfig("mspeckv", 24, KVPolicy(8, block=16), guess, Sampling(0))
+        record = RunRecord(1, Setting("tiny", 61, config))
+        for event in stream(tiny_pair(), tiny_prompt(), config):
+            record.add(event)
+        recalled = sum(one.link_bytes("recall") for one in record.rounds)
+        assert (recalled > 0) == shown
+        assert link_series(record)["other"].sum() == pytest.approx(recalled / 1e6)
+        charts = Charts()
+        charts.draw(record, ())
+        [trace] = [one for one in charts.figure.data if one.name and one.name.startswith("other")]
+        assert trace.showlegend == shown
+        assert ("other KB" in rounds_html(record)) == shown

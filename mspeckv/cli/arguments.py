@@ -28,9 +28,7 @@ from mspeckv.settings import (
 _CATALOGUES = {
     "{machines}": "mspeckv.whatif.machines:NAMES",
     "{models}": "mspeckv.whatif.shapes:MODELS",
-    "{policies}": "mspeckv.decoding.doors:policies.names",
-    "{codecs}": "mspeckv.decoding.doors:codecs.names",
-    "{tier1}": "mspeckv.decoding.doors:tier1_caches.names",
+    "{policies}": "mspeckv.api:policies.names",
 }
 """Where the names are (or a function that tells them) for which a word stands in a help text."""
 _DEFAULTS = {
@@ -108,7 +106,7 @@ _ONE_RUN: _Flags = {
     "--residency": _Flag(None, "static|lru"),
     "--ahead": _Flag("layers in flight", "N"),
     "--tail": _Flag("newest tokens kept unquantized"),
-    "--codec": _Flag("how KV is packed: {codecs}", "NAME"),
+    "--codec": _Flag("how KV is packed: kivi, rotated, lloyd; -sketch", "NAME"),
     "--elsewhere": _Flag("where layers without a place lie", "NAME"),
     "--gamma": _Flag("guesses per round", _LENGTH, kind=_number),
     "--draft-gamma": _Flag("tier 0's", _LENGTH, kind=_number),
@@ -120,7 +118,7 @@ _ONE_RUN: _Flags = {
     "--recent": _Flag("last prompt tokens tier 1 keeps"),
     "--sinks": _Flag("first tokens tier 0 always sees"),
     "--window": _Flag("recent tokens tier 0 sees"),
-    "--tier1": _Flag("what tier 1 reads: {tier1}", "NAME"),
+    "--tier1": _Flag("what tier 1 reads: retrieval, nibble, hot chunks", "NAME"),
     "--retrieval": _Flag(
         "what chooses tier 1's chunks: {policies}, or a file's", "NAME|FILE.py:NAME"
     ),

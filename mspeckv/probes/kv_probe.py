@@ -15,8 +15,10 @@ from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.decoding.fits import Prompt
+from mspeckv.kv.codec import codec_of
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import packed_blocks
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.next_token import encode_text, read_text
@@ -32,7 +34,7 @@ class Packing:
     """How one tensor is quantized.
 
     Attributes:
-        bits: 8, 4, 2 or ``"full"``.
+        bits: 8, 4, 3, 2 or ``"full"``.
         axis: ``"channel"``: one scale for ``group`` tokens of one channel, as the engine does
             with keys; ``"token"``: one scale for ``group`` channels of one token, as with values
             (KIVI, arXiv 2402.02750, section 3).
@@ -57,6 +59,27 @@ class Packing:
         check_flag("upper", self.upper)
         if self.upper and self.bits != 8:
             raise refuse("upper", self.upper, "its plane is one of int8's two: use bits=8")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the target over packed KV agrees with itself over floats.
+
+    Attributes:
+        acceptance: mean over the asked places of ``sum(min(p, q))``: one less the total variation.
+        error: standard error of that mean.
+        bytes: of a layer's packed blocks and float tail, times the layers (counted).
+    """
+
+    acceptance: float
+    error: float
+    bytes: int
+
+    @classmethod
+    def of(cls, shares: torch.Tensor, count: int) -> Agreement:
+        """From the acceptance at each place, ``[asked]``."""
+        error = float(shares.std()) / len(shares) ** 0.5
+        return cls(float(shares.mean()), error, count)
 
 
 @dataclass(frozen=True)
@@ -149,6 +172,28 @@ class KVProbe:
             torch.stack([pack(layer, values).tensor for layer in self.values]),
         )
         return float(torch.minimum(self._unpacked, packed).sum(-1).mean())
+
+    def over(self, policy: KVPolicy) -> Agreement:
+        """The same where a run's codec packs the KV (`KVPolicy.codec`), and leaves it a tail.
+
+        Raises:
+            ValueError: the codec does not go with the policy, or no block is full.
+        """
+        layers, heads, length, dim = self.keys.shape
+        codec = codec_of(KVShape(layers, heads, dim, self.keys.dtype), policy)
+        packed = packed_blocks(policy, length) * codec.block
+        if not packed:
+            raise refuse("block", policy.block, f"there are {length} tokens: use smaller blocks")
+        restored = [torch.empty_like(self.keys), torch.empty_like(self.values)]
+        for layer in range(layers):
+            floats = [codec.turn(of[layer, None]) for of in (self.keys, self.values)]
+            records = codec.encode(*(part[:, :, :packed] for part in floats))
+            codec.decode(records, *(part[:, :, :packed] for part in floats))
+            for part, out in zip(floats, restored, strict=True):
+                out[layer] = codec.turn_back(part)[0]
+        tail = (length - packed) * KVShape(1, heads, dim, self.keys.dtype).token_bytes
+        shares = torch.minimum(self._unpacked, self._ask(*restored)).sum(-1)
+        return Agreement.of(shares, layers * (records.numel() + tail))
 
     def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""

@@ -31,7 +31,7 @@ from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
 
-WIDTH_ACCEPTANCE: Mapping[Width, float] = {"full": 1.0, 8: 0.997, 4: 0.95, 2: 0.69}
+WIDTH_ACCEPTANCE: Mapping[Width, float] = {"full": 1.0, 8: 0.997, 4: 0.94, 3: 0.81, 2: 0.43}
 """What of the unquantized model's tokens a tier 2 of each width keeps: sum min(p, q), measured on
 the default pair, 4 to 8 k of the Python reference. The measure of quality that `plan` bounds."""
 

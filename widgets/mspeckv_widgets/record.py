@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv import Event, Prefill, Profile, Round, RunConfig, RunSummary, Transfer
-from mspeckv_widgets.charts.theme import PURPOSES, TIERS
+from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
 
 Series = NDArray[np.float64]
 MEGA = 1e6
@@ -96,7 +96,7 @@ def link_series(record: RunRecord) -> dict[str, Series]:
     series = {purpose: np.zeros(len(steps)) for purpose in PURPOSES}
     for place, transfers in enumerate(steps):
         for transfer in transfers:
-            series[transfer.purpose][place] += transfer.bytes / MEGA
+            series[known(transfer.purpose)][place] += transfer.bytes / MEGA
     return series
 
 

@@ -137,7 +137,13 @@ PURPOSES: dict[str, PurposeStyle] = {
     "prefill": PurposeStyle("prefill: prompt KV sent away", "#CC79A7", "x"),
     "verify": PurposeStyle("verify: KV fetched for tier 2", "#0072B2", ""),
     "flush": PurposeStyle("flush: finished blocks sent away", "#E69F00", "/"),
+    "other": PurposeStyle("other: what an extension asks for", "#D55E00", "."),
 }
+
+
+def known(purpose: str) -> str:
+    """The name under which a purpose is drawn."""
+    return purpose if purpose in PURPOSES else "other"
 
 
 @dataclass(frozen=True)

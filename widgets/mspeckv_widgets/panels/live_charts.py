@@ -120,6 +120,8 @@ class Charts:
                 if " past " in name:
                     trace.name = labels.get(name, "")
                     trace.showlegend = bool(len(x))
+                elif name == f"{LINK} other":
+                    trace.showlegend = any(y)
 
     def clear(self) -> None:
         """Empty every chart."""
@@ -165,7 +167,7 @@ class Charts:
             y=_EMPTY,
             name=style.words,
             marker={"color": style.colour, "pattern": {"shape": style.pattern, "size": 5}},
-            showlegend=True,
+            showlegend=purpose != "other",
             legend=_LEGENDS[LINK],
             hovertemplate=f"{purpose}<br>round %{{x}}: %{{y:.3f}} MB<extra></extra>",
         )

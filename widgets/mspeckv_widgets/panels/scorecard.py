@@ -9,7 +9,7 @@ from statistics import mean
 
 from mspeckv import Plan, TierCount
 from mspeckv_widgets.charts.table import readable_bytes, table_html
-from mspeckv_widgets.charts.theme import PURPOSES, TIERS
+from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
 from mspeckv_widgets.record import RunRecord
 
 
@@ -157,17 +157,23 @@ def rounds_html(record: RunRecord | None, last: int = 12) -> str:
     """The charts' numbers of the newest rounds, for reading instead of looking."""
     if record is None or not record.rounds:
         return '<em class="mskv-small">Rounds are listed here as they come.</em>'
+    newest = record.rounds[-last:]
+    there = {known(transfer.purpose) for one in newest for transfer in one.transfers}
+    purposes = [
+        purpose for purpose in PURPOSES
+        if purpose != "prefill" and (purpose != "other" or purpose in there)
+    ]  # fmt: skip
     heads = (
         "round", "lengths", "tokens", "kept/proposed", "ms",
         *(f"{s.name} ms" for s in TIERS.values()),
-        *(f"{purpose} KB" for purpose in PURPOSES if purpose != "prefill"),
+        *(f"{purpose} KB" for purpose in purposes),
     )  # fmt: skip
     rows = []
-    for one in reversed(record.rounds[-last:]):
+    for one in reversed(newest):
         times = {count.tier: count.ms for count in one.tiers}
-        moved = {purpose: 0 for purpose in PURPOSES if purpose != "prefill"}
+        moved = dict.fromkeys(PURPOSES, 0)
         for transfer in one.transfers:
-            moved[transfer.purpose] = moved.get(transfer.purpose, 0) + transfer.bytes
+            moved[known(transfer.purpose)] += transfer.bytes
         rows.append(
             (
                 f"{one.index + 1}",
@@ -176,7 +182,7 @@ def rounds_html(record: RunRecord | None, last: int = 12) -> str:
                 f"{one.accepted}/{one.proposed}",
                 f"{one.ms:.0f}",
                 *(f"{times[tier]:.0f}" if tier in times else "" for tier in TIERS),
-                *(f"{count / 1e3:.0f}" for purpose, count in moved.items() if purpose != "prefill"),
+                *(f"{moved[purpose] / 1e3:.0f}" for purpose in purposes),
             )
         )
     return table_html(f"{record.label}: newest rounds first", heads, rows, 0)

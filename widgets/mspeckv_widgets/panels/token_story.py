@@ -156,7 +156,7 @@ def round_html(one: Round, emulated: bool | None) -> str:
     ]
     rows += [
         (f"link, {purpose}", "", "", "", _size(one.link_bytes(purpose)))
-        for purpose in PURPOSES
+        for purpose in dict.fromkeys((*PURPOSES, *(t.purpose for t in one.transfers)))
         if one.link_bytes(purpose)
     ]
     heads = ("round's part", "passes", "kept", clock, "KV bytes (counted)")
