@@ -82,40 +82,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AttentionProbe": "probes.attention_probe",
-    "Event": "events",
-    "Guess": "events",
-    "KVPolicy": "settings",
-    "KVProbe": "probes.kv_probe",
-    "Link": "settings",
-    "Memory": "events",
-    "Packing": "probes.kv_probe",
-    "Pair": "models",
-    "Pass": "events",
-    "Plan": "events",
-    "Prefill": "events",
-    "Profile": "profiling",
-    "RetrievalReport": "probes.attention_probe",
-    "Round": "events",
-    "RunConfig": "settings",
-    "RunSummary": "events",
-    "Sampling": "settings",
-    "Speculation": "settings",
-    "TierCount": "events",
-    "Transfer": "events",
-    "as_custom_generate": "integrations.custom_generate",
-    "calibrate": "profiling",
-    "documents": "models.documents",
-    "experiments": "experiments",
-    "generate": "api",
-    "load_pair": "api",
-    "next_distributions": "probes.next_token",
-    "plan": "whatif",
-    "profile": "profiling",
-    "retrieval": "kv.chunk_policies",
-    "retrieval_report": "probes.attention_probe",
-    "stream": "api",
-    "what_if": "whatif",
+    name: module
+    for module, names in {
+        "api": "generate load_pair stream",
+        "events": "Event Guess Memory Pass Plan Prefill Round RunSummary TierCount Transfer",
+        "experiments": "experiments",
+        "integrations.custom_generate": "as_custom_generate",
+        "kv.chunk_policies": "retrieval",
+        "models": "Pair",
+        "models.documents": "documents",
+        "probes.attention_probe": "AttentionProbe RetrievalReport retrieval_report",
+        "probes.kv_probe": "KVProbe Packing",
+        "probes.next_token": "next_distributions",
+        "profiling": "Profile calibrate profile",
+        "settings": "KVPolicy Link RunConfig Sampling Speculation",
+        "whatif": "plan what_if",
+    }.items()
+    for name in names.split()
 }
 """The module below this package that holds each public name."""
 
