@@ -22,13 +22,14 @@ from weakref import WeakKeyDictionary
 import torch
 
 from mspeckv.adaptive import lookup, rounds
-from mspeckv.decoding.fits import Prompt, check_run, encode_prompt
+from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, RunSummary
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
 from mspeckv.models.pair import Pair
+from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.parallel import Ranks, before_leaving, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from mspeckv.context import Shown
 from mspeckv.decoding.attention import reading
-from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
+from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.settings import Speculation, refuse
 
 Floats = NDArray[np.float32]

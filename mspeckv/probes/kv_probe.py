@@ -15,11 +15,11 @@ from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.decoding.attention import reading
-from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 
 Axis = Literal["channel", "token"]

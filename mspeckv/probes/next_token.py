@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.decoding.attention import reading
-from mspeckv.decoding.fits import Prompt, encode_prompt
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.models import Pair
+from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.settings import Sampling, check_count, refuse
 
 
