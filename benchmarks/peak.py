@@ -44,7 +44,7 @@ def main(prefill: int, method: str, width: str, on_chip: int, resident: int) -> 
         sampling=Sampling(temperature=0),
     )
     need = predict(engine_of(pair), pair, config, prefill)
-    print(resident_bytes("VmHWM") - before, need.device + need.host)
+    print(resident_bytes("VmHWM") - before, need.device + need.offloaded)
 
 
 if __name__ == "__main__":

@@ -280,16 +280,14 @@ def total_bytes(transfers: Iterable[Transfer], direction: Direction) -> int:
 
 def count_tiers(parts: Iterable[TierCount]) -> tuple[TierCount, ...]:
     """Counts of several rounds added up, one record per tier, in tier order."""
-    by_tier: dict[int, list[TierCount]] = {}
+    by_tier: dict[int, TierCount] = {}
     for part in parts:
-        by_tier.setdefault(part.tier, []).append(part)
-    return tuple(
-        TierCount(
-            tier,
-            sum(p.passes for p in group),
-            sum(p.proposed for p in group),
-            sum(p.accepted for p in group),
-            sum(p.ms for p in group),
+        so_far = by_tier.get(part.tier, TierCount(part.tier, 0, 0, 0, 0.0))
+        by_tier[part.tier] = TierCount(
+            part.tier,
+            so_far.passes + part.passes,
+            so_far.proposed + part.proposed,
+            so_far.accepted + part.accepted,
+            so_far.ms + part.ms,
         )
-        for tier, group in sorted(by_tier.items())
-    )
+    return tuple(by_tier[tier] for tier in sorted(by_tier))

@@ -85,11 +85,7 @@ def record_spans(on: bool) -> None:
 
 
 def span(name: str) -> AbstractContextManager[object]:
-    """A range called ``name``, such as ``kv/flush``; nothing without a profiler.
-
-    Args:
-        name: what the profile's tables call it.
-    """
+    """A range called ``name`` in the profile's tables, such as ``kv/flush``."""
     return record_function(name) if _active else _NOTHING
 
 
@@ -199,7 +195,7 @@ class Recorder:
     ) -> None:
         self.ledger, self.on_progress = ledger, on_progress
         self._cancel = cancel
-        self._passes: list[_Timed] = []
+        self._passes: list[tuple[Pass, Mark, Mark]] = []
         self._read: list[Pass] = []
         self._guesses: list[Guess] = []
         self._mark = 0
@@ -228,8 +224,9 @@ class Recorder:
         builds: bool = False,
     ) -> None:
         """Note a forward pass that began at ``start`` and ends now; see `Pass`."""
-        timed = _Timed(tier, step, tokens, kv_bytes, start, self.mark(), lookups, builds)
-        self._passes.append(timed)
+        end, (hits, misses) = self.mark(), lookups
+        untimed = Pass(tier, step, tokens, kv_bytes, 0.0, 0.0, hits, misses, builds)
+        self._passes.append((untimed, start, end))
 
     def tested(self, guess: Guess) -> None:
         """Note a guess, and how much of it was kept."""
@@ -255,15 +252,9 @@ class Recorder:
     def _timed(self) -> tuple[Pass, ...]:
         """The passes noted, with their times: a GPU tells them once it has come by."""
         seconds = self.ledger.clock.seconds
-        for one in self._passes[len(self._read) :]:
-            start = seconds(one.start)
-            ms = (seconds(one.end) - start) * 1e3
-            self._read.append(
-                Pass(
-                    one.tier, one.step, one.tokens, one.kv_bytes, start, ms,
-                    *one.lookups, builds=one.builds,
-                )
-            )  # fmt: skip
+        for untimed, begun, ended in self._passes[len(self._read) :]:
+            start = seconds(begun)
+            self._read.append(replace(untimed, start=start, ms=(seconds(ended) - start) * 1e3))
         return tuple(self._read)
 
 
@@ -282,16 +273,3 @@ def count_guesses(guesses: Sequence[Guess], kept: int | None) -> list[TierCount]
         counts.append(TierCount(guess.tier, 0, len(guess.tokens), accepted, 0.0))
         place += guess.accepted + 1
     return counts
-
-
-class _Timed(NamedTuple):
-    """A pass between two marks."""
-
-    tier: int
-    step: Step
-    tokens: int
-    kv_bytes: int
-    start: Mark
-    end: Mark
-    lookups: tuple[int, int]
-    builds: bool

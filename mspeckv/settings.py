@@ -6,9 +6,10 @@ same things with the same words: a ``ValueError`` naming the field, the value an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 
 def refuse(field: str, value: object, allowed: str) -> ValueError:
@@ -56,7 +57,22 @@ def check_flag(field: str, value: object) -> None:
         raise refuse(field, value, "use True or False")
 
 
+def _setting(default: Any, check: Callable[..., None], *limits: Any, **more: Any) -> Any:
+    """A field of a `_Checked` class, and the function that refuses what it may not be."""
+    return field(default=default, metadata={"check": lambda *at: check(*at, *limits, **more)})
+
+
+class _Checked:
+    """A dataclass that checks its fields, first each by itself."""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):  # type: ignore[arg-type]  # a dataclass, below
+            if "check" in part.metadata:
+                part.metadata["check"](part.name, getattr(self, part.name))
+
+
 LINK_PRESETS = ("off", "live", "origin")
+_ALLOWED_LINKS = "use off, live, origin or a bandwidth in GB/s such as 0.05"
 
 
 @dataclass(frozen=True)
@@ -82,9 +98,7 @@ class Link:
 
     def __post_init__(self) -> None:
         if self.preset not in (*LINK_PRESETS, "custom"):
-            raise refuse(
-                "link", self.preset, "use off, live, origin or a bandwidth in GB/s such as 0.05"
-            )
+            raise refuse("link", self.preset, _ALLOWED_LINKS)
         if self.preset == "custom":
             check_number("gbps", self.gbps, 0.0, 1e5, open_low=True)
         elif self.gbps is not None:
@@ -100,9 +114,7 @@ class Link:
         try:
             return cls("custom", float(text))
         except (TypeError, ValueError):
-            raise refuse(
-                "link", text, "use off, live, origin or a bandwidth in GB/s such as 0.05"
-            ) from None
+            raise refuse("link", text, _ALLOWED_LINKS) from None
 
 
 Width = int | Literal["full"]
@@ -112,8 +124,14 @@ WIDTHS: tuple[Width, ...] = (8, 4, 3, 2, "full")
 RESIDENCIES = ("static", "lru")
 
 
+def _check_eights(field: str, value: object, most: int) -> None:
+    check_count(field, value, 8, most)
+    if cast("int", value) % 8:
+        raise refuse(field, value, "use a multiple of 8")
+
+
 @dataclass(frozen=True)
-class KVPolicy:
+class KVPolicy(_Checked):
     """How tier 2 keeps the target's full KV cache.
 
     Attributes:
@@ -145,18 +163,18 @@ class KVPolicy:
     """
 
     bits: Width = 8
-    on_chip: int = 0
-    resident: int = 0
-    block: int = 64
-    group: int = 64
-    tail: int = 32
+    on_chip: int = _setting(0, check_count, 0)
+    resident: int = _setting(0, check_count, 0)
+    block: int = _setting(64, _check_eights, 4096)
+    group: int = _setting(64, _check_eights, 1024)
+    tail: int = _setting(32, check_count, 0, 4096)
     k_bits: Width | None = None
     v_bits: Width | None = None
-    nibble: bool = False
-    residency: str = "static"
-    ahead: int = 2
-    codec: str = "kivi"
-    elsewhere: str = "offloaded"
+    nibble: bool = _setting(default=False, check=check_flag)
+    residency: str = _setting("static", check_choice, RESIDENCIES)
+    ahead: int = _setting(2, check_count, 2, 1024)
+    codec: str = _setting("kivi", check_name)
+    elsewhere: str = _setting("offloaded", check_name)
 
     def __post_init__(self) -> None:
         for name in ("bits", "k_bits", "v_bits"):
@@ -168,19 +186,7 @@ class KVPolicy:
             inherits = width is None and name != "bits"
             if not inherits and (isinstance(width, bool) or width not in WIDTHS):
                 raise refuse(name, width, "use 8, 4, 3, 2 or 'full'")
-        check_count("on_chip", self.on_chip, 0)
-        check_count("resident", self.resident, 0)
-        check_count("block", self.block, 8, 4096)
-        check_count("group", self.group, 8, 1024)
-        check_count("tail", self.tail, 0, 4096)
-        check_count("ahead", self.ahead, 2, 1024)
-        for name in ("block", "group"):
-            if getattr(self, name) % 8:
-                raise refuse(name, getattr(self, name), "use a multiple of 8")
-        check_choice("residency", self.residency, RESIDENCIES)
-        check_flag("nibble", self.nibble)
-        for name in ("codec", "elsewhere"):
-            check_name(name, getattr(self, name))
+        super().__post_init__()
         if self.nibble and self.widths != (8, 8):
             raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
         for name, own in (("codec", "kivi"), ("elsewhere", "offloaded")):
@@ -206,11 +212,8 @@ class KVPolicy:
             ValueError: ``on_chip + resident`` is more than ``layers``.
         """
         if self.on_chip + self.resident > layers:
-            raise refuse(
-                "on_chip + resident",
-                self.on_chip + self.resident,
-                f"the target has {layers} layers, so their sum is at most {layers}",
-            )
+            allowed = f"the target has {layers} layers, so their sum is at most {layers}"
+            raise refuse("on_chip + resident", self.on_chip + self.resident, allowed)
 
     def placement(self, layers: int) -> tuple[Placement, ...]:
         """Where each layer's KV lives: on-chip first, then resident, the rest offloaded.
@@ -222,12 +225,10 @@ class KVPolicy:
         fixed = not self.lossless and self.residency == "static"
         resident = self.resident if fixed else 0
         offloaded = layers - self.on_chip - resident
-        kinds: tuple[tuple[Placement, int], ...] = (
-            ("on-chip", self.on_chip),
-            ("resident", resident),
-            ("offloaded", offloaded),
-        )
-        return tuple(kind for kind, count in kinds for _ in range(count))
+        counts: dict[Placement, int] = {
+            "on-chip": self.on_chip, "resident": resident, "offloaded": offloaded,
+        }  # fmt: skip
+        return tuple(kind for kind, count in counts.items() for _ in range(count))
 
     @property
     def cached_layers(self) -> int:
@@ -241,7 +242,7 @@ within float32, where infinity less infinity would be no number."""
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(_Checked):
     """How tokens are drawn; applied alike at every tier, in the order of transformers.
 
     Attributes:
@@ -263,26 +264,20 @@ class Sampling:
         ValueError: a field is out of range.
     """
 
-    temperature: float = 0.6
-    top_p: float = 0.9
-    seed: int = 1
-    stop_at_eos: bool = True
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    temperature: float = _setting(0.6, check_number, 0.0, 100.0)
+    top_p: float = _setting(0.9, check_number, 0.0, 1.0, open_low=True)
+    seed: int = _setting(1, check_count, 0, 2**63 - 1)
+    stop_at_eos: bool = _setting(default=True, check=check_flag)
+    top_k: int = _setting(0, check_count, 0)
+    min_p: float = _setting(0.0, check_number, 0.0, 1.0)
+    repetition_penalty: float = _setting(1.0, check_number, LEAST_DIVISOR, 100.0)
     stop_tokens: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, 0.0, 100.0)
+        super().__post_init__()
         if 0 < self.temperature < LEAST_DIVISOR:
             raise refuse("temperature", self.temperature, f"use 0, or {LEAST_DIVISOR:g} to 100")
-        check_number("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        check_count("seed", self.seed, 0, 2**63 - 1)
-        check_flag("stop_at_eos", self.stop_at_eos)
-        check_count("top_k", self.top_k, 0)
-        check_number("min_p", self.min_p, 0.0, 1.0)
-        check_number("repetition_penalty", self.repetition_penalty, LEAST_DIVISOR, 100.0)
         for name, kind in (("stop_tokens", int), ("stop_strings", str)):
             given = getattr(self, name)
             if not isinstance(given, (tuple, list)) or not all(type(x) is kind for x in given):
@@ -307,8 +302,15 @@ AUTO_DRAFT_GAMMA = 6
 """Longest inner guess that ``"auto"`` considers."""
 
 
+def _check_gamma(field: str, value: object) -> None:
+    if isinstance(value, str) and value != "auto":
+        raise refuse(field, value, "use 'auto' or a whole number from 1 to 64")
+    if value != "auto":
+        check_count(field, value, 1, 64)
+
+
 @dataclass(frozen=True)
-class Speculation:
+class Speculation(_Checked):
     """How the tiers guess for one another.
 
     Attributes:
@@ -341,45 +343,28 @@ class Speculation:
         ValueError: a field is out of range.
     """
 
-    gamma: Gamma = 8
-    draft_gamma: Gamma = 3
-    budget: int = 256
-    chunk: int = 8
-    refresh: int = 8
-    recent: int = 32
-    sinks: int = 4
-    window: int = 252
-    tier1: str = "retrieval"
-    tier0: str = "draft"
-    draft_vocab: int = 0
-    draft_threshold: float = 0.0
-    retrieval: str = "attention"
+    gamma: int | Literal["auto"] = _setting(8, _check_gamma)
+    draft_gamma: int | Literal["auto"] = _setting(3, _check_gamma)
+    budget: int = _setting(256, check_count, 1)
+    chunk: int = _setting(8, check_count, 1, 1024)
+    refresh: int = _setting(8, check_count, 0)
+    recent: int = _setting(32, check_count, 0)
+    sinks: int = _setting(4, check_count, 0, 1024)
+    window: int = _setting(252, check_count, 8)
+    tier1: str = _setting("retrieval", check_name)
+    tier0: str = _setting("draft", check_name)
+    draft_vocab: int = _setting(0, check_count, 0)
+    draft_threshold: float = _setting(0.0, check_number, 0.0, 1.0)
+    retrieval: str = _setting(DEFAULT_POLICY, check_name)
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "draft_gamma"):
-            value = getattr(self, name)
-            if isinstance(value, str) and value != "auto":
-                raise refuse(name, value, "use 'auto' or a whole number from 1 to 64")
-            if value != "auto":
-                check_count(name, value, 1, 64)
-        check_count("chunk", self.chunk, 1, 1024)
-        check_count("recent", self.recent, 0)
-        check_count("budget", self.budget, 1)
-        check_count("refresh", self.refresh, 0)
-        check_count("sinks", self.sinks, 0, 1024)
-        check_count("window", self.window, 8)
-        for name in ("tier0", "tier1", "retrieval"):
-            check_name(name, getattr(self, name))
-        check_count("draft_vocab", self.draft_vocab, 0)
-        check_number("draft_threshold", self.draft_threshold, 0.0, 1.0)
+        super().__post_init__()
         if self.tier1 == "nibble" and self.retrieval != DEFAULT_POLICY:
             raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
         if self.budget < self.recent + 2 * self.chunk:
-            raise refuse(
-                "budget",
-                self.budget,
-                f"use at least recent + 2 * chunk = {self.recent + 2 * self.chunk} tokens",
-            )
+            least = self.recent + 2 * self.chunk
+            allowed = f"use at least recent + 2 * chunk = {least} tokens"
+            raise refuse("budget", self.budget, allowed)
 
     @property
     def adaptive(self) -> bool:
@@ -414,7 +399,7 @@ class Settings(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(_Checked):
     """One run's settings, checked together.
 
     Attributes:
@@ -432,30 +417,24 @@ class RunConfig:
         ValueError: an unknown method, or settings that do not go together.
     """
 
-    method: str = "mspeckv"
-    new_tokens: int = 32
+    method: str = _setting("mspeckv", check_choice, METHODS)
+    new_tokens: int = _setting(32, check_count, 1)
     policy: KVPolicy = field(default_factory=KVPolicy)
     speculation: Speculation = field(default_factory=Speculation)
     sampling: Sampling = field(default_factory=Sampling)
     link: Link = field(default_factory=Link)
     device_gb: float | None = None
-    graphs: bool = True
+    graphs: bool = _setting(default=True, check=check_flag)
 
     def __post_init__(self) -> None:
-        check_flag("graphs", self.graphs)
+        super().__post_init__()
         if self.device_gb is not None:
             check_number("device_gb", self.device_gb, 0.0, 1e5, open_low=True)
-        if self.method not in METHODS:
-            raise refuse("method", self.method, f"use one of {', '.join(METHODS)}")
-        check_count("new_tokens", self.new_tokens, 1)
         if self.speculation.tier1 == "nibble" and not self.policy.nibble:
             raise refuse("tier1", "nibble", "it reads the planes of KVPolicy(nibble=True)")
         if self.method == "triforce" and not self.policy.lossless:
-            raise refuse(
-                "bits",
-                self.policy.bits,
-                "triforce keeps KV unquantized: use bits='full', or method='mspeckv'",
-            )
+            allowed = "triforce keeps KV unquantized: use bits='full', or method='mspeckv'"
+            raise refuse("bits", self.policy.bits, allowed)
 
     @classmethod
     def build(cls, **settings: Unpack[Settings]) -> Self:
@@ -468,14 +447,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, for JSON."""
-        out: dict[str, Any] = {}
-        for part in fields(self):
-            value = getattr(self, part.name)
-            is_part = part.name in ("policy", "speculation", "sampling", "link")
-            out[part.name] = (
-                {f.name: getattr(value, f.name) for f in fields(value)} if is_part else value
-            )
-        return out
+        return asdict(self)
 
 
 def default_width(method: str) -> Width:

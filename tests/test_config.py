@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mspeckv import generate
-from mspeckv.decoding.fits import encode_prompt
+from mspeckv.models.text import encode_prompt
 from mspeckv.settings import (
     METHODS,
     WIDTHS,

@@ -252,7 +252,7 @@ def test_memory_is_what_a_run_is_checked_against() -> None:
             new_tokens=config.new_tokens, policy=config.policy, speculation=config.speculation,
         )  # fmt: skip
         assert found.device_bytes == known.device, config
-        assert found.host_bytes == known.host, config
+        assert found.host_bytes == known.offloaded, config
 
 
 def test_equal_memory_is_the_most_that_fits() -> None:

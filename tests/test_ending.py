@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mspeckv import Pair, RunConfig, Sampling, generate, stream
-from mspeckv.decoding.ending import Ending, TextStream
+from mspeckv.decoding.ending import Ending
 from mspeckv.events import Round, RunSummary
+from mspeckv.models.text import TextStream
 from tests.random_models import random_pair, random_prompt
 
 TEXTS = st.text(

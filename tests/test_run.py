@@ -20,12 +20,12 @@ from mspeckv import (
     stream,
 )
 from mspeckv.api import engine_of
-from mspeckv.decoding.ending import TextStream
-from mspeckv.decoding.needs import predict_sizes
+from mspeckv.decoding.fits import predict
 from mspeckv.decoding.speculate import Speculate
 from mspeckv.decoding.tiers import build_tiers
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.models.text import TextStream
 from mspeckv.record import Ledger, Recorder
 from mspeckv.settings import RunConfig
 from tests.random_models import random_pair, random_prompt
@@ -164,7 +164,7 @@ def test_predicted_bytes_are_the_allocated_bytes(method: str, on_chip: int, resi
     pair = random_pair()
     engine = engine_of(pair)
     config = RunConfig(method, 40, KVPolicy(8, on_chip, resident), Speculation(budget=96))
-    predicted = predict_sizes(engine.hooks, config, pair, 150)
+    predicted = predict(engine, pair, config, 150)
     recorder = Recorder(Ledger())
     with CopyEngine(recorder.ledger, None) as link:
         tiers = build_tiers(

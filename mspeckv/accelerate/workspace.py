@@ -19,7 +19,7 @@ from mspeckv.accelerate.fingerprint import structure
 from mspeckv.accelerate.graphs import Graphs, capturing, forget_all
 from mspeckv.accelerate.static_passes import StaticInputs, can_be_static
 from mspeckv.accelerate.static_reader import Runner, StaticReader
-from mspeckv.decoding.hooks import Caches, Engine, Hooks, Lent
+from mspeckv.decoding.hooks import Caches, Engine, Hooks
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.link import KVLink
 from mspeckv.models.pair import Pair
@@ -86,7 +86,7 @@ def lend(
     key: tuple[object, ...],
     link: KVLink,
     allocate: Callable[[], Caches],
-) -> Iterator[Lent]:
+) -> Iterator[Caches]:
     """The spare workspace if it fits, emptied; else a new one.
 
     Afterwards it is the spare one, unless the run failed.
@@ -103,7 +103,7 @@ def lend(
         made = Workspace(key, allocate(), make_runner)
     failed = False
     try:
-        yield Lent(made.caches, made.reader)
+        yield replace(made.caches, reader=made.reader)
     except Exception:
         failed = True
         raise

@@ -1,16 +1,13 @@
 """One attention function for every decoder: fold the query groups, call the stock kernel.
 
-transformers looks a model's attention up by name, and inside a pass of ours finds `attend`
-(`mspeckv.models.interface`). It differs from the stock ``sdpa`` entry in three ways, and touches no
-kernel:
+Inside a pass of ours transformers finds `attend` under a model's attention's name
+(`mspeckv.models.interface`). It differs from the stock ``sdpa`` entry in three ways:
 
 * Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
-  so K and V are read once instead of being repeated G times (the stock entry repeats them whenever
-  a mask is needed, that is in every verification).
+  so K and V are read once, where the stock entry repeats them G times in every verification.
 * What a cache layer shows has a kernel of its own kind: the stock one reads floats, accelerations
   bring others (`mspeckv.context.Pass.kernels`).
-* It shows each layer's queries, keys and values to a *watcher*, which is how retrieval
-  (`mspeckv.kv.retrieval`) learns what tier 2 looked at without a second pass.
+* A *watcher* is shown each layer, so that retrieval learns what tier 2 looked at.
 """
 
 from __future__ import annotations
@@ -35,15 +32,9 @@ def reading(
     kernels: Kernels | None = None,
     products: Products | None = None,
 ) -> Iterator[None]:
-    """Inside, this thread's forward passes of ``model`` are passes of ours; see `mspeckv.context`.
+    """Inside, this thread's forward passes of ``model`` are passes of ours.
 
-    They compute in the model's own dtype: autocast, where the caller has it on, is off inside.
-
-    Args:
-        model: any decoder.
-        watcher: shown every layer.
-        kernels: by what a cache layer shows, beside the stock one.
-        products: what to multiply by instead of linear layers' own weights.
+    Arguments as of `mspeckv.context.Pass`. They compute in the model's own dtype: no autocast.
     """
     one = Pass(attend, watcher, kernels or {}, products or {})
     with carrying(one), torch.autocast(model.device.type, enabled=False):
@@ -64,8 +55,7 @@ def attend(
 
     Args:
         query: ``[B, Hkv*G, Q, D]``.
-        key: ``[B, Hkv, K, D]``, as the layer's cache returned it.
-        value: same shape.
+        key: ``[B, Hkv, K, D]``, as the layer's cache returned it; so ``value``.
         attention_mask: must be None: the engine never pads.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Whether a run can work and fits, known before anything is allocated.
+"""What a run needs, whether it can work and whether it fits, known before anything is allocated.
 
 Cache sizes come from shapes and are exact (`mspeckv.kv.sizes`); the prefill's working memory is an
 estimate from the model's widths. Everything here is *modelled*, but for what is free, which is
@@ -7,68 +7,94 @@ asked of the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import index
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from transformers import PretrainedConfig
 
+from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.hooks import Engine
-from mspeckv.decoding.needs import check_method, predict_sizes, uses_draft
-from mspeckv.events import Memory
-from mspeckv.kv.sizes import CacheSizes
+from mspeckv.kv.chunk_policies import policy
+from mspeckv.kv.codec import codec_of
+from mspeckv.kv.placement import place_of
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes
+from mspeckv.kv.streaming import streaming_slots
+from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
-from mspeckv.settings import RunConfig, Sampling, refuse
+from mspeckv.models.text import check_ids
+from mspeckv.settings import RunConfig, Speculation, refuse
 
-Prompt = str | Sequence[int]
-
+USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
+USES_TIER1 = frozenset({"triforce", "mspeckv"})
+WINDOW_SLACK = 64
+"""Tokens between two slides of the draft's window."""
 RUNTIME_BYTES = 65_000_000
 """What thread pools, kernels and a fragmented heap take on a CPU: 20 to 110 MB, run by run."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Bytes a run needs at its peak.
+def window_slack(speculation: Speculation) -> int:
+    """Tokens that tier 0 can append between two slides of its window."""
+    return WINDOW_SLACK + speculation.longest_gamma + speculation.longest_draft_gamma
+
+
+def uses_draft(config: RunConfig, pair: Pair) -> bool:
+    """Whether the pair's draft guesses in this run."""
+    wanted = config.method in USES_GUESSES and config.speculation.tier0 == "draft"
+    return wanted and pair.draft is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction(CacheSizes):
+    """Bytes a run needs at its peak: every tier's caches, and what is not a cache.
 
     Attributes:
         weights: both models', shared tensors once, with a CPU's ordered copies of them.
-        caches: every tier's, by place.
         workspace: activations of the prefill pass.
         runtime: the libraries' own.
     """
 
     weights: int
-    caches: CacheSizes
     workspace: int
     runtime: int
 
-    @property
-    def device(self) -> int:
-        """Peak bytes on the device."""
-        return self.weights + self.caches.device + self.workspace + self.runtime
 
-    def record(self) -> Memory:
-        """The event stream's form."""
-        caches = self.caches
-        return Memory(caches.on_chip, caches.resident, caches.offloaded, self.device)
-
-    @property
-    def host(self) -> int:
-        """Bytes of offloaded KV in host memory."""
-        return self.caches.offloaded + self.caches.chunks
+def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Prediction:
+    """What a run over ``prompt`` tokens needs."""
+    speculation, hooks = config.speculation, engine.hooks
+    shape, size = pair.kv_shape, pair.dtype.itemsize
+    # guesses never reach past the last wanted token, so it bounds every cache
+    caches = full_sizes(shape, config.policy, prompt + config.new_tokens)
+    if config.method in USES_TIER1:
+        room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
+        on_device, on_host = tier1_caches.find(speculation.tier1).sizes(room)
+        caches = replace(caches, retrieval=on_device, chunks=on_host)
+    if uses_draft(config, pair):
+        assert pair.draft is not None
+        slack = window_slack(speculation)
+        slots = streaming_slots(speculation.sinks, speculation.window, slack)
+        seen = streaming_bytes(KVShape.of(pair.draft.config, pair.dtype), slots)
+        head = hooks.head_bytes(pair.draft, speculation.draft_vocab)
+        caches = replace(caches, streaming=seen + head)
+    return Prediction(
+        **vars(caches),
+        weights=pair.weight_bytes + hooks.copy_bytes(pair.models),
+        workspace=prefill_workspace(pair.target.config, size, prompt, pair.rank_count),
+        runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
+    )
 
 
 def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:
     """Bytes of activations alive at once while one layer reads ``prompt`` tokens.
 
-    Per token, a gated MLP holds its gate, its up projection and two products (4 intermediate
-    widths) beside the residual stream, its norm, and queries before and after rotation (6 hidden
-    widths); the allocator's slack is inside these counts. ``ranks`` share the MLP.
+    Per token, a gated MLP, which ``ranks`` share, holds its gate, its up projection and two
+    products (4 intermediate widths) beside the residual stream, its norm, and queries before and
+    after rotation (6 hidden widths); the allocator's slack is inside these counts.
     """
     hidden, inner = layer_widths(config)
     return prompt * itemsize * (4 * -(-inner // ranks) + 6 * hidden)
@@ -82,18 +108,6 @@ def layer_widths(config: PretrainedConfig) -> tuple[int, int]:
     return hidden, int(inner)
 
 
-def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Prediction:
-    """What a run over ``prompt`` tokens needs."""
-    return Prediction(
-        weights=pair.weight_bytes + engine.hooks.copy_bytes(pair.models),
-        caches=predict_sizes(engine.hooks, config, pair, prompt),
-        workspace=prefill_workspace(
-            pair.target.config, pair.dtype.itemsize, prompt, pair.rank_count
-        ),
-        runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
-    )
-
-
 def check_memory(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> None:
     """Refuse a run that does not fit, naming the largest setting that would.
 
@@ -105,20 +119,14 @@ def check_memory(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> 
         return
     what, needed, there = shortage
 
-    def fits(run: RunConfig, tokens: int = prompt) -> bool:
+    def fits(tokens: int = prompt, **changes: Any) -> bool:
+        run = replace(config, policy=replace(config.policy, **changes))
         return _shortage(engine, pair, run, tokens) is None
 
-    def with_policy(**changes: Any) -> RunConfig:
-        return replace(config, policy=replace(config.policy, **changes))
-
     largest = {
-        "prompt tokens": _largest(lambda n: fits(config, n), 2, prompt),
-        "on-chip layers": _largest(
-            lambda n: fits(with_policy(on_chip=n)), 0, config.policy.on_chip
-        ),
-        "resident layers": _largest(
-            lambda n: fits(with_policy(resident=n)), 0, config.policy.resident
-        ),
+        "prompt tokens": _largest(fits, 2, prompt),
+        "on-chip layers": _largest(lambda n: fits(on_chip=n), 0, config.policy.on_chip),
+        "resident layers": _largest(lambda n: fits(resident=n), 0, config.policy.resident),
     }
     ways = [f"{most} {name}" for name, most in largest.items() if most is not None]
     advice = f"use at most {', or '.join(ways)}" if ways else "no prompt, however short, fits"
@@ -153,68 +161,25 @@ def _shortage(
 
 def _largest(fits: Callable[[int], bool], least: int, beyond: int) -> int | None:
     """The largest n in ``[least, beyond)`` that fits, if any; needs grow with n."""
-    if beyond <= least or not fits(least):
-        return None
-    low, high = least, beyond
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
-def encode_prompt(pair: Pair, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt.
-
-    Raises:
-        ValueError: an empty prompt, an id outside the vocabulary, or text without a tokenizer.
-    """
-    if isinstance(prompt, str):
-        if pair.tokenizer is None:
-            raise refuse("prompt", prompt[:40], "this pair has no tokenizer: pass token ids")
-        tokens = list(pair.tokenizer(prompt)["input_ids"])
-    else:
-        tokens = _ids(prompt)
-    if not tokens:
-        raise refuse("prompt", prompt, "it needs at least one token")
-    wrong = next((token for token in tokens if not 0 <= token < pair.vocab_size), None)
-    if wrong is not None:
-        raise refuse("prompt", wrong, f"token ids lie in 0 .. {pair.vocab_size - 1}")
-    return tokens
-
-
-def _ids(prompt: Any) -> list[int]:
-    """Token ids of whatever holds one row of them: a list, an array, a tokenizer's answer."""
-    given = prompt["input_ids"] if isinstance(prompt, Mapping) and "input_ids" in prompt else prompt
-    if isinstance(given, (torch.Tensor, np.ndarray)):
-        given = given.tolist()
-    if isinstance(given, Sequence) and len(given) == 1 and isinstance(given[0], Sequence):
-        given = given[0]
-    try:
-        return [index(token) for token in given]
-    except TypeError:
-        shown = f"{type(prompt).__name__} {str(prompt)[:40]}"
-        allowed = "use text, token ids, or one row of them as a tokenizer gives it"
-        raise refuse("prompt", shown, allowed) from None
+    fitting = bisect_left(range(least, beyond), True, key=lambda n: not fits(n))
+    return least + fitting - 1 if fitting else None
 
 
 def check_run(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> None:
     """Refuse a run that cannot work, before anything is allocated.
 
     Raises:
-        ValueError: the placement, the length or the method does not fit this pair, or the run
-            does not fit into memory.
+        ValueError: placement, length or method do not fit the pair, or the run the memory.
     """
     config.policy.check_layers(pair.layers)
-    check_method(engine.hooks, config, pair)
-    _check_stops(pair, config.sampling)
-    total = prompt + config.new_tokens
-    if total > pair.max_positions:
-        raise refuse(
-            "prompt + new_tokens",
-            f"{prompt} + {config.new_tokens}",
-            f"the target has {pair.max_positions} positions: "
-            f"use at most {max(0, pair.max_positions - config.new_tokens)} prompt tokens",
-        )
+    _check_method(config, pair)
+    check_ids("stop_tokens", config.sampling.stop_tokens, pair)
+    if config.sampling.stop_strings and pair.tokenizer is None:
+        raise refuse("stop_strings", config.sampling.stop_strings, "this pair has no tokenizer")
+    if prompt + config.new_tokens > pair.max_positions:
+        left = max(0, pair.max_positions - config.new_tokens)
+        allowed = f"the target has {pair.max_positions} positions: use at most {left} prompt tokens"
+        raise refuse("prompt + new_tokens", f"{prompt} + {config.new_tokens}", allowed)
     check_lengths(pair.target.config, "target", prompt, config.new_tokens)
     if uses_draft(config, pair):
         assert pair.draft is not None
@@ -222,10 +187,19 @@ def check_run(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Non
     check_memory(engine, pair, config, prompt)
 
 
-def _check_stops(pair: Pair, sampling: Sampling) -> None:
-    """Refuse stops that could never be met."""
-    wrong = next((t for t in sampling.stop_tokens if not 0 <= t < pair.vocab_size), None)
-    if wrong is not None:
-        raise refuse("stop_tokens", wrong, f"token ids lie in 0 .. {pair.vocab_size - 1}")
-    if sampling.stop_strings and pair.tokenizer is None:
-        raise refuse("stop_strings", sampling.stop_strings, "this pair has no tokenizer")
+def _check_method(config: RunConfig, pair: Pair) -> None:
+    """Refuse a method that this pair cannot run, and names that no door knows."""
+    speculation = config.speculation
+    if speculation.tier0 not in ("draft", "none"):
+        guessers.find(speculation.tier0)
+    tier1_caches.find(speculation.tier1)
+    policy(speculation.retrieval)
+    place_of(config.policy, "offloaded")
+    codec_of(pair.kv_shape, config.policy)
+    alone = speculation.tier0 in ("draft", "none") and not uses_draft(config, pair)
+    if config.method == "vanilla" and alone:
+        allowed = "this pair has no draft: use another method, a draft, or tier0='lookup'"
+        raise refuse("method", "vanilla", allowed)
+    if speculation.draft_vocab > pair.vocab_size:
+        allowed = f"there are {pair.vocab_size} tokens; 0 is all"
+        raise refuse("draft_vocab", speculation.draft_vocab, allowed)

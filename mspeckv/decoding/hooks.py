@@ -28,19 +28,21 @@ from mspeckv.record import Progress, Recorder
 from mspeckv.settings import Sampling, Speculation
 
 
-@dataclass
+@dataclass(frozen=True)
 class Caches:
-    """Every cache of a run.
+    """Every cache of a run, which has them for itself while it lasts.
 
     Attributes:
         full: tier 2's.
         middle: tier 1's, if any.
         draft: tier 0's, if any.
+        reader: makes a reader over one of them.
     """
 
     full: FullCache
     middle: Tier1Cache | None
     draft: StreamingCache | None
+    reader: Callable[[Seat], ModelReader] = ModelReader
 
     def restart(self, link: KVLink) -> None:
         """Forget the last run, keep the memory."""
@@ -51,26 +53,11 @@ class Caches:
                 cache.restart()
 
 
-@dataclass(frozen=True)
-class Lent:
-    """What a run has for itself while it lasts: its caches, and what makes its readers."""
-
-    caches: Caches
-    reader: Callable[[Seat], ModelReader]
-
-
-class Lend(Protocol):
-    """Lends caches to one run: new ones, or those of the last run like it."""
-
-    def __call__(
-        self,
-        engine: Engine,
-        pair: Pair,
-        key: tuple[object, ...],
-        link: KVLink,
-        allocate: Callable[[], Caches],
-    ) -> AbstractContextManager[Lent]:
-        """Runs with the same ``key`` can use the same caches, one after the other."""
+Lend = Callable[
+    ["Engine", Pair, tuple[object, ...], KVLink, Callable[[], Caches]],
+    AbstractContextManager[Caches],
+]
+"""Called as (engine, pair, key, link, allocate): lends caches, those of a run of the same key."""
 
 
 class ChosenRound(Level, Protocol):
@@ -81,23 +68,6 @@ class ChosenRound(Level, Protocol):
     @property
     def costs(self) -> Any:
         """What passes took, for a later run with the same settings."""
-
-
-class Choose(Protocol):
-    """Makes the topmost level where lengths are left to be chosen."""
-
-    def __call__(
-        self,
-        speculation: Speculation,
-        guesser: Level | None,
-        middle: Reader | None,
-        top: Reader,
-        sampler: Sampler,
-        recorder: Recorder,
-        costs: Any,
-        accord: Accord | None,
-    ) -> ChosenRound:
-        """``costs`` is what an earlier run with the same settings learned, or None."""
 
 
 class Accord(Protocol):
@@ -118,19 +88,21 @@ class Accord(Protocol):
         """Chooses lengths for all."""
 
 
+Choose = Callable[
+    [Speculation, Level | None, Reader | None, Reader, Sampler, Recorder, Any, Accord | None],
+    ChosenRound,
+]
+"""Called as (speculation, guesser, middle, top, sampler, recorder, costs, accord).
+
+Makes the topmost level where lengths are chosen, with the costs that an earlier run learned.
+"""
+
+
 class KeptPrompts(Protocol):
     """Prompts that were read once, for runs that begin with the same caches."""
 
     def read(self, readers: Iterable[ModelReader], prompt: Sequence[int], link: KVLink) -> None:
         """Have every reader's caches hold ``prompt``: take up what is kept, read the rest."""
-
-
-def _no_products(model: PreTrainedModel) -> Products:
-    return {}
-
-
-def _no_bytes(*of: Any) -> int:
-    return 0
 
 
 @dataclass(frozen=True)
@@ -145,18 +117,18 @@ class Hooks:
         head: a head of the draft that scores as many tokens as told; of a prompt.
         head_bytes: bytes of one that scores as many tokens of a model.
         choose: the topmost level where lengths are chosen.
-        lend: lends caches, and readers over them.
+        lend: lends caches, and what reads over them.
         spare: host and device bytes of caches that no run has, which the next may use or get back.
         forget: lets go of all that this process has captured, before processes part.
-        accord: with other processes.
+        accord: with other processes; of what cancels the run in this one.
     """
 
     kernels: Kernels = field(default_factory=dict)
     faster: Faster = field(default_factory=Faster)
-    products: Callable[[PreTrainedModel], Products] = _no_products
-    copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = _no_bytes
+    products: Callable[[PreTrainedModel], Products] = lambda model: {}
+    copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = lambda models: 0
     head: Callable[[PreTrainedModel, Sequence[int], int], Head] | None = None
-    head_bytes: Callable[[PreTrainedModel, int], int] = _no_bytes
+    head_bytes: Callable[[PreTrainedModel, int], int] = lambda model, tokens: 0
     choose: Choose | None = None
     lend: Lend | None = None
     spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)
@@ -164,31 +136,23 @@ class Hooks:
     accord: Callable[[threading.Event | None], Accord] | None = None
 
 
-class Spare(Protocol):
-    """What an acceleration keeps for the next run."""
-
-    def give_back(self) -> None:
-        """Free its memory."""
-
-
 @dataclass(eq=False)
 class Engine:
-    """What decoding with one pair plugs in, and what it remembers from run to run.
-
-    Nothing remembered changes a text. It holds no model of the pair by itself.
+    """What decoding with one pair plugs in, and what it remembers; none of it changes a text.
 
     Attributes:
         hooks: what is plugged in.
         step_seconds: one target step with all KV on the device, once it has been measured.
         pass_costs: what passes of earlier runs took, by settings; chosen lengths begin with it.
         spare: caches and graphs of the last run, for another like it; no run that goes on has them.
+            An acceleration's own, with a ``give_back`` that frees its memory.
         lock: held while one of these is changed or measured.
     """
 
     hooks: Hooks = field(default_factory=Hooks)
     step_seconds: float | None = None
     pass_costs: dict[object, Any] = field(default_factory=dict)
-    spare: Spare | None = None
+    spare: Any = None
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def give_back(self) -> None:

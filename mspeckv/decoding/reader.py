@@ -51,11 +51,10 @@ class Seat:
         tier: 0, 1 or 2.
         step: how its passes are called in events.
         model: any decoder.
-        cache: its cache; holds ``cache.length`` tokens of the sequence.
+        cache: its cache.
         recorder: notes passes, and may cancel the run between two layers.
         onlooker: a cache that fills itself from what the passes show.
-        kernels: of attention, beside the stock one.
-        products: what linear layers multiply by instead of their own weights.
+        kernels: of attention, beside the stock one; so ``products``: see `mspeckv.context.Pass`.
         head: scores fewer tokens.
         settled: slots of the cache that hold the prompt: no pass rewrites them.
         longest: tokens of the longest pass where lengths are chosen; 0 where they are not.
@@ -75,19 +74,14 @@ class Seat:
 
 
 class ModelReader:
-    """A transformers model reading through one of the tiers' caches.
-
-    Args:
-        seat: model, cache, and what goes with them.
-    """
+    """A transformers model reading through one of the tiers' caches."""
 
     def __init__(self, seat: Seat) -> None:
         self.seat, self.tier = seat, seat.tier
         self.model, self.cache, self.recorder = seat.model, seat.cache, seat.recorder
         self.products = {**seat.products, **(seat.head.products if seat.head else {})}
         self._kernels: Kernels = seat.kernels
-        self._cache_name = cache_argument(seat.model)
-        self._prefilling = False
+        self._cache_name, self._prefilling = cache_argument(seat.model), False
 
     @property
     def fills(self) -> list[Tier]:
@@ -95,10 +89,10 @@ class ModelReader:
         return [cache for cache in (self.cache, self.seat.onlooker) if cache is not None]
 
     def prefill(self, tokens: list[int]) -> None:
-        """Read a prompt into the empty cache, in one pass.
+        """Read a prompt into the empty cache.
 
-        One pass reads the prompt layer by layer, so a layer's float KV lives only while that layer
-        is computed and its packed bytes leave for the host once.
+        One pass reads it layer by layer, so a layer's float KV lives only while that layer is
+        computed, and its packed bytes leave for the host once.
         """
         self._prefilling = self.tier == 2
         for new, position in self.cache.to_read(tokens):

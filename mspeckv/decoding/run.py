@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import LogitsProcessorList
 
-from mspeckv.decoding.ending import Ending, TextStream
+from mspeckv.decoding.ending import Ending
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Engine, KeptPrompts
 from mspeckv.decoding.reader import ModelReader, Seat
@@ -29,14 +29,16 @@ from mspeckv.events import (
     Residency,
     Round,
     RunSummary,
+    TierCount,
     count_tiers,
     total_bytes,
 )
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.link import ORIGIN_CONTEXT, KVLink, bandwidth, open_link, origin_gbps
+from mspeckv.kv.link import LIVE_GBPS, ORIGIN_CONTEXT, KVLink, open_link, origin_gbps
 from mspeckv.models.pair import Pair
+from mspeckv.models.text import TextStream
 from mspeckv.record import Cancelled, Ledger, Progress, Recorder, clock_of, span
-from mspeckv.settings import KVPolicy, RunConfig
+from mspeckv.settings import KVPolicy, RunConfig, Sampling
 
 _STEPS = 16
 """Steps whose time is measured, the first of them to warm up."""
@@ -45,47 +47,39 @@ _STEPS = 16
 def measured_step_seconds(engine: Engine, pair: Pair) -> float:
     """Time of one target step with all KV on the device; measured once per engine.
 
-    Taken where an ``origin`` link is scaled, at `ORIGIN_CONTEXT` tokens or as many as the target
-    takes. The median: transfer is to stand to compute as steps mostly are, not as the luckiest is.
+    An ``origin`` link is scaled by the median of steps after `ORIGIN_CONTEXT` tokens, or as many
+    as the target takes.
     """
     with engine.lock:
         if engine.step_seconds is None:
-            engine.step_seconds = _time_steps(engine, pair)
+            context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
+            tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
+            recorder = Recorder(Ledger(clock_of(pair.device)))
+            with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
+                reader, _ = _target_alone(engine, pair, len(tokens), link, recorder)
+                reader.prefill(tokens[:context])
+                for end in range(context, len(tokens)):
+                    reader.read(tokens[: end + 1], rows=1)
+            engine.step_seconds = median(p.ms for p in recorder.take().passes[2:]) / 1e3
         return engine.step_seconds
 
 
-def _time_steps(engine: Engine, pair: Pair) -> float:
-    context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
-    tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
-    recorder = Recorder(Ledger(clock_of(pair.device)))
-    with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
-        on_chip = KVPolicy(bits="full", on_chip=pair.layers)
-        cache = FullCache(pair.kv_shape, on_chip, len(tokens), link, pair.target.device)
-        reader = ModelReader(_plain_seat(engine, pair, cache, recorder))
-        reader.prefill(tokens[:context])
-        for end in range(context, len(tokens)):
-            reader.read(tokens[: end + 1], rows=1)
-    return median(p.ms for p in recorder.take().passes[2:]) / 1e3
-
-
-def _plain_seat(engine: Engine, pair: Pair, cache: FullCache, recorder: Recorder) -> Seat:
-    """The target, decoding by itself."""
+def _target_alone(
+    engine: Engine, pair: Pair, capacity: int, link: KVLink, recorder: Recorder
+) -> tuple[ModelReader, FullCache]:
+    """The target, decoding by itself with all KV on the device."""
+    on_chip = KVPolicy(bits="full", on_chip=pair.layers)
+    cache = FullCache(pair.kv_shape, on_chip, capacity, link, pair.device)
     products, kernels = engine.hooks.products(pair.target), engine.hooks.kernels
-    return Seat(2, "decode", pair.target, cache, recorder, kernels=kernels, products=products)
+    seat = Seat(2, "decode", pair.target, cache, recorder, kernels=kernels, products=products)
+    return ModelReader(seat), cache
 
 
 class Run:
-    """One run's state between its events.
+    """One run's state between its events; settings are checked already (`check_run`).
 
     Args:
-        engine: the pair's: what is plugged in, and what it remembers.
-        pair: models and tokenizer.
-        config: settings, checked against the pair.
-        prompt: token ids.
-        cancel: ends the run within a pass when set.
-        on_progress: told of prefill's layers.
-        processors: see `mspeckv.decoding.sampling.Sampler`.
-        prefills: prompts read by earlier runs; this one takes up what it finds.
+        processors: see `mspeckv.decoding.sampling.Sampler`; the rest as of `mspeckv.stream`.
 
     Attributes:
         on_end: shown tier 2's cache, and how many of its tokens count, when the run is over.
@@ -107,14 +101,11 @@ class Run:
         self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
         # What one rank has dropped another may still keep: then one would read and one would not.
         self.prefills = prefills if engine.hooks.accord is None else None
-        sampling = config.sampling
-        ends = set(sampling.stop_tokens) | (pair.eos_ids if sampling.stop_at_eos else set())
-        self.ending = Ending(
-            config.new_tokens, ends, sampling.stop_strings, TextStream(pair.tokenizer)
-        )
+        drawn, text = config.sampling, TextStream(pair.tokenizer)
+        ends = set(drawn.stop_tokens) | (pair.eos_ids if drawn.stop_at_eos else set())
+        self.ending = Ending(config.new_tokens, ends, drawn.stop_strings, text)
         self.accord = engine.hooks.accord(cancel) if engine.hooks.accord is not None else None
-        self.memory = Memory(0, 0, 0, 0)
-        self.prefill_seconds = 0.0
+        self.memory, self.prefill_seconds = Memory(0, 0, 0, 0), 0.0
         self.rounds: list[Round] = []
         self.on_end: Callable[[FullCache, int], None] | None = None
 
@@ -122,18 +113,14 @@ class Run:
         """One `Prefill`, a `Round` per tier-2 pass, one `RunSummary`."""
         gbps = self._gbps()
         cancel, on_progress = self.cancel, self.on_progress
+        make_sampler: Callable[[Sampling, LogitsProcessorList | None], Sampler] = Sampler
         if self.accord is not None:
-            if gbps is not None:
-                gbps = self.accord.figure(gbps)
-            cancel = self.accord.stop
+            gbps = self.accord.figure(gbps) if gbps is not None else None
+            cancel, make_sampler = self.accord.stop, self.accord.sampler
             on_progress = self.accord.between_layers(on_progress)
         self.ledger = Ledger(clock_of(self.pair.device))
         self.recorder = Recorder(self.ledger, cancel, on_progress)
-        self.sampler = (
-            Sampler(self.config.sampling, self.processors)
-            if self.accord is None
-            else self.accord.sampler(self.config.sampling, self.processors)
-        )
+        self.sampler = make_sampler(self.config.sampling, self.processors)
         cancelled = False
         with open_link(self.ledger, gbps, self.pair.device) as link, ExitStack() as lent:
             try:
@@ -142,13 +129,17 @@ class Run:
                     tiers = opening
                     yield Prefill(1, 0.0, (), (), self.memory)
                 else:
-                    tiers, event = self._prefill(link, lent)
-                    yield event
+                    tiers, prefill = self._prefill(link, lent)
+                    yield prefill
                 yield from opened
                 while not self.ending.over:
-                    yield self._round(tiers, link)
+                    with span("round"):
+                        event = self._round(tiers, link)
+                    yield event
                 if self.on_end is not None:
-                    self._show_end(tiers.full)
+                    # the last token was settled, but not read by tier 2
+                    with torch.inference_mode():
+                        self.on_end(tiers.full, len(self.prompt) + len(self.ending.tokens) - 1)
             except Cancelled:
                 cancelled = True
         yield self._summary(link, cancelled)
@@ -157,39 +148,28 @@ class Run:
         """The emulated link's bandwidth in 1e9 bytes/s; None where it is not throttled."""
         if self.pair.device.type == "cuda":
             return None  # the bus has a speed of its own
-        return bandwidth(
-            self.config.link,
-            lambda: origin_gbps(
-                measured_step_seconds(self.engine, self.pair),
-                self.pair.layers,
-                self.pair.kv_shape.token_bytes,
-            ),
-        )
+        if self.config.link.preset == "origin":
+            step = measured_step_seconds(self.engine, self.pair)
+            return origin_gbps(step, self.pair.layers, self.pair.kv_shape.token_bytes)
+        return LIVE_GBPS if self.config.link.preset == "live" else self.config.link.gbps
 
     def _open(self, link: KVLink) -> tuple[Tiers, list[Round]]:
         """Draw a first token after a prompt of one, which would leave prefill nothing to read."""
-        on_chip = KVPolicy(bits="full", on_chip=self.pair.layers)
-        cache = FullCache(self.pair.kv_shape, on_chip, 1, link, self.pair.device)
-        reader = ModelReader(_plain_seat(self.engine, self.pair, cache, self.recorder))
+        reader, cache = _target_alone(self.engine, self.pair, 1, link, self.recorder)
         tiers = Tiers(Autoregress(reader, self.sampler), cache, [reader], Plan((2,), 0, 0))
-        return tiers, [self._round(tiers, link)]
+        with span("round"):
+            return tiers, [self._round(tiers, link)]
 
     @torch.inference_mode()
     def _prefill(self, link: KVLink, lent: ExitStack) -> tuple[Tiers, Prefill]:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
-        self.memory = predict(self.engine, self.pair, self.config, len(prompt)).record()
+        need = predict(self.engine, self.pair, self.config, len(prompt))
+        self.memory = Memory(need.on_chip, need.resident, need.offloaded, need.device)
         tiers = build_tiers(
-            self.engine,
-            self.config,
-            self.pair,
-            prompt,
-            link,
-            self.recorder,
-            self.sampler,
-            self.accord,
-            lent=lent,
-        )
+            self.engine, self.config, self.pair, prompt, link, self.recorder, self.sampler,
+            self.accord, lent=lent,
+        )  # fmt: skip
         if self.prefills is not None:
             self.prefills.read(tiers.prefilled, prompt[:-1], link)
         else:
@@ -198,17 +178,12 @@ class Run:
         link.drain()
         self.prefill_seconds = time.perf_counter() - start
         noted = self.recorder.take()
-        event = Prefill(
-            len(self.prompt), self.prefill_seconds, noted.passes, noted.transfers, self.memory
-        )
-        return tiers, event
+        count, seconds = len(self.prompt), self.prefill_seconds
+        return tiers, Prefill(count, seconds, noted.passes, noted.transfers, self.memory)
 
     @torch.inference_mode()
     def _round(self, tiers: Tiers, link: KVLink) -> Round:
-        with span("round"):
-            return self._run_round(tiers, link)
-
-    def _run_round(self, tiers: Tiers, link: KVLink) -> Round:
+        """Tier 2's next pass, with the drafting before it."""
         self.recorder.check()
         start = self.ledger.now()
         prefix = self.prompt + self.ending.tokens
@@ -221,7 +196,7 @@ class Run:
             link.collect()
             cut = len(tokens) < len(emission.tokens)
             noted = self.recorder.take(len(tokens) if cut else None)
-        proposer = noted.tiers[-2] if len(noted.tiers) > 1 else None
+        below = noted.tiers[-2] if len(noted.tiers) > 1 else TierCount(0, 0, 0, 0, 0.0)
         event = Round(
             index=len(self.rounds),
             start=start,
@@ -229,42 +204,30 @@ class Run:
             tokens=tuple(tokens),
             text=text,
             settled_by=tuple(emission.settled_by[: len(tokens)]),
-            proposed=proposer.proposed if proposer else 0,
-            accepted=proposer.accepted if proposer else 0,
-            plan=tiers.plan,
-            guesses=noted.guesses,
-            tiers=noted.tiers,
-            passes=noted.passes,
-            transfers=noted.transfers,
+            proposed=below.proposed,
+            accepted=below.accepted,
+            plan=getattr(tiers.root, "plan", tiers.plan),
+            **noted._asdict(),
         )
         self.rounds.append(event)
         return event
 
-    @torch.inference_mode()
-    def _show_end(self, full: FullCache) -> None:
-        """The last token was settled, but not read by tier 2."""
-        assert self.on_end is not None
-        self.on_end(full, len(self.prompt) + len(self.ending.tokens) - 1)
-
     def _summary(self, link: KVLink, cancelled: bool) -> RunSummary:
-        tokens = self.ending.tokens
-        decode_ms = sum(done.ms for done in self.rounds)
-        transfers = self.ledger.since()
-        decode_transfers = [t for t in transfers if t.purpose != "prefill"]
-        proposed_rounds = len(self.rounds) or 1
-        counts = count_tiers(count for done in self.rounds for count in done.tiers)
-        passes = [one for done in self.rounds for one in done.passes]
+        """Every round added up."""
+        tokens, rounds, transfers = self.ending.tokens, self.rounds, self.ledger.since()
+        decode_ms = sum(done.ms for done in rounds)
+        counts = count_tiers(count for done in rounds for count in done.tiers)
+        passes = [one for done in rounds for one in done.passes]
+        settled_by = [tier for done in rounds for tier in done.settled_by]
         return RunSummary(
             tokens=tuple(tokens),
             text=self.ending.text,
-            settled_by=tuple(tier for done in self.rounds for tier in done.settled_by)[
-                : len(tokens)
-            ],
+            settled_by=tuple(settled_by[: len(tokens)]),
             tokens_per_second=len(tokens) / decode_ms * 1e3 if decode_ms else 0.0,
             ms_per_token=decode_ms / len(tokens) if tokens else 0.0,
             prefill_seconds=self.prefill_seconds,
-            rounds=len(self.rounds),
-            accepted_per_round=sum(done.accepted for done in self.rounds) / proposed_rounds,
+            rounds=len(rounds),
+            accepted_per_round=sum(done.accepted for done in rounds) / (len(rounds) or 1),
             tiers=counts,
             kv_read_bytes=tuple(
                 sum(one.kv_bytes for one in passes if one.tier == count.tier) for count in counts
@@ -274,7 +237,7 @@ class Run:
                 link.gbps,
                 total_bytes(transfers, "to_device"),
                 total_bytes(transfers, "to_host"),
-                sum(t.ms for t in decode_transfers),
+                sum(t.ms for t in transfers if t.purpose != "prefill"),
             ),
             residency=Residency.of(passes),
             memory=self.memory,

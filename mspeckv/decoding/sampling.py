@@ -22,10 +22,8 @@ _LOOKS = 64, 1024
 class Sampler:
     """Turns logits into the distribution tokens are drawn from; the same at every tier.
 
-    Args:
-        sampling: how tokens are drawn.
-        processors: transformers' processors to use instead of those that ``sampling`` asks for;
-            each must depend on nothing but the tokens before and the logits.
+    ``processors`` of transformers stand instead of those that ``sampling`` asks for; each depends
+    on nothing but the tokens before and the logits.
     """
 
     def __init__(self, sampling: Sampling, processors: LogitsProcessorList | None = None) -> None:
@@ -36,41 +34,31 @@ class Sampler:
     def distribution(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
         """Probabilities ``[n, V]`` of logits ``[n, V]``; one-hot rows when greedy.
 
-        A row of logits with NaN or +inf, or of -inf alone, gives NaN where a token would be drawn,
-        so that drawing finds out; the row of a guess that came to nothing harms nobody.
+        Logits that are not finite give NaN where a token would be drawn, so that drawing finds out;
+        the row of a guess that came to nothing harms nobody.
 
         Args:
             logits: what a tier says after each of the last n of ``tokens``; -inf rules a token out.
             tokens: the sequence so far, guesses included.
         """
         if self._processors:
-            logits = self._process(logits, tokens)
+            # each row with the tokens that stand before it
+            ids, first = to_device([tokens], logits.device), len(tokens) - len(logits) + 1
+            logits = torch.cat([
+                self._processors(ids[:, : first + place], row[None])
+                for place, row in enumerate(_wide(logits))
+            ])  # fmt: skip
         if self.sampling.greedy:
             best, place = logits.max(-1, keepdim=True)
             # the best alone has probability 1, or NaN where it is not finite
             return torch.zeros_like(logits).scatter_(-1, place, best.softmax(-1))
-        wide = logits if logits.dtype == torch.float64 else logits.float()
         if self._processors:
-            return wide.softmax(-1)
-        probs = (wide / self.sampling.temperature).softmax(-1)
+            return _wide(logits).softmax(-1)
+        probs = (_wide(logits) / self.sampling.temperature).softmax(-1)
         return keep_nucleus(probs, self.sampling.top_p) if self.sampling.top_p < 1 else probs
 
-    def _process(self, logits: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-        """Each row through the processors, with the tokens that stand before it."""
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        ids = to_device([tokens], logits.device)
-        first = len(tokens) - len(wide) + 1
-        rows = [
-            self._processors(ids[:, : first + place], row[None]) for place, row in enumerate(wide)
-        ]
-        return torch.cat(rows)
-
     def draw(self, probs: torch.Tensor) -> int:
-        """One token from a distribution ``[V]``, not necessarily normalised.
-
-        Raises:
-            FloatingPointError: it is of logits that are not finite.
-        """
+        """One token from a distribution ``[V]``, not necessarily normalised; see `check_finite`."""
         if not self.sampling.greedy:
             return self.pick(probs)
         mass, token = all_to_host(*probs.max(0))
@@ -107,9 +95,8 @@ class Sampler:
         """
         if tokens:
             index = to_device(tokens, target.device)[:, None]
-            both = torch.stack(
-                [target[:-1].gather(1, index), proposal.gather(1, index).to(target.dtype)]
-            )
+            likely = proposal.gather(1, index).to(target.dtype)
+            both = torch.stack([target[:-1].gather(1, index), likely])
             kept, guessed = to_host(both)[..., 0].tolist()
             for place, (p, q) in enumerate(zip(kept, guessed, strict=True)):
                 if not self.accepts(p, q):
@@ -117,11 +104,7 @@ class Sampler:
         return len(tokens), self.draw(target[-1])
 
     def pick(self, probs: torch.Tensor) -> int:
-        """A random token from a distribution ``[V]``, not necessarily normalised.
-
-        Raises:
-            FloatingPointError: it is of logits that are not finite.
-        """
+        """A random token from a distribution ``[V]``, not necessarily normalised."""
         mass = probs.double().cumsum(0)
         # right=True steps over tokens of no mass, whose running sum equals the one before
         found = torch.searchsorted(mass, (self._uniform() * mass[-1])[None], right=True)
@@ -141,12 +124,13 @@ class Sampler:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
 
-def check_finite(probs: torch.Tensor) -> None:
-    """Refuse to draw from probabilities, on the host, that are no numbers.
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    """In float32 at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
-    Raises:
-        FloatingPointError: they are not.
-    """
+
+def check_finite(probs: torch.Tensor) -> None:
+    """Raise a `FloatingPointError` for probabilities, on the host, that are no numbers."""
     if not bool(probs.isfinite().all()):
         raise FloatingPointError(
             "the logits are not finite (NaN, +inf, or -inf for every token); look at the model's "
@@ -155,10 +139,7 @@ def check_finite(probs: torch.Tensor) -> None:
 
 
 def context_processors(sampling: Sampling) -> LogitsProcessorList:
-    """The processors of transformers for ``sampling``, in the order of its ``generate``.
-
-    Empty where temperature and top-p are all that is asked for: `Sampler` does those faster.
-    """
+    """Transformers' own for ``sampling``; none for temperature and top-p, done faster here."""
     chosen = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         chosen.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -182,14 +163,10 @@ def residual(target: torch.Tensor, proposal: torch.Tensor) -> torch.Tensor:
 
 
 def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep each row's most likely tokens up to a mass of ``top_p``, and renormalise.
+    """Of each row of ``[n, V]``, the most likely tokens up to a mass of ``top_p``, renormalised.
 
     Tokens as likely as the last one kept are kept too, so the result depends on the probabilities
     alone and not on how ties were sorted.
-
-    Args:
-        probs: ``[n, V]``.
-        top_p: mass in (0, 1).
     """
     # a GPU sorts in less time than it takes to look
     for count in () if probs.is_cuda else _LOOKS:
@@ -198,21 +175,18 @@ def keep_nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
         # a last token as likely as the last one looked at may have its like among the others
         if bool((reached & (least > found.values[:, -1:])).all()):
             kept = found.values * (found.values >= least)
-            return torch.zeros_like(probs).scatter_(-1, found.indices, _normal(kept))
+            shares = kept / kept.sum(-1, keepdim=True)
+            return torch.zeros_like(probs).scatter_(-1, found.indices, shares)
     least, _ = _least_kept(probs.sort(-1, descending=True).values, top_p)
-    return _normal(probs * (probs >= least))
+    kept = probs * (probs >= least)
+    return kept / kept.sum(-1, keepdim=True)
 
 
 def _least_kept(ranked: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probability ``[n, 1]`` of the token that brings the mass to ``top_p``, and whether one does.
+    """Of falling ``ranked`` ``[n, k]``, the one ``[n, 1]`` that brings the mass to ``top_p``.
 
-    Without one it is the last of ``ranked`` ``[n, k]``, which falls.
+    And whether one does; else it is the last.
     """
     mass = ranked.cumsum(-1)
     last = (mass < top_p).sum(-1, keepdim=True).clamp_max_(ranked.shape[-1] - 1)
     return ranked.gather(-1, last), mass[:, -1:] >= top_p
-
-
-def _normal(kept: torch.Tensor) -> torch.Tensor:
-    """Rows ``[n, k]`` divided by their sums."""
-    return kept / kept.sum(-1, keepdim=True)

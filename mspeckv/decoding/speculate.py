@@ -30,7 +30,7 @@ class Emission:
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
         last: the emitter would rather not go on from here.
-        held: for each token of a lookup, or of a draft that was asked, how likely it held it.
+        held: how likely a lookup, or a draft that was asked, held each token.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Emission:
 
 
 class Chain(Protocol):
-    """A chain of guesses as it grows, which may end before it is as long as it could be."""
+    """A chain of guesses as it grows."""
 
     def ends_with(self, likelihood: float) -> bool:
         """Take in a token that was held so likely; whether no more should follow it."""
@@ -68,7 +68,7 @@ class Level(Protocol):
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Emit up to ``limit`` tokens after ``prefix``, whose last token no cache has read yet.
 
-        A lookup that finds no match emits none; every other level emits at least one.
+        At least one, but for a lookup that finds no match.
         """
 
     def settle(self, length: int) -> None:
@@ -78,26 +78,23 @@ class Level(Protocol):
 class Autoregress:
     """One token per pass of one model.
 
+    A chain of guesses may end early. Whether it does depends on tokens already handed up, never on
+    the verifier, and no drawn token is taken back; so each one handed up is a draw from its
+    distribution, which is all that the verifier's test needs.
+
     Args:
         reader: the model with its cache.
         sampler: draws the tokens.
-        threshold: a token that the model, unwarped, holds less likely than this is the last of a
-            chain of guesses. Whether to go on depends on tokens already handed up, never on the
-            verifier, and no drawn token is taken back; so each one handed up is a draw from its
-            distribution, which is all that the verifier's test needs.
+        threshold: a token that the model, unwarped, holds less likely than this ends a chain.
 
     Attributes:
-        chain: may end chains too, by the same right; there where lengths are chosen.
+        chain: may end chains too, where lengths are chosen.
     """
 
     def __init__(self, reader: Reader, sampler: Sampler, threshold: float = 0.0) -> None:
         self.reader, self.sampler, self.threshold = reader, sampler, threshold
         self.chain: Chain | None = None
-
-    @property
-    def tier(self) -> int:
-        """The reader's tier."""
-        return self.reader.tier
+        self.tier = reader.tier
 
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Emit one token; what was read for it stands."""
@@ -109,10 +106,9 @@ class Autoregress:
             if self.threshold == 0 and self.chain is None:
                 return Emission([self.sampler.draw(probs)], [probs], [self.tier])
             token, held = self.sampler.draw_held(probs, logits[0])
-        unsure = self.chain is not None and self.chain.ends_with(held)
-        return Emission(
-            [token], [probs], [self.tier], last=unsure or held < self.threshold, held=[held]
-        )
+        last = self.chain is not None and self.chain.ends_with(held)
+        last = last or held < self.threshold
+        return Emission([token], [probs], [self.tier], last=last, held=[held])
 
     def settle(self, length: int) -> None:
         """Forget what was read after ``length`` tokens; the next one begins another chain."""
@@ -125,20 +121,10 @@ class Speculate:
     """A level guesses up to ``gamma`` tokens; one pass of the verifier settles them."""
 
     def __init__(
-        self,
-        proposer: Level,
-        verifier: Reader,
-        gamma: int,
-        sampler: Sampler,
-        recorder: Recorder,
+        self, proposer: Level, verifier: Reader, gamma: int, sampler: Sampler, recorder: Recorder
     ) -> None:
         self.proposer, self.verifier, self.gamma = proposer, verifier, gamma
-        self.sampler, self.recorder = sampler, recorder
-
-    @property
-    def tier(self) -> int:
-        """The verifier's tier."""
-        return self.verifier.tier
+        self.sampler, self.recorder, self.tier = sampler, recorder, verifier.tier
 
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Guess, verify, keep what stands and add the verifier's own next token."""
@@ -152,23 +138,12 @@ class Speculate:
             proposal = torch.stack(guess.distributions) if guess.tokens else target[:0]
             accepted, token = self.sampler.verify(target, proposal, guess.tokens)
             distributions = list(target[: accepted + 1].unbind(0))
-        self.recorder.tested(
-            Guess(
-                self.proposer.tier,
-                self.tier,
-                tuple(guess.tokens),
-                accepted,
-                token,
-                tuple(guess.held),
-            )
-        )
+        tokens, held = tuple(guess.tokens), tuple(guess.held)
+        self.recorder.tested(Guess(self.proposer.tier, self.tier, tokens, accepted, token, held))
         with span("settle"):
             self.settle(len(prefix) + accepted)
-        return Emission(
-            [*guess.tokens[:accepted], token],
-            distributions,
-            [*guess.settled_by[:accepted], self.tier],
-        )
+        settled_by = [*guess.settled_by[:accepted], self.tier]
+        return Emission([*guess.tokens[:accepted], token], distributions, settled_by)
 
     def settle(self, length: int) -> None:
         """Forget, at this level and below, what was read after ``length`` tokens."""
@@ -176,10 +151,7 @@ class Speculate:
         self.proposer.settle(length)
 
     def _guess(self, text: list[int], count: int) -> Emission:
-        """Rounds of the proposer until it has ``count`` tokens, or would rather stop.
-
-        What it guesses is appended to ``text``.
-        """
+        """Rounds of the proposer until it has ``count`` tokens, appended to ``text``, or stops."""
         guess = Emission()
         while len(guess.tokens) < count and not guess.last:
             more = self.proposer.round(text, count - len(guess.tokens))

@@ -5,14 +5,15 @@ The four methods are nestings of the two classes of `mspeckv.decoding.speculate`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 
 from mspeckv.decoding.doors import guessers
-from mspeckv.decoding.hooks import Accord, Caches, Engine, Lent
-from mspeckv.decoding.needs import USES_GUESSES, USES_TIER1, Sizes, uses_draft
+from mspeckv.decoding.fits import USES_GUESSES, USES_TIER1, uses_draft, window_slack
+from mspeckv.decoding.hooks import Accord, Caches, Engine, Hooks
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Level, nest_over
@@ -37,40 +38,13 @@ class Tiers:
         root: its rounds are the run's rounds.
         full: tier 2's cache.
         prefilled: readers that read the prompt themselves (tier 1 watches tier 2 instead).
-        fixed: the lengths of every round, unless ``root`` chooses them.
+        plan: the lengths of every round, unless ``root`` chooses them.
     """
 
     root: Level
     full: FullCache
     prefilled: list[ModelReader]
-    fixed: Plan
-
-    @property
-    def plan(self) -> Plan:
-        """The lengths of the round that was run last."""
-        chosen: Plan = getattr(self.root, "plan", self.fixed)
-        return chosen
-
-
-def allocate(engine: Engine, pair: Pair, config: RunConfig, sizes: Sizes, link: KVLink) -> Caches:
-    """Every cache that the method needs."""
-    speculation, device, shape = config.speculation, pair.device, pair.kv_shape
-    full = FullCache(shape, config.policy, sizes.capacity, link, device, engine.hooks.faster)
-    middle: Tier1Cache | None = None
-    if config.method in USES_TIER1:
-        room = Tier1Room(shape, speculation, sizes.prompt - 1, sizes.grown)
-        middle = tier1_caches.find(speculation.tier1).of(room, full, device)
-    draft = None
-    if uses_draft(config, pair):
-        assert pair.draft is not None
-        own = KVShape.of(pair.draft.config, pair.draft.dtype)
-        draft = StreamingCache(own, speculation.sinks, speculation.window, sizes.slack, device)
-    return Caches(full, middle, draft)
-
-
-@contextmanager
-def _new(caches: Caches) -> Iterator[Lent]:
-    yield Lent(caches, ModelReader)
+    plan: Plan
 
 
 def build_tiers(
@@ -88,139 +62,93 @@ def build_tiers(
     """Allocate the caches of ``config.method`` and nest its levels.
 
     Args:
-        engine: the pair's, with what is plugged in.
         sampler: draws the tokens; default: a new one.
         accord: with other processes, if there are any.
         lent: gives back, when the run is over, what the engine lends it.
     """
-    return _Building(engine, config, pair, prompt, link, recorder, lent).tiers(
-        sampler or Sampler(config.sampling), accord
-    )
+    hooks, speculation = engine.hooks, config.speculation
+    sampler = sampler or Sampler(config.sampling)
+    # What runs must share to use the same caches, or to take as long; with retrieval's function,
+    # since graphs hold on to it while its name may be given to another.
+    lengths, chooser = (len(prompt), config.new_tokens), policy(speculation.retrieval)
+    key = config.method, config.policy, speculation, chooser, config.graphs, lengths
+    allocate = partial(_allocate, hooks, pair, config, len(prompt), link)
+    if hooks.lend is not None and config.graphs:
+        caches = lent.enter_context(hooks.lend(engine, pair, key, link, allocate))
+    else:
+        engine.give_back()
+        caches = allocate()
+    products = {
+        layer: product for model in pair.models for layer, product in hooks.products(model).items()
+    }
 
-
-@dataclass
-class _Building:
-    """What the steps of `build_tiers` share."""
-
-    engine: Engine
-    config: RunConfig
-    pair: Pair
-    prompt: Sequence[int]
-    link: KVLink
-    recorder: Recorder
-    lent: ExitStack
-
-    def __post_init__(self) -> None:
-        self.sizes = Sizes.of(self.config, len(self.prompt))
-        self.key = run_key(self.config, self.sizes)
-        self.products = {
-            layer: product
-            for model in self.pair.models
-            for layer, product in self.engine.hooks.products(model).items()
-        }
-        space = self.lent.enter_context(self._lend())
-        self.caches, self.reader = space.caches, space.reader
-
-    def tiers(self, sampler: Sampler, accord: Accord | None) -> Tiers:
-        """Guesser, middle and top, nested."""
-        prefilled: list[ModelReader] = []
-        guesser: Level | None = None
-        if self.caches.draft is not None:
-            draft = self._bottom(self.caches.draft)
-            prefilled.append(draft)
-            guesser = Autoregress(draft, sampler, self.config.speculation.draft_threshold)
-        else:
-            guesser = self._guesser()
-        middle = self._middle("verify" if guesser else "draft")
-        top = self._top("verify" if guesser or middle else "decode")
-        prefilled.append(top)
-        root, plan = self._nest(guesser, middle, top, sampler, accord)
-        return Tiers(root, self.caches.full, prefilled, plan)
-
-    def _lend(self) -> AbstractContextManager[Lent]:
-        def make() -> Caches:
-            return allocate(self.engine, self.pair, self.config, self.sizes, self.link)
-
-        lend = self.engine.hooks.lend
-        if lend is None or not self.config.graphs:
-            self.engine.give_back()
-            return _new(make())
-        return lend(self.engine, self.pair, self.key, self.link, make)
-
-    def _seat(self, tier: int, step: Step, cache: Tier, longest: int) -> Seat:
-        """A reader of the target; ``longest`` are the most guesses that it may verify."""
+    def target(tier: int, step: Step, cache: Tier, gamma: int) -> Seat:
+        """The target reading through a cache, with at most ``gamma`` guesses to verify."""
         return Seat(
-            tier,
-            step,
-            self.pair.target,
-            cache,
-            self.recorder,
-            kernels=self.engine.hooks.kernels,
-            products=self.products,
-            settled=cache.settled_slots(len(self.prompt) - 1),
-            longest=longest + 1 if self.config.speculation.adaptive else 0,
-        )
+            tier, step, pair.target, cache, recorder,
+            kernels=hooks.kernels,
+            products=products,
+            settled=cache.settled_slots(len(prompt) - 1),
+            longest=gamma + 1 if speculation.adaptive else 0,
+        )  # fmt: skip
 
-    def _bottom(self, cache: StreamingCache) -> ModelReader:
-        """Tier 0: the draft."""
-        assert self.pair.draft is not None
-        seat = replace(self._seat(0, "draft", cache, 0), model=self.pair.draft, longest=0)
-        size, head = self.config.speculation.draft_vocab, self.engine.hooks.head
-        if size and head is not None:
-            seat = replace(seat, head=head(self.pair.draft, self.prompt, size))
-        return self.reader(seat)
-
-    def _guesser(self) -> Level | None:
-        """Tier 0 without a model, if there is one."""
-        speculation = self.config.speculation
-        if self.config.method not in USES_GUESSES or speculation.tier0 in ("draft", "none"):
-            return None
+    # 1) tier 0: the draft, or a guesser without a model, or nobody
+    prefilled: list[ModelReader] = []
+    guesser: Level | None = None
+    if caches.draft is not None:
+        assert pair.draft is not None
+        seat = replace(target(0, "draft", caches.draft, 0), model=pair.draft, longest=0)
+        if speculation.draft_vocab and hooks.head is not None:
+            seat = replace(seat, head=hooks.head(pair.draft, prompt, speculation.draft_vocab))
+        prefilled.append(caches.reader(seat))
+        guesser = Autoregress(prefilled[0], sampler, speculation.draft_threshold)
+    elif config.method in USES_GUESSES and speculation.tier0 not in ("draft", "none"):
         make = guessers.find(speculation.tier0)
-        return make(speculation, self.pair.vocab_size, self.pair.device)
+        guesser = make(speculation, pair.vocab_size, pair.device)
 
-    def _middle(self, step: Step) -> ModelReader | None:
-        """Tier 1, if there is one."""
-        if self.caches.middle is None:
-            return None
-        longest = self.config.speculation.longest_draft_gamma
-        return self.reader(self._seat(1, step, self.caches.middle, longest))
+    # 2) tier 1: the target over a smaller cache, or nobody
+    middle: ModelReader | None = None
+    if caches.middle is not None:
+        step: Step = "verify" if guesser else "draft"
+        gamma = speculation.longest_draft_gamma
+        middle = caches.reader(target(1, step, caches.middle, gamma))
 
-    def _top(self, step: Step) -> ModelReader:
-        """Tier 2."""
-        seat = self._seat(2, step, self.caches.full, self.config.speculation.longest_gamma)
-        middle = self.caches.middle
-        return self.reader(replace(seat, onlooker=middle if middle and middle.looks_on else None))
+    # 3) tier 2: the target over everything
+    step = "verify" if guesser or middle else "decode"
+    seat = target(2, step, caches.full, speculation.longest_gamma)
+    looks_on = caches.middle if caches.middle and caches.middle.looks_on else None
+    top = caches.reader(replace(seat, onlooker=looks_on))
+    prefilled.append(top)
 
-    def _nest(
-        self,
-        guesser: Level | None,
-        middle: ModelReader | None,
-        top: ModelReader,
-        sampler: Sampler,
-        accord: Accord | None,
-    ) -> tuple[Level, Plan]:
-        """The levels over one another, and the lengths they work with."""
-        speculation, recorder, engine = self.config.speculation, self.recorder, self.engine
-        path = (*((0,) if guesser else ()), *((1,) if middle else ()), 2)
-        if speculation.adaptive and engine.hooks.choose is not None and len(path) > 1:
-            key = self.key, self.link.gbps
-            # a run learns from a copy of its own: others may be learning too
-            costs = deepcopy(engine.pass_costs.get(key))
-            chosen = engine.hooks.choose(
-                speculation, guesser, middle, top, sampler, recorder, costs, accord
-            )
-            self.lent.callback(engine.pass_costs.__setitem__, key, chosen.costs)
-            return chosen, chosen.plan
-        gamma, draft_gamma = speculation.longest_gamma, speculation.longest_draft_gamma
-        below = guesser
-        if middle is not None:
-            below = nest_over(below, middle, draft_gamma, sampler, recorder)
-        root = nest_over(below, top, gamma, sampler, recorder)
-        return root, Plan(path, gamma if below else 0, draft_gamma if len(path) == 3 else 0)
+    # 4) nested, with lengths chosen round by round or fixed
+    path = tuple(tier for tier, there in enumerate((guesser, middle, top)) if there)
+    if speculation.adaptive and hooks.choose is not None and len(path) > 1:
+        # a run learns from a copy of its own: others may be learning too
+        costs = deepcopy(engine.pass_costs.get((key, link.gbps)))
+        chosen = hooks.choose(speculation, guesser, middle, top, sampler, recorder, costs, accord)
+        lent.callback(engine.pass_costs.__setitem__, (key, link.gbps), chosen.costs)
+        return Tiers(chosen, caches.full, prefilled, chosen.plan)
+    gamma, draft_gamma, below = speculation.longest_gamma, speculation.longest_draft_gamma, guesser
+    if middle is not None:
+        below = nest_over(below, middle, draft_gamma, sampler, recorder)
+    root = nest_over(below, top, gamma, sampler, recorder)
+    plan = Plan(path, gamma if below else 0, draft_gamma if len(path) == 3 else 0)
+    return Tiers(root, caches.full, prefilled, plan)
 
 
-def run_key(config: RunConfig, sizes: Sizes) -> tuple[object, ...]:
-    """What two runs must share to use the same caches, or to take as long."""
-    # A name may have been given to another function since: graphs hold on to the old one.
-    chooser = policy(config.speculation.retrieval)
-    return config.method, config.policy, config.speculation, chooser, config.graphs, sizes
+def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KVLink) -> Caches:
+    """Every cache that the method needs."""
+    speculation, device, shape = config.speculation, pair.device, pair.kv_shape
+    capacity = prompt + config.new_tokens
+    full = FullCache(shape, config.policy, capacity, link, device, hooks.faster)
+    middle: Tier1Cache | None = None
+    if config.method in USES_TIER1:
+        room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
+        middle = tier1_caches.find(speculation.tier1).of(room, full, device)
+    draft = None
+    if uses_draft(config, pair):
+        assert pair.draft is not None
+        own = KVShape.of(pair.draft.config, pair.draft.dtype)
+        slack = window_slack(speculation)
+        draft = StreamingCache(own, speculation.sinks, speculation.window, slack, device)
+    return Caches(full, middle, draft)

@@ -57,14 +57,13 @@ class CudaLink:
         direction: Direction,
         purpose: Purpose,
         layer: int,
-        tier: int = 2,
     ) -> CudaTicket:
         """Enqueue a copy of ``source`` into ``target``, one of them pinned.
 
         It starts after what the compute stream has been given so far: by then a new record has
         been packed, and a slot's last contents have been read.
         """
-        ticket = CudaTicket(source, target, direction, purpose, layer, tier)
+        ticket = CudaTicket(source, target, direction, purpose, layer)
         ready = torch.cuda.current_stream(self.device).record_event()
         with torch.cuda.stream(self.stream):
             self.stream.wait_event(ready)
@@ -100,14 +99,6 @@ class CudaLink:
 
     def _note(self, ticket: CudaTicket) -> None:
         start, end = self.clock.seconds(ticket.begun), self.clock.seconds(ticket.done)
-        place = self.ledger.add(
-            ticket.direction,
-            ticket.purpose,
-            ticket.layer,
-            ticket.tier,
-            ticket.bytes,
-            start,
-            (end - start) * 1e3,
-        )
+        ticket.note(self.ledger, start, (end - start) * 1e3)
         if ticket.met is not None:
-            self.ledger.set_wait(place, ticket.asked.elapsed_time(ticket.met))
+            self.ledger.set_wait(ticket.place, ticket.asked.elapsed_time(ticket.met))

@@ -11,16 +11,12 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 
 from mspeckv.events import Direction, Purpose
 from mspeckv.record import Ledger
-from mspeckv.settings import Link
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
 LIVE_GBPS = 0.15
@@ -31,27 +27,15 @@ ORIGIN_CONTEXT = 1024
 
 
 def origin_gbps(step_seconds: float, layers: int, layer_bytes_per_token: int) -> float:
-    """Bandwidth at which one layer's KV at 1 k takes 26.5 times this machine's layer compute.
+    """Bandwidth, in 1e9 bytes/s, of the preset ``"origin"``.
 
     Args:
         step_seconds: measured time of one target step with nothing to stream.
         layers: the target's layers.
         layer_bytes_per_token: unquantized K and V bytes of one layer and token.
-
-    Returns:
-        Bandwidth in 1e9 bytes/s.
     """
     transfer_seconds = ORIGIN_TRANSFER_TO_COMPUTE * step_seconds / layers
     return ORIGIN_CONTEXT * layer_bytes_per_token / transfer_seconds / 1e9
-
-
-def bandwidth(link: Link, measure_origin: Callable[[], float]) -> float | None:
-    """The link's bandwidth in 1e9 bytes/s, or None where it is not throttled."""
-    if link.preset == "live":
-        return LIVE_GBPS
-    if link.preset == "origin":
-        return measure_origin()
-    return link.gbps
 
 
 @dataclass
@@ -63,7 +47,6 @@ class Ticket:
     direction: Direction
     purpose: Purpose
     layer: int
-    tier: int
     arrived: threading.Event = field(default_factory=threading.Event)
     place: int = -1
 
@@ -71,6 +54,10 @@ class Ticket:
     def bytes(self) -> int:
         """Bytes of the tensor copied."""
         return self.source.numel() * self.source.element_size()
+
+    def note(self, ledger: Ledger, start: float, ms: float) -> None:
+        """Count the finished copy; links carry tier 2's bytes alone."""
+        self.place = ledger.add(self.direction, self.purpose, self.layer, 2, self.bytes, start, ms)
 
 
 class KVLink(Protocol):
@@ -94,7 +81,6 @@ class KVLink(Protocol):
         direction: Direction,
         purpose: Purpose,
         layer: int,
-        tier: int = 2,
     ) -> Any:
         """Begin a copy; returns a ticket for `wait`."""
 
@@ -152,10 +138,9 @@ class CopyEngine:
         direction: Direction,
         purpose: Purpose,
         layer: int,
-        tier: int = 2,
     ) -> Ticket:
         """Queue a copy of ``source`` (contiguous uint8) into ``target`` of the same shape."""
-        ticket = Ticket(source, target, direction, purpose, layer, tier)
+        ticket = Ticket(source, target, direction, purpose, layer)
         self._queue.put(ticket)
         return ticket
 
@@ -202,7 +187,4 @@ class CopyEngine:
         if self.gbps is not None:
             self._free_at = max(self._free_at, start) + ticket.bytes / (self.gbps * 1e9)
             self._closing.wait(max(0.0, self._free_at - self.ledger.now()))
-        ms = (self.ledger.now() - start) * 1e3
-        ticket.place = self.ledger.add(
-            ticket.direction, ticket.purpose, ticket.layer, ticket.tier, ticket.bytes, start, ms
-        )
+        ticket.note(self.ledger, start, (self.ledger.now() - start) * 1e3)

@@ -73,18 +73,15 @@ class Pipeline:
 
     def restart(self) -> None:
         """Hold nothing."""
-        for order in list(self._ready):
-            self._abandon(order)
+        self._abandon()
         self._free += self.held.values()
         self.held.clear()
         self._leaving = None
-        self.hits = self.misses = self._next = 0
+        self.hits = self.misses = 0
 
     def begin(self) -> None:
         """Look up the first layers of the next pass."""
-        for order in list(self._ready):
-            self._abandon(order)
-        self._next = 0
+        self._abandon()
         for _ in range(self.ahead):
             self._look_up_next()
 
@@ -109,17 +106,21 @@ class Pipeline:
         return slot
 
     def release(self, layer: Streamed) -> None:
-        """``layer`` has been decoded: its slot is free unless the cache holds on to it."""
-        slot, _ = self._ready.pop(layer.order)
-        if self.held.get(layer.order) is not slot:
-            self._free.append(slot)
+        """``layer`` has been decoded: look up the next one."""
+        self._let_go(layer.order)
         self._look_up_next()
 
-    def _abandon(self, order: int) -> None:
-        """A pass ended before it reached this layer: let its copy finish, then reuse its slot."""
-        slot, ticket = self._ready.pop(order)
-        if ticket is not None:
-            self.link.wait(ticket)
+    def _abandon(self) -> None:
+        """A pass ended before it reached some layers: let their copies finish."""
+        for order, (_, ticket) in list(self._ready.items()):
+            if ticket is not None:
+                self.link.wait(ticket)
+            self._let_go(order)
+        self._next = 0
+
+    def _let_go(self, order: int) -> None:
+        """A looked-up layer's slot is free, unless the cache holds on to it."""
+        slot, _ = self._ready.pop(order)
         if self.held.get(order) is not slot:
             self._free.append(slot)
 
@@ -140,13 +141,9 @@ class Pipeline:
         ticket = self.link.copy(source, target, "to_device", "verify", layer.index)
         self._ready[order] = slot, ticket
         if self.cached:
-            self._hold(order, slot)
-
-    def _hold(self, order: int, slot: torch.Tensor) -> None:
-        """Cache ``slot``; drop the layer looked up longest ago if there are too many."""
-        self.held[order] = slot
+            self.held[order] = slot
         if len(self.held) > self.cached:
+            # the one looked up longest ago; if still waited for, its own `release` frees it
             dropped, freed = self.held.popitem(last=False)
-            # one still waited for is freed by its own `release`
             if dropped not in self._ready:
                 self._free.append(freed)

@@ -39,31 +39,28 @@ class CacheSizes:
     tail: int
     slots: int
     scratch: int
-    retrieval: int
-    streaming: int
+    retrieval: int = 0
+    streaming: int = 0
     chunks: int = 0
     """Of tier 1, on the host."""
 
     @property
     def device(self) -> int:
-        """Bytes in device memory."""
-        return (
-            self.on_chip
-            + self.resident
-            + self.tail
-            + self.slots
-            + self.scratch
-            + self.retrieval
-            + self.streaming
-        )
+        """Bytes in device memory: all that are not on the host."""
+        total: int = sum(vars(self).values())
+        return total - self.host
+
+    @property
+    def host(self) -> int:
+        """Bytes in host memory."""
+        return self.offloaded + self.chunks
 
 
 def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
     """Bytes of one block of one offloaded layer that cross the link in a pass."""
-    if policy.nibble:
-        # the lower four bits of each key's and value's codes
-        return shape.heads * policy.block * shape.dim
-    return codec_of(shape, policy).record_bytes
+    # of nibbles, the lower four bits of each key's and value's codes
+    lower = shape.heads * policy.block * shape.dim
+    return lower if policy.nibble else codec_of(shape, policy).record_bytes
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,11 @@ class LayerBytes:
     Attributes:
         token: unquantized K and V of one token in one layer.
         record: one block of one packed layer.
-        streamed: what of it crosses the link in a pass.
+        streamed: what of an offloaded layer's block crosses the link in a pass; the rest, if any,
+            stays on the device.
         block: tokens per block.
         tail: settled tokens that stay unquantized (`KVPolicy.tail`).
         tail_slots: slots of a packed layer's float tail.
-        upper: what of an offloaded layer's block stays on the device.
         ahead: offloaded layers that may be on their way at once.
     """
 
@@ -87,22 +84,18 @@ class LayerBytes:
     block: Any
     tail: Any
     tail_slots: Any
-    upper: Any
     ahead: Any
 
     @classmethod
     def of(cls, shape: KVShape, policy: KVPolicy) -> LayerBytes:
         """The numbers of one policy."""
-        record, streamed = codec_of(shape, policy).record_bytes, streamed_bytes(shape, policy)
         return cls(
             token=shape.token_bytes,
-            record=record,
-            streamed=streamed,
+            record=codec_of(shape, policy).record_bytes,
+            streamed=streamed_bytes(shape, policy),
             block=policy.block,
             tail=policy.tail,
             tail_slots=tail_tokens(policy),
-            # in nibble mode, what is not streamed of an offloaded layer's record
-            upper=record - streamed if policy.nibble else 0,
             ahead=policy.ahead,
         )
 
@@ -124,13 +117,13 @@ def placed_sizes(
         capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
-    slots = _least(packing.ahead + cached, offloaded)
+    staying = packing.record - packing.streamed
     return {
         "on_chip": on_chip * floats,
-        "resident": resident * blocks * packing.record + offloaded * blocks * packing.upper,
+        "resident": blocks * (resident * packing.record + offloaded * staying),
         "offloaded": offloaded * blocks * packing.streamed,
         "tail": (offloaded + resident) * packing.tail_slots * packing.token,
-        "slots": slots * blocks * packing.streamed,
+        "slots": _least(packing.ahead + cached, offloaded) * blocks * packing.streamed,
         # where any layer has to be unpacked for its pass
         "scratch": (resident + offloaded > 0) * floats,
     }
@@ -139,15 +132,11 @@ def placed_sizes(
 def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.full.FullCache`."""
     places = policy.placement(shape.layers)
-    sizes = placed_sizes(
-        LayerBytes.of(shape, policy),
-        places.count("on-chip"),
-        places.count("resident"),
-        places.count("offloaded"),
-        policy.cached_layers,
-        capacity,
-    )
-    return CacheSizes(**sizes, retrieval=0, streaming=0)
+    on_chip, resident = places.count("on-chip"), places.count("resident")
+    offloaded, cached = shape.layers - on_chip - resident, policy.cached_layers
+    packing = LayerBytes.of(shape, policy)
+    sizes = placed_sizes(packing, on_chip, resident, offloaded, cached, capacity)
+    return CacheSizes(**sizes)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from mspeckv.context import Shown
-from mspeckv.decoding.fits import Prompt
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
+from mspeckv.models.text import Prompt
 from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import Speculation, refuse
 

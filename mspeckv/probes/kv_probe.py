@@ -14,13 +14,13 @@ import torch
 from transformers import DynamicCache
 
 from mspeckv.accelerate.nibble import NibblePlanes
-from mspeckv.decoding.fits import Prompt
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.models.text import Prompt
 from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 

@@ -22,9 +22,9 @@ from torch.profiler import profile as torch_profile
 from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.api import stream
-from mspeckv.decoding.fits import Prompt
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
+from mspeckv.models.text import Prompt
 from mspeckv.profiling.result import TRACE, OpRow, Profile
 from mspeckv.profiling.spans import Span, spans_of
 from mspeckv.record import Progress

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mspeckv.decoding.needs import USES_TIER1
+from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.text_table import aligned
 from mspeckv.whatif.forecast import Forecast
 from mspeckv.whatif.search import Choice, DevicePlan

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.decoding.fits import RUNTIME_BYTES
-from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1, WINDOW_SLACK
 from mspeckv.kv.sizes import LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.whatif.machines import Hardware

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.decoding.needs import USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import USES_TIER1, WINDOW_SLACK
 from mspeckv.kv.sizes import LayerBytes
 from mspeckv.whatif.acceptance import expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.decoding.needs import USES_TIER1
+from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.settings import (
     METHODS,
     KVPolicy,
