@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.report import Rows, machine, table
 from benchmarks.workloads import KINDS, prompt_of
@@ -38,7 +39,7 @@ GREEDY = Sampling(temperature=0, stop_at_eos=False)
 CODECS = ("kivi", "rotated", "lloyd", "rotated-sketch", "lloyd-sketch")
 BITS: tuple[Width, ...] = (4, 3, 2)
 BUDGETS = (128, 256, 512, 1024)
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "attention": {"chunk": 8, "refresh": 8},
     "attention, chosen anew each time": {"chunk": 8, "refresh": 1},
     "attended": {"chunk": 1, "refresh": 1},

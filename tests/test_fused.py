@@ -13,7 +13,8 @@ from mspeckv import KVPolicy
 from mspeckv.accelerate import triton_unpack
 from mspeckv.accelerate.nibble import NibblePlanes
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.quantize import BlockCodec, Restore
+from mspeckv.kv.codec import Restore
+from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from tests.random_models import block_codec
 

@@ -31,4 +31,5 @@ def attended(queries: torch.Tensor, keys: torch.Tensor, weights: torch.Tensor) -
     """
     scores = queries * queries.shape[-1] ** -0.5 @ keys.flatten(1, 2).transpose(1, 2)
     shares = scores.softmax(-1, dtype=torch.float32)
-    return (weights @ shares).unflatten(-1, keys.shape[1:3]).sum(-1)
+    mass: torch.Tensor = (weights @ shares).unflatten(-1, keys.shape[1:3])
+    return mass.sum(-1)

@@ -46,7 +46,8 @@ def hadamard(x: torch.Tensor) -> torch.Tensor:
         one, other = y.unflatten(-1, (-1, 2, half)).unbind(-2)
         y = torch.stack((one + other, one - other), -2).flatten(-3)
         half *= 2
-    return (y.flatten(-2) * size**-0.5).to(x.dtype)
+    scaled: torch.Tensor = y.flatten(-2) * size**-0.5
+    return scaled.to(x.dtype)
 
 
 @cache
@@ -73,7 +74,8 @@ def lloyd_table(bits: int, device: torch.device) -> torch.Tensor:
         ends = torch.cat((-edge, inner, edge))
         density = torch.exp(-(ends**2) / 2) / (2 * pi) ** 0.5
         table = (density[:-1] - density[1:]) / torch.special.ndtr(ends).diff()
-    return table.to(device, torch.float32)
+    values: torch.Tensor = table.to(device, torch.float32)
+    return values
 
 
 class Turned(Codec):
@@ -133,7 +135,8 @@ class LloydCodec(Turned):
             blocks, width = self.blocks(tensor).float(), int(self.widths[name])
             table = lloyd_table(width, key.device)
             spread = blocks.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
-            codes = torch.bucketize(blocks / spread, (table[1:] + table[:-1]) / 2)
+            borders = (table[1:] + table[:-1]) / 2
+            codes = torch.bucketize((blocks / spread).contiguous(), borders)
             nearest = table[codes]
             scale = (blocks * nearest).sum(-1, keepdim=True) / nearest.square().sum(
                 -1, keepdim=True

@@ -101,8 +101,8 @@ class BlockLayer(PlacedLayer):
         held = self.codec.turn(key), self.codec.turn(value)
         if start == 0:
             whole = packed_blocks(self.policy, self.length) * self.codec.block
-            self.pack(*(part[:, :, :whole] for part in held), "prefill")
-            self.put(whole, *(part[:, :, whole:] for part in held))
+            self.pack(held[0][:, :, :whole], held[1][:, :, :whole], "prefill")
+            self.put(whole, held[0][:, :, whole:], held[1][:, :, whole:])
             return Floats(key, value)
         self.put(start, *held)
         shown = None

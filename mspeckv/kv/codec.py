@@ -10,7 +10,6 @@ block stands in plane ``t // (block / n)``, so unpacking writes long contiguous 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -55,7 +54,7 @@ class Part:
         return piece.view(self.dtype).view(records.shape[0], *self.shape)
 
 
-class Codec(ABC):
+class Codec:
     """Turns float blocks into byte records and back.
 
     Args:
@@ -82,7 +81,6 @@ class Codec(ABC):
         """Bits of codes of keys and of values; the policy's."""
         return policy.widths
 
-    @abstractmethod
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Pack whole blocks.
 
@@ -95,10 +93,11 @@ class Codec(ABC):
         Returns:
             uint8 records ``[n, record_bytes]`` on the inputs' device.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def decode(self, records: torch.Tensor, key_out: torch.Tensor, value_out: torch.Tensor) -> None:
         """Unpack ``records`` ``[n, record_bytes]`` into ``[1, H, n * T, D]`` outputs."""
+        raise NotImplementedError
 
     def turn(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` in the axes in which a layer holds its KV: an orthogonal map.

@@ -57,13 +57,14 @@ class CudaLink:
         direction: Direction,
         purpose: Purpose,
         layer: int,
+        tier: int = 2,
     ) -> CudaTicket:
         """Enqueue a copy of ``source`` into ``target``, one of them pinned.
 
         It starts after what the compute stream has been given so far: by then a new record has
         been packed, and a slot's last contents have been read.
         """
-        ticket = CudaTicket(source, target, direction, purpose, layer)
+        ticket = CudaTicket(source, target, direction, purpose, layer, tier)
         ready = torch.cuda.current_stream(self.device).record_event()
         with torch.cuda.stream(self.stream):
             self.stream.wait_event(ready)

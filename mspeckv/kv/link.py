@@ -47,6 +47,7 @@ class Ticket:
     direction: Direction
     purpose: Purpose
     layer: int
+    tier: int = 2
     arrived: threading.Event = field(default_factory=threading.Event)
     place: int = -1
 
@@ -56,8 +57,9 @@ class Ticket:
         return self.source.numel() * self.source.element_size()
 
     def note(self, ledger: Ledger, start: float, ms: float) -> None:
-        """Count the finished copy; links carry tier 2's bytes alone."""
-        self.place = ledger.add(self.direction, self.purpose, self.layer, 2, self.bytes, start, ms)
+        """Count the finished copy."""
+        what = self.direction, self.purpose, self.layer, self.tier
+        self.place = ledger.add(*what, self.bytes, start, ms)
 
 
 class KVLink(Protocol):
@@ -81,6 +83,7 @@ class KVLink(Protocol):
         direction: Direction,
         purpose: Purpose,
         layer: int,
+        tier: int = 2,
     ) -> Any:
         """Begin a copy; returns a ticket for `wait`."""
 
@@ -138,9 +141,10 @@ class CopyEngine:
         direction: Direction,
         purpose: Purpose,
         layer: int,
+        tier: int = 2,
     ) -> Ticket:
         """Queue a copy of ``source`` (contiguous uint8) into ``target`` of the same shape."""
-        ticket = Ticket(source, target, direction, purpose, layer)
+        ticket = Ticket(source, target, direction, purpose, layer, tier)
         self._queue.put(ticket)
         return ticket
 

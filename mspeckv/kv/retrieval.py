@@ -32,12 +32,15 @@ QUERY_WINDOW = 16
 
 def chunks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """The chunks ``[H, chunks, C, D]`` of keys ``[1, H, S, D]``, a view."""
-    return key[0, :, : plan.chunks * plan.chunk].unflatten(1, (plan.chunks, plan.chunk))
+    whole = key[0, :, : plan.chunks * plan.chunk]
+    chunks: torch.Tensor = whole.unflatten(1, (plan.chunks, plan.chunk))
+    return chunks
 
 
 def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
-    return chunks_of(key, plan).mean(2)
+    landmarks: torch.Tensor = chunks_of(key, plan).mean(2)
+    return landmarks
 
 
 def score_chunks(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mspeckv.decoding.needs import USES_TIER1
+from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
 from mspeckv.whatif.acceptance import PUBLISHED_GAMMA as GAMMA
 from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, rate_of

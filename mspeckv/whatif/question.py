@@ -80,7 +80,8 @@ class Question:
     @property
     def offloaded(self) -> NDArray[Any]:
         """Layers on the host."""
-        return self.layers - self["on_chip"] - self.fixed_resident
+        rest: NDArray[Any] = self.layers - self["on_chip"] - self.fixed_resident
+        return rest
 
     def plain(self, on_chip: NDArray[Any]) -> Question:
         """Autoregressive decoding of unquantized KV with so many layers on-chip."""
