@@ -109,8 +109,8 @@ def likely_acceptance(
     if (target, draft) != PUBLISHED_PAIR:
         return Acceptance()
     table, outer = published("A1"), "mspeckv" if method == "mspeckv" else "triforce"
-    alone = rate_of(table.kept("vanilla", prefill), PUBLISHED_GAMMA)
-    return Acceptance(alone, rate_of(table.kept(outer, prefill), PUBLISHED_GAMMA), alone)
+    lowest = rate_of(table.kept("vanilla", prefill), PUBLISHED_GAMMA)
+    return Acceptance(lowest, rate_of(table.kept(outer, prefill), PUBLISHED_GAMMA), lowest)
 
 
 class InnerPasses(NamedTuple):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,7 @@ def what_if(
     """
     check_choice("method", method, METHODS)
     shape, where = model_shape(model), hardware(machine)
+    where = where if graphs else replace(where, graph_us=None)
     guesser = draft_shape(shape, draft)
     link = where.link_gbps if link_gbps is None else link_gbps
     asked = ask(
@@ -147,7 +148,7 @@ def what_if(
     tier0 = asked.speculation.tier0
     if method == "vanilla" and tier0 != "lookup" and (guesser is None or tier0 == "none"):
         raise refuse("method", method, "there is no draft: use another method, or tier0='lookup'")
-    done = round_cost(asked, shape, guesser, where, graphs)
+    done = round_cost(asked, shape, guesser, where)
     memory = footprint(asked, shape, guesser, where)
     ms = done.ms / done.settled
     return Forecast(
@@ -165,7 +166,7 @@ def what_if(
             {name: _out(part) for name, part in memory.parts.items()}, _out(memory.offloaded)
         ),
         fits=_out(memory.device <= where.memory_gb * 1e9),
-        equal_memory=_control(asked, shape, where, graphs, memory.device, ms) if control else None,
+        equal_memory=_control(asked, shape, where, memory.device, ms) if control else None,
     )
 
 
@@ -188,7 +189,7 @@ def hardware(machine: str | Hardware) -> Hardware:
 
 
 def _control(
-    asked: Question, shape: ModelShape, where: Hardware, graphs: bool, room: Any, ms: Floats
+    asked: Question, shape: ModelShape, where: Hardware, room: Any, ms: Floats
 ) -> EqualMemory:
     """Unquantized autoregressive decoding with as many layers on-chip as ``room`` bytes hold."""
     # every number of layers at once, along an axis in front of the settings' own
@@ -196,7 +197,7 @@ def _control(
     plainly = asked.plain(np.broadcast_to(counts, (shape.layers + 1, *asked.which.shape)))
     enough = footprint(plainly, shape, None, where).device <= room
     on_chip, fits = (counts * enough).max(axis=0), enough.any(axis=0)
-    plain = round_cost(asked.plain(on_chip), shape, None, where, graphs)
+    plain = round_cost(asked.plain(on_chip), shape, None, where)
     plain_ms = plain.ms / plain.settled
     return EqualMemory(_out(on_chip), _out(fits), _out(plain_ms), _out(plain_ms / ms))
 

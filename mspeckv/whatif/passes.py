@@ -43,12 +43,12 @@ class PassTime:
         return self.layers * self.layer + self.outside
 
 
-def work_ms(machine: Hardware, moved: Any, operations: Any, kernels: float, graphs: bool) -> Floats:
+def work_ms(machine: Hardware, moved: Any, operations: Any, kernels: float) -> Floats:
     """Milliseconds of ``kernels`` kernels that move so many bytes and do so many operations."""
     device = np.maximum(moved / machine.memory_gbps, operations / machine.matrix_gflops) / 1e6
     if machine.kind == "cpu":
         return np.asarray(device + kernels * machine.launch_us / 1e3)
-    if graphs and machine.graph_us is not None:
+    if machine.graph_us is not None:
         return np.asarray(device + kernels * machine.graph_us / 1e3)
     return np.asarray(np.maximum(device, kernels * machine.launch_us / 1e3))
 
@@ -59,7 +59,6 @@ def pass_time(
     role: str,
     tokens: Any,
     context: Any,
-    graphs: bool,
     head_share: Any = 1.0,
 ) -> PassTime:
     """A pass over ``tokens`` tokens with ``context`` tokens of float KV in every layer.
@@ -81,15 +80,13 @@ def pass_time(
     size = machine.torch_dtype.itemsize
     moved = shape.layer_params * size + context * kv.token_bytes
     attended = 4 * tokens * context * shape.heads * shape.head_dim
-    layer = work_ms(
-        machine, moved, 2 * shape.layer_params * tokens + attended, LAYER_KERNELS, graphs
-    )
+    layer = work_ms(machine, moved, 2 * shape.layer_params * tokens + attended, LAYER_KERNELS)
     head = shape.head_params * head_share
-    outside = work_ms(machine, head * size, 2 * head * tokens, PASS_KERNELS, graphs)
+    outside = work_ms(machine, head * size, 2 * head * tokens, PASS_KERNELS)
     return PassTime(layer, outside, shape.layers)
 
 
-def unpack_ms(machine: Hardware, kind: str, moved: Any, context: Any, graphs: bool) -> Floats:
+def unpack_ms(machine: Hardware, kind: str, moved: Any, context: Any) -> Floats:
     """Milliseconds of unpacking one layer.
 
     Args:
@@ -103,17 +100,17 @@ def unpack_ms(machine: Hardware, kind: str, moved: Any, context: Any, graphs: bo
     per_set = machine.loop.unpack_block
     if not per_set:
         # one fused kernel for keys, one for values
-        return work_ms(machine, moved, 0.0, 2.0, graphs)
+        return work_ms(machine, moved, 0.0, 2.0)
     if kind == "full":
         # attended where it arrives
         return np.zeros_like(context)
     launches = np.ceil(context / per_set) * _UNPACK_KERNELS
-    device = work_ms(machine, moved, 0.0, 0.0, graphs)
+    device = work_ms(machine, moved, 0.0, 0.0)
     return np.asarray(device + launches * machine.launch_us / 1e3)
 
 
-def choose_ms(machine: Hardware, moved: Any, graphs: bool) -> Floats:
+def choose_ms(machine: Hardware, moved: Any) -> Floats:
     """Milliseconds per layer of choosing tier 1's chunks anew; ``moved`` bytes."""
     if machine.choose_us:
         return np.full_like(np.asarray(moved, dtype=float), machine.choose_us / 1e3)
-    return work_ms(machine, moved, 0.0, _CHOOSE_KERNELS, graphs)
+    return work_ms(machine, moved, 0.0, _CHOOSE_KERNELS)

@@ -78,7 +78,7 @@ class Question:
         return np.where(np.array(own)[self.which], self["resident"], 0)
 
     @property
-    def offloaded(self) -> NDArray[Any]:
+    def offloaded(self) -> Any:
         """Layers on the host."""
         rest: NDArray[Any] = self.layers - self["on_chip"] - self.fixed_resident
         return rest

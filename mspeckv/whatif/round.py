@@ -69,7 +69,7 @@ class RoundCost:
 
 
 def round_cost(
-    asked: Question, shape: ModelShape, draft: ModelShape | None, where: Hardware, graphs: bool
+    asked: Question, shape: ModelShape, draft: ModelShape | None, where: Hardware
 ) -> RoundCost:
     """Draft, verify, draw: the parts of a round added up."""
     method, zero = asked.method, np.zeros(asked["prefill"].shape)
@@ -83,7 +83,7 @@ def round_cost(
         settled = expected_tokens(asked["middle_full"], gamma)
     elif method == "vanilla":
         draft_passes, settled = gamma, expected_tokens(asked["draft_full"], gamma)
-    model = _Round(asked, shape, where, graphs)
+    model = _Round(asked, shape, where)
     steps = dict.fromkeys(STEPS, zero)
     if draft is not None and drafted:
         passes = draft_passes + where.loop.closing_passes
@@ -107,7 +107,6 @@ class _Round:
     asked: Question
     shape: ModelShape
     where: Hardware
-    graphs: bool
 
     @cached_property
     def packed(self) -> LayerBytes:
@@ -120,14 +119,14 @@ class _Round:
         seen = np.minimum(asked.context, asked["sinks"] + asked["window"] + WINDOW_SLACK / 2)
         scored = asked["draft_vocab"]
         share = np.where(scored > 0, scored / draft.vocab, 1.0)
-        return pass_time(draft, self.where, "draft", 1.0, seen, self.graphs, share).total
+        return pass_time(draft, self.where, "draft", 1.0, seen, share).total
 
     def middle_ms(self, read: Floats) -> Floats:
         """One pass of tier 1: over its retrieval cache, or over the upper planes of everything."""
         asked, shape = self.asked, self.shape
         nibble = asked.speculation.tier1 == "nibble"
         context = asked.context if nibble else asked.tier1.kept + asked["new_tokens"] / 2
-        floats = pass_time(shape, self.where, "target", read, context, self.graphs).total
+        floats = pass_time(shape, self.where, "target", read, context).total
         if not nibble:
             return floats
         coarse = self.unpack(self.packed.record - self.packed.streamed)
@@ -142,7 +141,7 @@ class _Round:
         often = np.where(chooses, settled / np.maximum(refresh, settled), 0.0)
         # landmarks are read, chosen tokens read and written
         moved = (plan.chunks / 2 + 2 * plan.kept) * self.packed.token
-        return np.asarray(often * self.shape.layers * choose_ms(self.where, moved, self.graphs))
+        return np.asarray(often * self.shape.layers * choose_ms(self.where, moved))
 
     def unpack(self, record: Any) -> Floats:
         """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
@@ -150,14 +149,14 @@ class _Round:
         moved = self.packed.blocks(context) * record + context * self.packed.token
         for place, policy in enumerate(self.asked.policies):
             widths = ("nibble",) if policy.nibble else tuple(str(width) for width in policy.widths)
-            each = [unpack_ms(self.where, one, moved, context, self.graphs) for one in widths]
+            each = [unpack_ms(self.where, one, moved, context) for one in widths]
             out = np.where(self.asked.which == place, sum(each) / len(each), out)
         return out
 
     def verify(self, tokens: Any, drafting: Floats) -> tuple[dict[str, Floats], Floats]:
         """The steps of tier 2's pass, and the bytes over the link for it; see the module."""
         asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.layers
-        one = pass_time(self.shape, where, "target", tokens, asked.context, self.graphs)
+        one = pass_time(self.shape, where, "target", tokens, asked.context)
         compute, unpack = one.layer, self.unpack(packed.record)
         offloaded = asked.offloaded
         hit = (asked.cached >= offloaded) & (offloaded > 0)

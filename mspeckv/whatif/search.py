@@ -188,9 +188,9 @@ def plan(
         widths = f"no width of {list(grid.bits)} keeps so many tokens"
         raise refuse("min_acceptance", min_acceptance, widths)
     guesser = draft_shape(shape, draft)
-    name = guesser.name if guesser else None
+    by = guesser.name if guesser else None
     known = {
-        method: acceptance or likely_acceptance(shape.name, name, method, prefill)
+        method: acceptance or likely_acceptance(shape.name, by, method, prefill)
         for method in grid.methods
         if guesser is not None or method != "vanilla"
     }
