@@ -12,7 +12,7 @@ from transformers.cache_utils import QuantizedCache
 
 from mspeckv import KVPolicy, Pair
 from mspeckv.accelerate.graphs import Graphs
-from mspeckv.accelerate.static_reader import StaticReader
+from mspeckv.accelerate.static_passes import StaticReader
 from mspeckv.api import engine_of
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.full import FullCache
@@ -64,7 +64,7 @@ class Ours:
         device = self.pair.device
         if device.type == "cuda":
             seat = replace(self.seat, settled=len(tokens))
-            self.reader = StaticReader(seat, Graphs(device), {})
+            self.reader = StaticReader(seat, Graphs(device))
 
     def read(self, tokens: list[int]) -> torch.Tensor:
         """Read further tokens; passes end at flush boundaries, as the engine's do."""

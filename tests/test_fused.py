@@ -28,10 +28,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restore]:
     """The kernel, built anew, so that its interpreter may take the GPU's place."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(triton_unpack, "_built", None)
+    triton_unpack._kernel.cache_clear()
     sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
     importlib.import_module("mspeckv.accelerate.triton_kernel")
     yield triton_unpack.restore
+    triton_unpack._kernel.cache_clear()
     sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
 
 

@@ -172,7 +172,7 @@ def test_the_command_refuses_heads_that_cannot_be_shared_out(folder: Path) -> No
 )
 def test_what_cannot_be_split(config: PretrainedConfig, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tensor_parallel.check_split(config, Ranks(0, size, size))
+        tensor_parallel.Split(Ranks(0, size, size)).check(config)
 
 
 def test_each_rank_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_each_rank_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         ("cuda", crowd, "has 2 GPUs"),
     ):
         with pytest.raises(ValueError, match=message):
-            tensor_parallel.own_device(torch.device(device), ranks)
+            tensor_parallel.Split(ranks).own_device(torch.device(device))
 
 
 def test_without_torchrun_there_are_no_ranks() -> None:

@@ -63,8 +63,8 @@ def test_every_thread_gets_as_many_tasks(
     monkeypatch: pytest.MonkeyPatch, heads: int, threads: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    count = pieces(heads, 10**6, torch.device("cpu"))
+    count = pieces(heads, 10**6)
     assert heads * count % threads == 0
     for past in (0, 1023, 1024, 5000):
-        count = pieces(heads, past, torch.device("cpu"))
+        count = pieces(heads, past)
         assert 1 <= count <= max(1, past // PIECE)

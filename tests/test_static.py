@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
-from mspeckv.accelerate.graphs import Direct
-from mspeckv.accelerate.static_passes import Mask, StaticInputs, static_attention, width_of
-from mspeckv.accelerate.static_reader import Runner
+from mspeckv.accelerate.graphs import Direct, StaticInputs
+from mspeckv.accelerate.slot_attention import Mask, static_attention
+from mspeckv.accelerate.static_passes import width_of
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.decoding.attention import causal_mask
@@ -46,7 +46,7 @@ def static() -> Iterator[Callable[[bool], None]]:
     switch(False)
 
 
-def plug(pair: Pair, runner: Callable[[], Runner] | None) -> None:
+def plug(pair: Pair, runner: Callable[[], Direct] | None) -> None:
     """Have runs of ``pair`` go by static passes that ``runner`` runs, or by ordinary ones."""
     engine, hooks = engine_of(pair), hooks_for(pair)
     engine.give_back()

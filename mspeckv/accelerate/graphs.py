@@ -18,16 +18,16 @@ from weakref import WeakSet
 
 import torch
 
-from mspeckv.accelerate.static_passes import Cut
+from mspeckv.record import span
 
+Cut = Callable[[Callable[[], None]], None]
+"""Called with what the host must do at this point of a pass, each time it is run."""
 Body = Callable[[Cut], torch.Tensor]
 """A static pass: runs its kernels, calls its argument where the host has work, returns logits."""
 
-
 _RARE = 400
-"""Times that a pass must come until what it saves over a wider one pays for its capture: on an H100
-0.1 ms of 5 (a pass of eight tokens of a small target, not of 32), and 45."""
-
+"""A pass that comes less often is not captured. On an H100 a capture took 45 ms, and a replay of
+eight tokens of a small target saved 0.1 ms of the 5 ms that one of 32 takes."""
 
 _live: WeakSet[Graphs] = WeakSet()
 capturing = threading.Lock()
@@ -52,19 +52,65 @@ def run_now(action: Callable[[], None]) -> None:
     action()
 
 
+class StaticInputs:
+    """What a pass over ``width`` tokens reads, in buffers that stay where they are.
+
+    Padding is the last token once more, at its own position and slot: it writes there what that
+    token writes, so that it needs no room of its own.
+
+    Attributes:
+        ids: ``[1, width]`` token ids.
+        positions: ``[1, width]``.
+        slots: ``[width]`` where new keys go, and what each query sees: slots up to its own.
+        tail: ``[width]`` the same in the float tail of packed layers.
+        watched: ``[width]`` the same in tier 1's cache, for a pass of tier 2.
+        real: ``[width]`` 1 for a token, 0 for padding.
+    """
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.width = width
+        self._on_host = torch.zeros(6, width, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._on_device = torch.zeros(6, width, dtype=torch.int64, device=device)
+        self.ids, self.positions = self._on_device[:1], self._on_device[1:2]
+        self.slots, self.tail, self.watched, self.real = self._on_device[2:].unbind(0)
+        self._sent: torch.cuda.Event | None = None
+
+    def fill(self, tokens: list[int], position: int, slot: int, tail: int, watched: int) -> None:
+        """Send the pass's tokens, and where the first of them belongs."""
+        if self._sent is not None:
+            with span("wait"):
+                self._sent.synchronize()
+        count, width = len(tokens), self.width
+        places = [*range(count), *[count - 1] * (width - count)]
+        rows = [[tokens[place] for place in places]]
+        rows += [[at + place for place in places] for at in (position, slot, tail, watched)]
+        rows.append([1] * count + [0] * (width - count))
+        self._on_host.copy_(torch.tensor(rows))
+        self._on_device.copy_(self._on_host, non_blocking=True)
+        if self._on_device.is_cuda:
+            self._sent = torch.cuda.current_stream(self._on_device.device).record_event()
+
+
 class Direct:
-    """Runs static passes as they are: on a CPU, or where capture does not work."""
+    """Runs static passes as they are, such as on a CPU.
+
+    Attributes:
+        inputs: what the passes read, by width.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: dict[int, StaticInputs] = {}
 
     def rare(self, key: Hashable) -> bool:
-        """No pass is captured, so none is too rare."""
+        """Whether ``key``, wanted once more, had better go by the graph of a wider pass."""
         return False
 
     def ready(self, key: Hashable) -> bool:
-        """Nothing is built for a pass."""
+        """Whether running ``key`` builds nothing any more, so that its time says what it takes."""
         return True
 
     def run(self, key: Hashable, body: Body) -> torch.Tensor:
-        """The pass's logits."""
+        """The logits of the pass called ``key``; overwritten when it is run again."""
         return body(run_now)
 
 
@@ -86,7 +132,7 @@ class _Captured:
         return self.out
 
 
-class Graphs:
+class Graphs(Direct):
     """Captures a pass when it comes for the second time, and replays it from then on.
 
     The first time it runs as it is, which builds what kernels build lazily and captures nothing
@@ -97,6 +143,7 @@ class Graphs:
     """
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: set[Hashable] = set()
@@ -110,22 +157,18 @@ class Graphs:
         return sum(found is not None for found in self._captured.values())
 
     def rare(self, key: Hashable) -> bool:
-        """Whether ``key``, wanted once more, still comes too seldom to be captured.
-
-        A capture takes as long as ten replays and more, and a wide pass hardly longer than a
-        narrow one: where lengths change, rare ones had better go by the graph of a wider one.
-        """
+        """Whether ``key``, wanted once more, still comes too seldom to be captured."""
         if key in self._captured:
             return False
         self._wanted[key] += 1
         return self._wanted[key] <= _RARE
 
     def ready(self, key: Hashable) -> bool:
-        """Whether running ``key`` builds nothing any more, so that its time says what it takes."""
+        """Whether ``key`` was captured, or cannot be."""
         return key in self._captured
 
     def run(self, key: Hashable, body: Body) -> torch.Tensor:
-        """The logits of the pass called ``key``; overwritten when it is run again."""
+        """Capture it the second time, replay it then."""
         if key not in self._seen:
             self._seen.add(key)
             return body(run_now)
@@ -139,14 +182,8 @@ class Graphs:
         self._captured = dict.fromkeys(self._captured)
 
     def _capture(self, body: Body) -> _Captured | None:
-        """Record a pass without running it; one thread at a time."""
-        with capturing:
-            return self._record(body)
-
-    def _record(self, body: Body) -> _Captured | None:
+        """Record a pass without running it."""
         out = _Captured()
-        torch.cuda.synchronize()
-        self._stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
 
         def begin() -> None:
@@ -160,18 +197,21 @@ class Graphs:
             out.pieces.append((graph, action))
             begin()
 
-        try:
-            with torch.cuda.stream(self._stream):
-                begin()
-                try:
-                    out.out = body(cut)
-                finally:
-                    graph.capture_end()
-                out.pieces.append((graph, None))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            warnings.warn(f"a pass is run without a CUDA graph: {reason}", stacklevel=2)
+        with capturing:
             torch.cuda.synchronize()
-            return None
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return out
+            self._stream.wait_stream(torch.cuda.current_stream())
+            try:
+                with torch.cuda.stream(self._stream):
+                    begin()
+                    try:
+                        out.out = body(cut)
+                    finally:
+                        graph.capture_end()
+                    out.pieces.append((graph, None))
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"a pass is run without a CUDA graph: {reason}", stacklevel=2)
+                torch.cuda.synchronize()
+                return None
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return out

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import psutil
 
@@ -40,13 +40,14 @@ class Prefills:
         free = int(psutil.virtual_memory().available)
         self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
         self.shared, self.saved_seconds = False, 0.0
-        self._kept: OrderedDict[tuple[object, ...], Kept] = OrderedDict()
+        # what each prompt left in a cache, and the seconds that reading it took
+        self._kept: OrderedDict[tuple[object, ...], tuple[State, float]] = OrderedDict()
         self._turn = threading.Lock()
 
     @property
     def bytes(self) -> int:
         """Bytes kept."""
-        return sum(one.bytes for one in self._kept.values())
+        return sum(_bytes(state) for state, _ in self._kept.values())
 
     def read(self, readers: Iterable[ModelReader], prompt: Sequence[int], link: KVLink) -> None:
         """Have every reader's caches hold ``prompt``: take up what is kept, read and keep the rest.
@@ -64,10 +65,10 @@ class Prefills:
             keys = [(*model, tuple(prompt), *cache.settings) for cache in caches]
             found = self._find(keys)
             if found:
-                for one, cache in zip(found, caches, strict=True):
-                    cache.load(one.state)
+                for (state, _), cache in zip(found, caches, strict=True):
+                    cache.load(state)
                 self.shared = reader.tier == 2
-                self.saved_seconds += found[0].seconds - (time.perf_counter() - start)
+                self.saved_seconds += found[0][1] - (time.perf_counter() - start)
                 continue
             reader.prefill(list(prompt))
             link.drain()
@@ -75,7 +76,7 @@ class Prefills:
             for key, cache in zip(keys, caches, strict=True):
                 self._keep(key, cache, seconds)
 
-    def _find(self, keys: list[tuple[object, ...]]) -> list[Kept]:
+    def _find(self, keys: list[tuple[object, ...]]) -> list[tuple[State, float]]:
         """What is kept under ``keys``, if it is kept under all."""
         with self._turn:
             if not all(key in self._kept for key in keys):
@@ -86,30 +87,17 @@ class Prefills:
 
     def _keep(self, key: tuple[object, ...], cache: Tier, seconds: float) -> None:
         """Keep one more; drop those that were used longest ago."""
-        room = self.limit - sum(part.nbytes for part in cache.state().tensors)
+        state = cache.state()
+        room = self.limit - _bytes(state)
         if room < 0:
             return
-        one = Kept(_copied(cache.state()), seconds)
+        copies = tuple(part.detach().to("cpu", copy=True) for part in state.tensors)
         with self._turn:
             self._kept.pop(key, None)
             while self.bytes > room:
                 self._kept.popitem(last=False)
-            self._kept[key] = one
+            self._kept[key] = replace(state, tensors=copies), seconds
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a prompt left in one cache, copied to host memory, and the time that reading it took."""
-
-    state: State
-    seconds: float
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the copies."""
-        return sum(part.nbytes for part in self.state.tensors)
-
-
-def _copied(state: State) -> State:
-    parts = (part.detach().to("cpu", copy=True) for part in state.tensors)
-    return replace(state, tensors=tuple(parts))
+def _bytes(state: State) -> int:
+    return sum(part.nbytes for part in state.tensors)

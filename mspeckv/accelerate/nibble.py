@@ -63,46 +63,46 @@ class NibblePlanes:
         self, upper: torch.Tensor, lower: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> None:
         """Decode both planes into ``[1, H, n * T, D]``: what the int8 records would give."""
-        for index, (name, out) in enumerate((("k", key), ("v", value))):
-            if self.upper.restore is not None:
-                codes, rest = self.upper.part(name, upper), self._lower(lower, index)
-                scales, blocks = self.upper.scales(upper, name), self.whole.blocks(out)
-                self.upper.restore(codes, 4, *scales, blocks, lower=rest)
-                continue
-            blocks = self.whole.blocks(out).transpose(0, 1)
-            first, second = blocks.unflatten(2, (2, -1)).unbind(2)
-            high = self.upper.part(name, upper).transpose(0, 1)
-            low = self._lower(lower, index).transpose(0, 1)
-            first.copy_(((high & 0x0F) << 4) | (low & 0x0F))
-            second.copy_((high & 0xF0) | (low >> 4))
-            self.upper.rescale(upper, name, blocks)
+        self._decode(self.upper, upper, key, value, lower)
 
     def coarse(self, upper: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Decode the upper plane alone."""
-        for name, out in (("k", key), ("v", value)):
-            if self.upper.restore is not None:
-                codes, scales = self.upper.part(name, upper), self.upper.scales(upper, name)
-                blocks = self.whole.blocks(out)
-                self.upper.restore(codes, 4, *scales, blocks, upper_only=True, shift=_MIDDLE)
-                continue
-            blocks = self.whole.blocks(out).transpose(0, 1)
-            first, second = blocks.unflatten(2, (2, -1)).unbind(2)
-            high = self.upper.part(name, upper).transpose(0, 1)
-            first.copy_((high & 0x0F) << 4)
-            second.copy_(high & 0xF0)
-            self.upper.rescale(upper, name, blocks, shift=_MIDDLE)
+        self._decode(self.upper, upper, key, value)
 
     def coarse_whole(self, records: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """The same from int8 records, of which only the upper nibbles are used."""
-        for name, out in (("k", key), ("v", value)):
-            if self.whole.restore is not None:
-                codes, scales = self.whole.part(name, records), self.whole.scales(records, name)
-                blocks = self.whole.blocks(out)
-                self.whole.restore(codes, 8, *scales, blocks, upper_only=True, shift=_MIDDLE)
+        self._decode(self.whole, records, key, value)
+
+    def _decode(
+        self,
+        codec: BlockCodec,
+        records: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lower: torch.Tensor | None = None,
+    ) -> None:
+        """Decode the upper nibbles in ``codec``'s records, and the lower ones if they are given."""
+        shift = _MIDDLE if lower is None else 0.0
+        for index, (name, out) in enumerate((("k", key), ("v", value))):
+            codes, blocks = codec.part(name, records), self.whole.blocks(out)
+            rest = None if lower is None else self._lower(lower, index)
+            if codec.restore is not None:
+                width, scales = (4 if codec is self.upper else 8), codec.scales(records, name)
+                codec.restore(
+                    codes, width, *scales, blocks, lower=rest, upper_only=rest is None, shift=shift
+                )
                 continue
-            blocks = self.whole.blocks(out).transpose(0, 1)
-            blocks.copy_(self.whole.part(name, records).transpose(0, 1) & 0xF0)
-            self.whole.rescale(records, name, blocks, shift=_MIDDLE)
+            codes, blocks = codes.transpose(0, 1), blocks.transpose(0, 1)
+            if codec is self.whole:
+                blocks.copy_(codes & 0xF0)
+            else:
+                halves = [(codes & 0x0F) << 4, codes & 0xF0]
+                if rest is not None:
+                    low = rest.transpose(0, 1)
+                    halves = [halves[0] | (low & 0x0F), halves[1] | (low >> 4)]
+                for half, found in zip(blocks.unflatten(2, (2, -1)).unbind(2), halves, strict=True):
+                    half.copy_(found)
+            codec.rescale(records, name, blocks, shift=shift)
 
     def _lower(self, lower: torch.Tensor, index: int) -> torch.Tensor:
         """Keys' (0) or values' (1) lower plane ``[n, H, T / 2, D]``, a view."""

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn.functional import linear
@@ -36,17 +35,29 @@ _TIMED_ROWS, _TIMED_WEIGHTS, _TIMED_SHAPE, _TURNS = (1, 9), 16, (1536, 576), 3
 """A plain step and a verification; 57 MB of weights, so that they come from memory."""
 
 
-class Origin:
-    """What a copy was made of, to tell whether that is still what it was.
+class TiledWeight:
+    """A linear layer's product by an ordered copy of its weight, as long as the copy is current.
 
     Args:
-        holder: a layer's parameters by name; not the layer itself, which a copy must not keep
-            alive.
+        weight: ``[out, in]``, of which `can_tile` holds.
+        bias: ``[out]`` or None.
+        holder: where ``weight`` and ``bias`` are looked up by name, such as a layer's
+            ``_parameters``; not the layer itself, which a copy must not keep alive.
+
+    Attributes:
+        bytes: of the copy.
     """
 
-    def __init__(self, holder: Mapping[str, torch.Tensor | None]) -> None:
-        self.holder = holder
-        held = {name: part for name in ("weight", "bias") if (part := holder.get(name)) is not None}
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        holder: Mapping[str, torch.Tensor | None] | None = None,
+    ) -> None:
+        self.holder = holder or {"weight": weight, "bias": bias}
+        self.bias, self.ordered = bias, order(weight)
+        self.bytes = weight.numel() * weight.element_size()
+        held = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         self._copied = [(name, part, _stamp(part), digest(part)) for name, part in held.items()]
 
     @property
@@ -57,73 +68,22 @@ class Origin:
             for name, part, stamp, _ in self._copied
         )
 
-    def product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]`` by the layer's own weight and bias."""
-        weight = self.holder["weight"]
-        assert weight is not None
-        return linear(hidden, weight, self.holder.get("bias"))
-
     def holds(self) -> bool:
         """Whether every bit is what was copied: torch does not notice writes through ``.data``."""
         return self.current and all(digest(part) == was for _, part, _, was in self._copied)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
+        if self.current:
+            return multiply(hidden, self.ordered, self.bias)
+        weight = self.holder["weight"]
+        assert weight is not None
+        return linear(hidden, weight, self.holder.get("bias"))
 
 
 def _stamp(part: torch.Tensor) -> tuple[int, int]:
     """What changes when a tensor is written to, or its data replaced."""
     return part._version, part.data_ptr()
-
-
-class Copy(ABC):
-    """A linear layer's product by a copy of its weight, as long as the copy is current.
-
-    Attributes:
-        origin: what was copied.
-        bytes: of the copy, or of the layer's share in one.
-    """
-
-    origin: Origin
-    bytes: int
-
-    @property
-    def current(self) -> bool:
-        """Whether the weight is still what was copied, as far as torch knows."""
-        return self.origin.current
-
-    def holds(self) -> bool:
-        """Whether the weight is, bit by bit, what was copied."""
-        return self.origin.holds()
-
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
-        return self.product(hidden) if self.current else self.origin.product(hidden)
-
-    @abstractmethod
-    def product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]`` by the copy."""
-
-
-class TiledWeight(Copy):
-    """A linear layer's product with an ordered copy of its weight.
-
-    Args:
-        weight: ``[out, in]``, of which `can_tile` holds.
-        bias: ``[out]`` or None.
-        holder: the layer's parameters by name, where ``weight`` is a layer's.
-    """
-
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        holder: Mapping[str, torch.Tensor | None] | None = None,
-    ) -> None:
-        self.origin = Origin(holder or {"weight": weight})
-        self.bias, self.ordered = bias, order(weight)
-        self.bytes = weight.numel() * weight.element_size()
-
-    def product(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``[..., in] -> [..., out]`` by the ordered copy."""
-        return multiply(hidden, self.ordered, self.bias)
 
 
 def can_tile(weight: torch.Tensor) -> bool:
@@ -167,22 +127,25 @@ def gain(threads: int) -> float:
     """How many times as long the stock product takes as the ordered one, on this many threads."""
     weights = [torch.ones(_TIMED_SHAPE, dtype=torch.float32) for _ in range(_TIMED_WEIGHTS)]
     copies = [order(weight) for weight in weights]
-    stock = ordered = 0.0
+    took = [0.0, 0.0]
     with torch.autocast("cpu", enabled=False):
         for rows in _TIMED_ROWS:
             hidden = torch.ones(1, rows, _TIMED_SHAPE[1], dtype=torch.float32)
-            times: tuple[list[float], list[float]] = ([], [])
-            for _ in range(_TURNS):
-                start = time.perf_counter()
-                for weight in weights:
-                    linear(hidden, weight)
-                between = time.perf_counter()
-                for copy in copies:
-                    multiply(hidden, copy)
-                times[0].append(between - start)
-                times[1].append(time.perf_counter() - between)
-            stock, ordered = stock + min(times[0]), ordered + min(times[1])
-    return stock / ordered
+            turns = [
+                (_seconds(linear, hidden, weights), _seconds(multiply, hidden, copies))
+                for _ in range(_TURNS)
+            ]
+            took = [sofar + min(times) for sofar, *times in zip(took, *turns, strict=True)]
+    return took[0] / took[1]
+
+
+def _seconds(
+    product: Callable[..., torch.Tensor], hidden: torch.Tensor, weights: list[torch.Tensor]
+) -> float:
+    start = time.perf_counter()
+    for weight in weights:
+        product(hidden, weight)
+    return time.perf_counter() - start
 
 
 @once

@@ -1,4 +1,4 @@
-// Attention over packed blocks and the float tail behind them; see mspeckv/kv/packed.py.
+// Attention over packed blocks and the float tail behind them; see packed_attention.py.
 //
 // A block's codes c stand for low + step * c. With K's scales per channel,
 //     q . k_t = sum_d q_d low_d + sum_d (q_d step_d) c_td,
@@ -166,7 +166,7 @@ void mix(const float* weight, int64_t weight_row, const float* tile, int64_t tok
 
 extern "C" {
 
-// Mirrors mspeckv.kv.packed.Shape. Offsets are bytes of a record, tail_head floats.
+// Mirrors packed_attention.Shape. Offsets are bytes of a record, tail_head floats.
 struct Shape {
     int64_t heads, rows, length, dim, block, group;
     int64_t record, blocks, k, k_step, k_low, v, v_step, v_low, k_bits, v_bits;
@@ -174,7 +174,7 @@ struct Shape {
     float scale;
 };
 
-// Mirrors mspeckv.kv.packed.Parts: query and out [H, R, D]; records [blocks, record]; key and value
+// Mirrors packed_attention.Parts: query and out [H, R, D]; records [blocks, record]; key and value
 // [H, tail, D], heads apart; and how many elements lie from each address on.
 struct Parts {
     const float* query;

@@ -57,7 +57,7 @@ class Packed:
         value: the tail's values.
         records: uint8 ``[b, record_bytes]``, the tokens before the tail.
         codec: how they are packed.
-        layer: whose they are; None where they are nobody's.
+        layer: whose they are; None where they are read by the kernel alone.
     """
 
     key: torch.Tensor
@@ -76,20 +76,14 @@ class Packed:
         return self.key[:, :, -count:], self.value[:, :, -count:]
 
     def whole(self) -> KV:
-        """Everything as floats, unpacked now."""
+        """Everything as floats, unpacked now, where the layer always unpacks."""
+        assert self.layer is not None
         packed = self.tokens - self.key.shape[2]
-        key, value = self._room()
+        key, value = self.layer.store.scratch.read(self.tokens)
         with span("kv/dequantize"):
             self.codec.decode(self.records, key[:, :, :packed], value[:, :, :packed])
         key[:, :, packed:], value[:, :, packed:] = self.key, self.value
         return key, value
-
-    def _room(self) -> KV:
-        """Where to unpack: the layer's scratch buffer, as ever."""
-        if self.layer is not None:
-            return self.layer.store.scratch.read(self.tokens)
-        shape = (*self.key.shape[:2], self.tokens, self.key.shape[3])
-        return self.key.new_empty(shape), self.value.new_empty(shape)
 
     def release(self) -> None:
         """Let the layer's next fetch start."""

@@ -72,14 +72,7 @@ class ShortHead:
         with torch.inference_mode(mode=False), torch.no_grad():
             self.weight = whole(self.head.weight)[self.tokens].clone()
             self.bias = None if bias is None else whole(bias)[self.tokens].clone()
-        can = can_tile(self.weight)
-        self.tiled = TiledWeight(self.weight, self.bias) if can else None
-
-    @property
-    def bytes(self) -> int:
-        """Bytes allocated for the head's chosen rows."""
-        copy = self.tiled.bytes if self.tiled is not None else 0
-        return int(self.weight.untyped_storage().nbytes()) + copy
+        self.tiled = TiledWeight(self.weight, self.bias) if can_tile(self.weight) else None
 
     @property
     def products(self) -> Products:

@@ -25,7 +25,6 @@ PIECE = 256
 """Fewest keys of a piece, and most queries for which keys are cut."""
 _TASKS_PER_THREAD = 2
 
-
 _kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
@@ -43,7 +42,7 @@ def attend_split(
     batch, heads, length, dim = query.shape
     kv_heads, past = shown.key.shape[1], shown.tokens - length
     few = batch == 1 and length <= PIECE and shown.value.shape[-1] == dim
-    count = pieces(kv_heads, past, query.device) if few else 1
+    count = pieces(kv_heads, past) if few else 1
     if count == 1:
         return attend_floats(query, shown, scale, masks)
     groups = heads // kv_heads
@@ -55,10 +54,9 @@ def attend_split(
     return out.reshape(query.shape)
 
 
-def pieces(heads: int, past: int, device: torch.device) -> int:
+def pieces(heads: int, past: int) -> int:
     """How many pieces to cut ``past`` keys of ``heads`` KV heads into; 1 for not at all."""
-    # torch's kernels for CUDA split long keys by themselves
-    if _kernel is None or device.type != "cpu" or past < LEAST_KEYS:
+    if past < LEAST_KEYS:
         return 1
     return max(1, min(even_pieces(heads, torch.get_num_threads()), past // PIECE))
 
@@ -124,9 +122,7 @@ def piece_mask(
     step, longest = _lengths(past + length, count)
     if length == 1 and longest == step:
         return None
-    mask = torch.zeros(
-        1, count, groups * length, longest, dtype=like.dtype, device=like.device
-    )  # fmt: skip
+    mask = like.new_zeros(1, count, groups * length, longest)
     mask[:, :-1, :, step:] = float("-inf")
     mask[:, -1] = causal_mask(length, longest - length, groups, like)
     return mask

@@ -3,33 +3,28 @@
 That is what a CUDA graph can replay (`mspeckv.accelerate.graphs`), and launching kernels one by one
 takes a GPU longer than a pass of a 7B model does. So nothing in such a pass depends on a length
 that only the host knows: token ids, positions and slots lie in device buffers, new keys go where
-the slots say, and every layer shows all of its slots, with a mask over those that are not filled
-yet. Keys before ``settled``, the prompt's, need no mask and take the stock kernel.
+the slots say, and every layer shows all of its slots (`mspeckv.accelerate.slot_attention`).
 
 The same passes run on a CPU, without a graph; the tests compare them with the ordinary ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from mspeckv.accelerate.split_keys import pieces
-from mspeckv.context import KV, Masks, Shown
+from mspeckv.accelerate.graphs import Cut, Direct, StaticInputs
+from mspeckv.accelerate.slot_attention import Mask, Slots, attend_slots
+from mspeckv.context import Shown, Watcher
+from mspeckv.decoding.reader import ModelReader, Seat
+from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
-from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier, fold_groups
-from mspeckv.record import span
-
-Cut = Callable[[Callable[[], None]], None]
-"""Called with what the host must do at this point of a pass, each time it is run."""
+from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
-_TILE = 16
-"""Kernels want rows of a mask to begin at multiples of this."""
 _EXACT = 4
 """Passes up to this length have a shape of their own; longer ones share one with others."""
 
@@ -41,100 +36,6 @@ def width_of(tokens: int) -> int:
     matrix product hardly tells 9 rows from 16.
     """
     return tokens if tokens <= _EXACT else 1 << (tokens - 1).bit_length()
-
-
-class StaticInputs:
-    """What a pass over ``width`` tokens reads, in buffers that stay where they are.
-
-    Padding is the last token once more, at its own position and slot: it writes there what that
-    token writes, so that it needs no room of its own.
-
-    Attributes:
-        ids: ``[1, width]`` token ids.
-        positions: ``[1, width]``.
-        slots: ``[width]`` where new keys go, and what each query sees: slots up to its own.
-        tail: ``[width]`` the same in the float tail of packed layers.
-        watched: ``[width]`` the same in tier 1's cache, for a pass of tier 2.
-        real: ``[width]`` 1 for a token, 0 for padding.
-    """
-
-    def __init__(self, width: int, device: torch.device) -> None:
-        self.width = width
-        self._on_host = torch.zeros(6, width, dtype=torch.int64, pin_memory=device.type == "cuda")
-        self._on_device = torch.zeros(6, width, dtype=torch.int64, device=device)
-        self.ids, self.positions = self._on_device[:1], self._on_device[1:2]
-        self.slots, self.tail, self.watched, self.real = self._on_device[2:].unbind(0)
-        self._sent: torch.cuda.Event | None = None
-
-    def fill(self, tokens: list[int], position: int, slot: int, tail: int, watched: int) -> None:
-        """Send the pass's tokens, and where the first of them belongs."""
-        if self._sent is not None:
-            with span("wait"):
-                self._sent.synchronize()
-        count, width = len(tokens), self.width
-        places = [*range(count), *[count - 1] * (width - count)]
-        rows = [[tokens[place] for place in places]]
-        rows += [[at + place for place in places] for at in (position, slot, tail, watched)]
-        rows.append([1] * count + [0] * (width - count))
-        self._on_host.copy_(torch.tensor(rows))
-        self._on_device.copy_(self._on_host, non_blocking=True)
-        if self._on_device.is_cuda:
-            self._sent = torch.cuda.current_stream(self._on_device.device).record_event()
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Which slots the queries of a static pass see.
-
-    Attributes:
-        settled: slots before this one are seen by all.
-        rest: additive ``[width, slots - settled]`` over the others, padded to whole tiles of 16.
-    """
-
-    settled: int
-    rest: torch.Tensor
-
-    @classmethod
-    def of(cls, inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> Mask:
-        """Every query sees the slots up to its own."""
-        device, count = inputs.slots.device, slots - settled
-        rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
-        unseen = rest[None] > inputs.slots[:, None]
-        mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
-        return cls(settled, mask.masked_fill_(unseen, float("-inf"))[:, :count])
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Every slot of a layer ``[1, H, S, D]``, filled or not.
-
-    Attributes:
-        key: keys by slot.
-        value: values by slot.
-        new: slots ``[width]`` of the pass's own tokens.
-        mask: which slots each query sees.
-    """
-
-    key: torch.Tensor
-    value: torch.Tensor
-    new: torch.Tensor
-    mask: Mask
-
-    @property
-    def tokens(self) -> int:
-        """Slots: how many are filled only the device knows."""
-        return self.key.shape[2]
-
-    def newest(self, count: int) -> KV:
-        """The pass's own tokens, padding included."""
-        return self.key.index_select(2, self.new), self.value.index_select(2, self.new)
-
-    def whole(self) -> KV:
-        """Every slot."""
-        return self.key, self.value
-
-    def release(self) -> None:
-        """Nothing to give back."""
 
 
 class SlottedLayer(PlacedLayer):
@@ -168,11 +69,6 @@ class SlottedLayer(PlacedLayer):
         return base.in_its_axes(shown) if packed else shown
 
 
-def slotted(cache: Tier, inputs: StaticInputs, cut: Cut, mask: Mask) -> Tier:
-    """A cache as a static pass sees it; lengths are the caller's business."""
-    return Tier(layers=[SlottedLayer(layer, inputs, cut, mask) for layer in cache.layers])
-
-
 def under(layer: Any) -> Any:
     """The layer itself, or the one that it is another look at."""
     return getattr(layer, "base", layer)
@@ -190,6 +86,7 @@ def brings(layer: PlacedLayer) -> bool:
 
 def view_of(layer: PlacedLayer) -> Buffer:
     """Where every token of a layer can be found, by slot, once brought."""
+    layer = under(layer)
     if isinstance(layer, FloatLayer):
         return layer.buffer
     assert isinstance(layer, BlockLayer)
@@ -198,8 +95,8 @@ def view_of(layer: PlacedLayer) -> Buffer:
 
 def tail_start(cache: Tier) -> int:
     """Slot at which the float tails of packed layers begin."""
-    layers = [under(layer) for layer in cache.layers]
-    return max((layer.packed_tokens for layer in layers if brings(layer)), default=0)
+    packed = (layer for layer in map(under, cache.layers) if brings(layer))
+    return max((layer.packed_tokens for layer in packed), default=0)
 
 
 def can_be_static(cache: Tier) -> bool:
@@ -207,100 +104,73 @@ def can_be_static(cache: Tier) -> bool:
     return all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in cache.layers)
 
 
-def attend_slots(
-    query: torch.Tensor, shown: Slots, scale: float | None, masks: Masks
-) -> torch.Tensor:
-    """Attention over every slot of a cache; see `mspeckv.context.Kernel`."""
-    folded = fold_groups(query, shown.key.shape[1])
-    out = static_attention(folded, shown.key, shown.value, shown.mask, scale)
-    return out.reshape(*query.shape[:3], out.shape[-1])
+class StaticReader(ModelReader):
+    """`ModelReader` by static passes; prefill and very long passes as there.
 
-
-def static_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: Mask,
-    scale: float | None,
-) -> torch.Tensor:
-    """Attention over every slot of a cache, of which a mask says what is filled.
-
-    One call of the stock kernel reads the keys before ``settled``, another the few after it, which
-    the mask covers; both are joined by their log-sum-exps.
+    Where lengths are chosen, rare ones share the shape of the longest (`Seat.longest`). Which are
+    rare depends on what came before, and the last bit of a logit on the shape.
 
     Args:
-        query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
-        key: ``[1, H, K, D]``.
-        value: same shape.
-        mask: which keys each row sees.
-        scale: of the scores; None for ``D ** -0.5``.
-
-    Returns:
-        ``[1, H, G * Q, D]``.
+        seat: as for `ModelReader`.
+        runner: runs, or replays, the passes of this reader and of others like it.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    settled, rest = mask.settled, mask.rest
-    last, last_lse = _with_lse(query, key[:, :, settled:], value[:, :, settled:], scale, rest)
-    if not settled:
-        return last
-    count = pieces(key.shape[1], settled, key.device)
-    if count > 1:
-        # what does not divide into pieces is read a piece more
-        whole = settled // count * count
-        rows = query[0, :, None].expand(-1, count, -1, -1)
-        keys, values = (part[0, :, :whole].unflatten(1, (count, -1)) for part in (key, value))
-        many, many_lse = _with_lse(rows, keys, values, scale)
-        first = (many.float() * many_lse.softmax(1)[..., None]).sum(1)[None]
-        first_lse = many_lse.logsumexp(1)[None]
-        if whole < settled:
-            keys, values = key[:, :, whole:settled], value[:, :, whole:settled]
-            first, first_lse = _join(first, first_lse, *_with_lse(query, keys, values, scale))
-    else:
-        first, first_lse = _with_lse(query, key[:, :, :settled], value[:, :, :settled], scale)
-    return _join(first, first_lse, last, last_lse)[0].to(query.dtype)
 
+    def __init__(self, seat: Seat, runner: Direct) -> None:
+        super().__init__(seat)
+        self.runner = runner
+        self._slots = int(view_of(self.cache.layers[0]).key.shape[2])
+        self._kernels = {**seat.kernels, Slots: attend_slots}
+        self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
+        for layer in self.cache.layers:
+            # what is masked has no weight, but would have to be a number
+            for part in view_of(layer).whole:
+                part[:, :, seat.settled :].zero_()
 
-def _join(
-    one: torch.Tensor, one_lse: torch.Tensor, other: torch.Tensor, other_lse: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over two sets of keys from attention over each: weights ``softmax(lse)``."""
-    weight = (one_lse - other_lse).sigmoid()[..., None]
-    return torch.lerp(other.float(), one.float(), weight), torch.logaddexp(one_lse, other_lse)
+    def _run(
+        self, tokens: list[int], position: int, step: Step, rows: int
+    ) -> tuple[torch.Tensor, bool]:
+        """Logits ``[rows, V]`` of the last of ``tokens``, and whether something was built."""
+        if step == "prefill" or len(tokens) > LONGEST or self._room() < len(tokens):
+            return super()._run(tokens, position, step, rows)
+        due, watched, looking = False, 0, self.seat.onlooker
+        if looking is not None:
+            due = looking.begin(position + len(tokens))
+            watched = looking.slot_of(position)
+        width, alike = width_of(len(tokens)), (due, self.seat.settled)
+        if width < self._shared and self.runner.rare((width, *alike)):
+            width = self._shared
+        inputs = self.runner.inputs.get(width)
+        if inputs is None:
+            inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device)
+        first = filled(self.cache.layers[0])
+        inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
+        builds = not self.runner.ready((width, *alike))
+        logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
+        for layer in self.cache.layers:
+            layer.length = filled(layer) + len(tokens)
+        return logits[len(tokens) - rows : len(tokens)], builds
 
+    def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
+        """The pass itself: logits ``[width, V]``, padding's included."""
+        mask = Mask.of(inputs, self.seat.settled, self._slots, self.model.dtype)
+        layers = [SlottedLayer(layer, inputs, cut, mask) for layer in self.cache.layers]
+        watcher = self._onlooking(inputs, due) if self.seat.onlooker is not None else None
+        ids, positions, width = inputs.ids, inputs.positions, inputs.width
+        return self._logits(ids, positions, Tier(layers=layers), watcher, width)
 
-def _with_lse(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    mask: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The stock kernel's output ``[B, H, R, D]`` and log-sum-exps ``[B, H, R]``."""
-    aten = torch.ops.aten
-    groups = query.shape[2] // mask.shape[0] if mask is not None else 1
-    if query.is_cuda and mask is None and query.dtype != torch.float32:
-        out, lse, *_ = aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, False, False, scale=scale
-        )
-    elif query.is_cuda:
-        bias = None
-        if mask is not None:
-            bias = _repeat_rows(mask, groups).expand(1, query.shape[1], -1, -1)
-        out, lse, *_ = aten._scaled_dot_product_efficient_attention(
-            query, key, value, bias, True, 0.0, False, scale=scale
-        )
-    else:
-        rows = mask.repeat(groups, 1) if mask is not None else None
-        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, attn_mask=rows, scale=scale
-        )
-    # kernels round the rows of their log-sum-exps up to whole tiles
-    return out, lse[..., : query.shape[2]]
+    def _onlooking(self, inputs: StaticInputs, due: bool) -> Watcher:
+        """`RetrievalCache.watch` of a static pass."""
+        looking = self.seat.onlooker
+        assert looking is not None
 
+        def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
+            looking.layers[layer].buffer.write_at(inputs.watched, *shown.newest(inputs.width))
+            if due:
+                looking.choose(layer, query, *shown.whole(), inputs.real)
 
-def _repeat_rows(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    """``[Q, K]`` as ``[G * Q, K]``, rows padded in memory as they were."""
-    if groups == 1:
-        return mask
-    padded = mask.as_strided((mask.shape[0], mask.stride(0)), mask.stride())
-    return padded.repeat(groups, 1)[:, : mask.shape[1]]
+        return watch
+
+    def _room(self) -> int:
+        """Tokens that the cache still takes."""
+        slots = self._slots - filled(self.cache.layers[0])
+        return min(slots, self.cache.room(self.cache.length))

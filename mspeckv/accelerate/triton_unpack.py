@@ -10,6 +10,7 @@ runs on a CPU or without Triton.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -58,9 +59,10 @@ def restore(
         ValueError: a part's device, dtype, shape or layout is not what the kernel would read.
     """
     count, heads, tokens, dim = out.shape
+    other = codes if lower is None else lower
     bytes_of = (count, heads, tokens * (4 if lower is not None else width) // 8, dim)
-    _check("codes", codes, out, (torch.uint8,), bytes_of)
-    _check("lower", codes if lower is None else lower, out, (torch.uint8,), bytes_of)
+    for name, part in (("codes", codes), ("lower", other)):
+        _check(name, part, out, (torch.uint8,), bytes_of)
     scales = (count, heads, step.shape[2], step.shape[3])
     for name, part in (("step", step), ("low", low)):
         _check(name, part, out, (torch.float16,), scales)
@@ -75,8 +77,6 @@ def restore(
     if not count:
         return
     kernel, cdiv = _kernel()
-    values = not by_channel
-    other = codes if lower is None else lower
     # Triton launches on the current device, whatever device its arguments are on
     with torch.cuda.device_of(out):
         kernel[count * heads, cdiv(tokens * dim, _TILE)](
@@ -88,9 +88,9 @@ def restore(
             heads,
             TOKENS=tokens,
             DIM=dim,
-            GROUP=dim // step.shape[3] if values else 1,
+            GROUP=1 if by_channel else dim // step.shape[3],
             WIDTH=width,
-            VALUES=values,
+            VALUES=not by_channel,
             JOIN=lower is not None,
             UPPER=upper_only,
             SHIFT=shift,
@@ -118,14 +118,9 @@ def _check(
         raise refuse(name, f"strides {part.stride()}", "use contiguous rows")
 
 
-_built: tuple[Any, Any] | None = None
-
-
+@cache
 def _kernel() -> tuple[Any, Any]:
     """The kernel, built when first wanted: Triton is heavy, and not everywhere."""
-    global _built  # noqa: PLW0603  # built once per process
-    if _built is None:
-        from mspeckv.accelerate import triton_kernel
+    from mspeckv.accelerate import triton_kernel
 
-        _built = triton_kernel.restore_kernel, triton_kernel.cdiv
-    return _built
+    return triton_kernel.restore_kernel, triton_kernel.cdiv

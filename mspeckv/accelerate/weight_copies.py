@@ -1,13 +1,13 @@
 """Ordered copies of a model's weights, kept current, for the engine's passes to multiply by.
 
 The copies (`mspeckv.accelerate.ordered_weights`) are as large as the weights. They are made once
-per model, in float32 on a CPU, where memory is plentiful; layers that read the same input share one
-(`mspeckv.accelerate.joined_weights`). The model's own weights stay, and only passes of ours use the
-copies (`mspeckv.accelerate.products`). Where the processor gains nothing by them, none are made;
-``MSPECKV_TILED=0`` in the environment does without too, where many kernels share a machine.
+per model, in float32 on a CPU, where memory is plentiful. The model's own weights stay, and only
+passes of ours use the copies (`mspeckv.accelerate.products`). Where the processor gains nothing by
+them, none are made; ``MSPECKV_TILED=0`` in the environment does without too, where many kernels
+share a machine.
 
 Every run begins with `tile`, which compares what was copied with the weights as they are, bit by
-bit (`Origin.holds` there), and copies anew what has changed, by whatever way.
+bit, and copies anew what has changed, by whatever way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.accelerate.joined_weights import JoinedPart, JoinedWeights, siblings
-from mspeckv.accelerate.ordered_weights import Copy, TiledWeight, can_tile
+from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
 from mspeckv.accelerate.products import is_routed, route
 from mspeckv.context import Products
 from mspeckv.decoding.hooks import Hooks
@@ -31,7 +30,7 @@ from mspeckv.decoding.hooks import Hooks
 SHARE_OF_FREE = 0.25
 """Most of the free memory that copies may take."""
 
-_copies: WeakKeyDictionary[torch.nn.Module, Copy] = WeakKeyDictionary()
+_copies: WeakKeyDictionary[torch.nn.Module, TiledWeight] = WeakKeyDictionary()
 _turn = threading.Lock()
 
 
@@ -59,24 +58,10 @@ def tile(model: PreTrainedModel) -> Products:
                 _copies.pop(module, None)
         needed = sum(layer.weight.numel() * 4 for layer in fresh)
         if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
-            _copy(model, fresh)
+            for layer in fresh:
+                _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
+                route(layer)
         return {layer: _copies[layer] for layer in layers if layer in _copies}
-
-
-def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
-    """Copy the ``fresh`` layers of ``model``, those that read the same together."""
-    single = set(fresh)
-    for parent in model.modules():
-        for layers in siblings(parent):
-            if single.issuperset(layers):
-                single.difference_update(layers)
-                joined = JoinedWeights(layers)
-                parts = (JoinedPart(joined, n, layer) for n, layer in enumerate(layers))
-                _copies.update(zip(layers, parts, strict=True))
-    for layer in single:
-        _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
-    for layer in fresh:
-        route(layer)
 
 
 def copy_bytes(models: Iterable[torch.nn.Module]) -> int:

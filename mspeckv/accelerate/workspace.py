@@ -16,15 +16,15 @@ from functools import partial
 import torch
 
 from mspeckv.accelerate.fingerprint import structure
-from mspeckv.accelerate.graphs import Graphs, capturing, forget_all
-from mspeckv.accelerate.static_passes import StaticInputs, can_be_static
-from mspeckv.accelerate.static_reader import Runner, StaticReader
+from mspeckv.accelerate.graphs import Direct, Graphs, capturing, forget_all
+from mspeckv.accelerate.static_passes import StaticReader, can_be_static
 from mspeckv.decoding.hooks import Caches, Engine, Hooks
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.link import KVLink
+from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.models.pair import Pair
 
-MakeRunner = Callable[[], Runner]
+MakeRunner = Callable[[], Direct]
 
 
 def plug(hooks: Hooks, device: torch.device) -> Hooks:
@@ -48,29 +48,29 @@ class Workspace:
         caches: by tier.
         make_runner: makes what runs, or replays, passes.
         runners: by tier.
-        inputs: what the runners' passes read, by tier and width.
     """
 
     key: tuple[object, ...]
     caches: Caches
     make_runner: MakeRunner
-    runners: dict[int, Runner] = field(default_factory=dict)
-    inputs: dict[int, dict[int, StaticInputs]] = field(default_factory=dict)
+    runners: dict[int, Direct] = field(default_factory=dict)
 
     def reader(self, seat: Seat) -> ModelReader:
         """A reader whose passes are run by its tier's runner."""
-        if not can_be_static(seat.cache):
+        looks_on = seat.onlooker
+        known = looks_on is None or isinstance(looks_on, RetrievalCache)
+        if not known or not can_be_static(seat.cache):
             return ModelReader(seat)
-        runner = self.runners.setdefault(seat.tier, self.make_runner())
         if seat.head is not None:
             # the list of tokens is this prompt's, and graphs hold on to it
-            runner = self.make_runner()
-        return StaticReader(seat, runner, self.inputs.setdefault(seat.tier, {}))
+            return StaticReader(seat, self.make_runner())
+        if seat.tier not in self.runners:
+            self.runners[seat.tier] = self.make_runner()
+        return StaticReader(seat, self.runners[seat.tier])
 
     def give_back(self) -> None:
         """Let graphs and caches go."""
         self.runners.clear()
-        self.inputs.clear()
         self.caches = None  # type: ignore[assignment]  # nobody uses it any more
         with capturing:
             gc.collect()

@@ -101,16 +101,18 @@ class PassCost:
 
     def _fit(self) -> tuple[float, float]:
         """The line of least squares: where it begins, and its slope, which is not negative."""
-        seen = [(n, count, total) for n, (count, total) in self._seen.sums.items()]
-        level = sum(total for *_, total in seen) / sum(c * (1 + SLOPE * n) for n, c, _ in seen)
+        count = n = n_n = ms = n_ms = 0.0
+        for tokens, (seen, total) in self._seen.sums.items():
+            count, n, n_n = count + seen, n + seen * tokens, n_n + seen * tokens * tokens
+            ms, n_ms = ms + total, n_ms + total * tokens
+        level = ms / (count + SLOPE * n)
         # two points of the prior line, at the level seen, keep it from tilting
-        seen += [(n, 1.0, level * (1 + SLOPE * n)) for n in (1, 9)]
-        count = sum(c for _, c, _ in seen)
-        tokens = sum(c * n for n, c, _ in seen) / count
-        ms = sum(total for *_, total in seen) / count
-        spread = sum(c * (n - tokens) ** 2 for n, c, _ in seen)
-        slope = max(0.0, sum((n - tokens) * (total - c * ms) for n, c, total in seen) / spread)
-        return ms - slope * tokens, slope
+        for at in (1, 9):
+            prior = level * (1 + SLOPE * at)
+            count, n, n_n = count + 1, n + at, n_n + at * at
+            ms, n_ms = ms + prior, n_ms + at * prior
+        slope = max(0.0, (count * n_ms - n * ms) / (count * n_n - n * n))
+        return (ms - slope * n) / count, slope
 
 
 Costs = defaultdict[int, PassCost]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -117,22 +118,21 @@ class CustomGenerate:
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
         check_run(engine, pair, configs[0], input_ids.shape[1])
         cache = cache_to_fill(model_kwargs, generation_config, len(input_ids))
-        rows = [
-            Row(
-                Run(engine, pair, config, prompt, processors=logits_processor),
-                input_ids.device,
-                cache,
-            )
+        runs = (
+            Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
-        ]
-        streamer = outer.get("streamer")
+        )
+        rows = [Row(run, input_ids.device, cache) for run in runs]
+        streamer, padding = outer.get("streamer"), _padding(generation_config)
         for group in groups_of(rows, stopping_criteria, streamer):
-            decode(group, stopping_criteria, streamer, self._padding(generation_config))
+            decode(group, stopping_criteria, streamer, padding)
         if streamer is not None:
             streamer.end()
-        summaries = [row.summary() for row in rows]
-        self.summaries = summaries
-        sequences = self._join(input_ids, summaries, generation_config)
+        # a local name: another thread may be in a call of its own
+        summaries = self.summaries = [row.summary for row in rows]
+        new = [torch.tensor(one.tokens, dtype=input_ids.dtype) for one in summaries]
+        filled = pad_sequence(new, batch_first=True, padding_value=padding)
+        sequences = torch.cat([input_ids, filled.to(input_ids.device)], 1)
         if not generation_config.return_dict_in_generate:
             return sequences
         return GenerateDecoderOnlyOutput(sequences=sequences, **{cache_argument(model): cache})
@@ -172,24 +172,6 @@ class CustomGenerate:
             pair = self._pair = Pair.of(model, draft, freeze=False)
         return pair
 
-    def _padding(self, config: GenerationConfig) -> int:
-        """The token that fills up shorter rows."""
-        pad = config.pad_token_id
-        if pad is None:
-            ends = config.eos_token_id
-            pad = ends[0] if isinstance(ends, list) else ends
-        return 0 if pad is None else int(pad)
-
-    def _join(
-        self, input_ids: torch.Tensor, rows: list[RunSummary], config: GenerationConfig
-    ) -> torch.Tensor:
-        """Prompts and what follows them, shorter rows filled up with the padding token."""
-        longest = max(len(row.tokens) for row in rows)
-        new = input_ids.new_full((len(input_ids), longest), self._padding(config))
-        for out, row in zip(new, rows, strict=True):
-            out[: len(row.tokens)] = torch.tensor(row.tokens)
-        return torch.cat([input_ids, new], 1)
-
     def _check(
         self,
         model: PreTrainedModel,
@@ -200,26 +182,24 @@ class CustomGenerate:
         outer: dict[str, Any],
     ) -> None:
         """Refuse by name what cannot be honoured."""
+        leave = "leave it out with this custom_generate"
         for field, usual in _DEFAULTS.items():
             value = getattr(config, field, None)
             if value not in usual:
-                raise refuse(field, value, "leave it out with this custom_generate")
+                raise refuse(field, value, leave)
         if outer.get("assistant_model") is not None:
             raise refuse("assistant_model", "a model", "pass it as as_custom_generate(draft=...)")
         for processor in processors:
             if not isinstance(processor, self.trusted):
-                raise refuse(
-                    "logits_processor",
-                    type(processor).__name__,
-                    "use a processor of transformers without state, or vouch for yours: "
-                    "as_custom_generate(stateless=(...,))",
-                )
+                allowed = "use a processor of transformers without state, or vouch for yours: "
+                allowed += "as_custom_generate(stateless=(...,))"
+                raise refuse("logits_processor", type(processor).__name__, allowed)
         if torch.is_autocast_enabled(input_ids.device.type):
             raise refuse("autocast", "on", "leave it: the model is run in its own dtype")
         check_cache(model_kwargs, len(input_ids))
         for name, value in model_kwargs.items():
             if name not in _PREPARED and value is not None:
-                raise refuse(name, type(value).__name__, "leave it out with this custom_generate")
+                raise refuse(name, type(value).__name__, leave)
         mask, positions = model_kwargs.get("attention_mask"), model_kwargs.get("position_ids")
         if mask is not None and not bool((mask == 1).all()):
             raise refuse("attention_mask", "a padded prompt", "use prompts of equal length")
@@ -264,6 +244,13 @@ def as_custom_generate(
     settings = {"method": method, "policy": policy, "speculation": speculation, "link": link}
     RunConfig.build(**settings)  # type: ignore[arg-type]
     return CustomGenerate(draft, settings, stateless)
+
+
+def _padding(config: GenerationConfig) -> int:
+    """The token that fills up shorter rows."""
+    ends = config.eos_token_id
+    pads = (config.pad_token_id, ends[0] if isinstance(ends, list) else ends, 0)
+    return int(next(pad for pad in pads if pad is not None))
 
 
 def _arguments_of_generate() -> dict[str, Any]:

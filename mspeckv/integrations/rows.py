@@ -42,6 +42,9 @@ class Row:
         run: of this row's prompt.
         device: where the ids are wanted.
         cache: transformers' cache to fill when the row ends, if any.
+
+    Attributes:
+        summary: the run's, once it has ended.
     """
 
     def __init__(self, run: Run, device: torch.device, cache: Cache | None) -> None:
@@ -51,7 +54,7 @@ class Row:
         self._device = device
         self._events: Iterator[Event] = run.events()
         self._settled: list[int] = []
-        self._summary: RunSummary | None = None
+        self.summary: RunSummary
 
     @property
     def ids(self) -> torch.Tensor:
@@ -77,12 +80,7 @@ class Row:
         self.run.ending.keep(len(self.tokens) - len(self.run.prompt))
         for event in self._events:
             if isinstance(event, RunSummary):
-                self._summary = event
-
-    def summary(self) -> RunSummary:
-        """Of the ended run."""
-        assert self._summary is not None
-        return self._summary
+                self.summary = event
 
 
 def groups_of(

@@ -30,14 +30,17 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
     """Refuse architectures whose cache is not plain keys and values of every token.
 
     Args:
-        field: ``"target"`` or ``"draft"``, for the complaint.
+        field: as in `check_model`.
         name: id or path of the model, for the complaint.
 
     Raises:
         ValueError: an encoder-decoder; sliding-window, chunked, linear or hybrid layers;
             compressed keys and values.
     """
-    text = _text_config(config, field, name)
+    try:
+        text = config.get_text_config()
+    except ValueError as error:
+        raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
     if config.is_encoder_decoder or text.is_encoder_decoder:
         raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
     kinds = getattr(text, "layer_types", None)
@@ -57,24 +60,28 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
             raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
 
 
-def _text_config(config: PretrainedConfig, field: str, name: str) -> PretrainedConfig:
-    """The part of a configuration that is about text."""
-    try:
-        return config.get_text_config()
-    except ValueError as error:
-        raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
+def check_model(model: PreTrainedModel, field: str) -> None:
+    """Refuse models whose passes cannot be steered, taken back, or replaced by causal attention.
 
-
-def check_arguments(model: PreTrainedModel, field: str) -> None:
-    """Refuse models that cannot be told where tokens stand, or which logits are wanted.
+    Args:
+        field: ``"target"`` or ``"draft"``, for the complaint.
 
     Raises:
-        ValueError: ``forward`` lacks an argument.
+        ValueError: a recurrent state, attention that looks ahead (an encoder with a language head)
+            or that transformers does not look up, or a ``forward`` that lacks an argument.
     """
+    looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
+    interface = getattr(model, "_supports_attention_backend", False)
     missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
-    if missing:
-        name = type(model).__name__
-        raise refuse(field, name, f"its forward takes no {' and no '.join(missing)}; {ALLOWED}")
+    faults = (
+        (getattr(model, "_is_stateful", False), f"it keeps a recurrent state; {ALLOWED}"),
+        (looks_ahead, f"its attention looks ahead; {ALLOWED}"),
+        (not interface, "use a decoder that supports transformers' attention interface"),
+        (missing, f"its forward takes no {' and no '.join(missing)}; {ALLOWED}"),
+    )
+    for found, complaint in faults:
+        if found:
+            raise refuse(field, type(model).__name__, complaint)
 
 
 def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens: int) -> None:
@@ -86,7 +93,7 @@ def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens:
 
     Args:
         config: of the target or the draft.
-        field: ``"target"`` or ``"draft"``, for the complaint.
+        field: as in `check_model`.
         prompt: prompt tokens.
         new_tokens: tokens to produce at most.
 
@@ -120,29 +127,6 @@ def _rotary(text: PretrainedConfig) -> list[dict[str, Any]]:
     return [own] if "rope_type" in own else [one for one in own.values() if isinstance(one, dict)]
 
 
-def check_stateless(model: PreTrainedModel, field: str) -> None:
-    """Refuse models that carry recurrent state, which cannot be rolled back.
-
-    Raises:
-        ValueError: a state-space, linear-attention or hybrid model.
-    """
-    if getattr(model, "_is_stateful", False):
-        name = type(model).__name__
-        raise refuse(field, name, f"it keeps a recurrent state; {ALLOWED}")
-
-
-def check_causal(model: PreTrainedModel, field: str) -> None:
-    """Refuse models whose tokens also look ahead, such as encoders with a language head.
-
-    Raises:
-        ValueError: an attention layer is not causal.
-    """
-    looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
-    if looks_ahead:
-        name = type(model).__name__
-        raise refuse(field, name, f"its attention looks ahead; {ALLOWED}")
-
-
 def check_match(
     target: PreTrainedModel, draft: PreTrainedModel, target_id: str, draft_id: str
 ) -> None:
@@ -151,29 +135,22 @@ def check_match(
     Raises:
         ValueError: another vocabulary size, device or dtype.
     """
-    rows = (
-        (
-            "vocabulary size",
-            target.config.get_text_config().vocab_size,
-            draft.config.get_text_config().vocab_size,
-        ),
-        ("device", target.device, draft.device),
-        ("dtype", target.dtype, draft.dtype),
+    of_target, of_draft = (
+        {
+            "vocabulary size": model.config.get_text_config().vocab_size,
+            "device": model.device,
+            "dtype": model.dtype,
+        }
+        for model in (target, draft)
     )
-    for what, of_target, of_draft in rows:
-        if of_target != of_draft:
-            raise refuse(
-                "draft",
-                draft_id,
-                f"its {what} is {of_draft}, that of {target_id} is {of_target}: they must match",
-            )
+    for what, own in of_draft.items():
+        if own != of_target[what]:
+            allowed = f"its {what} is {own}, that of {target_id} is {of_target[what]}"
+            raise refuse("draft", draft_id, f"{allowed}: they must match")
 
 
 def check_tokenizers(
-    target: PreTrainedTokenizerBase,
-    draft: PreTrainedTokenizerBase,
-    target_id: str,
-    draft_id: str,
+    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_id: str, draft_id: str
 ) -> None:
     """Refuse a draft that means other tokens by the same numbers.
 

@@ -62,10 +62,9 @@ def convert_gguf(
     weights: dict[str, torch.Tensor] = {}
     for done, tensor in enumerate(reader.tensors):
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if ".attn_q." in tensor.name:
-            values = _split_rotary(values, int(fields["llama.attention.head_count"]))
-        elif ".attn_k." in tensor.name:
-            values = _split_rotary(values, int(fields["llama.attention.head_count_kv"]))
+        for part, heads in ((".attn_q.", "head_count"), (".attn_k.", "head_count_kv")):
+            if part in tensor.name:
+                values = _split_rotary(values, int(fields[f"llama.attention.{heads}"]))
         weights[_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(values))
         if on_progress is not None:
             on_progress(done + 1, len(reader.tensors))
@@ -124,8 +123,7 @@ def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
 def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     kinds: list[int] = fields["tokenizer.ggml.token_type"]
-    left_right = (merge.split(" ") for merge in fields["tokenizer.ggml.merges"])
-    merges = [(left, right) for left, right in left_right]
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     vocab = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     splits: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -133,12 +131,9 @@ def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
         splits.insert(0, pre_tokenizers.Digits(individual_digits=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     tokenizer.decoder = decoders.ByteLevel()
+    control = (token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL_TOKEN)
     tokenizer.add_special_tokens(
-        [
-            AddedToken(token, special=True, normalized=False)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind == _CONTROL_TOKEN
-        ]
+        [AddedToken(token, special=True, normalized=False) for token in control]
     )
     return tokenizer
 

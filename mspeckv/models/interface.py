@@ -12,27 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from mspeckv.context import Attention, Pass, current
-from mspeckv.settings import refuse
 
 _UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
-
-
-def check_interface(model: PreTrainedModel, field: str) -> None:
-    """Refuse a ``model`` whose attention transformers does not look up.
-
-    Args:
-        model: any decoder.
-        field: ``"target"`` or ``"draft"``, for the complaint.
-
-    Raises:
-        ValueError: the model class does not support transformers' attention interface.
-    """
-    if not getattr(model, "_supports_attention_backend", False):
-        allowed = "use a decoder that supports transformers' attention interface"
-        raise refuse(field, type(model).__name__, allowed)
 
 
 def check_options(mask: torch.Tensor | None, options: Mapping[str, Any]) -> None:

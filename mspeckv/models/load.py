@@ -18,10 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.models.checks import (
-    check_decoder,
-    check_tokenizers,
-)
+from mspeckv.models.checks import check_decoder, check_tokenizers
 from mspeckv.models.download import model_folder, ready
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
@@ -76,20 +73,16 @@ def load_pair(
     model = _load("target", source, where, kind, splitting)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
-    if draft == "none":
-        return Pair.of(model, None, tokenizer, target_id=target_id, ranks=ranks)
+    draft_id, own = draft, None
     if draft == DEFAULT:
-        own = default_draft(model)
-        draft_id = DEFAULT_DRAFT
-        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
-    if draft.endswith(".safetensors"):
+        draft_id, own = DEFAULT_DRAFT, default_draft(model)
+    elif draft.endswith(".safetensors"):
         own = load_shared_draft(model, Path(draft).expanduser())
-        return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
-    # The tokenizer first: it is small, and a mismatch is the likely mistake.
-    draft_tokenizer = _load_tokenizer("draft", draft)
-    check_tokenizers(tokenizer, draft_tokenizer, target_id, draft)
-    guess = _load("draft", draft, where, kind)
-    return Pair.of(model, guess, tokenizer, target_id=target_id, draft_id=draft, ranks=ranks)
+    elif draft != "none":
+        # The tokenizer first: it is small, and a mismatch is the likely mistake.
+        check_tokenizers(tokenizer, _load_tokenizer("draft", draft), target_id, draft)
+        own = _load("draft", draft, where, kind)
+    return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
 
 
 def parse_device(device: str) -> torch.device:

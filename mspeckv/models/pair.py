@@ -9,15 +9,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.kv.shape import KVShape
-from mspeckv.models.checks import (
-    check_arguments,
-    check_causal,
-    check_decoder,
-    check_match,
-    check_stateless,
-    check_tokenizers,
-)
-from mspeckv.models.interface import check_interface
+from mspeckv.models.checks import check_decoder, check_match, check_model, check_tokenizers
 from mspeckv.models.trial import check_pass
 from mspeckv.settings import refuse
 
@@ -90,24 +82,20 @@ class Pair:
         draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
         check_decoder(target.config, "target", target_id)
         _check_split(target, draft, ranks, draft_id)
-        models = [target]
         if draft is not None:
             check_decoder(draft.config, "draft", draft_id)
             check_match(target, draft, target_id, draft_id)
             if tokenizer is not None and draft_tokenizer is not None:
                 check_tokenizers(tokenizer, draft_tokenizer, target_id, draft_id)
-            models.append(draft)
-        for model in models:
+        pair = cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
+        for model in pair.models:
             field = "target" if model is target else "draft"
-            check_stateless(model, field)
-            check_causal(model, field)
-            check_interface(model, field)
-            check_arguments(model, field)
+            check_model(model, field)
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
-            check_pass(model, field, ranks.size if ranks is not None and model is target else 1)
-        return cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
+            check_pass(model, field, pair.rank_count if model is target else 1)
+        return pair
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -129,18 +117,17 @@ class Pair:
     @property
     def layers(self) -> int:
         """Decoder layers of the target."""
-        return int(self._config.num_hidden_layers)
+        return self._shape.layers
 
     @property
     def kv_heads(self) -> int:
         """KV heads per layer of the target."""
-        return int(getattr(self._config, "num_key_value_heads", None) or self._heads)
+        return self._shape.heads
 
     @property
     def head_dim(self) -> int:
         """Channels per head of the target."""
-        own = getattr(self._config, "head_dim", None)
-        return int(own or self._config.hidden_size // self._heads)
+        return self._shape.dim
 
     @property
     def rank_count(self) -> int:
@@ -174,19 +161,18 @@ class Pair:
     @property
     def weight_bytes(self) -> int:
         """Bytes of both models' weights in this process; a tensor that they share counts once."""
-        parts = [own_part(weight) for model in self.models for weight in model.parameters()]
-        storages = {
-            part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts
-        }
-        return sum(storages.values())
+        parts = (own_part(weight) for model in self.models for weight in model.parameters())
+        storages = (part.untyped_storage() for part in parts)
+        return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
 
     @property
     def _config(self) -> PretrainedConfig:
         return self.target.config.get_text_config()
 
     @property
-    def _heads(self) -> int:
-        return int(self._config.num_attention_heads)
+    def _shape(self) -> KVShape:
+        """Of the whole target."""
+        return KVShape.of(self._config, self.dtype)
 
 
 def _name_of(model: PreTrainedModel) -> str:
@@ -209,9 +195,10 @@ def _check_split(
     target: PreTrainedModel, draft: PreTrainedModel | None, ranks: Ranks | None, draft_id: str
 ) -> None:
     """Refuse a split model whose ranks are not told, and a split draft."""
-    parts = [int(getattr(model, "tp_size", None) or 1) for model in (target, draft)]
-    if parts[0] != (ranks.size if ranks is not None else 1):
-        allowed = f"the target is split over {parts[0]}: use mspeckv.parallel's ranks_of(target)"
-        raise refuse("ranks", ranks.size if ranks is not None else None, allowed)
-    if parts[1] > 1:
+    parts, of_draft = (int(getattr(model, "tp_size", None) or 1) for model in (target, draft))
+    given = ranks.size if ranks is not None else None
+    if parts != (given or 1):
+        allowed = f"the target is split over {parts}: use mspeckv.parallel's ranks_of(target)"
+        raise refuse("ranks", given, allowed)
+    if of_draft > 1:
         raise refuse("draft", draft_id, "every rank needs a whole one")

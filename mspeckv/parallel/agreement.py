@@ -82,13 +82,7 @@ class Agreement:
 
 
 class AgreedSampler(Sampler):
-    """Draws on rank 0 alone, for all.
-
-    Args:
-        sampling: as in `Sampler`.
-        processors: as in `Sampler`.
-        agreement: the run's.
-    """
+    """Draws on rank 0 alone, for all; with a `Sampler`'s arguments."""
 
     def __init__(
         self, sampling: Sampling, processors: LogitsProcessorList | None, agreement: Agreement
@@ -117,12 +111,7 @@ class AgreedSampler(Sampler):
 
 
 class AgreedPlanner(Planner):
-    """Chooses by what rank 0 measured.
-
-    Args:
-        own: this rank's planner.
-        agreement: the run's.
-    """
+    """Chooses by what rank 0 measured, instead of this rank's ``own`` planner."""
 
     def __init__(self, own: Planner, agreement: Agreement) -> None:
         super().__init__(own.speculation, own.has_draft, own.has_middle, own.free_draft, own.costs)

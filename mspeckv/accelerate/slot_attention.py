@@ -1,0 +1,144 @@
+"""Attention over every slot of a layer, filled or not: nothing hangs on a length.
+
+One call of the stock kernel reads the slots before ``settled``, the prompt's, another the few after
+it, over which a mask says what is filled; both are joined by their log-sum-exps (see
+`mspeckv.accelerate.split_keys`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mspeckv.accelerate.graphs import StaticInputs
+from mspeckv.context import KV, Masks
+from mspeckv.kv.layers import fold_groups
+
+_TILE = 16
+"""Kernels want rows of a mask to begin at multiples of this."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which slots the queries of a static pass see.
+
+    Attributes:
+        settled: slots before this one are seen by all.
+        rest: additive ``[width, slots - settled]`` over the others, padded to whole tiles of 16.
+    """
+
+    settled: int
+    rest: torch.Tensor
+
+    @classmethod
+    def of(cls, inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> Mask:
+        """Every query sees the slots up to its own."""
+        device, count = inputs.slots.device, slots - settled
+        rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
+        unseen = rest[None] > inputs.slots[:, None]
+        mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
+        return cls(settled, mask.masked_fill_(unseen, float("-inf"))[:, :count])
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Every slot of a layer ``[1, H, S, D]``, filled or not.
+
+    Attributes:
+        key: keys by slot.
+        value: values by slot.
+        new: slots ``[width]`` of the pass's own tokens.
+        mask: which slots each query sees.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    new: torch.Tensor
+    mask: Mask
+
+    @property
+    def tokens(self) -> int:
+        """Slots: how many are filled only the device knows."""
+        return self.key.shape[2]
+
+    def newest(self, count: int) -> KV:
+        """The pass's own tokens, padding included."""
+        return self.key.index_select(2, self.new), self.value.index_select(2, self.new)
+
+    def whole(self) -> KV:
+        """Every slot."""
+        return self.key, self.value
+
+    def release(self) -> None:
+        """Nothing to give back."""
+
+
+def attend_slots(
+    query: torch.Tensor, shown: Slots, scale: float | None, masks: Masks
+) -> torch.Tensor:
+    """Attention over every slot of a layer; see `mspeckv.context.Kernel`."""
+    folded = fold_groups(query, shown.key.shape[1])
+    out = static_attention(folded, shown.key, shown.value, shown.mask, scale)
+    return out.reshape(*query.shape[:3], out.shape[-1])
+
+
+def static_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Mask,
+    scale: float | None,
+) -> torch.Tensor:
+    """Attention ``[1, H, G * Q, D]`` over the slots that a mask lets each row see.
+
+    Args:
+        query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
+        key: ``[1, H, K, D]``.
+        value: same shape.
+        mask: which keys each row sees.
+        scale: of the scores; None for ``D ** -0.5``.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    at = mask.settled
+    last, last_lse = _with_lse(query, key[:, :, at:], value[:, :, at:], scale, mask.rest)
+    if not at:
+        return last
+    first, first_lse = _with_lse(query, key[:, :, :at], value[:, :, :at], scale)
+    weight = (first_lse - last_lse).sigmoid()[..., None]
+    return torch.lerp(last.float(), first.float(), weight).to(query.dtype)
+
+
+def _with_lse(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The stock kernel's output ``[1, H, R, D]`` and log-sum-exps ``[1, H, R]``."""
+    aten = torch.ops.aten
+    rows = None if mask is None else _repeat_rows(mask, query.shape[2] // mask.shape[0])
+    if not query.is_cuda:
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, attn_mask=rows, scale=scale
+        )
+    elif rows is None and query.dtype != torch.float32:
+        out, lse, *_ = aten._scaled_dot_product_flash_attention(
+            query, key, value, 0.0, False, False, scale=scale
+        )
+    else:
+        bias = None if rows is None else rows.expand(1, query.shape[1], -1, -1)
+        out, lse, *_ = aten._scaled_dot_product_efficient_attention(
+            query, key, value, bias, True, 0.0, False, scale=scale
+        )
+    # kernels round the rows of their log-sum-exps up to whole tiles
+    return out, lse[..., : query.shape[2]]
+
+
+def _repeat_rows(mask: torch.Tensor, groups: int) -> torch.Tensor:
+    """``[Q, K]`` as ``[G * Q, K]``, rows padded in memory as they were."""
+    if groups == 1:
+        return mask
+    padded = mask.as_strided((mask.shape[0], mask.stride(0)), mask.stride())
+    return padded.repeat(groups, 1)[:, : mask.shape[1]]
