@@ -126,7 +126,7 @@ def test_a_policy_that_cannot_work_is_refused(function: Any, message: str) -> No
 def test_names_are_checked() -> None:
     with pytest.raises(ValueError, match="retrieval: 'peak' is not allowed; use one of attention"):
         run("peak")
-    with pytest.raises(ValueError, match="retrieval: 3 is not allowed; use a policy's name"):
+    with pytest.raises(ValueError, match="retrieval: 3 is not allowed; use a name"):
         Speculation(retrieval=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="tier1='nibble' chooses no chunks"):
         Speculation(tier1="nibble", retrieval="newest")
