@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 
 from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.api import generate
+from mspeckv.experiments.rows import installed
 from mspeckv.models import DEFAULT, checksums, load_pair, parse_device, parse_dtype
 from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
@@ -53,7 +53,10 @@ def examine(
     package = {"damaged": damaged_package(), "folder": str(DATA)}
     wrong = bool(package["damaged"]) or (target == DEFAULT and bool(model["damaged"]))
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: installed(name) for name in PACKAGES},
+        },
         "cores": {
             "physical": psutil.cpu_count(logical=False),
             "logical": os.cpu_count(),
@@ -179,13 +182,3 @@ def _device(device: torch.device) -> dict[str, Any]:
         found = torch.cuda.get_device_properties(device)
         return {"name": found.name, "memory_bytes": found.total_memory, "how": "reported"}
     return {"name": platform.processor() or platform.machine(), "how": "reported"}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -1,9 +1,9 @@
 """The four ablations as data: what is varied, what is fixed, what is compared.
 
-A `Preset` holds what an ablation keeps fixed. `ORIGIN` has the published settings, for a GPU and a
-target of 32 layers and 128 k positions. `CLASSROOM` is the same for two cores and the default pair:
-contexts and budget are the published ones / 16, and its link is slowed down until transfer and
-compute stand to each other as on the published machine.
+`ORIGIN` has the published settings, for a GPU and a target of 32 layers and 128 k positions.
+`CLASSROOM` is the same for two cores and the default pair: contexts and budget are the published
+ones / 16, and its link is slowed down until transfer and compute stand to each other as on the
+published machine.
 """
 
 from __future__ import annotations
@@ -43,16 +43,14 @@ class Preset:
     Attributes:
         name: part of every trial's key.
         layers: decoder layers of the target that the placements are made for.
-        prefill: prompt tokens.
+        prefill, new_tokens: tokens; the end-of-sequence token does not stop a trial.
         on_chip: layers unquantized on the device.
         resident: layers quantized on the device; at most those that ``on_chip`` leaves.
-        new_tokens: tokens decoded; the end-of-sequence token does not stop a trial.
         speculation: lengths and caches of the tiers below.
         sampling: how tokens are drawn; each trial puts its own seed in.
         link: the emulated link, where there is no real one.
         document: what the prompt is the beginning of.
-        device: where it is meant to run.
-        dtype: compute dtype it is meant for.
+        device, dtype: what it is meant for.
     """
 
     name: str
@@ -115,8 +113,7 @@ class Variant:
         method: as in `mspeckv.generate`.
         residency: who gets the ``resident`` places.
         whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
-        adaptive: ``"auto"`` lengths and a short list for the draft's head, instead of the
-            preset's lengths.
+        adaptive: ``"auto"`` lengths and a short list for the draft's head.
     """
 
     method: str
@@ -124,28 +121,22 @@ class Variant:
     whole: bool = False
     adaptive: bool = False
 
-    def policy(self, preset: Preset) -> KVPolicy:
-        """Tier 2's KV: widths are the methods' own."""
-        bits = default_width(self.method)
-        if self.whole:
-            return KVPolicy(bits, on_chip=preset.layers)
-        if bits == "full":
-            return KVPolicy(bits, on_chip=preset.on_chip)
-        resident = min(preset.resident, preset.layers - preset.on_chip)
-        return KVPolicy(bits, preset.on_chip, resident, residency=self.residency)
-
     def config(self, preset: Preset) -> RunConfig:
-        """The run, still with the preset's seed."""
-        speculation = preset.speculation
+        """The run, still with the preset's seed; widths of tier 2's KV are the methods' own."""
+        bits, on_chip, resident = default_width(self.method), preset.on_chip, 0
+        if self.whole:
+            on_chip = preset.layers
+        elif bits != "full":
+            resident = min(preset.resident, preset.layers - on_chip)
+        policy = KVPolicy(bits, on_chip, resident, residency=self.residency)
+        guess = preset.speculation
         if self.adaptive:
-            speculation = replace(
-                speculation, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST,
-                draft_threshold=0.0,
-            )  # fmt: skip
+            guess = replace(
+                guess, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST, draft_threshold=0.0
+            )
         return RunConfig(
-            self.method, preset.new_tokens, self.policy(preset), speculation,
-            preset.sampling, preset.link,
-        )  # fmt: skip
+            self.method, preset.new_tokens, policy, guess, preset.sampling, preset.link
+        )
 
 
 VARIANTS: dict[str, Variant] = {
@@ -166,8 +157,6 @@ class Cell:
     Attributes:
         experiment: its experiment's id.
         preset: the settings, with the axis' value put in.
-        axis: which setting is varied.
-        value: to what.
         variant: a key of `VARIANTS`.
     """
 
@@ -184,11 +173,7 @@ class Cell:
 
     @property
     def config(self) -> RunConfig:
-        """The run, still with the preset's seed.
-
-        Raises:
-            ValueError: the value is not allowed.
-        """
+        """The run, still with the preset's seed; refuses a value that is not allowed."""
         return VARIANTS[self.variant].config(self.preset)
 
 
@@ -206,28 +191,19 @@ class Trial:
 
     @property
     def config(self) -> RunConfig:
-        """The run.
-
-        Raises:
-            ValueError: the value or the seed is not allowed.
-        """
+        """The run; refuses a value or a seed that is not allowed."""
         config = self.cell.config
         return replace(config, sampling=replace(config.sampling, seed=self.seed))
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An ablation under one preset.
+    """An ablation under one preset: ``axis`` is varied to ``values``, and ``variants`` compared.
 
     Attributes:
         id: ``A1``, ``A2``, ``B1`` or ``B2``.
-        title: a few words.
-        question: what it asks.
-        axis: the setting that is varied.
-        values: to what.
-        variants: what is compared.
         reference: the variant that speed-ups are over.
-        preset: everything else.
+        preset: everything that is kept fixed.
     """
 
     id: str
@@ -251,67 +227,57 @@ class Experiment:
         for variant in chosen:
             if variant not in VARIANTS:
                 raise refuse("variants", variant, f"use some of {', '.join(VARIANTS)}")
+        least, most = (0, self.preset.layers) if self.axis in ("resident", "on_chip") else (1, None)
         out = []
         for value in self.values if values is None else values:
-            placed = self.axis in ("resident", "on_chip")
-            check_count(
-                self.axis, value, 0 if placed else 1, self.preset.layers if placed else None
-            )
+            check_count(self.axis, value, least, most)
             setting: dict[str, Any] = {self.axis: value}
             preset = replace(self.preset, **setting)
             out += [Cell(self.id, preset, self.axis, value, variant) for variant in chosen]
         return out
 
 
+_LADDER = ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control")
 _OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", "control")
-_ABLATIONS: tuple[tuple[str, str, str, Axis, tuple[str, ...], str], ...] = (
-    (
-        "A1", "Context length", "How does the speed-up grow with the context?", "prefill",
-        ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control"),
-        "autoregressive",
+_CLASSROOM = (
+    Experiment(
+        "A1", "Context length", "How does the speed-up grow with the context?",
+        "prefill", (512, 1024, 1536, 2048), _LADDER, "autoregressive", CLASSROOM,
     ),
-    (
+    Experiment(
         "A2", "Resident layers",
-        "What do quantized layers on the device add to quantization itself?", "resident",
-        _OVER_TRIFORCE, "triforce",
+        "What do quantized layers on the device add to quantization itself?",
+        "resident", (0, 8, 15), _OVER_TRIFORCE, "triforce", CLASSROOM,
     ),
-    (
-        "B1", "On-chip layers", "How many layers must be unquantized on the device?", "on_chip",
-        _OVER_TRIFORCE, "triforce",
-    ),
-    (
-        "B2", "Output length", "Does the speed-up last while the output grows?", "new_tokens",
-        ("triforce", "mspeckv", "control"), "triforce",
-    ),
-)  # fmt: skip
-"""Id, title, question, axis, variants and reference of each `Experiment`."""
-_VALUES: dict[str, dict[str, tuple[int, ...]]] = {
-    "classroom": {
-        "A1": (512, 1024, 1536, 2048),
-        "A2": (0, 8, 15),
+    Experiment(
+        "B1", "On-chip layers", "How many layers must be unquantized on the device?",
         # The published cliff lies between 12 and 16: 16 residents hold what 16 on-chip
         # layers of 32 leave, not what 12 leave. Here 15 hold what 15 of 30 leave.
-        "B1": (4, 8, 12, 15, 17),
-        "B2": (16, 32, 48, 64, 96, 128),
-    },
-    "origin": {
-        "A1": (8192, 16384, 24576, 32768),
-        "A2": (0, 8, 16),
-        "B1": (4, 8, 12, 16, 18),
-        "B2": (256, 512, 768, 1024, 1536, 2048),
-    },
+        "on_chip", (4, 8, 12, 15, 17), _OVER_TRIFORCE, "triforce", CLASSROOM,
+    ),
+    Experiment(
+        "B2", "Output length", "Does the speed-up last while the output grows?",
+        "new_tokens", (16, 32, 48, 64, 96, 128), ("triforce", "mspeckv", "control"), "triforce",
+        replace(CLASSROOM, prefill=512),
+    ),
+)  # fmt: skip
+_ORIGIN_VALUES: dict[str, tuple[int, ...]] = {
+    "A1": (8192, 16384, 24576, 32768),
+    "A2": (0, 8, 16),
+    "B1": (4, 8, 12, 16, 18),
+    "B2": (256, 512, 768, 1024, 1536, 2048),
 }
-"""Values of each axis, by preset."""
-_B2_PREFILL = {"classroom": 512, "origin": 8192}
-"""B2 has a shorter prompt than its preset."""
-EXPERIMENTS: dict[tuple[str, str], Experiment] = {
-    (id_, preset.name): Experiment(
-        id_, title, question, axis, _VALUES[preset.name][id_], variants, reference,
-        replace(preset, prefill=_B2_PREFILL[preset.name]) if id_ == "B2" else preset,
+_ORIGIN = (
+    replace(
+        one,
+        values=_ORIGIN_VALUES[one.id],
+        preset=replace(ORIGIN, prefill=8192) if one.id == "B2" else ORIGIN,
     )
-    for preset in (CLASSROOM, ORIGIN)
-    for id_, title, question, axis, variants, reference in _ABLATIONS
-}  # fmt: skip
+    for one in _CLASSROOM
+)
+EXPERIMENTS: dict[tuple[str, str], Experiment] = {
+    (one.id, one.preset.name): one for one in (*_CLASSROOM, *_ORIGIN)
+}
 """By id and preset."""
 IDS = ("A1", "A2", "B1", "B2")
 PRESETS = ("classroom", "origin")
@@ -330,5 +296,5 @@ def experiment(id: str, preset: str = "classroom") -> Experiment:  # noqa: A002 
 
 
 def axis_words(axis: str) -> str:
-    """An axis in words."""
+    """An axis in words, such as ``prompt tokens``."""
     return AXES.get(axis, axis)

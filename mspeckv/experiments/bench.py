@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import mspeckv
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import engine_of, stream
 from mspeckv.decoding.run import measured_step_seconds, versions
-from mspeckv.events import Round, RunSummary
+from mspeckv.events import Event, Round, RunSummary
 from mspeckv.experiments.ablations import Experiment, Preset, Trial
-from mspeckv.experiments.rows import Row, Setup, hardware, kv_read_per_token, link_bytes_per_token
+from mspeckv.experiments.rows import Row, Setup, hardware, installed
 from mspeckv.models import DEFAULT, Pair, load_pair
 from mspeckv.models.documents import load_document
 from mspeckv.settings import Link, RunConfig, refuse
@@ -49,14 +50,6 @@ class Models:
             ModelMissing: the default target is absent and cannot be fetched.
         """
         return load_pair(self.target, self.draft, device=self.device, dtype=self.dtype)
-
-
-@dataclass(frozen=True)
-class Began:
-    """When a trial began, by the calendar and by the clock."""
-
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    clock: float = field(default_factory=time.perf_counter)
 
 
 class Bench:
@@ -117,14 +110,32 @@ class Bench:
 
     def run(self, trial: Trial, cancel: threading.Event | None = None) -> Row | None:
         """One trial's row, whether it works or fails; None if it was cancelled."""
-        began = Began()
+        began = time.perf_counter()
         try:
             self._warm_up(trial)
-            began = Began()
-            summary, rounds = self._measure(trial, cancel)
+            began = time.perf_counter()
+            *events, summary = self._stream(trial, self._config(trial), cancel)
         except Exception as error:  # one trial's failure is a row, and the rest go on
             return failed_row(trial, error, self.hardware, began)
-        return None if summary.cancelled else self._row(trial, began, summary, rounds)
+        assert isinstance(summary, RunSummary)
+        if summary.cancelled:
+            return None
+        rounds = [event for event in events if isinstance(event, Round)]
+        tokens = sum(len(done.tokens) for done in rounds)
+        moved = sum(done.link_bytes() for done in rounds)
+        read = {str(tier.tier): 0.0 for tier in summary.tiers}
+        for done in rounds:
+            for one in done.passes:
+                read[str(one.tier)] += one.kv_bytes / len(summary.tokens)
+        return Row(
+            **_common(trial, self.hardware, began),
+            status="ok",
+            result=summary.to_json(),
+            link_bytes_per_token=moved / tokens if tokens else 0.0,
+            kv_read_per_token=read,
+            prefill_shared=self.prefills.shared,
+            prefill_saved_seconds=self.prefills.saved_seconds,
+        )
 
     def _config(self, trial: Trial) -> RunConfig:
         """The trial's run; a short list as long as this vocabulary would be no list."""
@@ -133,62 +144,50 @@ class Bench:
             return config
         return replace(config, speculation=replace(config.speculation, draft_vocab=0))
 
-    def _measure(
-        self, trial: Trial, cancel: threading.Event | None
-    ) -> tuple[RunSummary, list[Round]]:
-        config = self._config(trial)
-        events = list(
-            stream(self.pair, self._prompt(trial), config, cancel=cancel, prefills=self.prefills)
-        )
-        summary = events[-1]
-        assert isinstance(summary, RunSummary)
-        return summary, [event for event in events if isinstance(event, Round)]
+    def _stream(
+        self, trial: Trial, config: RunConfig, cancel: threading.Event | None = None
+    ) -> Iterator[Event]:
+        prompt = self._prompt(trial.cell.preset)
+        return stream(self.pair, prompt, config, cancel=cancel, prefills=self.prefills)
 
     def _warm_up(self, trial: Trial) -> None:
         """A few rounds that do not count: on a CPU once, on a GPU for every trial's graphs."""
         if self._warm and self.pair.device.type == "cpu":
             return
         config = replace(self._config(trial), link=Link())
-        events = stream(self.pair, self._prompt(trial), config, prefills=self.prefills)
-        for _ in islice(events, 1 + WARM_UP_ROUNDS):
-            pass
+        deque(islice(self._stream(trial, config), 1 + WARM_UP_ROUNDS), maxlen=0)
         self._warm = True
 
-    def _prompt(self, trial: Trial) -> list[int]:
-        preset = trial.cell.preset
+    def _prompt(self, preset: Preset) -> list[int]:
         key = preset.document, preset.prefill
         if key not in self._prompts:
             assert self.pair.tokenizer is not None
             self._prompts[key] = load_document(key[0], self.pair.tokenizer, key[1])
         return self._prompts[key]
 
-    def _row(self, trial: Trial, began: Began, summary: RunSummary, rounds: list[Round]) -> Row:
-        return Row(
-            **_common(trial, began, self.hardware),
-            status="ok",
-            result=summary.to_json(),
-            link_bytes_per_token=link_bytes_per_token(rounds),
-            kv_read_per_token=kv_read_per_token(summary, rounds),
-            prefill_shared=self.prefills.shared,
-            prefill_saved_seconds=self.prefills.saved_seconds,
-        )
-
 
 def failed_row(
-    trial: Trial, error: BaseException, hardware: dict[str, Any], began: Began | None = None
+    trial: Trial, error: BaseException, hardware: dict[str, Any], began: float | None = None
 ) -> Row:
-    """The row of a trial that failed, such as where every worker that tried it was lost."""
-    text = " ".join(str(error).split())
+    """The row of a trial that failed, such as where every worker that tried it was lost.
+
+    Args:
+        trial: which.
+        error: why.
+        hardware: see `mspeckv.experiments.rows.hardware`.
+        began: when, by `time.perf_counter`; None for just now.
+    """
     return Row(
-        **_common(trial, began or Began(), hardware),
+        **_common(trial, hardware, time.perf_counter() if began is None else began),
         status="failed",
-        error=f"{type(error).__name__}: {text}",
+        error=f"{type(error).__name__}: {' '.join(str(error).split())}",
     )
 
 
-def _common(trial: Trial, began: Began, hardware: dict[str, Any]) -> dict[str, Any]:
+def _common(trial: Trial, hardware: dict[str, Any], began: float) -> dict[str, Any]:
     """What every row of a trial says, however it ended."""
     cell = trial.cell
+    seconds = time.perf_counter() - began
     return {
         "key": trial.key,
         "experiment": cell.experiment,
@@ -197,11 +196,11 @@ def _common(trial: Trial, began: Began, hardware: dict[str, Any]) -> dict[str, A
         "value": cell.value,
         "variant": cell.variant,
         "seed": trial.seed,
-        "started": began.at.isoformat(timespec="seconds"),
-        "seconds": time.perf_counter() - began.clock,
+        "started": (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds"),
+        "seconds": seconds,
         "hardware": hardware,
         "versions": versions(),
-        "mspeckv": mspeckv.__version__,
+        "mspeckv": installed("mspeckv"),
     }
 
 

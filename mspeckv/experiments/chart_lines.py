@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from mspeckv.experiments.matching import Match
@@ -31,23 +32,20 @@ class VariantStyle:
     marker: str
 
 
-STYLES: dict[str, VariantStyle] = {
-    "autoregressive": VariantStyle("one token a pass, KV as floats", INK, "solid", "circle"),
-    "vanilla": VariantStyle("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
-    "triforce": VariantStyle("three tiers, KV as floats", "#0072B2", "dash", "square"),
-    "mspeckv": VariantStyle(
-        "three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"
-    ),
-    "mspeckv-lru": VariantStyle(
-        "three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"
-    ),
-    "mspeckv-auto": VariantStyle(
-        "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down"
-    ),
-    "control": VariantStyle(
-        "autoregressive with all KV on the device", "#009E73", "longdash", "star"
-    ),
-}
+STYLES = {
+    name: VariantStyle(*signs)
+    for name, signs in {
+        "autoregressive": ("one token a pass, KV as floats", INK, "solid", "circle"),
+        "vanilla": ("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
+        "triforce": ("three tiers, KV as floats", "#0072B2", "dash", "square"),
+        "mspeckv": ("three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"),
+        "mspeckv-lru": ("three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"),
+        "mspeckv-auto": (
+            "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down",
+        ),
+        "control": ("autoregressive with all KV on the device", "#009E73", "longdash", "star"),
+    }.items()
+}  # fmt: skip
 
 
 def style(variant: str) -> VariantStyle:
@@ -62,8 +60,7 @@ class Line:
     Attributes:
         source: who says so.
         means: the points.
-        up: how far a point's bar goes up.
-        down: how far it goes down.
+        up, down: how far their bars go.
     """
 
     variant: str
@@ -96,19 +93,13 @@ def published_speed_lines(match: Match) -> list[Line]:
 
 def speedup_lines(match: Match, reference: str) -> list[Line]:
     """Speed-ups over ``reference``: ours with intervals, the published and the modelled ones."""
-
-    def ours(value: int, variant: str) -> Comparison | None:
-        return match.table.compare(value, variant, reference)
-
-    def published(value: int, variant: str) -> MeanStd | None:
-        return match.speedup(value, variant, reference)
-
-    def modelled(value: int, variant: str) -> MeanStd | None:
-        return None if variant == reference else match.modelled_speedup(value, variant, reference)
-
-    others = [line for line in _lines(match, "ours", ours) if line.variant != reference]
-    theirs = _lines(match, "published", published)
-    return [*others, *theirs, *_lines(match, "modelled", modelled)]
+    asked: dict[Source, Callable[..., MeanStd | Comparison | None]] = {
+        "ours": match.table.compare,
+        "published": match.speedup,
+        "modelled": match.modelled_speedup,
+    }
+    lines = [_lines(match, who, partial(ask, reference=reference)) for who, ask in asked.items()]
+    return [line for found in lines for line in found if line.variant != reference]
 
 
 def accepted_lines(match: Match) -> list[Line]:

@@ -44,10 +44,8 @@ def run_on(scheduler: str, sweep: Sweep, chosen: Experiment, models: Models, out
         _check_workers(client, scheduler, takes)
 
         def describe(step_seconds: float | None) -> Setup:
-            asked = client.submit(
-                setup_on_worker, models, chosen, step_seconds, pure=False, resources=takes
-            )
-            found: Setup = asked.result()
+            task = setup_on_worker, models, chosen, step_seconds
+            found: Setup = client.submit(*task, pure=False, resources=takes).result()
             return found
 
         setup = agree(out, chosen.preset.name, describe)
@@ -56,16 +54,11 @@ def run_on(scheduler: str, sweep: Sweep, chosen: Experiment, models: Models, out
 
 def resources(models: Models) -> dict[str, int]:
     """The tags that a trial takes of a worker."""
-    gpu = {"GPU": 1} if models.device.startswith("cuda") else {}
-    return {"trial": 1, **gpu}
+    return {"trial": 1, **({"GPU": 1} if models.device.startswith("cuda") else {})}
 
 
 def setup_on_worker(models: Models, chosen: Experiment, step_seconds: float | None) -> Setup:
-    """`Bench.setup`, on the worker that runs this.
-
-    Raises:
-        ValueError: the experiment is not for these models.
-    """
+    """`Bench.setup`, on the worker that runs this; refuses an experiment for other models."""
     bench = bench_of(models)
     bench.check(chosen)
     return bench.setup(chosen.preset, step_seconds)
@@ -97,31 +90,22 @@ def trial_on_worker(
 
 
 class _Driver:
-    """Keeps the workers busy, and puts what comes back on disk.
-
-    Args:
-        client: connected.
-        sweep: what is to be run, and where rows go.
-        models: what workers load.
-        setup: what rows share.
-        takes: resource tags of a trial.
-    """
+    """Keeps the workers of ``client`` busy with a sweep, and puts what comes back on disk."""
 
     def __init__(
         self, client: Any, sweep: Sweep, models: Models, setup: Setup, takes: dict[str, int]
     ) -> None:
         from distributed import Event
 
-        self.client, self.sweep, self.models, self.takes = client, sweep, models, takes
-        self.setup = setup
+        self.client, self.sweep, self.models, self.setup = client, sweep, models, setup
+        self.takes = takes
         self._stop = Event(f"mspeckv-stop-{uuid.uuid4().hex}", client=client)
         self._given: dict[Any, tuple[Trial, ExitStack]] = {}
 
     def run(self) -> None:
         """Until nothing is missing or the sweep is cancelled; claims are given back."""
-        cancel = self.sweep.cancel
         try:
-            while not cancel.is_set():
+            while not self.sweep.cancel.is_set():
                 self._give()
                 if not self._given and not self.sweep.missing():
                     return
@@ -166,31 +150,22 @@ class _Driver:
         for future in done:
             trial, claim = self._given.pop(future)
             with claim:
-                row = self._row(future, trial)
+                if future.status == "error":  # every worker that tried was lost
+                    row = failed_row(trial, future.exception(), self.setup.hardware)
+                else:
+                    row = future.result()
                 if row is not None:
                     self.sweep.settle(row)
-
-    def _row(self, future: Any, trial: Trial) -> Row | None:
-        """A future's row; a failed one where every worker that tried was lost."""
-        if future.status == "error":
-            return failed_row(trial, future.exception(), self.setup.hardware)
-        row: Row | None = future.result()
-        return row
 
 
 @contextmanager
 def _connected(scheduler: str) -> Iterator[Any]:
-    """A client.
-
-    Raises:
-        ValueError: Dask is not installed, or no scheduler answers.
-    """
+    """A client; refused where Dask is not installed, or no scheduler answers."""
     try:
         from distributed import Client
     except ImportError as error:
-        raise refuse(
-            "scheduler", scheduler, "install it: pip install 'mspeckv[cluster]'"
-        ) from error
+        allowed = "install it: pip install 'mspeckv[cluster]'"
+        raise refuse("scheduler", scheduler, allowed) from error
     try:
         client = Client(scheduler, timeout=WAIT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -201,28 +176,23 @@ def _connected(scheduler: str) -> Iterator[Any]:
         yield client
 
 
-def _offering(client: Any, takes: dict[str, int]) -> list[str]:
-    """Addresses of the workers that a trial can run on."""
-    workers = client.scheduler_info()["workers"]
+def _offering(client: Any, takes: dict[str, int]) -> list[dict[str, Any]]:
+    """The workers that a trial can run on."""
     return [
-        address
-        for address, worker in workers.items()
+        worker
+        for worker in client.scheduler_info()["workers"].values()
         if all(worker["resources"].get(tag, 0) >= count for tag, count in takes.items())
     ]
 
 
 def _check_workers(client: Any, scheduler: str, takes: dict[str, int]) -> None:
-    """Wait for a worker.
-
-    Raises:
-        ValueError: there is none that offers what a trial takes.
-    """
-    tags = " ".join(f"{tag}={count}" for tag, count in takes.items())
+    """Wait for a worker; refused where none offers what a trial takes."""
     try:
         client.wait_for_workers(1, timeout=WAIT_SECONDS)
         there = bool(_offering(client, takes))
     except TimeoutError:
         there = False
     if not there:
+        tags = " ".join(f"{tag}={count}" for tag, count in takes.items())
         start = f'dask worker {scheduler} --nthreads 1 --resources "{tags}"'
         raise refuse("scheduler", scheduler, f"it has no worker for a trial; start one: {start}")

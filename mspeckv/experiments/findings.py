@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mspeckv.experiments.ablations import axis_words
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import Comparison, Table, cliff, largest_step, tier2_rates
+from mspeckv.experiments.statistics import Table, cliff, largest_step, tier2_rates
 from mspeckv.whatif.published_tables import Published
 
 
@@ -64,19 +64,21 @@ def _failures(table: Table) -> Iterator[Finding]:
 
 def _order(match: Match) -> Iterator[Finding]:
     """Whether methods stand in the published order at every value."""
-    table, kept, told, other = match.table, 0, 0, []
-    for value in table.values:
+    kept, other = 0, []
+    for value in match.table.values:
         paper = match.value(value)
-        names = [name for name in match.paper.methods if table.speed(value, name) is not None]
-        if paper is None or len(names) < 2:
+        speeds = {name: match.table.speed(value, name) for name in match.paper.methods}
+        ours = {name: speed for name, speed in speeds.items() if speed is not None}
+        if paper is None or len(ours) < 2:
             continue
-        ours = sorted(names, key=lambda name: -(table.speed(value, name) or 0.0))
-        theirs = sorted(names, key=lambda name: -match.paper.speeds[paper, name].mean)
-        told += 1
-        kept += ours == theirs
-        if ours != theirs:
-            other.append(f"at {value} it is {' > '.join(ours)}, published {' > '.join(theirs)}")
-    if told:
+        theirs = {name: match.paper.speeds[paper, name].mean for name in ours}
+        by_speed = [sorted(one, key=lambda name: -one[name]) for one in (ours, theirs)]
+        if by_speed[0] == by_speed[1]:
+            kept += 1
+        else:
+            mine, published = (" > ".join(names) for names in by_speed)
+            other.append(f"at {value} it is {mine}, published {published}")
+    if told := kept + len(other):
         words = f"The published order of methods by speed holds at {kept} of {told} values"
         yield Finding("order", f"{words}{': ' if other else ''}{'; '.join(other)}.", not other)
 
@@ -85,7 +87,7 @@ def _targets(match: Match, reference: str) -> Iterator[Finding]:
     """Mspeckv's speed-up over a reference beside the published one."""
     found = [
         (one, match.speedup(one.value, "mspeckv", reference))
-        for one in _along(match.table, "mspeckv", reference)
+        for one in match.table.along("mspeckv", reference)
     ]
     known = [(one, paper.mean) for one, paper in found if paper is not None]
     if known:
@@ -101,7 +103,7 @@ def _targets(match: Match, reference: str) -> Iterator[Finding]:
 
 def _growth(match: Match) -> Iterator[Finding]:
     """A1: the speed-up grows with the context."""
-    along = _along(match.table, "mspeckv", "autoregressive")
+    along = match.table.along("mspeckv", "autoregressive")
     if len(along) < 2:
         return
     first, last = along[0], along[-1]
@@ -118,7 +120,7 @@ def _growth(match: Match) -> Iterator[Finding]:
 
 def _quantization(match: Match) -> Iterator[Finding]:
     """A2: what int8 does where no layer is resident, and what residency adds."""
-    along = _along(match.table, "mspeckv", "triforce")
+    along = match.table.along("mspeckv", "triforce")
     alone = next((one for one in along if one.value == 0), None)
     if alone is not None:
         paper = match.speedup(0, "mspeckv", "triforce")
@@ -133,7 +135,7 @@ def _quantization(match: Match) -> Iterator[Finding]:
         share = full.speedup.mean / alone.speedup.mean
         text = f"{full.value} resident layers make that {full.text()}, {share:.2f} times as much"
         yield Finding("residency", f"{text}: what no longer moves is what pays.", share > 1)
-    lru = _along(match.table, "mspeckv-lru", "mspeckv")
+    lru = match.table.along("mspeckv-lru", "mspeckv")
     if lru:
         parts = [f"{one.value}: {one.text()}" for one in lru]
         yield Finding("LRU", f"The LRU policy over fixed places: {'; '.join(parts)}.")
@@ -141,7 +143,7 @@ def _quantization(match: Match) -> Iterator[Finding]:
 
 def _one_column(match: Match) -> Iterator[Finding]:
     """A2: triforce ignores resident layers, so its column is one configuration read repeatedly."""
-    speeds = _series(match.table, "triforce")
+    speeds = match.table.speeds("triforce")
     if len(speeds) < 2:
         return
     low, high = min(speeds.values()), max(speeds.values())
@@ -162,7 +164,7 @@ def _cliff(match: Match) -> Iterator[Finding]:
     """
     expected = {"mspeckv": False, "mspeckv-lru": True}
     for variant, wanted in expected.items():
-        rates, speeds = tier2_rates(match.table, variant), _series(match.table, variant)
+        rates, speeds = tier2_rates(match.table, variant), match.table.speeds(variant)
         if len(rates) < 2:
             continue
         found = cliff(rates)
@@ -191,7 +193,7 @@ def _cliff(match: Match) -> Iterator[Finding]:
 
 def _length(match: Match) -> Iterator[Finding]:
     """B2: whether the speed-up depends on how much is written."""
-    along = _along(match.table, "mspeckv", "triforce")
+    along = match.table.along("mspeckv", "triforce")
     if len(along) < 2:
         return
     gains = [one.speedup.mean for one in along]
@@ -208,7 +210,7 @@ def _length(match: Match) -> Iterator[Finding]:
 
 def _control(table: Table) -> Iterator[Finding]:
     """What plain decoding does when it gets all its KV on the device."""
-    along = _along(table, "mspeckv", "control")
+    along = table.along("mspeckv", "control")
     if not along:
         return
     parts = [f"{one.value}: {one.text()}" for one in along]
@@ -221,17 +223,12 @@ def _control(table: Table) -> Iterator[Finding]:
     )
     if sure:
         text += f": surely faster at {ahead}, surely slower at {behind} of {len(sure)} values"
-    memory = _device_kv(table, along)
-    if memory is not None:
-        text += f". Its KV of the full context takes {memory:.0%} of the control's (modelled)"
-    yield Finding("equal-memory control", f"{text}.")
-
-
-def _device_kv(table: Table, along: Sequence[Comparison]) -> float | None:
-    """Mspeckv's on-chip and resident bytes over the control's, at the last value."""
     last = along[-1].value
     ours, theirs = (table.cells[last, name].device_kv_bytes for name in ("mspeckv", "control"))
-    return ours / theirs if ours is not None and theirs else None
+    if ours is not None and theirs:
+        share = f"{ours / theirs:.0%}"
+        text += f". Its KV of the full context takes {share} of the control's (modelled)"
+    yield Finding("equal-memory control", f"{text}.")
 
 
 def _spread(table: Table, paper: Published) -> Iterator[Finding]:
@@ -251,18 +248,6 @@ def _spread(table: Table, paper: Published) -> Iterator[Finding]:
         f"Over {len(table.seeds)} seeds the standard deviation is at most {most:.0%} of the mean "
         f"({variant} at {value}); published, at most {max(known):.0%}.",
     )
-
-
-def _along(table: Table, variant: str, reference: str) -> list[Comparison]:
-    """The comparison at every value where there is one."""
-    found = (table.compare(value, variant, reference) for value in table.values)
-    return [one for one in found if one is not None]
-
-
-def _series(table: Table, variant: str) -> dict[int, float]:
-    """Mean tokens per second at every value where there is one."""
-    found = {value: table.speed(value, variant) for value in table.values}
-    return {value: speed for value, speed in found.items() if speed is not None}
 
 
 _OWN: dict[str, tuple[Callable[[Match], Iterator[Finding]], ...]] = {

@@ -41,9 +41,7 @@ class Match:
 
     def value(self, value: int) -> int | None:
         """The published value that ours stands for; None where it stands for none."""
-        if value not in self.experiment.values:
-            return None
-        return self.paper.values[self.experiment.values.index(value)]
+        return dict(zip(self.experiment.values, self.paper.values, strict=False)).get(value)
 
     def speed(self, value: int, method: str) -> MeanStd | None:
         """Published tokens per second."""

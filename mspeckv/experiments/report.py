@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,20 @@ def _experiment(match: Match) -> dict[str, Any]:
 
 
 def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
+    """A cell's columns: a figure that has a spread takes two, its name and ``_std``."""
     table, value, variant = match.table, outcome.value, outcome.variant
+    figures: dict[str, MeanStd | None] = {
+        "tokens_per_second": outcome.speed,
+        "published_tokens_per_second": match.speed(value, variant),
+        "modelled_tokens_per_second": match.modelled_speed(value, variant),
+        "ms_per_token": outcome.latency,
+        "accepted_per_round": outcome.accepted,
+        "published_accepted_per_round": match.accepted(value, variant),
+        "link_bytes_per_token": outcome.link,
+    }
+    for tier in TIERS:
+        figures[f"tier{tier}_ms_per_token"] = outcome.tier_ms(tier)
+        figures[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read.get(tier)
     line: dict[str, Any] = {
         "experiment": table.experiment,
         "preset": table.preset,
@@ -204,44 +217,23 @@ def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
         "clock": outcome.clock,
         "finished": len(outcome.finished),
         "failed": len(outcome.failed),
+        **_spreads(figures),
+        "found_on_device": outcome.hit_rate,
+        "device_kv_bytes_modelled": outcome.device_kv_bytes,
     }
-    pairs: dict[str, MeanStd | None] = {
-        "tokens_per_second": outcome.speed,
-        "published_tokens_per_second": match.speed(value, variant),
-        "modelled_tokens_per_second": match.modelled_speed(value, variant),
-        "ms_per_token": outcome.latency,
-        "accepted_per_round": outcome.accepted,
-        "published_accepted_per_round": match.accepted(value, variant),
-        "link_bytes_per_token": outcome.link,
-    }
-    for tier in TIERS:
-        pairs[f"tier{tier}_ms_per_token"] = outcome.tier_ms(tier)
-        pairs[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read.get(tier)
-    for name, spread in pairs.items():
-        line |= _mean_std(name, spread)
-    line["found_on_device"] = outcome.hit_rate
-    line["device_kv_bytes_modelled"] = outcome.device_kv_bytes
-    for reference in (*match.references, "control"):
-        line |= _over(match, outcome, reference)
+    for name in (*match.references, "control"):
+        ours = None if variant == name else table.compare(value, variant, name)
+        paper = match.speedup(value, variant, name)
+        line |= _spreads({f"delta_over_{name}": None if ours is None else ours.delta})
+        line |= _spreads({f"speedup_over_{name}": None if ours is None else ours.speedup})
+        low, high = (None if ours is None else ours.interval) or (None, None)
+        line[f"speedup_over_{name}_low"], line[f"speedup_over_{name}_high"] = low, high
+        line[f"published_speedup_over_{name}"] = None if paper is None else paper.mean
     return line
 
 
-def _over(match: Match, outcome: CellOutcome, reference: str) -> dict[str, Any]:
-    """The comparison with one reference."""
-    value, variant = outcome.value, outcome.variant
-    ours = None if variant == reference else match.table.compare(value, variant, reference)
-    paper = match.speedup(value, variant, reference)
-    low, high = (ours.interval if ours is not None else None) or (None, None)
-    return {
-        **_mean_std(f"delta_over_{reference}", None if ours is None else ours.delta),
-        **_mean_std(f"speedup_over_{reference}", None if ours is None else ours.speedup),
-        f"speedup_over_{reference}_low": low,
-        f"speedup_over_{reference}_high": high,
-        f"published_speedup_over_{reference}": None if paper is None else paper.mean,
-    }
-
-
-def _mean_std(name: str, spread: MeanStd | None) -> dict[str, float | None]:
-    if spread is None:
-        return {name: None, f"{name}_std": None}
-    return {name: spread.mean, f"{name}_std": spread.std}
+def _spreads(figures: Mapping[str, MeanStd | None]) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for name, one in figures.items():
+        columns[name], columns[f"{name}_std"] = (one.mean, one.std) if one else (None, None)
+    return columns

@@ -8,7 +8,7 @@ from functools import partial
 
 from mspeckv.experiments.ablations import axis_words
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome, Comparison
 from mspeckv.text_table import aligned
 from mspeckv.whatif.published_tables import MeanStd
 
@@ -16,6 +16,8 @@ NOTHING = "-"
 TIERS = (0, 1, 2)
 _Column = tuple[str, Callable[[CellOutcome], str]]
 """A head, and what stands under it of each cell."""
+_Ask = Callable[[int, str, str], Comparison | MeanStd | None]
+"""A speed-up, by value, variant and reference."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,23 @@ def speedups(match: Match) -> TextTable:
     """Every cell over every reference, with its interval, beside the published ones."""
     clock = match.table.clock
 
-    def ours(reference: str, one: CellOutcome) -> str:
-        found = match.table.compare(one.value, one.variant, reference)
-        return NOTHING if one.variant == reference or found is None else found.text()
-
-    def theirs(
-        ask: Callable[[int, str, str], MeanStd | None], reference: str, one: CellOutcome
-    ) -> str:
+    def over(ask: _Ask, reference: str, one: CellOutcome) -> str:
         found = ask(one.value, one.variant, reference)
-        return NOTHING if one.variant == reference or found is None else f"{found.text()}x"
+        if found is None or one.variant == reference:
+            return NOTHING
+        return found.text() if isinstance(found, Comparison) else f"{found.text()}x"
 
-    columns: list[_Column] = []
-    for name in (*match.references, "control"):
-        columns.append((f"over {name}, {clock}", partial(ours, name)))
-        if name != "control":
-            columns += [
-                (f"over {name}, published", partial(theirs, match.speedup, name)),
-                (f"over {name}, modelled", partial(theirs, match.modelled_speedup, name)),
-            ]
+    asked: dict[str, _Ask] = {
+        clock: match.table.compare,
+        "published": match.speedup,
+        "modelled": match.modelled_speedup,
+    }
+    columns: list[_Column] = [
+        (f"over {name}, {label}", partial(over, ask, name))
+        for name in (*match.references, "control")
+        for label, ask in asked.items()
+        if label == clock or name != "control"
+    ]
     caption = (
         f"Speed-up: mean of the seeds' ratios of tokens/s ({clock}), with a {CONFIDENCE:.0%} "
         "bootstrap interval of that mean"
@@ -102,7 +103,7 @@ def traffic(match: Match) -> TextTable:
         ("tier 1, MB/token", lambda one: _mega(one.kv_read.get(1))),
         ("tier 2, MB/token", lambda one: _mega(one.kv_read.get(2))),
         ("found on device", lambda one: _form(one.hit_rate, ".0%")),
-        ("KV on device, MB, modelled", lambda one: _form(_in_mb(one.device_kv_bytes), ".1f")),
+        ("KV on device, MB, modelled", lambda one: _mega(one.device_kv_bytes, ".1f")),
     ]
     return _by_cell(match, caption, columns)
 
@@ -180,9 +181,7 @@ def _form(value: float | None, form: str, unit: str = "") -> str:
     return NOTHING if value is None else f"{value:{form}}{unit}"
 
 
-def _in_mb(size: float | None) -> float | None:
-    return None if size is None else size / 1e6
-
-
-def _mega(size: MeanStd | None) -> str:
-    return _form(_in_mb(None if size is None else size.mean), ".3f")
+def _mega(size: MeanStd | float | None, form: str = ".3f") -> str:
+    """A count of bytes, or the mean of several, in MB."""
+    mean = size.mean if isinstance(size, MeanStd) else size
+    return NOTHING if mean is None else f"{mean / 1e6:{form}}"

@@ -12,23 +12,21 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import psutil
 import torch
 from filelock import FileLock, Timeout
 
-from mspeckv.events import Round, RunSummary
 from mspeckv.settings import refuse
 
 CLAIMS = ".claims"
 """Folder of the locks, beside the rows."""
-_STEP = 1 << 16
-"""Bytes looked through at a time for a line's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +35,14 @@ class Row:
 
     Attributes:
         key: the trial's; see `mspeckv.experiments.Trial`.
-        experiment: ``A1`` to ``B2``.
-        preset: its name.
-        axis: the setting that was varied.
-        value: to what.
-        variant: what was run.
-        seed: of its sampling.
+        experiment, preset: their names.
+        axis, value: the setting that was varied, and to what.
+        variant, seed: what was run.
         status: ``"ok"`` or ``"failed"``.
         error: what failed, such as ``"ValueError: ..."``.
         result: `mspeckv.RunSummary` as plain dictionaries; None if it failed.
-        link_bytes_per_token: bytes over the link while decoding, both ways, per token (counted).
-        kv_read_per_token: bytes of KV that attention read while decoding, per token, by tier
-            (counted).
+        link_bytes_per_token: over the link while decoding, both ways (counted).
+        kv_read_per_token: bytes of KV that attention read while decoding, by tier (counted).
         prefill_shared: whether an earlier trial's prefill was used again; then the result's
             ``prefill_seconds`` is the time of that, and its ``link`` counts nothing of a prefill.
         prefill_saved_seconds: what that saved: the time of reading less that of using it again
@@ -91,35 +85,16 @@ class Row:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """The row of a parsed line; keys of later versions are left out.
-
-        Raises:
-            ValueError: a key is missing.
-        """
-        missing = [part.name for part in fields(cls) if part.name not in values]
+        """The row of a parsed line, less keys of later versions; refuses one that lacks a key."""
+        names = [part.name for part in fields(cls)]
+        missing = [name for name in names if name not in values]
         if missing:
             raise ValueError(f"not a row of an experiment: it lacks {', '.join(missing)}")
-        return cls(**{part.name: values[part.name] for part in fields(cls)})
-
-
-def link_bytes_per_token(rounds: Sequence[Round]) -> float:
-    """Bytes over the link while decoding, per token."""
-    tokens = sum(len(done.tokens) for done in rounds)
-    return sum(done.link_bytes() for done in rounds) / tokens if tokens else 0.0
-
-
-def kv_read_per_token(summary: RunSummary, rounds: Sequence[Round]) -> dict[str, float]:
-    """Bytes of KV that attention read while decoding, per token, by tier in use."""
-    tokens = len(summary.tokens)
-    read = {str(tier.tier): 0.0 for tier in summary.tiers}
-    for done in rounds:
-        for one in done.passes:
-            read[str(one.tier)] += one.kv_bytes / tokens
-    return read
+        return cls(**{name: values[name] for name in names})
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The machine: ``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
+    """``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
     found: dict[str, Any] = {
         "machine": processor(),
         "cores": os.cpu_count(),
@@ -142,13 +117,20 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def installed(package: str) -> str:
+    """A package's version, or ``not installed``."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 class RowStore:
     """The rows of one experiment under one preset in one folder.
 
     Args:
         folder: made when a row comes, if it is not there.
-        experiment: id, in the file's name.
-        preset: name, likewise.
+        experiment, preset: their names, which are the file's.
     """
 
     def __init__(self, folder: Path, experiment: str, preset: str) -> None:
@@ -163,13 +145,10 @@ class RowStore:
         """Add a row; when this returns it is on disk."""
         line = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
         with self._locked(f"{self.path.name}.lock"):
-            new = not self.path.exists()
-            with self.path.open("a+b") as file:
-                _mend(file)
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
+            if there := self.path.exists():
+                _mend(self.path)
+            _write(self.path, line, "a")
+            if not there:
                 _sync_folder(self.path.parent)
 
     @contextmanager
@@ -236,18 +215,20 @@ def _read(path: Path) -> Iterator[Row]:
             raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-def _mend(file: BinaryIO) -> None:
+def _mend(path: Path) -> None:
     """Take away what a killed writer left of a line; call under the store's lock."""
-    size = end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _STEP)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        end = start + found + 1 if found >= 0 else start
-        if found >= 0:
-            break
-    if end < size:
-        file.truncate(end)
+    text = path.read_bytes()
+    end = text.rfind(b"\n") + 1
+    if end < len(text):
+        os.truncate(path, end)
+
+
+def _write(path: Path, text: str, mode: str) -> None:
+    """Write or append; when this returns it is on disk."""
+    with path.open(mode, encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -265,10 +246,7 @@ class Setup:
     """What all rows under one preset in one folder share.
 
     Attributes:
-        target: the target's id.
-        draft: the draft's.
-        device: ``cpu`` or ``cuda``.
-        dtype: compute dtype.
+        target, draft, device, dtype: see `mspeckv.experiments.Models`.
         step_seconds: measured time of one target step, by which an ``origin`` link is scaled;
             None where there is no such link.
         hardware: where that was measured.
@@ -290,8 +268,7 @@ def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) 
     Args:
         folder: of the rows.
         preset: its name.
-        describe: this run's setup; is given the step that was measured before, if any, and
-            measures it otherwise.
+        describe: tells this run's setup; is given the step that was measured before, if any.
 
     Raises:
         ValueError: the folder's rows are of other models.
@@ -299,10 +276,16 @@ def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) 
     path = folder / f"{preset}.json"
     (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
     with FileLock(folder / CLAIMS / f"{path.name}.lock"):
-        kept = _read_setup(path) if path.exists() else None
+        try:
+            kept = Setup(**json.loads(path.read_bytes())) if path.exists() else None
+        except (ValueError, TypeError) as error:
+            raise refuse("out", str(path), f"it is not a sweep's setup ({error})") from error
         now = describe(kept.step_seconds if kept else None)
         if kept is None:
-            _write_setup(path, now)
+            # all or nothing, so that a killed run leaves no half of it
+            half = path.with_suffix(".part")
+            _write(half, json.dumps(asdict(now), indent=2) + "\n", "w")
+            half.replace(path)
             return now
         for name in ("target", "draft", "device", "dtype"):
             if getattr(now, name) != getattr(kept, name):
@@ -315,21 +298,3 @@ def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) 
                 stacklevel=2,
             )
         return kept
-
-
-def _read_setup(path: Path) -> Setup:
-    try:
-        return Setup(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise refuse("out", str(path), f"it is not a sweep's setup ({error})") from error
-
-
-def _write_setup(path: Path, setup: Setup) -> None:
-    """All or nothing, so that a killed run leaves no half of it."""
-    half = path.with_suffix(".part")
-    with half.open("w", encoding="utf-8") as file:
-        json.dump(asdict(setup), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)

@@ -41,9 +41,8 @@ def run(
         preset: ``classroom`` or ``origin``; without effect on an experiment of your own.
         seeds: of the sampling; a row per cell and seed.
         out: folder of the rows; made if it is not there.
-        scheduler: address of a Dask scheduler whose workers run the trials; see
-            `mspeckv.experiments.cluster`.
-        cells: what to run of it; see `Experiment.cells`. Default: everything.
+        scheduler: address of a Dask scheduler whose workers run the trials instead.
+        cells: some of `Experiment.cells`; default: all.
         models: what to load; default: the default pair on the preset's device and dtype.
         pair: models already in memory, instead; not with a scheduler.
         on_row: told of every row that was missing, once it is on disk, whoever made it.

@@ -29,12 +29,7 @@ CLIFF_LEAD = 2.0
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """One variant at one place of the axis, over its seeds.
-
-    Attributes:
-        finished: rows that ended well and produced tokens, by seed.
-        failed: what went wrong, by seed.
-    """
+    """One variant at one place of the axis: rows that produced tokens, and what failed, by seed."""
 
     value: int
     variant: str
@@ -49,8 +44,8 @@ class CellOutcome:
     @property
     def speeds(self) -> dict[int, float]:
         """Tokens per second, by seed."""
-        found = (float(one["tokens_per_second"]) for one in self.results)
-        return dict(zip(self.finished, found, strict=True))
+        speeds = (float(one["tokens_per_second"]) for one in self.results)
+        return dict(zip(self.finished, speeds, strict=True))
 
     @property
     def speed(self) -> MeanStd | None:
@@ -79,11 +74,9 @@ class CellOutcome:
     @property
     def kv_read(self) -> dict[int, MeanStd]:
         """Bytes of KV that each tier's attention read per token (counted)."""
-        by_tier: dict[int, list[float]] = {}
-        for row in self.finished.values():
-            for tier, size in row.kv_read_per_token.items():
-                by_tier.setdefault(int(tier), []).append(size)
-        return {tier: MeanStd.of(sizes) for tier, sizes in sorted(by_tier.items())}
+        reads = [row.kv_read_per_token for row in self.finished.values()]
+        tiers = sorted({tier for read in reads for tier in read})
+        return {int(one): MeanStd.of([read[one] for read in reads if one in read]) for one in tiers}
 
     def tier_ms(self, tier: int) -> MeanStd | None:
         """Milliseconds per token of a tier's passes, waits for the link included."""
@@ -125,8 +118,6 @@ class Comparison:
     """
 
     value: int
-    variant: str
-    reference: str
     seeds: tuple[int, ...]
     delta: MeanStd
     speedup: MeanStd
@@ -147,8 +138,7 @@ class Table:
     Attributes:
         axis: what `values` are, such as ``prefill``.
         cells: by value and variant; only what was tried is there.
-        machines: every machine that rows were made on.
-        versions: every set of versions that they were made with.
+        machines, versions: every one that rows were made with.
     """
 
     experiment: str
@@ -175,7 +165,13 @@ class Table:
     def speed(self, value: int, variant: str) -> float | None:
         """Mean tokens per second; None where there is no finished trial."""
         cell = self.cells.get((value, variant))
-        return cell.speed.mean if cell is not None and cell.speed is not None else None
+        speed = None if cell is None else cell.speed
+        return None if speed is None else speed.mean
+
+    def speeds(self, variant: str) -> dict[int, float]:
+        """Mean tokens per second, by every value where there is one."""
+        found = {value: self.speed(value, variant) for value in self.values}
+        return {value: speed for value, speed in found.items() if speed is not None}
 
     def compare(self, value: int, variant: str, reference: str) -> Comparison | None:
         """Seed by seed; None where no seed finished both."""
@@ -186,16 +182,14 @@ class Table:
         seeds = tuple(seed for seed in ours if seed in theirs)
         if not seeds:
             return None
+        delta = MeanStd.of([ours[seed] - theirs[seed] for seed in seeds])
         ratios = [ours[seed] / theirs[seed] for seed in seeds]
-        return Comparison(
-            value,
-            variant,
-            reference,
-            seeds,
-            MeanStd.of([ours[seed] - theirs[seed] for seed in seeds]),
-            MeanStd.of(ratios),
-            bootstrap_interval(ratios),
-        )
+        return Comparison(value, seeds, delta, MeanStd.of(ratios), bootstrap_interval(ratios))
+
+    def along(self, variant: str, reference: str) -> list[Comparison]:
+        """The comparison at every value where there is one."""
+        found = (self.compare(value, variant, reference) for value in self.values)
+        return [one for one in found if one is not None]
 
 
 def summarise(rows: Iterable[Row]) -> tuple[Table, ...]:
@@ -230,10 +224,7 @@ def bootstrap_interval(
 
 
 def cliff(speeds: Mapping[int, float]) -> tuple[int, int, float] | None:
-    """The two neighbouring values between which speed jumps, and by what factor.
-
-    None where no step stands out: see `CLIFF_RISE` and `CLIFF_LEAD`.
-    """
+    """The neighbours between which speed jumps (`CLIFF_RISE`, `CLIFF_LEAD`), and by what factor."""
     places = sorted(speeds)
     steps = [
         (log(speeds[high] / speeds[low]) / (high - low), low, high)
@@ -250,13 +241,9 @@ def cliff(speeds: Mapping[int, float]) -> tuple[int, int, float] | None:
 
 def tier2_rates(table: Table, variant: str) -> dict[int, float]:
     """Tokens per second of tier 2's own time, along the axis."""
-    found = {}
-    for value in table.values:
-        cell = table.cells.get((value, variant))
-        time = None if cell is None else cell.tier_ms(2)
-        if time is not None:
-            found[value] = 1e3 / time.mean
-    return found
+    cells = (table.cells.get((value, variant)) for value in table.values)
+    times = {cell.value: cell.tier_ms(2) for cell in cells if cell is not None}
+    return {value: 1e3 / time.mean for value, time in times.items() if time is not None}
 
 
 def largest_step(speeds: Mapping[int, float]) -> tuple[int, int, float]:
@@ -269,9 +256,8 @@ def _table(rows: Sequence[Row]) -> Table:
     cells: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
         cells.setdefault((row.value, row.variant), []).append(row)
-    variants = {row.variant for row in rows}
+    variants, first = {row.variant for row in rows}, rows[0]
     known = [name for name in VARIANTS if name in variants]
-    first = rows[0]
     return Table(
         first.experiment,
         first.preset,
