@@ -30,6 +30,7 @@ from mspeckv import (
     load_pair,
     stream,
 )
+from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.extensions.hot_chunks import RECALL, HotChunkCache
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.tier1 import tier1_caches
@@ -51,9 +52,12 @@ ROOMS = (1, 2, 4)
 """Chunks in the device's buffer for each one chosen."""
 
 
+_prompts = Prefills()
+
+
 def decode(pair: Pair, prompt: list[int], config: RunConfig) -> tuple[RunSummary, list[Round]]:
-    """A whole run."""
-    events = list(stream(pair, prompt, config))
+    """A whole run; a prompt that the last one has read alike is taken up."""
+    events = list(stream(pair, prompt, config, prefills=_prompts))
     last = events[-1]
     assert isinstance(last, RunSummary)
     assert isinstance(events[0], Prefill)
@@ -196,9 +200,10 @@ def main() -> None:
     tables = {"codecs": compare_codecs, "retrieval": compare_choices, "chunks": compare_rooms}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=tables)
-    parser.add_argument("--prefill", type=int, default=2048)
-    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--prefill", type=int, help="default 2048; 1024 for codecs")
+    parser.add_argument("--new-tokens", type=int, default=32)
     options = parser.parse_args()
+    options.prefill = options.prefill or (1024 if options.what == "codecs" else 2048)
     pair = load_pair()
     print(machine(pair.device))
     print(f"{options.what}: {options.prefill} tokens of prompt, {options.new_tokens} new ones")
