@@ -19,8 +19,9 @@ from mspeckv.decoding.speculate import Emission
 from mspeckv.extensions.attended_tokens import attended
 from mspeckv.extensions.hot_chunks import RECALL
 from mspeckv.extensions.rotated_codec import hadamard, lloyd_table
-from mspeckv.kv.codec import codec_of, pack_bits, unpack_bits
+from mspeckv.kv.codec import codec_of
 from mspeckv.kv.placement import ResidentLayer, Room
+from mspeckv.kv.quantize import pack_bits, unpack_bits
 from mspeckv.kv.shape import KVShape
 from mspeckv.testing import (
     SMALL,

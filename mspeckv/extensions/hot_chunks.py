@@ -7,8 +7,8 @@ chunks that were chosen last; a chunk that is chosen and not in it crosses the l
 of its own, ``"recall"``, and takes the place of the one chosen longest ago (least recently used).
 
 A least recently used buffer finds nothing where layers are visited in a cycle
-(`mspeckv.kv.pipeline`): each is dropped just before it comes again. Choices of chunks are no cycle.
-Neighbouring tokens ask for nearly the same chunks, so most are found (as in ShadowKV, arXiv
+(`mspeckv.kv.offloaded`): each is dropped just before it comes again. Choices of chunks are no
+cycle. Neighbouring tokens ask for nearly the same chunks, so most are found (as in ShadowKV, arXiv
 2410.21465, section 4). Tier 1's passes note how many were found, and how many had to cross.
 
     Speculation(tier1="hot chunks", budget=256, refresh=1)

@@ -24,8 +24,8 @@ from math import pi
 
 import torch
 
-from mspeckv.kv.codec import Codec, Restore, codecs, pack_bits, unpack_bits
-from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.codec import Codec, Restore, codecs
+from mspeckv.kv.quantize import BlockCodec, pack_bits, unpack_bits
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy, refuse
 

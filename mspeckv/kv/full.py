@@ -12,7 +12,7 @@ from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.pipeline import Pipeline
+from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens

@@ -16,7 +16,7 @@ from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.door import Door
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer
-from mspeckv.kv.pipeline import Pipeline
+from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import tail_tokens
 from mspeckv.settings import KVPolicy, Placement
@@ -104,55 +104,6 @@ class ResidentLayer(BlockLayer):
 @placements.register("resident")
 def _resident(room: Room, index: int) -> PlacedLayer:
     return ResidentLayer(room.store, room.tail(), index)
-
-
-class OffloadedLayer(BlockLayer):
-    """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
-
-    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
-        super().__init__(store, tail, index)
-        self.pipeline, self.order = pipeline, len(pipeline.layers)
-        # pinned, a GPU's copy engine reads host memory without the processor's help
-        pin = tail.key.device.type == "cuda"
-        size = store.blocks, pipeline.record_bytes
-        self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
-        pipeline.layers.append(self)
-
-    @property
-    def found(self) -> bool:
-        """The pipeline counts its own."""
-        return False
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """Tail and records."""
-        return [*super().contents, self.records[: self.blocks]]
-
-    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
-        """Send new records to the host; each byte crosses once."""
-        place = slice(self.blocks, self.blocks + len(records))
-        self.pipeline.send(records, self.records[place], purpose, self.index)
-        held = self.pipeline.held.get(self.order)
-        if held is not None:
-            held[place] = records
-
-    def arrived(self) -> torch.Tensor | None:
-        """Wait for this layer's records."""
-        return self.pipeline.take(self)[: self.blocks]
-
-    def release(self) -> None:
-        """Let the next fetch start."""
-        self.pipeline.release(self)
-
-    def unpack(self, out: KV) -> None:
-        """Wait for this layer's records, decode them, and let the next fetch start."""
-        slot = self.pipeline.take(self)
-        self.codec.decode(slot[: self.blocks], *out)
-        self.release()
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """Records on the host, and the tail."""
-        return {"offloaded": self.records.numel(), "tail": self.tail.bytes}
 
 
 @placements.register("offloaded")

@@ -2,6 +2,9 @@
 
 K is quantized per channel over the block's tokens (its outliers sit in fixed channels), V per
 token over groups of channels, both asymmetric: KIVI, arXiv 2402.02750, section 3.
+
+Codes narrower than a byte are packed along the tokens: with ``n`` codes to a byte, token ``t`` of a
+block stands in plane ``t // (block / n)``, so unpacking writes long contiguous runs.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from mspeckv.kv.codec import Codec, Restore, codecs, pack_bits, planes, unpack_bits
+from mspeckv.kv.codec import Codec, Restore, codecs
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy
 
@@ -119,6 +122,48 @@ class BlockCodec(Codec):
         self.part(name, records).copy_(pack_bits(codes, width))
         self.part(f"{name}_low", records).copy_(low)
         self.part(f"{name}_step", records).copy_(step)
+
+
+def planes(width: int) -> tuple[int, ...]:
+    """Widths that divide a byte and make up ``width``: 4 and 2 and 1 bits for 7."""
+    return tuple(bits for bits in (8, 4, 2, 1) if width & bits)
+
+
+def pack_bits(codes: torch.Tensor, width: int) -> torch.Tensor:
+    """uint8 codes ``[n, H, T, D]`` under ``2 ** width`` as bytes ``[n, H, T * width / 8, D]``.
+
+    A width that does not divide a byte is stored as two or three that do, the low bits last.
+    """
+    made, left = [], width
+    for bits in planes(width):
+        left -= bits
+        parts = ((codes >> left) & (2**bits - 1)).unflatten(2, (8 // bits, -1)).unbind(2)
+        packed = parts[0].clone()
+        for index, part in enumerate(parts[1:], start=1):
+            packed |= part << (index * bits)
+        made.append(packed)
+    return made[0] if len(made) == 1 else torch.cat(made, dim=2)
+
+
+def unpack_bits(packed: torch.Tensor, width: int, out: torch.Tensor) -> None:
+    """Codes ``[..., T * width / 8, D]`` as numbers in ``out`` ``[..., T, D]``, of any dtype."""
+    tokens, start, left = out.shape[-2], 0, width
+    for bits in planes(width):
+        left -= bits
+        piece = packed.narrow(-2, start, tokens * bits // 8)
+        start += tokens * bits // 8
+        if bits == 8:
+            out.copy_(piece)
+            return
+        first = left + bits == width
+        for index, part in enumerate(out.unflatten(-2, (8 // bits, -1)).unbind(-3)):
+            codes = piece >> (index * bits) if index else piece
+            # above the last code of a byte there is nothing to clear
+            codes = codes & (2**bits - 1) if index < 8 // bits - 1 else codes
+            if first:
+                part.copy_(codes << left if left else codes)
+            else:
+                part.add_(codes << left if left else codes)
 
 
 def _half_down(x: torch.Tensor) -> torch.Tensor:

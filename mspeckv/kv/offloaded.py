@@ -1,31 +1,23 @@
-"""The pipeline that brings offloaded layers over the link in time."""
+"""Offloaded layers: packed blocks in host memory, and the pipeline that brings them in time.
+
+A block's way: `OffloadedLayer.keep` sends it to the host once. `Pipeline.begin`, before a pass,
+lets the first layers cross the link into slots on the device, and each that is done with a slot
+lets the next one begin. `OffloadedLayer.unpack` waits for its own, and decodes.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from mspeckv.context import KV
 from mspeckv.events import Purpose
+from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.layers import Buffer
 from mspeckv.kv.link import KVLink
 from mspeckv.record import span
-
-
-class Streamed(Protocol):
-    """What the pipeline knows of an offloaded layer.
-
-    Attributes:
-        index: of the decoder's layer.
-        order: its place among the offloaded ones.
-        blocks: finished blocks.
-        records: uint8 ``[most blocks, bytes]`` in host memory.
-    """
-
-    index: int
-    order: int
-    blocks: int
-    records: torch.Tensor
 
 
 class Pipeline:
@@ -59,7 +51,7 @@ class Pipeline:
     ) -> None:
         self.link, self.record_bytes = link, record_bytes
         self.ahead, self.cached = ahead, cached
-        self.layers: list[Streamed] = []
+        self.layers: list[OffloadedLayer] = []
         self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.hits = self.misses = 0
         self._free = [
@@ -95,7 +87,7 @@ class Pipeline:
             self.link.wait(self._leaving)
         self._leaving = self.link.copy(records, home, "to_host", purpose, layer)
 
-    def take(self, layer: Streamed) -> torch.Tensor:
+    def take(self, layer: OffloadedLayer) -> torch.Tensor:
         """The slot holding ``layer``'s records, once they have arrived."""
         if layer.order not in self._ready:
             self.begin()
@@ -105,7 +97,7 @@ class Pipeline:
                 self.link.wait(ticket)
         return slot
 
-    def release(self, layer: Streamed) -> None:
+    def release(self, layer: OffloadedLayer) -> None:
         """``layer`` has been decoded: look up the next one."""
         self._let_go(layer.order)
         self._look_up_next()
@@ -147,3 +139,52 @@ class Pipeline:
             dropped, freed = self.held.popitem(last=False)
             if dropped not in self._ready:
                 self._free.append(freed)
+
+
+class OffloadedLayer(BlockLayer):
+    """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
+
+    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
+        super().__init__(store, tail, index)
+        self.pipeline, self.order = pipeline, len(pipeline.layers)
+        # pinned, a GPU's copy engine reads host memory without the processor's help
+        pin = tail.key.device.type == "cuda"
+        size = store.blocks, pipeline.record_bytes
+        self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
+        pipeline.layers.append(self)
+
+    @property
+    def found(self) -> bool:
+        """The pipeline counts its own."""
+        return False
+
+    @property
+    def contents(self) -> list[torch.Tensor]:
+        """Tail and records."""
+        return [*super().contents, self.records[: self.blocks]]
+
+    def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
+        """Send new records to the host; each byte crosses once."""
+        place = slice(self.blocks, self.blocks + len(records))
+        self.pipeline.send(records, self.records[place], purpose, self.index)
+        held = self.pipeline.held.get(self.order)
+        if held is not None:
+            held[place] = records
+
+    def arrived(self) -> torch.Tensor | None:
+        """Wait for this layer's records."""
+        return self.pipeline.take(self)[: self.blocks]
+
+    def release(self) -> None:
+        """Let the next fetch start."""
+        self.pipeline.release(self)
+
+    def unpack(self, out: KV) -> None:
+        """Wait for this layer's records, decode them, and let the next fetch start."""
+        slot = self.pipeline.take(self)
+        self.codec.decode(slot[: self.blocks], *out)
+        self.release()
+
+    def bytes_by_place(self) -> dict[str, int]:
+        """Records on the host, and the tail."""
+        return {"offloaded": self.records.numel(), "tail": self.tail.bytes}
