@@ -17,7 +17,7 @@ from mspeckv.decoding.doors import codecs, guessers, placements, policies, tier1
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.speculate import Emission
 from mspeckv.extensions.attended_tokens import attended
-from mspeckv.extensions.hot_chunks import RECALL
+from mspeckv.extensions.hot_chunks import RECALL, HotChunkCache
 from mspeckv.extensions.rotated_codec import hadamard, lloyd_table
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.placement import ResidentLayer, Room
@@ -207,6 +207,22 @@ def test_hot_chunks_taken_up_from_a_kept_prompt_go_on_alike() -> None:
     again, others = hot_run(HOT, prefills)
     assert first.tokens == again.tokens
     assert [one.link_bytes(RECALL) for one in rounds] == [one.link_bytes(RECALL) for one in others]
+
+
+def test_hot_chunks_of_another_buffer_take_nothing_over() -> None:
+    class Roomier(HotChunkCache):
+        """Holds every chunk."""
+
+        room_for_each = 1000
+
+    tier1_caches.register("roomier")(Roomier)
+    try:
+        prefills = Prefills()
+        first, _ = hot_run(HOT, prefills)
+        again, _ = hot_run(replace(HOT, tier1="roomier"), prefills)
+    finally:
+        tier1_caches.unregister("roomier")
+    assert first.rounds == again.rounds
 
 
 def test_hot_chunks_are_counted_on_the_host() -> None:

@@ -91,8 +91,8 @@ class HotChunkCache(RetrievalCache):
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """Retrieval's."""
-        return "hot chunks", *super().settings[1:]
+        """Retrieval's, and how many slots the buffer has."""
+        return "hot chunks", self.slots, *super().settings[1:]
 
     def lookups(self) -> tuple[int, int]:
         """Chosen chunks found on the device, and recalled, since the last call."""
