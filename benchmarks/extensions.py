@@ -84,7 +84,7 @@ def same(one: RunSummary, other: RunSummary) -> str:
 def compare_codecs(pair: Pair, context: int, new_tokens: int) -> str:
     """Acceptance, by the model over float KV, of what it would say over packed KV.
 
-    Over all kinds of prompts; then one run over prose, with both tiers below.
+    Over all kinds of prompts; in int4 one run over prose as well, with both tiers below.
     """
     assert pair.tokenizer is not None
     prompts = {kind: prompt_of(kind, pair.tokenizer, context) for kind in KINDS}
@@ -96,15 +96,14 @@ def compare_codecs(pair: Pair, context: int, new_tokens: int) -> str:
             found = [probe.over(policy) for probe in probes.values()]
             acceptance = sum(one.acceptance for one in found) / len(found)
             error = sum(one.error**2 for one in found) ** 0.5 / len(found)
-            config = RunConfig("mspeckv", new_tokens, policy, Speculation(gamma=4), GREEDY)
-            last, rounds = decode(pair, prompts["prose"], config)
-            text, _ = decode(pair, prompts["prose"], alone(config))
-            rows.append(
-                (
-                    bits, codec, found[0].bytes / (context - 64), acceptance, error, 1 - acceptance,
-                    kept(rounds, 1), new_tokens / len(rounds), same(last, text),
-                )
-            )  # fmt: skip
+            run: tuple[object, ...] = ("", "", "")
+            if bits == 4:
+                config = RunConfig("mspeckv", new_tokens, policy, Speculation(gamma=4), GREEDY)
+                last, rounds = decode(pair, prompts["prose"], config)
+                text, _ = decode(pair, prompts["prose"], alone(config))
+                run = kept(rounds, 1), new_tokens / len(rounds), same(last, text)
+            size = found[0].bytes / (context - 64)
+            rows.append((bits, codec, size, acceptance, error, 1 - acceptance, *run))
     headers = (
         "bits", "codec", "bytes/token", "acceptance", "+-", "total variation",
         "tier 1 kept", "tokens/round", "greedy text",
