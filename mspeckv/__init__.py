@@ -85,8 +85,7 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names in {
-        "api": "generate load_pair stream",
-        "decoding.doors": "doors",
+        "api": "doors generate load_pair stream",
         "events": "Event Guess Memory Pass Plan Prefill Round RunSummary TierCount Transfer",
         "experiments": "experiments",
         "integrations.custom_generate": "as_custom_generate",
@@ -104,7 +103,7 @@ _HOMES = {
 }
 """The module below this package that holds each public name."""
 
-_MODULES = ("documents", "doors", "experiments", "retrieval")
+_MODULES = ("documents", "experiments", "retrieval")
 """Public names that are their module itself."""
 
 

@@ -23,11 +23,11 @@ import torch
 
 from mspeckv import extensions  # noqa: F401  # registers what is in it
 from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
-from mspeckv.decoding.doors import policies  # noqa: F401  # with those of `extensions`
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, RunSummary
+from mspeckv.kv import doors  # noqa: F401  # with what `extensions` added
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
 from mspeckv.models.pair import Pair

@@ -13,13 +13,13 @@ from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of
-from mspeckv.decoding.doors import codecs, guessers, placements, policies, tier1_caches
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.speculate import Emission
 from mspeckv.extensions.attended_tokens import attended
 from mspeckv.extensions.hot_chunks import RECALL, HotChunkCache
 from mspeckv.extensions.rotated_codec import hadamard, lloyd_table
 from mspeckv.kv.codec import codec_of
+from mspeckv.kv.doors import codecs, guessers, placements, policies, tier1_caches
 from mspeckv.kv.placement import ResidentLayer, Room
 from mspeckv.kv.quantize import pack_bits, unpack_bits
 from mspeckv.kv.shape import KVShape

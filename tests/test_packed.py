@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from mspeckv import KVPolicy, Speculation, generate
+from mspeckv.accelerate import nibble  # noqa: F401  # registers its placement
 from mspeckv.accelerate import packed_attention as packed
 from mspeckv.accelerate.packed_attention import Packed
 from mspeckv.api import engine_of, hooks_for

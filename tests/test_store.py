@@ -15,7 +15,8 @@ from mspeckv.accelerate.nibble import NibbleLayer
 from mspeckv.events import Round
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import CopyEngine
-from mspeckv.kv.placement import OffloadedLayer, ResidentLayer
+from mspeckv.kv.offloaded import OffloadedLayer
+from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger
 from mspeckv.settings import RESIDENCIES, Width

@@ -10,7 +10,7 @@ import torch
 
 import mspeckv.decoding.sampling
 from mspeckv import KVPolicy
-from mspeckv.decoding.doors import codecs, placements
+from mspeckv.kv.doors import codecs, placements
 from mspeckv.kv.placement import ResidentLayer, Room
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.testing import check_bytes, check_codec, check_exactness, check_path_independence

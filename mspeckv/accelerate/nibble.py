@@ -19,7 +19,8 @@ from mspeckv.events import Purpose
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer
-from mspeckv.kv.placement import OffloadedLayer, ResidentLayer, Room, placements
+from mspeckv.kv.offloaded import OffloadedLayer
+from mspeckv.kv.placement import ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.record import span

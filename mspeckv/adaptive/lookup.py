@@ -24,8 +24,8 @@ from math import exp
 
 import torch
 
-from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.speculate import Emission
+from mspeckv.kv.doors import guessers
 from mspeckv.record import to_device
 from mspeckv.settings import Speculation
 

@@ -28,7 +28,7 @@ from mspeckv.settings import (
 _CATALOGUES = {
     "{machines}": "mspeckv.whatif.machines:NAMES",
     "{models}": "mspeckv.whatif.shapes:MODELS",
-    "{policies}": "mspeckv.api:policies.names",
+    "{policies}": "mspeckv.api:doors.policies.names",
 }
 """Where the names are (or a function that tells them) for which a word stands in a help text."""
 _DEFAULTS = {

@@ -16,10 +16,10 @@ import psutil
 import torch
 from transformers import PretrainedConfig
 
-from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.hooks import Engine
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
+from mspeckv.kv.doors import guessers
 from mspeckv.kv.placement import place_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes

@@ -11,7 +11,6 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mspeckv.decoding.doors import guessers
 from mspeckv.decoding.fits import USES_GUESSES, USES_TIER1, uses_draft, window_slack
 from mspeckv.decoding.hooks import Accord, Caches, Engine, Hooks
 from mspeckv.decoding.reader import ModelReader, Seat
@@ -19,6 +18,7 @@ from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Level, nest_over
 from mspeckv.events import Plan, Step
 from mspeckv.kv.chunk_policies import policy
+from mspeckv.kv.doors import guessers
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink

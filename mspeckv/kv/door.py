@@ -1,4 +1,4 @@
-"""A table from names to makers; the doors themselves: `mspeckv.decoding.doors`."""
+"""A table from names to makers; the doors themselves: `mspeckv.kv.doors`."""
 
 from __future__ import annotations
 

@@ -21,20 +21,15 @@ holds the tests that such a thing must pass, docs/extending.md the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
-
-from mspeckv.decoding.speculate import Level
 from mspeckv.kv import chunk_policies as policies
 from mspeckv.kv.codec import codecs
 from mspeckv.kv.door import Door
 from mspeckv.kv.placement import placements
 from mspeckv.kv.tier1 import tier1_caches
-from mspeckv.settings import Speculation
 
 __all__ = ["codecs", "guessers", "placements", "policies", "tier1_caches"]
 
-Guesser = Callable[[Speculation, int, torch.device], Level]
-guessers: Door[Guesser] = Door("tier0")
-"""Called with the settings, the vocabulary's size and the device: a tier 0 without a model."""
+guessers: Door[Any] = Door("tier0")
+"""Called with a `Speculation`, the vocabulary's size and the device; return a level."""
