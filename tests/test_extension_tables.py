@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
@@ -22,6 +23,19 @@ def test_the_engines_codec_keeps_most_and_a_sketch_less_than_its_bit() -> None:
             assert ours - theirs > 2 * (error**2 + their_error**2) ** 0.5, (bits, other)
         for codes in ("rotated", "lloyd"):
             assert kept[bits, f"{codes}-sketch"] < kept[bits, codes]
+
+
+def test_true_attention_over_chunks_keeps_more_than_landmarks_and_than_tokens() -> None:
+    lines = (RESULTS / "extensions-retrieval.txt").read_text(encoding="utf-8").splitlines()
+    kept: dict[tuple[int, str], float] = {}
+    for line in lines:
+        if found := re.match(r" +(\d+)  (\S.*?) {2,}([\d.]+)  ", line):
+            kept[int(found[1]), found[2]] = float(found[3])
+    assert len(kept) == 20
+    for budget in (128, 256, 512):
+        assert kept[budget, "attended, chunks of 8"] > kept[budget, "attention"] + 0.05
+    for budget in (128, 256, 512, 1024):
+        assert kept[budget, "attended, chunks of 8"] > kept[budget, "attended"] + 0.05
 
 
 def test_every_text_of_the_tables_is_tier_2s_own() -> None:
