@@ -38,7 +38,11 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What a page's headings are called in links."""
+    """What a page's headings are called in links; of code, its lines."""
+    if path.suffix == ".py":
+        return {
+            f"L{line}" for line, _ in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+        }
     titles = HEADING.findall(path.read_text(encoding="utf-8"))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
