@@ -380,7 +380,7 @@ def test_this_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert here.kind == "cpu"
     assert here.passes["target"].layers == pair.layers
     assert all(ms > 0 for row in here.passes["target"].ms for ms in row)
-    assert set(here.unpack_ns) == {"8", "4", "2", "full", "nibble"}
+    assert set(here.unpack_ns) == {"8", "4", "3", "2", "full", "nibble"}
     # codes that attention reads as they are need no unpacking, and take less than floats
     assert min(here.unpack_ns.values()) >= 0
     assert here.unpack_ns["full"] > 0
