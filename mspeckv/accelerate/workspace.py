@@ -58,8 +58,8 @@ class Workspace:
     def reader(self, seat: Seat) -> ModelReader:
         """A reader whose passes are run by its tier's runner."""
         looks_on = seat.onlooker
-        known = looks_on is None or isinstance(looks_on, RetrievalCache)
-        if not known or not can_be_static(seat.cache):
+        known = isinstance(looks_on, RetrievalCache) and not looks_on.asks_host
+        if not (known or looks_on is None) or not can_be_static(seat.cache):
             return ModelReader(seat)
         if seat.head is not None:
             # the list of tokens is this prompt's, and graphs hold on to it

@@ -48,6 +48,7 @@ class HotChunkCache(RetrievalCache):
         places: by layer and head, the slot of each chunk in the buffer, the last chosen last.
     """
 
+    asks_host = True
     room_for_each = 2
     """Chunks in the buffer for each one that a layer's head may choose."""
 

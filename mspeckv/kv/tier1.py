@@ -37,9 +37,10 @@ class Tier1Cache(Tier):
 
     Attributes:
         looks_on: whether tier 2's passes are shown to it (`watch`), layer by layer.
+        asks_host: whether it then looks at values on the host: such passes cannot be recorded.
     """
 
-    looks_on = False
+    looks_on = asks_host = False
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
