@@ -21,7 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from mspeckv.context import Kernels, Masks, Pass, Products, Shown, Watcher, carrying, current
-from mspeckv.kv.layers import Floats, Turned, fold_groups
+from mspeckv.kv.codec import OtherAxes
+from mspeckv.kv.layers import Floats, fold_groups
 from mspeckv.models.interface import check_options, index_of
 
 
@@ -76,10 +77,10 @@ def attend(
 
 def attend_shown(now: Pass, query: torch.Tensor, shown: Shown, scale: float | None) -> torch.Tensor:
     """Attention by the kernel for what a layer shows; see `mspeckv.context.Kernel`."""
-    if isinstance(shown, Turned):
+    if isinstance(shown, OtherAxes):
         # scores are the same in any axes, as long as both sides are turned
-        out = attend_shown(now, shown.axes.turn(query), shown.inner, scale)
-        return shown.axes.turn_back(out)
+        out = attend_shown(now, shown.codec.turn(query), shown.inner, scale)
+        return shown.codec.turn_back(out)
     kernel = now.kernels.get(type(shown))
     if kernel is not None:
         return kernel(query, shown, scale, now.masks)

@@ -5,7 +5,7 @@ quantized coarsely. Multiplied by a Hadamard matrix, each channel becomes a mixt
 stands out (QuaRot, arXiv 2404.00456, section 4). A query turned alike has the same scores, so a
 layer's KV stays turned; attention's output is turned back.
 
-Turned coordinates look like draws of a normal distribution, for which the best codes are known
+Coordinates in these axes look like draws of a normal distribution, for which the best codes are known
 beforehand (Lloyd and Max): one scale for a token is all that is stored besides (TurboQuant, arXiv
 2504.19874, algorithm 1). What such codes lose of a key can be sketched in one bit a coordinate,
 which makes scores right on average (QJL, arXiv 2406.03482; TurboQuant, algorithm 2). The bit is
@@ -78,7 +78,7 @@ def lloyd_table(bits: int, device: torch.device) -> torch.Tensor:
     return values
 
 
-class Turned(Codec):
+class HadamardCodec(Codec):
     """A codec whose layers lie in axes of their own.
 
     Raises:
@@ -109,14 +109,14 @@ class Turned(Codec):
 
 
 @codecs.register("rotated")
-class RotatedCodec(Turned, BlockCodec):
+class RotatedCodec(HadamardCodec, BlockCodec):
     """Uniform codes, keys and values alike: a step and a low for each token and group."""
 
     by_channel = ()
 
 
 @codecs.register("lloyd")
-class LloydCodec(Turned):
+class LloydCodec(HadamardCodec):
     """Lloyd-Max codes and one scale for each token and head.
 
     The scale is the one with the least squared error, so that no length has to be kept.
@@ -156,7 +156,7 @@ class LloydCodec(Turned):
             blocks.copy_(table[codes.int()] * scale)
 
 
-class Sketched(Turned):
+class Sketched(HadamardCodec):
     """Keys with a bit less, and a one-bit sketch of what their codes lose.
 
     Of what is lost, r, the signs of its coordinates in other axes Q are kept, and its length. Over

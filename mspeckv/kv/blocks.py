@@ -12,8 +12,8 @@ import torch
 
 from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
-from mspeckv.kv.codec import Codec
-from mspeckv.kv.layers import Buffer, Floats, PlacedLayer, Turned
+from mspeckv.kv.codec import Codec, OtherAxes
+from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
 from mspeckv.kv.sizes import packed_blocks
 from mspeckv.record import span
 from mspeckv.settings import KVPolicy
@@ -112,7 +112,7 @@ class BlockLayer(PlacedLayer):
 
     def in_its_axes(self, shown: Shown) -> Shown:
         """What the layer shows, with word of the axes in which its codec keeps it."""
-        return Turned(shown, self.codec) if self.codec.turns else shown
+        return OtherAxes(shown, self.codec) if self.codec.turns else shown
 
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write unsettled tokens from position ``start`` on."""

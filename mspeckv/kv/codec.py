@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mspeckv.context import KV, Shown
 from mspeckv.kv.door import Door
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy, Width
@@ -128,6 +129,50 @@ class Codec:
         """``[1, H, n * T, D] -> [n, H, T, D]``, a view."""
         blocks: torch.Tensor = tensor[0].unflatten(1, (-1, self.block)).transpose(0, 1)
         return blocks
+
+
+@dataclass(frozen=True)
+class OtherAxes:
+    """What a layer shows whose codec turns its tokens.
+
+    Whoever looks on sees the model's axes; attention turns its queries and reads ``inner``.
+
+    Attributes:
+        inner: everything, in the codec's axes.
+        codec: whose axes they are.
+    """
+
+    inner: Shown
+    codec: Codec
+
+    @property
+    def key(self) -> torch.Tensor:
+        """As it is held."""
+        return self.inner.key
+
+    @property
+    def value(self) -> torch.Tensor:
+        """As it is held."""
+        return self.inner.value
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        return self.inner.tokens
+
+    def newest(self, count: int) -> KV:
+        """The last ``count`` tokens, turned back."""
+        key, value = self.inner.newest(count)
+        return self.codec.turn_back(key), self.codec.turn_back(value)
+
+    def whole(self) -> KV:
+        """Everything, turned back."""
+        key, value = self.inner.whole()
+        return self.codec.turn_back(key), self.codec.turn_back(value)
+
+    def release(self) -> None:
+        """Attention has read it."""
+        self.inner.release()
 
 
 codecs: Door[Any] = Door("codec")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -47,60 +47,6 @@ class Floats:
 
     def release(self) -> None:
         """Nothing to give back."""
-
-
-class Axes(Protocol):
-    """An orthogonal map of the head dim, and its inverse; see `mspeckv.kv.codec.Codec.turn`."""
-
-    def turn(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., D]`` in these axes."""
-
-    def turn_back(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., D]`` in the model's."""
-
-
-@dataclass(frozen=True)
-class Turned:
-    """What a layer shows that holds its tokens in axes of their own.
-
-    Whoever looks on sees the model's axes; attention turns its queries and reads ``inner``.
-
-    Attributes:
-        inner: everything, in these axes.
-        axes: they themselves.
-    """
-
-    inner: Shown
-    axes: Axes
-
-    @property
-    def key(self) -> torch.Tensor:
-        """As it is held."""
-        return self.inner.key
-
-    @property
-    def value(self) -> torch.Tensor:
-        """As it is held."""
-        return self.inner.value
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens there are."""
-        return self.inner.tokens
-
-    def newest(self, count: int) -> KV:
-        """The last ``count`` tokens, turned back."""
-        key, value = self.inner.newest(count)
-        return self.axes.turn_back(key), self.axes.turn_back(value)
-
-    def whole(self) -> KV:
-        """Everything, turned back."""
-        key, value = self.inner.whole()
-        return self.axes.turn_back(key), self.axes.turn_back(value)
-
-    def release(self) -> None:
-        """Attention has read it."""
-        self.inner.release()
 
 
 class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not typed here
