@@ -26,6 +26,7 @@ from mspeckv.accelerate.ordered_weights import (
     gain,
 )
 from mspeckv.accelerate.short_head import ShortHead
+from mspeckv.accelerate.siblings import siblings, together
 from mspeckv.accelerate.weight_copies import copy_bytes, tile
 from mspeckv.api import engine_of
 from mspeckv.context import Pass, carrying
@@ -239,8 +240,47 @@ def test_every_linear_layer_multiplies_by_its_copy(build: Callable[[], Any]) -> 
     with inside(model), profile(activities=[ProfilerActivity.CPU]) as seen:
         out = model(input_ids=IDS).logits
     counts = {event.key: event.count for event in seen.key_averages()}
-    assert counts[PRODUCT] == sum(isinstance(one, torch.nn.Linear) for one in model.modules())
+    linears = sum(isinstance(one, torch.nn.Linear) for one in model.modules())
+    # of q, k, v one, and of gate and up one
+    assert counts[PRODUCT] == linears - 3 * model.config.num_hidden_layers
     torch.testing.assert_close(out, own, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_that_changes_leaves_its_siblings() -> None:
+    model = build_qwen2()
+    tile(model)
+    for layer in model.model.layers:
+        layer.self_attn.k_proj.bias.add_(1)
+        layer.mlp.up_proj.weight.mul_(2)
+    own = model(input_ids=IDS).logits
+    with inside(model):
+        torch.testing.assert_close(model(input_ids=IDS).logits, own, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_sibling_answers_for_what_it_is_shown() -> None:
+    """Layers are asked out of turn, twice, and of another state in between; in the end all took."""
+    model = build_llama()
+    block = model.model.layers[0].self_attn
+    q, k, v = layers = block.q_proj, block.k_proj, block.v_proj
+    one, other = torch.randn(2, 1, 3, q.in_features)
+    asked = [(k, one), (q, other), (q, other), (v, one), (v, one), (q, one), (k, one)]
+    products = dict(zip(layers, together(layers), strict=True))
+    for layer, hidden in asked:
+        torch.testing.assert_close(products[layer](hidden), layer(hidden), rtol=1e-4, atol=1e-4)
+    assert products[q].product.func.__self__._waiting is None  # type: ignore[union-attr]
+
+
+def test_layers_of_other_shapes_are_no_siblings() -> None:
+    module = torch.nn.Module()
+    module.gate_proj = torch.nn.Linear(4, 6, bias=False)
+    module.up_proj = torch.nn.Linear(4, 6, bias=True)
+    assert not list(siblings(module))
+    module.up_proj = torch.nn.Linear(4, 6, bias=False)
+    assert list(siblings(module)) == [[module.gate_proj, module.up_proj]]
+    module.up_proj = module.gate_proj
+    assert not list(siblings(module))
 
 
 @torch.no_grad()

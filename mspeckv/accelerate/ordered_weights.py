@@ -16,12 +16,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch.nn.functional import linear
 
 from mspeckv.accelerate.fingerprint import digest
 from mspeckv.accelerate.native import once
+from mspeckv.context import Product
 
 PRODUCT = "mkldnn::_linear_pointwise"
 """The kernel, as a profiler names it."""
@@ -43,6 +45,7 @@ class TiledWeight:
         bias: ``[out]`` or None.
         holder: where ``weight`` and ``bias`` are looked up by name, such as a layer's
             ``_parameters``; not the layer itself, which a copy must not keep alive.
+        product: multiplies by a copy that was made already; default: one of this weight alone.
 
     Attributes:
         bytes: of the copy.
@@ -53,9 +56,10 @@ class TiledWeight:
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
         holder: Mapping[str, torch.Tensor | None] | None = None,
+        product: Product | None = None,
     ) -> None:
         self.holder = holder or {"weight": weight, "bias": bias}
-        self.bias, self.ordered = bias, order(weight)
+        self.product = product or partial(multiply, ordered=order(weight), bias=bias)
         self.bytes = weight.numel() * weight.element_size()
         held = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
         self._copied = [(name, part, _stamp(part), digest(part)) for name, part in held.items()]
@@ -75,7 +79,7 @@ class TiledWeight:
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""
         if self.current:
-            return multiply(hidden, self.ordered, self.bias)
+            return self.product(hidden)
         weight = self.holder["weight"]
         assert weight is not None
         return linear(hidden, weight, self.holder.get("bias"))

@@ -1,8 +1,9 @@
 """Ordered copies of a model's weights, kept current, for the engine's passes to multiply by.
 
 The copies (`mspeckv.accelerate.ordered_weights`) are as large as the weights. They are made once
-per model, in float32 on a CPU, where memory is plentiful. The model's own weights stay, and only
-passes of ours use the copies (`mspeckv.accelerate.products`). Where the processor gains nothing by
+per model, in float32 on a CPU, where memory is plentiful; layers that read the same share one
+(`mspeckv.accelerate.siblings`). The model's own weights stay, and only passes of ours use them
+(`mspeckv.accelerate.products`). Where the processor gains nothing by
 them, none are made; ``MSPECKV_TILED=0`` in the environment does without too, where many kernels
 share a machine.
 
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel
 
 from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
 from mspeckv.accelerate.products import is_routed, route
+from mspeckv.accelerate.siblings import siblings, together
 from mspeckv.context import Products
 from mspeckv.decoding.hooks import Hooks
 
@@ -58,10 +60,21 @@ def tile(model: PreTrainedModel) -> Products:
                 _copies.pop(module, None)
         needed = sum(layer.weight.numel() * 4 for layer in fresh)
         if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
-            for layer in fresh:
-                _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
-                route(layer)
+            _copy(model, fresh)
         return {layer: _copies[layer] for layer in layers if layer in _copies}
+
+
+def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
+    """Copy the ``fresh`` layers of ``model``, those that read the same together."""
+    single = set(fresh)
+    for layers in (each for module in model.modules() for each in siblings(module)):
+        if single.issuperset(layers):
+            single.difference_update(layers)
+            _copies.update(zip(layers, together(layers), strict=True))
+    for layer in single:
+        _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
+    for layer in fresh:
+        route(layer)
 
 
 def copy_bytes(models: Iterable[torch.nn.Module]) -> int:

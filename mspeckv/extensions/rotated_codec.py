@@ -5,7 +5,7 @@ quantized coarsely. Multiplied by a Hadamard matrix, each channel becomes a mixt
 stands out (QuaRot, arXiv 2404.00456, section 4). A query turned alike has the same scores, so a
 layer's KV stays turned; attention's output is turned back.
 
-Coordinates in these axes look like draws of a normal distribution, for which the best codes are known
+Turned coordinates look like draws of a normal distribution, for which the best codes are known
 beforehand (Lloyd and Max): one scale for a token is all that is stored besides (TurboQuant, arXiv
 2504.19874, algorithm 1). What such codes lose of a key can be sketched in one bit a coordinate,
 which makes scores right on average (QJL, arXiv 2406.03482; TurboQuant, algorithm 2). The bit is

@@ -1,17 +1,20 @@
-"""One run as the panel remembers it: its setting, its events, and the series drawn from them."""
+"""One run as the panel remembers it: its setting, its events, and the lines drawn from them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from mspeckv import Event, Prefill, Profile, Round, RunConfig, RunSummary, Transfer
-from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
+from mspeckv.events import Pass
+from mspeckv_widgets.charts.theme import TIERS
 
-Series = NDArray[np.float64]
 MEGA = 1e6
+Axis = Literal["tokens", "seconds"]
+"""What runs along x: tokens settled, or seconds since the run began."""
+PREFILL_ROOM = 0.06
+"""Where tokens run along x, the prefill has this share of them left of 0."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,22 @@ class Setting:
     config: RunConfig
 
 
+@dataclass(frozen=True)
+class Line:
+    """Points of a chart."""
+
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+
+
 @dataclass
 class RunRecord:
-    """A run's events so far. One thread adds, others read a `snapshot`."""
+    """A run's events so far. One thread adds, others read a `snapshot`.
+
+    Attributes:
+        steps: passes and transfers since the last event.
+        read: share of the prompt's layers that have been read.
+    """
 
     number: int
     setting: Setting
@@ -33,27 +49,35 @@ class RunRecord:
     rounds: list[Round] = field(default_factory=list)
     summary: RunSummary | None = None
     profile: Profile | None = None
+    steps: list[Pass | Transfer] = field(default_factory=list)
+    read: float = 0.0
 
     @property
     def label(self) -> str:
-        """Short name for legends and tables: ``#3 mspeckv, int8, 15+0``."""
+        """Short name for tables: ``#3 mspeckv, int8, 15+0``."""
         config = self.setting.config
         policy = config.policy
         width = "float" if policy.bits == "full" else f"int{policy.bits}"
         return f"#{self.number} {config.method}, {width}, {policy.on_chip}+{policy.resident}"
 
     def add(self, event: Event) -> None:
-        """Remember one event."""
+        """Remember one event; it has what its steps told before."""
         if isinstance(event, Prefill):
             self.prefill = event
         elif isinstance(event, Round):
             self.rounds.append(event)
         else:
             self.summary = event
+        self.steps.clear()
 
     def snapshot(self) -> RunRecord:
         """A copy that later events do not change."""
-        return replace(self, rounds=list(self.rounds))
+        return replace(self, rounds=list(self.rounds), steps=list(self.steps))
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.summary is not None and not self.summary.cancelled and bool(self.rounds)
 
     @property
     def waits_are_emulated(self) -> bool:
@@ -75,78 +99,96 @@ class RunRecord:
         """Copies over the link after the prefill."""
         return [transfer for one in self.rounds for transfer in one.transfers]
 
-
-def round_axis(record: RunRecord) -> Series:
-    """Round numbers from 1."""
-    return np.arange(1, len(record.rounds) + 1, dtype=np.float64)
-
-
-def link_axis(record: RunRecord) -> Series:
-    """Round numbers with the prefill as round 0, once it is there."""
-    if record.prefill is None:
-        return np.empty(0)
-    return np.arange(len(record.rounds) + 1, dtype=np.float64)
+    @property
+    def newest(self) -> tuple[list[Pass], list[Transfer]]:
+        """Passes and transfers of the round at work."""
+        if self.prefill is None:
+            return [], []
+        passes = [one for one in self.steps if isinstance(one, Pass)]
+        return passes, [one for one in self.steps if isinstance(one, Transfer)]
 
 
-def link_series(record: RunRecord) -> dict[str, Series]:
-    """MB over the link in the prefill and each round, both directions, by purpose."""
-    if record.prefill is None:
-        return {purpose: np.empty(0) for purpose in PURPOSES}
-    steps = [record.prefill.transfers, *(one.transfers for one in record.rounds)]
-    series = {purpose: np.zeros(len(steps)) for purpose in PURPOSES}
-    for place, transfers in enumerate(steps):
-        for transfer in transfers:
-            series[known(transfer.purpose)][place] += transfer.bytes / MEGA
-    return series
+def traffic_line(record: RunRecord, axis: Axis) -> Line:
+    """MB over the link, both directions, summed up: of decode by tokens, of all by seconds."""
+    if axis == "tokens":
+        _, moving = record.newest
+        steps = [one.link_bytes() for one in record.rounds]
+        return _by_tokens(record, steps, sum(one.bytes for one in moving), 1 / MEGA)
+    moved: list[Transfer] = []
+    if record.prefill is not None:
+        moved += record.prefill.transfers
+    moved += record.decode_transfers
+    moved += [one for one in record.steps if isinstance(one, Transfer)]
+    moved.sort(key=lambda one: one.start + one.ms / 1e3)
+    total, xs, ys = 0.0, [0.0], [0.0]
+    for one in moved:
+        total += one.bytes / MEGA
+        xs.append(one.start + one.ms / 1e3)
+        ys.append(total)
+    end = _now(record)
+    return Line((*xs, max(end, xs[-1])), (*ys, total))
 
 
-def acceptance_series(record: RunRecord) -> dict[int, Series]:
-    """Percent of each proposing tier's tokens kept by the tier above, over the run so far.
+def time_line(record: RunRecord, axis: Axis) -> Line:
+    """Milliseconds of decode by tokens; tokens settled by seconds."""
+    if axis == "tokens":
+        passes, moving = record.newest
+        ends = [one.start + one.ms / 1e3 for one in (*passes, *moving)]
+        begun = min((one.start for one in passes), default=0.0)
+        tip = 1e3 * (max(ends) - begun) if passes else 0.0
+        return _by_tokens(record, [one.ms for one in record.rounds], max(tip, 0.0), 1.0)
+    xs, ys = [0.0], [0.0]
+    for one in record.rounds:
+        xs += [one.start, one.start + one.ms / 1e3]
+        ys += [ys[-1], ys[-1] + len(one.tokens)]
+    return Line((*xs, max(_now(record), xs[-1])), (*ys, ys[-1]))
+
+
+def acceptance_lines(record: RunRecord, axis: Axis) -> dict[int, Line]:
+    """Percent of each proposing tier's tokens that the tier above kept, over the run so far.
 
     The running share is drawn because single rounds propose too few tokens to read.
     """
-    series: dict[int, Series] = {}
+    lines: dict[int, Line] = {}
     for tier in TIERS:
-        proposed = accepted = 0
-        shares: list[float] = []
+        proposed = accepted = settled = 0
+        xs: list[float] = []
+        ys: list[float] = []
         for one in record.rounds:
+            settled += len(one.tokens)
             for count in one.tiers:
                 if count.tier == tier:
                     proposed += count.proposed
                     accepted += count.accepted
-            shares.append(100.0 * accepted / proposed if proposed else np.nan)
-        if proposed:
-            series[tier] = np.asarray(shares)
-    return series
+            if proposed:
+                xs.append(settled if axis == "tokens" else one.start + one.ms / 1e3)
+                ys.append(100.0 * accepted / proposed)
+        if xs:
+            lines[tier] = Line(tuple(xs), tuple(ys))
+    return lines
 
 
-def latency_series(record: RunRecord) -> dict[int, Series]:
-    """Milliseconds each tier took in each round; a tier that is not used has no series."""
-    series: dict[int, Series] = {}
-    for tier in TIERS:
-        times = [
-            sum(count.ms for count in one.tiers if count.tier == tier) for one in record.rounds
-        ]
-        if any(times):
-            series[tier] = np.asarray(times)
-    return series
+def _by_tokens(record: RunRecord, steps: Iterable[float], tip: float, scale: float) -> Line:
+    """Running sum of ``steps``, one a round, over tokens settled; ``tip`` is the round at work.
+
+    The prefill comes in from the left.
+    """
+    wanted = record.setting.config.new_tokens
+    read = 1.0 if record.prefill is not None else record.read
+    xs = [-PREFILL_ROOM * wanted, -PREFILL_ROOM * wanted * (1 - read)]
+    ys = [0.0, 0.0]
+    for one, step in zip(record.rounds, steps, strict=True):
+        xs.append(xs[-1] + len(one.tokens))
+        ys.append(ys[-1] + step * scale)
+    if tip:
+        xs.append(xs[-1])
+        ys.append(ys[-1] + tip * scale)
+    return Line(tuple(xs), tuple(ys))
 
 
-def total_link_series(record: RunRecord) -> Series:
-    """MB over the link in the prefill and each round, all purposes."""
-    parts = list(link_series(record).values())
-    return np.sum(parts, axis=0) if parts else np.empty(0)
-
-
-def total_latency_series(record: RunRecord) -> Series:
-    """Milliseconds of each round."""
-    return np.asarray([one.ms for one in record.rounds], dtype=np.float64)
-
-
-def top_acceptance_series(record: RunRecord) -> Series:
-    """Running percent of the tokens put to tier 2 that it kept; empty where none were."""
-    proposed = np.cumsum([one.proposed for one in record.rounds], dtype=np.float64)
-    accepted = np.cumsum([one.accepted for one in record.rounds], dtype=np.float64)
-    if not len(proposed) or proposed[-1] == 0:
-        return np.empty(0)
-    return 100.0 * accepted / np.where(proposed > 0, proposed, np.nan)
+def _now(record: RunRecord) -> float:
+    """Seconds from the run's beginning to its last step."""
+    known = [one.start + one.ms / 1e3 for one in (*record.rounds[-1:], *record.steps[-1:])]
+    if record.prefill is not None:
+        known.append(record.prefill.seconds)
+    return max(known, default=0.0)

@@ -1,8 +1,9 @@
-"""`LiveLab`: the panel that decodes real text through the tiers and shows what moves."""
+"""`LiveLab`: the panel that predicts a setting, runs it, and shows what moves."""
 
 from __future__ import annotations
 
 import html
+import time
 from typing import Any
 
 import ipywidgets as widgets
@@ -11,23 +12,31 @@ from IPython.core import display
 from mspeckv import Pair, Profile
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
+from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
-from mspeckv_widgets.panels.live_charts import Charts
+from mspeckv_widgets.panels.curves import Curves
+from mspeckv_widgets.panels.live_charts import Charts, Drawn
+from mspeckv_widgets.panels.live_style import LIVE_STYLE, status_html
+from mspeckv_widgets.panels.machine import Machine
+from mspeckv_widgets.panels.prediction import Predicted
 from mspeckv_widgets.panels.profile_tab import ProfileTab
-from mspeckv_widgets.panels.runner import Runner, State, View
+from mspeckv_widgets.panels.run_bars import bars_html, tiles_html
+from mspeckv_widgets.panels.runner import Runner, State, View, prompts
 from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_html
 from mspeckv_widgets.panels.snippet import code_text
-from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
-from mspeckv_widgets.record import RunRecord
+from mspeckv_widgets.panels.worker_panel import WorkerPanel
+from mspeckv_widgets.record import RunRecord, Setting
+from mspeckv_widgets.trials import ENOUGH, changed, names_of
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
+_VIEWS = (("by tokens", "tokens"), ("by seconds", "seconds"), ("curve", "curve"))
 
 
 class LiveLab(WorkerPanel[Runner]):
-    """A panel with a run's settings, its charts, its text and its score card.
+    """A panel with a run's settings, what the model says of them, and what runs have shown.
 
     Show it by making it a cell's last expression. Runs happen on a thread of their own, so other
     cells keep working; from code, `run`, `stop`, `reset` and `wait` do what the buttons do, and
@@ -36,35 +45,41 @@ class LiveLab(WorkerPanel[Runner]):
     Args:
         pair: a loaded pair; without one, the default pair is loaded at the first run.
         document: the prompt's source, as in `mspeckv.documents.load_document`.
+
+    Attributes:
+        predicted: what the cost model says of the controls' setting; None where it says nothing.
+        redraw_ms: measured time of the last prediction and its drawing, without the browser's part.
     """
 
     def __init__(self, pair: Pair | None = None, document: str = "python-reference") -> None:
-        super().__init__(Runner(pair, self._bound_by), TICK)
-        self.charts = Charts()
+        super().__init__(Runner(pair, self._bound_by, self._measure_machine), TICK)
+        self.machine = Machine(pair)
+        self.predicted: Predicted | None = None
+        self.redraw_ms = 0.0
+        self._setting: Setting | None = None
+        self._why = ""
+        self.charts, self.curves = Charts(), Curves(self._run_place)
         self._code = CopyBox()
         self.profile_tab = ProfileTab()
         self._profile_shown: Profile | None = None
-        self.controls = Controls(document, self._show_code)
-        self._status = widgets.HTML(layout={"flex": "1 1 auto"})
-        self._story, self._card = widgets.HTML(), widgets.HTML()
-        self._comparison, self._rounds = widgets.HTML(), widgets.HTML()
-        self._run = _button("Run", "play", "Start a run with this setting", "success")
-        self._profile = _button(
-            "Profile", "clock-o", "Profile this run: once without, once with PyTorch's profiler"
-        )
-        self._stop = _button("Stop", "stop", "End the run, keep what it has made", "warning")
-        self._reset = _button(
-            "Reset", "undo", "End the run, clear everything, put every control back"
-        )
-        self._run.on_click(lambda _: self.run())
-        self._profile.on_click(lambda _: self.run(profiled=True))
-        self._stop.on_click(lambda _: self.stop())
-        self._reset.on_click(lambda _: self.reset())
+        self.controls = Controls(document, self._changed)
+        for name in ("_status", "_tiles", "_bars", "_said", "_story", "_card", "_comparison",
+                     "_rounds"):  # fmt: skip
+            setattr(self, name, widgets.HTML())
+        self._make_buttons()
+        self.view_as = widgets.ToggleButtons(
+            options=_VIEWS, value="tokens", style={"button_width": "82px"},
+            tooltips=("Tokens settled along x: the slope is the answer", "Seconds along x",
+                      "A preset's whole axis: modelled, published, and what has run here"),
+        )  # fmt: skip
+        self.view_as.observe(lambda _: self._show_view(), names="value")
+        for preset in self.controls.presets.values():
+            preset.on_click(lambda _: setattr(self.view_as, "value", "curve"))
         if pair is not None:
             self._bound_by(pair)
         self.panel = self._assemble()
-        self._show_code()
-        self._draw()
+        self._show_view()
+        self._changed()
 
     @property
     def state(self) -> State:
@@ -79,13 +94,20 @@ class LiveLab(WorkerPanel[Runner]):
     @property
     def records(self) -> list[RunRecord]:
         """The last runs, newest first, the one at work included."""
-        view = self.runner.view()
-        return [*([view.current] if view.current else []), *view.past]
+        return self.runner.view().records
 
-    def run(self, profiled: bool = False) -> None:
+    @property
+    def conclusions(self) -> list[str]:
+        """What the panel claims of the settings that are compared, as it stands under the bars."""
+        found = self.runner.view().trials
+        return conclusion(found, names_of([one.setting for one in found]))
+
+    def run(self, profiled: bool = False, repeats: int = 1) -> None:
         """Start a run with the controls' setting; nothing happens while one is at work.
 
-        ``profiled`` makes it twice, the second time under PyTorch's profiler: see tab *Profile*.
+        Args:
+            profiled: run twice, the second time under PyTorch's profiler: see tab *Profile*.
+            repeats: run every compared setting so many times, in turns.
         """
         if self.runner.busy:
             return
@@ -95,13 +117,14 @@ class LiveLab(WorkerPanel[Runner]):
             self.runner.refuse(str(error))
             self._draw()
             return
-        if self.runner.start(setting, profiled):
+        if self.runner.start(setting, profiled, repeats):
             self._draw()
             self._begin_painting()
 
     def reset(self) -> None:
         """Stop, clear charts, text and last runs, and put every control back."""
         self.runner.forget()
+        self.view_as.value = "tokens"
         self.controls.reset()
         self._draw()
 
@@ -112,74 +135,105 @@ class LiveLab(WorkerPanel[Runner]):
         )
 
     def _bound_by(self, pair: Pair) -> None:
+        self.machine.bind(pair)
         self.controls.set_model(pair.layers, pair.max_positions)
 
-    def _assemble(self) -> Any:
-        toolbar = widgets.HBox(
-            [self._run, self._profile, self._stop, self._reset, self._status],
-            layout={"align_items": "center", "flex_flow": "row wrap"},
-        )
-        top = widgets.HBox(
-            [
-                self.controls.panel,
-                widgets.VBox(
-                    [self.charts.figure],
-                    layout={"flex": "1 1 400px", "min_width": "280px", "overflow": "hidden"},
-                ),
-            ],
-            layout={"flex_flow": "row wrap"},
-        )
-        text = widgets.VBox(
-            [
-                widgets.HTML(f'<div class="mskv-title">Text as it is settled</div>{legend_html()}'),
-                self._story,
-            ],
-            layout={"flex": "1 1 400px", "min_width": "280px", "padding": "0 12px 0 0"},
-        )
-        card = widgets.VBox(
-            [widgets.HTML('<div class="mskv-title">Score card</div>'), self._card],
-            layout={"flex": "1 1 380px", "min_width": "280px"},
-        )
-        self._tabs = widgets.Tab(
-            children=[self._comparison, self._rounds, self.profile_tab.box, self._code],
-            titles=("Last runs", "Round by round", "Profile", "Copy as code"),
-        )
-        below = widgets.HBox([text, card], layout={"flex_flow": "row wrap"})
-        return panel("Live lab", [toolbar, top, below, self._tabs], self.charts.fit)
+    def _measure_machine(self, pair: Pair, setting: Setting) -> None:
+        """Before the first run on a machine: what the model needs, kept for all later ones."""
+        if not self.machine.measured:
+            self.runner.measuring(on=True)
+            self.machine.measure(pair)
+            self._predict()
+            self.runner.measuring(on=False)
 
-    def _show_code(self) -> None:
+    def _run_place(self, values: dict[str, Any]) -> None:
+        """A place of the curve was clicked."""
+        if not self.runner.busy:
+            self.controls.set(**values)
+            self.run()
+
+    def _changed(self) -> None:
+        """A control has moved: predict, and draw that."""
+        start = time.perf_counter()
         try:
-            self._code.text = code_text(self.controls.setting())
+            self._setting = self.controls.setting()
+            self._code.text = code_text(self._setting)
         except ValueError as error:
+            self._setting = None
             self._code.text = f"# {error}"
+        self._predict()
+        self._draw(again=True)
+        self.redraw_ms = (time.perf_counter() - start) * 1e3
 
-    def _draw(self) -> bool:
+    def _predict(self) -> None:
+        self.predicted, self._why = None, "the setting is not allowed"
+        if self._setting is not None:
+            try:
+                self.predicted = self.machine.model.of(self._setting)
+            except ValueError as error:
+                self._why = str(error)
+
+    def _draw(self, again: bool = False) -> bool:
         """Draw what has changed; returns whether the worker is busy.
 
         The view is taken under the lock, so that a late thread cannot draw an older one.
         """
         with self._drawing:
             view = self.runner.view()
-            self._run.disabled = view.busy
-            self._profile.disabled = view.busy
+            for control in (self._run, self._repeat, self._profile):
+                control.disabled = view.busy
             self._stop.disabled = not view.busy
-            self._status.value = status_html(view)
-            if view.version == self._drawn:
+            if view.version == self._drawn and not again:
                 return view.busy
             self._drawn = view.version
-            self.charts.draw(view.current, view.past)
-            record, pair = view.current, self.runner.pair
-            tokens = record.tokens if record else []
-            settled = record.settled_by if record else []
-            self._story.value = story_html(pair.tokenizer if pair else None, tokens, settled)
-            self._card.value = card_html(record)
-            self._rounds.value = rounds_html(record)
-            finished = [one for one in (record, *view.past) if one and one.summary]
-            self._comparison.value = comparison_html(finished)
-            self._show_profile(record.profile if record else None)
+            self._draw_runs(view)
             if not view.busy:
+                self._draw_tabs(view)
                 self.charts.figure.renew()
             return view.busy
+
+    def _draw_runs(self, view: View) -> None:
+        """Charts, headline numbers, bars and words."""
+        trials, setting = view.trials, self._setting
+        names = names_of([one for one, _ in view.slots])
+        called = {one: name for (one, _), name in zip(view.slots, names, strict=True)}
+        own = next((one for one in trials if one.setting == setting), None)
+        running = view.current if view.busy else None
+        ran = running.setting if running else (view.slots[-1][0] if view.slots else None)
+        stale = own is None and running is None and ran is not None and setting is not None
+        drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in trials}
+        if view.current is not None and view.current.setting in called:
+            slot = dict(view.slots)[view.current.setting]
+            if view.busy or slot not in drawn:
+                drawn[slot] = Drawn(slot, called[view.current.setting], view.current)
+        axis = self.view_as.value if self.view_as.value != "curve" else "tokens"
+        new_tokens = int(self.controls.values["new_tokens"])
+        if self.view_as.value == "curve":
+            self.curves.draw(self.controls, self.machine.model, view.records)
+        else:
+            self.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
+        self._tiles.value = tiles_html(own, self.predicted, self._why)
+        labels = [called[one.setting] for one in trials]
+        self._bars.value = bars_html(trials, labels, self.predicted)
+        slower = self.machine.slower(view.records)
+        said = [*conclusion(trials, labels), *([slower] if slower else [])]
+        if stale and ran is not None and setting is not None:
+            said.insert(0, f"Changed since the last run: {changed(ran, setting)}. Press Run.")
+        self._said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
+        self._status.value = status_html(view, self.machine, prompts.bytes)
+        record, pair = view.current, self.runner.pair
+        self._story.value = story_html(
+            pair.tokenizer if pair else None,
+            record.tokens if record else [],
+            record.settled_by if record else [],
+        )
+
+    def _draw_tabs(self, view: View) -> None:
+        record = view.current
+        self._card.value = card_html(record)
+        self._rounds.value = rounds_html(record)
+        self._comparison.value = comparison_html([one for one in view.records if one.summary])
+        self._show_profile(record.profile if record else None)
 
     def _show_profile(self, found: Profile | None) -> None:
         """Bring a new profile to the front, once; forget one whose run is no longer the newest."""
@@ -191,32 +245,63 @@ class LiveLab(WorkerPanel[Runner]):
             self._tabs.selected_index = self._tabs.children.index(self.profile_tab.box)
         self.profile_tab.show(found)
 
+    def _show_view(self) -> None:
+        """The runs' charts, or the preset's curve."""
+        curve = self.view_as.value == "curve"
+        self._charts_box.layout.display = "none" if curve else ""
+        self.curves.box.layout.display = "" if curve else "none"
+        self._draw(again=True)
 
-def status_html(view: View) -> str:
-    """The status line, with a progress bar where the end is known."""
-    current = view.current
-    done, total = 0, 0
-    if view.state == "failed":
-        words = html.escape(f"Not run: {view.error}")
-    elif view.state == "loading":
-        words = "Loading the model pair (a few seconds; the first time it is converted)"
-    elif view.state == "rehearsal":
-        words = "Profiling: first without the profiler, to know what it costs"
-    elif view.state == "prefill":
-        words = "Prefill: reading the prompt"
-        if view.progress is not None:
-            _, done, total = view.progress
-            words = f"Prefill: reading the prompt, layer {done} of {total}"
-    elif current is not None and view.state in ("decoding", "done", "stopped"):
-        done, total = len(current.tokens), current.setting.config.new_tokens
-        verb = {"decoding": "Decoding", "done": "Done", "stopped": "Stopped"}[view.state]
-        words = f"{verb}: {done} of {total} tokens in {len(current.rounds)} rounds"
-    else:
-        words = "Ending the run" if view.busy else "Ready: press Run"
-    return status_line(view.state, words, done, total if view.busy else 0)
+    def _make_buttons(self) -> None:
+        self._run = _button("Run", "play", "Start a run with this setting", "success")
+        self._repeat = _button(
+            f"Run x{ENOUGH}", "repeat",
+            f"Run every compared setting {ENOUGH} times, in turns: then times can be compared",
+        )  # fmt: skip
+        self._stop = _button("Stop", "stop", "End the run, keep what it has made", "warning")
+        self._profile = _button(
+            "Profile", "clock-o", "Profile this run: once without, once with PyTorch's profiler"
+        )
+        self._reset = _button(
+            "Reset", "undo", "End the run, clear everything, put every control back"
+        )
+        self._run.on_click(lambda _: self.run())
+        self._repeat.on_click(lambda _: self.run(repeats=ENOUGH))
+        self._profile.on_click(lambda _: self.run(profiled=True))
+        self._stop.on_click(lambda _: self.stop())
+        self._reset.on_click(lambda _: self.reset())
+
+    def _assemble(self) -> Any:
+        bar = widgets.HBox(
+            [self._run, self._repeat, self._stop, self._profile, self._reset,
+             *self.controls.presets.values(), self.view_as],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
+        )  # fmt: skip
+        story = widgets.VBox([widgets.HTML(legend_html()), self._story])
+        story.add_class("mskv-live-story")
+        left = widgets.VBox(
+            [self.controls.panel, story], layout={"flex": "0 1 284px", "min_width": "270px"}
+        )
+        self._charts_box = widgets.VBox([self.charts.figure])
+        right = widgets.VBox(
+            [self._tiles, self._charts_box, self.curves.box, self._bars, self._said],
+            layout={"flex": "1 1 450px", "min_width": "300px", "overflow": "hidden"},
+        )
+        self._said.add_class("mskv-said")
+        self._tabs = widgets.Tab(
+            children=[self._comparison, self._card, self._rounds, self.profile_tab.box, self._code],
+            titles=("Last runs", "Score card", "Round by round", "Profile", "Copy as code"),
+        )
+        top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
+        style = widgets.HTML(LIVE_STYLE)
+        return panel("Live lab", [style, bar, self._status, top, self._tabs], self._fit)
+
+    def _fit(self, room: int) -> None:
+        self.charts.fit(room)
+        self.curves.chart.fit(room)
 
 
 def _button(words: str, icon: str, tip: str, style: str = "") -> Any:
-    made = button(words, icon, tip, {"width": "100px", "flex": "0 0 auto"})
+    made = button(words, icon, tip, {"width": "82px", "flex": "0 0 auto"})
     made.button_style = style
     return made

@@ -1,64 +1,68 @@
-"""The three charts, as subplots of one figure: a FigureWidget of its own for each would be heavy.
+"""The live charts: traffic, time and acceptance over what has been settled, one colour a setting.
 
-Traces are made once, empty; drawing replaces their arrays inside one batch, so that a refresh is
-one message to the browser.
+Three subplots of one figure, since a FigureWidget of its own for each would be heavy. Traces are
+made once, empty; drawing replaces the points of those that changed, inside one batch. Points go as
+lists: plotly compares what comes back from the browser, which arrays do not allow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mspeckv_widgets import record as series
+from mspeckv_widgets import record as lines
 from mspeckv_widgets.charts.figure import Figure
-from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK, PAST, PURPOSES, TIERS
-from mspeckv_widgets.record import RunRecord, Series
+from mspeckv_widgets.charts.run_styles import RUNS, signed
+from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK, TIERS
+from mspeckv_widgets.panels.prediction import Predicted
+from mspeckv_widgets.record import PREFILL_ROOM, Axis, Line, RunRecord
 
-LINK, ACCEPTANCE, LATENCY = 1, 2, 3
-_EMPTY: Series = np.empty(0)
-_LEGENDS = {LINK: "legend", ACCEPTANCE: "legend2", LATENCY: "legend3"}
-_TITLES = {
-    LINK: "KV over the link, by purpose (round 0 is the prefill)",
-    ACCEPTANCE: "Acceptance per tier, over the run so far",
-    LATENCY: "Latency per tier",
+TRAFFIC, TIME, KEPT = 1, 2, 3
+_ROWS = (TRAFFIC, TIME, KEPT)
+_TITLES: dict[Axis, dict[int, str]] = {
+    "tokens": {
+        TRAFFIC: "KV over the link while decoding, MB (counted)",
+        TIME: "Time of decoding, ms (measured)",
+        KEPT: "Kept of a tier's guesses so far, %",
+    },
+    "seconds": {
+        TRAFFIC: "KV over the link, prefill included, MB (counted)",
+        TIME: "Tokens settled",
+        KEPT: "Kept of a tier's guesses so far, %",
+    },
 }
-_UNITS = {
-    LINK: "MB per round",
-    ACCEPTANCE: "% of proposed<br>tokens kept",
-    LATENCY: "ms per round",
+_X_TITLES: dict[Axis, str] = {
+    "tokens": "tokens settled (left of 0: reading the prompt)",
+    "seconds": "seconds since Run",
 }
-_PAST_WORDS = {LINK: "all", ACCEPTANCE: "kept by tier 2", LATENCY: "all tiers"}
-_ROWS = (LINK, ACCEPTANCE, LATENCY)
+HEIGHT = 340
+_DOMAINS = {TRAFFIC: (0.71, 0.95), TIME: (0.37, 0.61), KEPT: (0.09, 0.27)}
+_MARGIN = {"l": 44, "r": 8, "t": 6, "b": 22}
+_LABEL_ROOM = 1.34
+"""The x axis ends so many times as far as the lines, for the labels at their ends."""
+_LABEL_HEIGHT = 13
+_DASHES = {0: "dot", 1: "dash"}
+MODELLED = "modelled"
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Where the charts and their legends lie: legends beside them, or below where width lacks.
+class Drawn:
+    """One setting in the charts.
 
     Attributes:
-        height: of the figure, in pixels.
-        domains: bottom and top of each chart, in shares of the figure.
-        legends: top of each legend, likewise.
-        legend_x: left edge of the legends, in widths of a chart.
-        orientation: of a legend's entries, as plotly says it.
+        slot: its colour.
+        name: what it differs by.
+        record: the run that stands for it.
     """
 
-    height: int
-    domains: tuple[tuple[float, float], ...]
-    legends: tuple[float, ...]
-    legend_x: float
-    orientation: str
-
-
-WIDE = Spread(640, ((0.75, 1.0), (0.375, 0.625), (0.0, 0.25)), (1.0, 0.625, 0.26), 1.01, "v")
-NARROW = Spread(
-    1020, ((0.83, 1.0), (0.475, 0.645), (0.13, 0.29)), (0.785, 0.43, 0.085), 0.0, "h"
-)  # fmt: skip
+    slot: int
+    name: str
+    record: RunRecord
 
 
 class Charts:
@@ -69,155 +73,202 @@ class Charts:
     """
 
     def __init__(self) -> None:
-        self.figure: Any = Figure(
-            make_subplots(
-                rows=3,
-                cols=1,
-                subplot_titles=[_TITLES[row] for row in _ROWS],
-            )
-        )
-        self._traces: dict[str, Any] = {}
-        for age in range(len(PAST)):
-            for row in _ROWS:
-                self._add_past(row, age)
-        for purpose in PURPOSES:
-            self._add_bar(purpose)
-        for tier in TIERS:
-            if tier != max(TIERS):
-                self._add_line(ACCEPTANCE, tier)
-            self._add_line(LATENCY, tier)
+        self.figure: Any = Figure(make_subplots(rows=3, cols=1))
+        self._traces: dict[tuple[Any, ...], Any] = {}
+        self._sent: dict[Any, Any] = {}
+        for slot in range(len(RUNS)):
+            for row in (TRAFFIC, TIME):
+                self._add((row, slot), _solid(slot))
+            for tier in _DASHES:
+                self._add((KEPT, slot, tier), _dashed(slot, tier))
+        for row in (TRAFFIC, TIME):
+            self._add((row, MODELLED), _dotted())
+        for tier in _DASHES:
+            self._add((KEPT, MODELLED, tier), _dotted())
         self._lay_out()
-        self.fit(room=0)
 
-    def draw(self, current: RunRecord | None, past: Sequence[RunRecord]) -> None:
-        """Show ``current`` in full and ``past`` (newest first) faded behind it."""
-        lines: dict[str, tuple[Series, Series]] = {}
-        if current is not None:
-            rounds, moves = series.round_axis(current), series.link_axis(current)
-            for purpose, values in series.link_series(current).items():
-                lines[f"{LINK} {purpose}"] = (moves, values)
-            for tier, values in series.acceptance_series(current).items():
-                lines[f"{ACCEPTANCE} tier {tier}"] = (rounds, values)
-            for tier, values in series.latency_series(current).items():
-                lines[f"{LATENCY} tier {tier}"] = (rounds, values)
-        labels: dict[str, str] = {}
-        for age, old in enumerate(past[: len(PAST)]):
-            rounds, moves = series.round_axis(old), series.link_axis(old)
-            top = series.top_acceptance_series(old)
-            lines[f"{LINK} past {age}"] = (moves, series.total_link_series(old))
-            lines[f"{ACCEPTANCE} past {age}"] = (rounds if len(top) else _EMPTY, top)
-            lines[f"{LATENCY} past {age}"] = (rounds, series.total_latency_series(old))
-            for row, what in _PAST_WORDS.items():
-                labels[f"{row} past {age}"] = f"{old.label}: {what}"
-        title = _TITLES[LATENCY]
-        if current is not None and current.waits_are_emulated:
-            title += " (waits for the emulated link included)"
-        with self.figure.batch_update():
-            self.figure.layout.annotations[LATENCY - 1].text = title
-            for name, trace in self._traces.items():
-                x, y = lines.get(name, (_EMPTY, _EMPTY))
-                trace.x, trace.y = x, y
-                if " past " in name:
-                    trace.name = labels.get(name, "")
-                    trace.showlegend = bool(len(x))
-                elif name == f"{LINK} other":
-                    trace.showlegend = any(y)
-
-    def clear(self) -> None:
-        """Empty every chart."""
-        self.draw(None, ())
-
-    def fit(self, room: int) -> None:
-        """Put the legends below the charts where there is no room beside them.
+    def draw(
+        self,
+        shown: Sequence[Drawn],
+        predicted: Predicted | None,
+        new_tokens: int,
+        axis: Axis = "tokens",
+        stale: bool = False,
+    ) -> None:
+        """Show settings and, dotted, what the model says of the one in the controls.
 
         Args:
-            room: width of a narrow panel in CSS pixels; 0 for a wide one.
+            shown: at most one of each slot.
+            predicted: None where there is no prediction.
+            new_tokens: what the controls ask for.
+            axis: what runs along x.
+            stale: the controls' setting has not run; measured lines are greyed.
         """
-        spread = NARROW if room else WIDE
+        points = self._measured(shown, axis)
+        points |= _modelled(predicted, new_tokens, axis, _prefill_of(shown))
+        end = max((max(line.x) for line in points.values() if line.x), default=float(new_tokens))
+        if axis == "tokens":
+            end = max(end, new_tokens, *(d.record.setting.config.new_tokens for d in shown), 1)
         with self.figure.batch_update():
-            layout = self.figure.layout
-            layout.height = spread.height
-            layout.autosize, layout.width = not room, room or None
-            for place, row in enumerate(_ROWS):
-                layout[f"yaxis{row if row > 1 else ''}"].domain = spread.domains[place]
-                layout.annotations[place].y = spread.domains[place][1]
-                layout[_LEGENDS[row]].update(
-                    x=spread.legend_x, y=spread.legends[place], orientation=spread.orientation
-                )
+            for key, trace in self._traces.items():
+                self._send(key, trace, points.get(key, Line()), stale and key[1] != MODELLED)
+            self._scale(points, end, axis)
+            names = {one.slot: one.name for one in shown}
+            self._annotate(points, names, axis)
 
-    def _add_past(self, row: int, age: int) -> None:
-        style = PAST[age]
-        trace = go.Scatter(
-            x=_EMPTY,
-            y=_EMPTY,
-            mode="lines",
-            line={"color": style.colour, "dash": style.dash, "width": 2, "shape": "hvh"},
-            opacity=style.opacity,
-            name="",
-            showlegend=False,
-            legend=_LEGENDS[row],
-            hovertemplate="%{fullData.name}<br>round %{x}: %{y:.3g}<extra></extra>",
-        )
-        self._add(row, f"past {age}", trace)
+    def fit(self, room: int) -> None:
+        """Keep the figure within a narrow panel of ``room`` CSS pixels; 0 for a wide one."""
+        self.figure.update_layout(autosize=not room, width=room or None)
 
-    def _add_bar(self, purpose: str) -> None:
-        style = PURPOSES[purpose]
-        trace = go.Bar(
-            x=_EMPTY,
-            y=_EMPTY,
-            name=style.words,
-            marker={"color": style.colour, "pattern": {"shape": style.pattern, "size": 5}},
-            showlegend=purpose != "other",
-            legend=_LEGENDS[LINK],
-            hovertemplate=f"{purpose}<br>round %{{x}}: %{{y:.3f}} MB<extra></extra>",
-        )
-        self._add(LINK, purpose, trace)
+    def _measured(self, shown: Sequence[Drawn], axis: Axis) -> dict[tuple[Any, ...], Line]:
+        points: dict[tuple[Any, ...], Line] = {}
+        for one in shown:
+            points[TRAFFIC, one.slot] = lines.traffic_line(one.record, axis)
+            points[TIME, one.slot] = lines.time_line(one.record, axis)
+            for tier, line in lines.acceptance_lines(one.record, axis).items():
+                points[KEPT, one.slot, tier] = line
+        return points
 
-    def _add_line(self, row: int, tier: int) -> None:
-        style = TIERS[tier]
-        trace = go.Scatter(
-            x=_EMPTY,
-            y=_EMPTY,
-            mode="lines+markers",
-            name=f"{style.name}: {style.role}",
-            line={"color": style.colour, "dash": style.dash, "width": 2},
-            marker={"symbol": style.marker, "size": 7},
-            showlegend=True,
-            legend=_LEGENDS[row],
-            hovertemplate=f"{style.name}<br>round %{{x}}: %{{y:.1f}}<extra></extra>",
-        )
-        self._add(row, f"tier {tier}", trace)
+    def _send(self, key: Any, trace: Any, line: Line, grey: bool) -> None:
+        """Give a trace its points, if they are new."""
+        if self._sent.get(key) == (line, grey):
+            return
+        self._sent[key] = line, grey
+        trace.x, trace.y, trace.opacity = list(line.x), list(line.y), 0.35 if grey else 1.0
 
-    def _add(self, row: int, name: str, trace: Any) -> None:
-        self.figure.add_trace(trace, row=row, col=1)
-        self._traces[f"{row} {name}"] = self.figure.data[-1]
+    def _scale(self, points: Mapping[tuple[Any, ...], Line], end: float, axis: Axis) -> None:
+        """Ranges that hold every line, and the labels right of them."""
+        left = -PREFILL_ROOM * end if axis == "tokens" else 0.0
+        for row in _ROWS:
+            top = max((max(line.y) for key, line in points.items() if key[0] == row and line.y),
+                      default=0.0)  # fmt: skip
+            high = 105.0 if row == KEPT else (1.12 * top or 1.0)
+            ranges = ([left, end * _LABEL_ROOM], [0.0, high])
+            if self._sent.get(("range", row)) == ranges:
+                continue
+            self._sent["range", row] = ranges
+            number = "" if row == 1 else row
+            self.figure.layout[f"xaxis{number}"].range = ranges[0]
+            self.figure.layout[f"yaxis{number}"].range = ranges[1]
+
+    def _annotate(
+        self, points: Mapping[tuple[Any, ...], Line], names: Mapping[int, str], axis: Axis
+    ) -> None:
+        """Titles, and a label at the end of each line."""
+        notes = [_title(row, _TITLES[axis][row]) for row in _ROWS]
+        for row in (TRAFFIC, TIME):
+            ends = [
+                (key[1], line.x[-1], line.y[-1])
+                for key, line in points.items()
+                if key[0] == row and line.x
+            ]
+            notes += self._labels(row, ends, names)
+        for key, line in points.items():
+            if key[0] == KEPT and line.x and key[1] != MODELLED:
+                notes.append(_note(KEPT, line.x[-1], line.y[-1], TIERS[key[2]].name, 0))
+        if self._sent.get("notes") != notes:
+            self._sent["notes"] = notes
+            self.figure.layout.annotations = notes
+        title = _X_TITLES[axis]
+        if self._sent.get("title") != title:
+            self._sent["title"] = title
+            self.figure.layout.xaxis3.title.text = title
+
+    def _labels(
+        self, row: int, ends: Sequence[tuple[Any, float, float]], names: Mapping[int, str]
+    ) -> list[dict[str, Any]]:
+        """Labels of one chart, pushed apart where they would lie on one another."""
+        high = self._sent["range", row][1][1]
+        low, top = _DOMAINS[row]
+        pixels = (top - low) * (HEIGHT - _MARGIN["t"] - _MARGIN["b"]) / high
+        notes, free = [], -1e9
+        for slot, x, y in sorted(ends, key=lambda end: (end[2], str(end[0]))):
+            at = max(y * pixels, free)
+            free = at + _LABEL_HEIGHT
+            words = MODELLED if slot == MODELLED else signed(slot, html.escape(names[slot]))
+            notes.append(_note(row, x, y, words, at - y * pixels))
+        return notes
+
+    def _add(self, key: tuple[Any, ...], trace: Any) -> None:
+        self.figure.add_trace(trace, row=key[0], col=1)
+        self._traces[key] = self.figure.data[-1]
 
     def _lay_out(self) -> None:
         figure = self.figure
-        legend = {
-            "xanchor": "left",
-            "yanchor": "top",
-            "font": {"size": 11},
-            "bgcolor": CLEAR,
-            "tracegroupgap": 0,
-        }
         figure.update_layout(
-            barmode="stack",
-            bargap=0.25,
-            autosize=True,
-            margin={"l": 70, "r": 10, "t": 30, "b": 45},
-            paper_bgcolor=CLEAR,
-            plot_bgcolor=CLEAR,
-            font={"color": INK, "size": 12},
-            uirevision="keep",
-            **dict.fromkeys(_LEGENDS.values(), legend),
-        )
-        figure.update_annotations(font={"size": 13, "color": INK}, x=0, xanchor="left")
-        figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, title_standoff=4, rangemode="tozero")
-        figure.update_yaxes(gridcolor=GRID, linecolor=FAINT, rangemode="tozero")
-        for row, unit in _UNITS.items():
-            figure.update_yaxes(title_text=unit, row=row, col=1)
-        figure.update_yaxes(range=[0, 105], row=ACCEPTANCE, col=1)
-        figure.update_xaxes(title_text="round (one tier-2 pass each)", row=LATENCY, col=1)
-        for row in (LINK, ACCEPTANCE):
-            figure.update_xaxes(title_text="round", row=row, col=1)
+            height=HEIGHT, autosize=True, margin=_MARGIN, showlegend=False, hovermode="closest",
+            paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 11},
+        )  # fmt: skip
+        figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, zeroline=False, showticklabels=True)
+        figure.update_yaxes(gridcolor=GRID, linecolor=FAINT, rangemode="tozero", nticks=4)
+        figure.update_xaxes(title_text=_X_TITLES["tokens"], title_standoff=2, row=KEPT, col=1)
+        for row, domain in _DOMAINS.items():
+            figure.update_yaxes(domain=domain, row=row, col=1)
+
+
+def _solid(slot: int) -> Any:
+    style = RUNS[slot]
+    return go.Scatter(
+        x=[], y=[], mode="lines", line={"color": style.colour, "width": 2.5},
+        hovertemplate="%{x:.3g}: %{y:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _dashed(slot: int, tier: int) -> Any:
+    style = RUNS[slot]
+    return go.Scatter(
+        x=[], y=[], mode="lines+markers",
+        line={"color": style.colour, "width": 2, "dash": _DASHES[tier]},
+        marker={"symbol": TIERS[tier].marker, "size": 6, "color": style.colour},
+        hovertemplate=f"{TIERS[tier].name}: %{{y:.0f}} % kept<extra></extra>",
+    )  # fmt: skip
+
+
+def _dotted() -> Any:
+    return go.Scatter(
+        x=[], y=[], mode="lines", line={"color": FAINT, "width": 1.5, "dash": "dot"},
+        hovertemplate="modelled: %{y:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _prefill_of(shown: Sequence[Drawn]) -> float:
+    """Seconds that the newest prefill took: where a modelled line begins on a clock."""
+    read = [one.record.prefill.seconds for one in shown if one.record.prefill is not None]
+    return read[-1] if read else 0.0
+
+
+def _modelled(
+    predicted: Predicted | None, tokens: int, axis: Axis, start: float
+) -> dict[tuple[Any, ...], Line]:
+    if predicted is None:
+        return {}
+    moved, spent = predicted.link_bytes * tokens / 1e6, predicted.ms * tokens
+    if axis == "seconds":
+        x = (start, start + spent / 1e3)
+        points: dict[tuple[Any, ...], Line] = {(TIME, MODELLED): Line(x, (0.0, float(tokens)))}
+    else:
+        x = (0.0, float(tokens))
+        points = {
+            (TRAFFIC, MODELLED): Line(x, (0.0, moved)),
+            (TIME, MODELLED): Line(x, (0.0, spent)),
+        }
+    for tier, share in predicted.kept.items():
+        points[KEPT, MODELLED, tier] = Line(x, (share, share))
+    return points
+
+
+def _title(row: int, words: str) -> dict[str, Any]:
+    return {
+        "text": f"<b>{words}</b>", "xref": "paper", "yref": "paper", "x": 0,
+        "y": _DOMAINS[row][1], "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "font": {"size": 12, "color": INK},
+    }  # fmt: skip
+
+
+def _note(row: int, x: float, y: float, words: str, up: float) -> dict[str, Any]:
+    number = "" if row == 1 else str(row)
+    return {
+        "text": words, "xref": f"x{number}", "yref": f"y{number}", "x": x, "y": y, "xshift": 4,
+        "yshift": up, "xanchor": "left", "yanchor": "middle", "showarrow": False,
+        "font": {"size": 11, "color": INK},
+    }  # fmt: skip

@@ -10,13 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mspeckv import Event, Pair, RunSummary, documents, load_pair, profile, stream
+from mspeckv import Event, Pair, RunSummary, Transfer, documents, load_pair, profile, stream
+from mspeckv.accelerate.kept_prompts import Prefills
+from mspeckv.events import Pass
+from mspeckv_widgets.charts.run_styles import RUNS
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.record import RunRecord, Setting
+from mspeckv_widgets.trials import Trials
 
-State = Literal["idle", "loading", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"]
-"""``rehearsal``: a profile's first run, without the profiler."""
-KEPT = 6
+State = Literal[
+    "idle", "loading", "measuring", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"
+]
+"""``measuring``: the machine, once; ``rehearsal``: a profile's first run, without the profiler."""
+KEPT = 40
+"""Finished runs that are kept."""
+prompts = Prefills()
+"""Prompts that were read, of every panel in this kernel."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +35,60 @@ class View:
     Attributes:
         version: grows with every change.
         busy: a worker is still at work, perhaps for a run that was already forgotten.
-        progress: stage, steps done and steps in all of the prefill.
+        turn: which of how many runs of a series is at work.
         past: finished runs before ``current``, newest first.
+        slots: colours of the settings that are compared, in the order in which they came.
     """
 
     version: int
     state: State
     busy: bool
     error: str
-    progress: tuple[str, int, int] | None
+    turn: tuple[int, int]
     current: RunRecord | None
     past: tuple[RunRecord, ...]
+    slots: tuple[tuple[Setting, int], ...]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs, newest first."""
+        return [*([self.current] if self.current else []), *self.past]
+
+    @property
+    def trials(self) -> list[Trials]:
+        """Finished runs by compared setting; settings without any are left out."""
+        found = []
+        for setting, slot in self.slots:
+            runs = [one for one in self.records if one.setting == setting and one.finished]
+            if runs:
+                found.append(Trials(setting, slot, tuple(reversed(runs))))
+        return found
 
 
 class Runner(Worker[State]):
-    """One run at a time, on a thread."""
+    """One run, or a series of them, at a time, on a thread.
 
-    def __init__(self, pair: Pair | None, on_pair: Callable[[Pair], None]) -> None:
+    Args:
+        pair: a loaded pair; without one, the default pair is loaded at the first run.
+        on_pair: told of it.
+        prepare: called on the worker's thread before a run, once the pair is there.
+    """
+
+    def __init__(
+        self,
+        pair: Pair | None,
+        on_pair: Callable[[Pair], None],
+        prepare: Callable[[Pair, Setting], None] = lambda pair, setting: None,
+    ) -> None:
         super().__init__("idle", "stopped", "failed", "mspeckv")
         self.pair = pair
-        self._on_pair = on_pair
-        self._progress: tuple[str, int, int] | None = None
+        self._on_pair, self._prepare = on_pair, prepare
+        self._turn = (0, 0)
         self._current: RunRecord | None = None
         self._past: tuple[RunRecord, ...] = ()
+        self._slots: dict[Setting, int] = {}
         self._started = 0
+        self._series = 0
 
     def view(self) -> View:
         """The state of things now; later events do not change it."""
@@ -60,21 +99,26 @@ class Runner(Worker[State]):
                 self._state,
                 busy,
                 self._error,
-                self._progress,
+                self._turn,
                 self._current.snapshot() if self._current else None,
                 self._past,
+                tuple(self._slots.items()),
             )
 
-    def start(self, setting: Setting, profiled: bool = False) -> bool:
-        """Begin a run, or a profile of one; False, and nothing happens, while one is at work."""
+    def start(self, setting: Setting, profiled: bool = False, repeats: int = 1) -> bool:
+        """Begin a run, or a profile of one; False, and nothing happens, while one is at work.
+
+        With ``repeats`` above 1 every compared setting runs so many times, in turns, so that
+        whatever else the machine does meets all alike.
+        """
         with self._lock:
             if self.busy:
                 return False
-            self._keep_current()
-            self._started += 1
-            self._current = RunRecord(self._started, setting)
-            self._set("loading" if self.pair is None else "prefill")
-            self._launch(self._current, profiled)
+            self._give_slot(setting)
+            series = [setting] if repeats == 1 else [*self._slots] * repeats
+            self._series += 1
+            self._begin(series[0], (1, len(series)))
+            self._launch(self._series, series, profiled)
             return True
 
     def forget(self) -> None:
@@ -82,43 +126,80 @@ class Runner(Worker[State]):
         self._cancel.set()
         with self._lock:
             self._current, self._past, self._started = None, (), 0
+            self._slots.clear()
+            self._series += 1
             self._set("idle")
 
-    def _set(self, state: State, error: str = "") -> None:
-        super()._set(state, error)
-        self._progress = None
+    def _give_slot(self, setting: Setting) -> None:
+        """A colour for a setting; the one compared longest gives up its own where all are taken."""
+        if setting in self._slots:
+            return
+        if len(self._slots) == len(RUNS):
+            del self._slots[next(iter(self._slots))]
+        taken = set(self._slots.values())
+        self._slots[setting] = next(slot for slot in range(len(RUNS)) if slot not in taken)
 
-    def _shown(self) -> RunRecord | None:
-        return self._current
-
-    def _keep_current(self) -> None:
+    def _begin(self, setting: Setting, turn: tuple[int, int]) -> RunRecord:
+        """Make a new run the current one; called with the lock held."""
         if self._current is not None and self._current.summary and self._current.rounds:
             # a profile is large: the panel keeps the newest alone
             self._current.profile = None
             self._past = (self._current, *self._past)[:KEPT]
+        self._started += 1
+        self._turn = turn
+        self._current = RunRecord(self._started, setting)
+        self._set("loading" if self.pair is None else "prefill")
+        return self._current
 
-    def _run(self, record: RunRecord, cancel: threading.Event, *options: Any) -> None:
-        (profiled,) = options
+    def _shown(self) -> int:
+        return self._series
+
+    def _run(self, job: Any, cancel: threading.Event, *options: Any) -> None:
+        series, profiled = options
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
-        if cancel.is_set():
-            self._enter(record, "stopped")
-            return
-        if self.pair.tokenizer is None:
+        for place, setting in enumerate(series):
+            with self._lock:
+                if job != self._series:
+                    return
+                if place:
+                    self._begin(setting, (place + 1, len(series)))
+                record = self._current
+            assert record is not None
+            if cancel.is_set():
+                self._enter(job, "stopped")
+                return
+            self._prepare(self.pair, setting)
+            self._run_one(record, self.pair, cancel, profiled)
+
+    def measuring(self, on: bool) -> None:
+        """Say that the machine is being measured, or that it is done."""
+        with self._lock:
+            self._set("measuring" if on else "prefill")
+
+    def _run_one(
+        self, record: RunRecord, pair: Pair, cancel: threading.Event, profiled: bool
+    ) -> None:
+        if pair.tokenizer is None:
             raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
         setting, config = record.setting, record.setting.config
-        prompt = documents.load_document(setting.document, self.pair.tokenizer, setting.prefill)
+        prompt = documents.load_document(setting.document, pair.tokenizer, setting.prefill)
 
         def on_progress(stage: str, done: int, total: int) -> None:
             with self._lock:
-                if record is self._current and self._state != "rehearsal":
-                    self._progress = (stage, done, total)
-                    self._version += 1
+                record.read = done / total
+                self._version += record is self._current
+
+        def on_step(step: Pass | Transfer) -> None:
+            with self._lock:
+                record.steps.append(step)
+                self._version += record is self._current
 
         ways: dict[str, Any] = {"cancel": cancel, "on_progress": on_progress}
         if not profiled:
-            for event in stream(self.pair, prompt, config, **ways):
+            ways |= {"on_step": on_step, "prefills": prompts}
+            for event in stream(pair, prompt, config, **ways):
                 self._take(record, event)
             return
         with self._lock:
@@ -126,12 +207,12 @@ class Runner(Worker[State]):
                 self._set("rehearsal")
         try:
             found = profile(
-                self.pair, prompt, config, on_event=lambda event: self._take(record, event), **ways
+                pair, prompt, config, on_event=lambda event: self._take(record, event), **ways
             )
         except RuntimeError:
             if not cancel.is_set():
                 raise
-            self._enter(record, "stopped")
+            self._enter(self._series, "stopped")
             return
         with self._lock:
             record.profile = found

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import fields
+from typing import Any
 
+from mspeckv import KVPolicy, Link, Sampling, Speculation
 from mspeckv_widgets.record import Setting
 
 _PYTHON = """\
@@ -17,12 +20,10 @@ summary = generate(
     prompt,
     method={method},
     new_tokens={new_tokens},
-    policy=KVPolicy(bits={bits}, on_chip={on_chip}, resident={resident}),
-    speculation=Speculation(
-        gamma={gamma}, draft_gamma={draft_gamma}, budget={budget}, tier0={tier0}
-    ),
-    sampling=Sampling(temperature={temperature:g}, top_p={top_p:g}, seed={seed}),
-    link=Link({link}),
+    policy={policy},
+    speculation={speculation},
+    sampling={sampling},
+    link={link},
 )
 print(summary.text)
 print(f"{{summary.ms_per_token:.1f}} ms per token")
@@ -32,38 +33,53 @@ print(f"{{summary.ms_per_token:.1f}} ms per token")
 def python_code(setting: Setting) -> str:
     """A script that makes the same run with `mspeckv.generate`."""
     config = setting.config
+    width = KVPolicy(bits=config.policy.bits)
     return _PYTHON.format(
         document=json.dumps(setting.document),
         prefill=setting.prefill,
         method=json.dumps(config.method),
         new_tokens=config.new_tokens,
-        bits=json.dumps(config.policy.bits),
-        on_chip=config.policy.on_chip,
-        resident=config.policy.resident,
-        gamma=json.dumps(config.speculation.gamma),
-        draft_gamma=json.dumps(config.speculation.draft_gamma),
-        tier0=json.dumps(config.speculation.tier0),
-        budget=config.speculation.budget,
-        temperature=config.sampling.temperature,
-        top_p=config.sampling.top_p,
-        seed=config.sampling.seed,
-        link=json.dumps(config.link.preset),
+        policy=_call(config.policy, width, ("bits", "on_chip", "resident")),
+        speculation=_call(config.speculation, Speculation(), ("gamma", "draft_gamma", "budget")),
+        sampling=_call(config.sampling, Sampling(), ("temperature", "top_p", "seed")),
+        link=_call(config.link, Link(), ("preset",)),
     )
+
+
+def _call(part: Any, default: Any, always: tuple[str, ...]) -> str:
+    """The call that makes a part of the setting: what matters most, and what is not usual."""
+    said = [
+        f"{field.name}={json_word(getattr(part, field.name))}"
+        for field in fields(part)
+        if field.name in always or getattr(part, field.name) != getattr(default, field.name)
+    ]
+    return f"{type(part).__name__}({', '.join(said)})"
+
+
+def json_word(value: object) -> str:
+    """A value in Python, with the quotes that this project writes."""
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def command_line(setting: Setting) -> str:
     """The ``mspeckv generate`` line of the same run."""
     config = setting.config
+    policy, guess = config.policy, config.speculation
     words: list[object] = ["mspeckv", "generate"]
     words += ["--method", config.method, "--document", setting.document]
     words += ["--prefill", setting.prefill, "--new-tokens", config.new_tokens]
-    words += ["--kv-bits", config.policy.bits]
-    words += ["--on-chip", config.policy.on_chip, "--resident", config.policy.resident]
-    words += ["--gamma", config.speculation.gamma]
-    words += ["--draft-gamma", config.speculation.draft_gamma]
-    if config.speculation.tier0 != "draft":
-        words += ["--draft", config.speculation.tier0]
-    words += ["--budget", config.speculation.budget, "--link", config.link.preset]
+    words += ["--kv-bits", policy.bits]
+    words += ["--on-chip", policy.on_chip, "--resident", policy.resident]
+    if policy.residency != KVPolicy.residency:
+        words += ["--residency", policy.residency]
+    if policy.nibble:
+        words += ["--nibble"]
+    if policy.codec != KVPolicy.codec:
+        words += ["--codec", policy.codec]
+    words += ["--gamma", guess.gamma, "--draft-gamma", guess.draft_gamma]
+    if guess.tier0 != "draft":
+        words += ["--draft", guess.tier0]
+    words += ["--budget", guess.budget, "--link", config.link.preset]
     words += ["--temperature", f"{config.sampling.temperature:g}"]
     words += ["--top-p", f"{config.sampling.top_p:g}", "--seed", config.sampling.seed]
     return shlex.join(str(word) for word in words)

@@ -1,0 +1,65 @@
+"""Layers that read one hidden state, multiplied by one product of their weights together.
+
+Queries, keys and values are made of the same hidden state, and so are an MLP's gate and up parts.
+Starting a product of few rows costs some 12 us; one of all their weights reads as many bytes and
+starts once. On two AMD cores that saves 4 to 10 % of a plain step of the default target, paired in
+turns. The first layer asked computes for all; the others take their part if they are shown the very
+same tensor, and compute anew if they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+
+from mspeckv.accelerate.ordered_weights import TiledWeight, multiply, order
+
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one module that read the same, as transformers' decoders call them."""
+
+
+class Siblings:
+    """One ordered copy of several layers' weights, a part of its product for each.
+
+    Args:
+        layers: with the same input features, all with a bias or none.
+    """
+
+    def __init__(self, layers: Sequence[torch.nn.Linear]) -> None:
+        self.sizes = [layer.out_features for layer in layers]
+        self.ordered = order(torch.cat([layer.weight.detach() for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.bias = torch.cat(biases) if biases else None
+        # one attribute, so that a second thread's pass finds either all of a product or none
+        self._waiting: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
+
+    def part(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Layer ``index``'s product: ``[..., in] -> [..., out]``, a view of the joint one."""
+        waiting = self._waiting
+        if waiting is None or waiting[0] is not hidden or index not in waiting[1]:
+            product = multiply(hidden, self.ordered, self.bias)
+            waiting = hidden, dict(enumerate(product.split(self.sizes, -1)))
+        part = waiting[1].pop(index)
+        self._waiting = waiting if waiting[1] else None
+        return part
+
+
+def together(layers: Sequence[torch.nn.Linear]) -> list[TiledWeight]:
+    """A product for each of ``layers``, current as long as that layer's own weight is."""
+    joint = Siblings(layers)
+    return [
+        TiledWeight(layer.weight, layer.bias, layer._parameters, partial(joint.part, index))
+        for index, layer in enumerate(layers)
+    ]
+
+
+def siblings(module: torch.nn.Module) -> Iterator[list[torch.nn.Linear]]:
+    """Sets of ``module``'s own layers that read the same."""
+    for names in SIBLINGS:
+        layers = [module._modules.get(name) for name in names]
+        found = [layer for layer in layers if type(layer) is torch.nn.Linear]
+        inputs = {(layer.in_features, layer.bias is None) for layer in found}
+        if len({*map(id, found)}) == len(names) and len(inputs) == 1:
+            yield found

@@ -1,0 +1,77 @@
+"""What may be concluded from the runs on the screen: what is certain first, then what jitters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mspeckv_widgets.charts.table import readable_bytes
+from mspeckv_widgets.trials import ENOUGH, Spread, Trials, apart
+
+
+def conclusion(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
+    """Sentences about settings that have run, in the order in which they came.
+
+    Bytes are counted, so any difference is one. Of times a difference is claimed only where
+    `apart` says so.
+    """
+    if not trials:
+        return ["Run a setting, change a control, run again: what may be concluded is said here."]
+    if len(trials) == 1:
+        return [_alone(trials[0])]
+    return [_bytes(trials, names), *_times(trials, names)]
+
+
+def _alone(one: Trials) -> str:
+    value, unit = readable_bytes(one.link_bytes.middle)
+    ms = one.ms
+    said = f"One setting so far: {value} {unit} per token over the link (counted), "
+    said += f"{ms.middle:.0f} ms per token"
+    if ms.count > 1:
+        said += f" (median of {ms.count} runs, {ms.low:.0f} to {ms.high:.0f})"
+    return said + ". Change a control and run, to compare."
+
+
+def _bytes(trials: Sequence[Trials], names: Sequence[str]) -> str:
+    moved = [one.link_bytes.middle for one in trials]
+    listed = ", ".join(
+        f"{name}: {' '.join(readable_bytes(count))}"
+        for name, count in zip(names, moved, strict=True)
+    )
+    said = f"Certain (counted), per token over the link: {listed}."
+    least = min(moved)
+    fewest = [name for name, count in zip(names, moved, strict=True) if count == least]
+    if len(fewest) == len(names):
+        return said + " All move as many."
+    return said + f" Fewest: {' and '.join(fewest)}."
+
+
+def _times(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
+    few = [name for name, one in zip(names, trials, strict=True) if one.ms.count < ENOUGH]
+    if few:
+        return [
+            f"Time: not to be compared before {ENOUGH} runs of each setting; press Run x{ENOUGH}."
+        ]
+    said = [_ordered("Time", [one.ms for one in trials], names)]
+    waits = [one.wait for one in trials]
+    if max(one.high for one in waits) > 0:
+        kind = "emulated link" if any(one.emulated for one in trials) else "link"
+        said.append(_ordered(f"Wait for the {kind}", waits, names))
+        said.append(_ordered("Compute alone", [one.compute for one in trials], names))
+    return said
+
+
+def _ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> str:
+    """Which are less than which, as far as that can be told."""
+    ranked = sorted(zip(spreads, names, strict=True), key=lambda pair: pair[0].middle)
+    claims = []
+    for place, (less, name) in enumerate(ranked):
+        beaten = [other for more, other in ranked[place + 1 :] if apart(less, more)]
+        if beaten:
+            claims.append(f"{name} less than {' and '.join(beaten)}")
+    listed = ", ".join(
+        f"{name} {one.middle:.0f}" for one, name in zip(spreads, names, strict=True)
+    )
+    said = f"{what}, ms per token: {listed}"
+    if not claims:
+        return said + "; no difference is beyond the runs' own spread."
+    return said + f"; beyond the runs' spread: {'; '.join(claims)}."

@@ -1,0 +1,156 @@
+"""A preset's whole axis: as published above, on this machine below, with what has run here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mspeckv.experiments import experiment
+from mspeckv.experiments.ablations import axis_words
+from mspeckv_widgets.charts.figure import Figure
+from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
+from mspeckv_widgets.panels.live_charts import HEIGHT
+from mspeckv_widgets.panels.prediction import Curve
+from mspeckv_widgets.trials import Spread
+
+PUBLISHED, HERE = 1, 2
+_WORDS = {
+    "static": "mspeckv, residents fixed",
+    "lru": "mspeckv, residents by LRU",
+    "plain": "plain decoding",
+}
+_LOOKS = {
+    "static": ("#0072B2", "solid", "circle"),
+    "lru": ("#D55E00", "dash", "square"),
+    "plain": ("#808080", "dashdot", "diamond"),
+}
+_RUN_HERE = "#009E73"
+
+
+class CurveChart:
+    """The figure of a preset.
+
+    Args:
+        on_place: told of a value of the axis, at classroom size, that was clicked.
+    """
+
+    def __init__(self, on_place: Callable[[int], None]) -> None:
+        self._on_place = on_place
+        self._runs: tuple[int, ...] = ()
+        self.figure: Any = Figure(make_subplots(rows=2, cols=1, vertical_spacing=0.2))
+        self._lines: dict[tuple[int, str], Any] = {}
+        for row in (PUBLISHED, HERE):
+            for name, (colour, dash, _) in _LOOKS.items():
+                look = {"color": colour, "dash": dash, "width": 2}
+                self._add(row, name, go.Scatter(x=[], y=[], mode="lines", line=look))
+        for name, (colour, _, marker) in _LOOKS.items():
+            sign = {"symbol": f"{marker}-open", "size": 11, "color": colour}
+            points = go.Scatter(
+                x=[], y=[], mode="markers", marker=sign,
+                error_y={"type": "data", "array": [], "thickness": 1},
+                hovertemplate="published: %{y:.3g} ms at %{x}; click to run it here<extra></extra>",
+            )  # fmt: skip
+            self._add(PUBLISHED, f"{name} points", points)
+        places = go.Scatter(
+            x=[], y=[], mode="markers", marker={"symbol": "circle-open", "size": 12, "color": INK},
+            hovertemplate="click to run %{x} here<extra></extra>",
+        )  # fmt: skip
+        self._add(HERE, "places", places)
+        runs = go.Scatter(
+            x=[], y=[], mode="markers", marker={"symbol": "star", "size": 12, "color": _RUN_HERE},
+            error_y={"type": "data", "symmetric": False, "array": [], "arrayminus": []},
+            hovertemplate="measured here: %{y:.0f} ms at %{x}<extra></extra>",
+        )  # fmt: skip
+        self._add(HERE, "runs", runs)
+        for key in ((PUBLISHED, "static points"), (PUBLISHED, "lru points"),
+                    (PUBLISHED, "plain points"), (HERE, "places")):  # fmt: skip
+            self._lines[key].on_click(self._clicked)
+        self._lay_out()
+
+    def draw(
+        self, name: str, published: Curve, here: Curve | None, runs: Mapping[int, Spread]
+    ) -> None:
+        """Show a preset.
+
+        Args:
+            name: ``A1``, ``A2``, ``B1`` or ``B2``.
+            published: see `mspeckv_widgets.panels.prediction.as_published`.
+            here: the same axis on this machine; None where the setting is not modelled.
+            runs: what has been measured here, by place.
+        """
+        known = experiment(name)
+        self._runs, self._published = known.values, published.places
+        with self.figure.batch_update():
+            self._draw_curve(PUBLISHED, published)
+            for line, points in published.points.items():
+                trace = self._lines[PUBLISHED, f"{line} points"]
+                trace.x, trace.y = [p[0] for p in points], [p[1] for p in points]
+                trace.error_y.array = [p[2] for p in points]
+            if here is not None:
+                self._draw_curve(HERE, here)
+                static = dict(zip(here.x.tolist(), here.lines["static"].tolist(), strict=True))
+                where = [one for one in here.places if one in static] or list(here.places)
+                heights = [_at(here, one) for one in where]
+                self._lines[HERE, "places"].x, self._lines[HERE, "places"].y = where, heights
+            trace, places = self._lines[HERE, "runs"], sorted(runs)
+            trace.x, trace.y = places, [runs[one].middle for one in places]
+            trace.error_y.array = [runs[one].high - runs[one].middle for one in places]
+            trace.error_y.arrayminus = [runs[one].middle - runs[one].low for one in places]
+            self._name(name, known.axis)
+
+    def fit(self, room: int) -> None:
+        """Keep the figure within a narrow panel of ``room`` CSS pixels; 0 for a wide one."""
+        self.figure.update_layout(autosize=not room, width=room or None)
+
+    def _draw_curve(self, row: int, curve: Curve) -> None:
+        for line, ms in curve.lines.items():
+            trace = self._lines[row, line]
+            trace.x, trace.y = curve.x.tolist(), ms.tolist()
+
+    def _name(self, name: str, axis: str) -> None:
+        layout = self.figure.layout
+        layout.xaxis2.title.text = f"{axis_words(axis)} (above: published; below: here)"
+        titles = (
+            f"<b>{name} as published: 7B, ms per token</b> (points published, lines modelled)",
+            "<b>Here, ms per token</b> (lines modelled, stars measured; click a circle to run)",
+        )
+        for note, words in zip(layout.annotations[:2], titles, strict=True):
+            note.text = words
+
+    def _clicked(self, trace: Any, points: Any, _: Any) -> None:
+        if not points.point_inds:
+            return
+        place = points.point_inds[0]
+        values = self._lines[HERE, "places"].x if trace is self._lines[HERE, "places"] else None
+        self._on_place(int(values[place]) if values is not None else self._runs[place])
+
+    def _add(self, row: int, name: str, trace: Any) -> None:
+        trace.showlegend = row == HERE and name in _WORDS
+        trace.name = _WORDS.get(name, name)
+        self.figure.add_trace(trace, row=row, col=1)
+        self._lines[row, name] = self.figure.data[-1]
+
+    def _lay_out(self) -> None:
+        figure = self.figure
+        for y in (1.0, 0.42):
+            figure.add_annotation(
+                text="", xref="paper", yref="paper", x=0, y=y, xanchor="left", yanchor="bottom",
+                showarrow=False, font={"size": 12, "color": INK},
+            )  # fmt: skip
+        figure.update_layout(
+            height=HEIGHT, autosize=True, margin={"l": 44, "r": 8, "t": 20, "b": 64},
+            paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 11},
+            legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom",
+                    "bgcolor": CLEAR},
+        )  # fmt: skip
+        figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, zeroline=False, title_standoff=2)
+        figure.update_yaxes(gridcolor=GRID, linecolor=FAINT, rangemode="tozero", nticks=5)
+
+
+def _at(curve: Curve, place: int) -> float:
+    """The fixed residents' line at a place."""
+    nearest = int(abs(curve.x - place).argmin())
+    return float(curve.lines["static"][nearest])

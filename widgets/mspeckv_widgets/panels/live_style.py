@@ -1,0 +1,59 @@
+"""How the live panel looks beyond the project's own style, and its status line."""
+
+from __future__ import annotations
+
+import html
+
+from mspeckv_widgets.panels.machine import Machine
+from mspeckv_widgets.panels.runner import View
+from mspeckv_widgets.panels.worker_panel import status_line
+
+LIVE_STYLE = """<style>
+.mskv-tiles { display: flex; gap: 8px; }
+.mskv-tile { flex: 1 1 0; min-width: 0; border: 1px solid var(--mskv-grid); border-radius: 4px;
+  padding: 2px 8px; line-height: 1.25; }
+.mskv-big { font-weight: 600; font-size: 1.25em; white-space: nowrap; }
+.mskv-modelled { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; }
+.mskv-bars { margin: 2px 0; }
+.mskv-bar-row { display: flex; align-items: center; gap: 6px; line-height: 20px; font-size: 0.9em; }
+.mskv-bar-name { flex: 0 0 26%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.mskv-bar-value { flex: 0 0 72px; text-align: right; font-variant-numeric: tabular-nums; }
+.mskv-track { flex: 1 1 auto; position: relative; display: flex; height: 14px; }
+.mskv-track > span { height: 100%; }
+.mskv-modelled-bar .mskv-track > span { opacity: 0.45; outline: 1px dotted var(--mskv-ink); }
+.mskv-whisker { position: absolute; top: 6px; height: 2px; background: var(--mskv-ink); }
+.mskv-whisker::before, .mskv-whisker::after { content: ""; position: absolute; top: -4px;
+  height: 10px; width: 2px; background: var(--mskv-ink); }
+.mskv-whisker::before { left: 0; } .mskv-whisker::after { right: 0; }
+.mskv-swatch { display: inline-block; width: 10px; height: 10px; margin: 0 3px 0 8px; }
+.mskv-said p { margin: 0 0 2px; line-height: 1.3; }
+.mskv-live-story .mskv-story { max-height: 150px; }
+</style>"""
+
+
+def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
+    """The status line, with a progress bar where the end is known."""
+    current = view.current
+    done, total = 0, 0
+    if view.state == "failed":
+        words = html.escape(f"Not run: {view.error}")
+    elif view.state == "loading":
+        words = "Loading the model pair (a few seconds; the first time it is converted)"
+    elif view.state == "measuring":
+        words = "Measuring this machine for the model, once (some ten seconds)"
+    elif view.state == "rehearsal":
+        words = "Profiling: first without the profiler, to know what it costs"
+    elif view.state == "prefill" and current is not None:
+        done, total = round(current.read * 100), 100
+        words = "Reading the prompt"
+    elif current is not None and view.state in ("decoding", "done", "stopped"):
+        done, total = len(current.tokens), current.setting.config.new_tokens
+        verb = {"decoding": "Decoding", "done": "Done", "stopped": "Stopped"}[view.state]
+        words = f"{verb}: {done} of {total} tokens in {len(current.rounds)} rounds"
+    else:
+        words = "Ending the run" if view.busy else f"Ready: press Run. {machine.words}"
+    if view.busy and view.turn[1] > 1:
+        words = f"Run {view.turn[0]} of {view.turn[1]}. {words}"
+    if not view.busy and kept_bytes:
+        words += f". Prompts kept for the next run: {kept_bytes / 1e6:.0f} MB"
+    return status_line(view.state, words, done, total if view.busy else 0)

@@ -1,0 +1,158 @@
+"""Three headline numbers, and one bar per setting: where a token's time went."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from mspeckv_widgets.charts.run_styles import signed
+from mspeckv_widgets.charts.table import readable_bytes
+from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.panels.prediction import Predicted
+from mspeckv_widgets.trials import Split, Spread, Trials
+
+_WAIT, _REST = "#E69F00", "#808080"
+_PATTERNS = {
+    0: "none",
+    1: "repeating-linear-gradient(45deg,#fff5 0 2px,#0000 2px 7px)",
+    2: "repeating-linear-gradient(90deg,#fff5 0 2px,#0000 2px 7px)",
+}
+_WAIT_PATTERN = "repeating-linear-gradient(135deg,#0005 0 2px,#0000 2px 5px)"
+
+
+def tiles_html(trials: Trials | None, predicted: Predicted | None, why: str = "") -> str:
+    """KV over the link, time, and KV on the device, of the setting in the controls.
+
+    Args:
+        trials: its runs; None where it has not run.
+        predicted: what the model says.
+        why: there is no prediction.
+    """
+    moved = spent = held = None
+    if trials is not None:
+        moved, spent = trials.link_bytes.middle, trials.ms
+        held = float(trials.device_bytes)
+    kind = "measured; the link's part emulated" if trials and trials.emulated else "measured"
+    tiles = [
+        _tile(
+            "KV over the link", _bytes(moved), "per token", "counted",
+            _bytes(predicted.link_bytes) if predicted else why,
+            _off(moved, predicted.link_bytes if predicted else None, "many"),
+        ),
+        _tile(
+            "Time", _ms(spent), "per token", kind,
+            f"{predicted.ms:.0f} ms" if predicted else why,
+            _off(spent.middle if spent else None, predicted.ms if predicted else None, "long"),
+        ),
+        _tile(
+            "KV on the device", _bytes(held), "weights apart", "allocated",
+            _bytes(predicted.device_bytes) if predicted else why, "",
+        ),
+    ]  # fmt: skip
+    return f'<div class="mskv-tiles">{"".join(tiles)}</div>'
+
+
+def _tile(what: str, value: str, per: str, kind: str, modelled: str, off: str) -> str:
+    return (
+        f'<div class="mskv-tile"><div class="mskv-small">{what}, {per}</div>'
+        f'<div class="mskv-big" title="{kind}">{value or "not run yet"}</div>'
+        f'<div class="mskv-small">{kind if value else ""}</div>'
+        f'<div class="mskv-small mskv-modelled">modelled: {html.escape(modelled)}{off}</div></div>'
+    )
+
+
+def _bytes(count: float | None) -> str:
+    return "" if count is None else " ".join(readable_bytes(count))
+
+
+def _ms(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    if spread.count == 1:
+        return f"{spread.middle:.0f} ms"
+    return f"{spread.middle:.0f} ms ({spread.low:.0f} to {spread.high:.0f})"
+
+
+def _off(found: float | None, said: float | None, what: str) -> str:
+    """How far the model was from what was found."""
+    if found is None or said is None:
+        return ""
+    if not found or not said:
+        return ", as found" if found == said else ""
+    share = said / found - 1
+    if abs(share) < 0.005:
+        return ", as found"
+    return f", {abs(share):.0%} too {what if share > 0 else {'many': 'few', 'long': 'short'}[what]}"
+
+
+def bars_html(
+    trials: Sequence[Trials], names: Sequence[str], predicted: Predicted | None, name: str = ""
+) -> str:
+    """One stacked bar a setting, and a dotted one for what the model says of ``name``."""
+    rows = [
+        (signed(one.slot, html.escape(label)), one.split, one.ms, one.emulated)
+        for one, label in zip(trials, names, strict=True)
+    ]
+    longest = max((spread.high for _, _, spread, _ in rows), default=0.0)
+    if predicted is not None:
+        longest = max(longest, predicted.ms)
+    if not longest:
+        return ""
+    lines = [
+        _row(label, split, spread, longest, emulated) for label, split, spread, emulated in rows
+    ]
+    if predicted is not None:
+        model = Split(predicted.tiers, predicted.wait, predicted.rest)
+        exact = Spread(predicted.ms, predicted.ms, predicted.ms, 1)
+        label = f"modelled{f': {html.escape(name)}' if name else ''}"
+        lines.append(_row(label, model, exact, longest, False, "mskv-modelled-bar"))
+    return (
+        f'<div class="mskv-bars"><div class="mskv-small">Where a token\'s time goes, ms: {_key()}'
+        f"</div>{''.join(lines)}</div>"
+    )
+
+
+def _key() -> str:
+    keys = [
+        f'<span class="mskv-swatch" style="{_paint(style.colour, _PATTERNS[tier])}"></span>'
+        f"{style.name}"
+        for tier, style in TIERS.items()
+    ]
+    keys.append(
+        f'<span class="mskv-swatch" style="{_paint(_WAIT, _WAIT_PATTERN)}"></span>wait for the link'
+    )
+    keys.append(f'<span class="mskv-swatch" style="{_paint(_REST, "none")}"></span>rest')
+    return " ".join(keys)
+
+
+def _paint(colour: str, pattern: str) -> str:
+    return f"background-color:{colour};background-image:{pattern}"
+
+
+def _row(
+    label: str, split: Split, spread: Spread, longest: float, emulated: bool, kind: str = ""
+) -> str:
+    parts = [
+        (f"{TIERS[tier].name} {ms:.0f} ms", ms, TIERS[tier].colour, _PATTERNS[tier])
+        for tier, ms in sorted(split.tiers.items())
+    ]
+    waits = f"wait for the {'emulated ' if emulated else ''}link {split.wait:.0f} ms"
+    parts.append((waits, split.wait, _WAIT, _WAIT_PATTERN))
+    parts.append((f"rest {split.rest:.0f} ms", split.rest, _REST, "none"))
+    said = "; ".join(words for words, ms, _, _ in parts if ms > 0)
+    bars = "".join(
+        f'<span title="{words}" style="width:{100 * ms / longest:.2f}%;{_paint(colour, pattern)}">'
+        "</span>"
+        for words, ms, colour, pattern in parts
+        if ms > 0
+    )
+    whisker = ""
+    if spread.count > 1:
+        left, width = 100 * spread.low / longest, 100 * spread.width / longest
+        whisker = f'<i class="mskv-whisker" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
+    value = f"{spread.middle:.0f} ms" + (f" x{spread.count}" if spread.count > 1 else "")
+    return (
+        f'<div class="mskv-bar-row {kind}"><span class="mskv-bar-name">{label}</span>'
+        f'<span class="mskv-track" role="img" aria-label="{html.escape(said)}">{bars}{whisker}'
+        f'</span><span class="mskv-bar-value">{value}</span></div>'
+    )
