@@ -170,8 +170,11 @@ def stream(
         cancel: set it from another thread and the run ends within one pass, keeping what it has:
             the last event is then a `RunSummary` with ``cancelled`` true.
         on_progress: told of prefill as ``("prefill", layers done, layers)``.
-        prefills: keeps the prompts that its runs have read; one that begins with the same caches
-            takes them up instead, and its `Prefill` then tells the time of that, and no passes.
+        prefills: keeps what the prompts of its runs left; a later run of the same prompt, whatever
+            else differs, places that instead: its `Prefill` tells the time of it, and no passes.
+        on_step: told of each `Pass` as it has ended and each `Transfer` as it has arrived, on the
+            thread that did it; of a GPU's when the round is over. The same come in the events, a
+            transfer then with its wait. If it raises, it is told no more, and the run goes on.
 
     Raises:
         ValueError: a setting that is not allowed; at the call, before any work.

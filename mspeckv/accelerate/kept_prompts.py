@@ -1,8 +1,10 @@
-"""Prompts that were read once, for runs that begin with the same caches.
+"""Prompts that were read once, for runs that begin with the same one.
 
-What a prompt leaves in a cache depends on the prompt, the model as it is now and the cache's own
-settings, and on nothing else: not on the method, the seed, or how long the output will be. So a run
-that finds it here copies it in, and goes on bit for bit as if it had read the prompt itself.
+What the pass over a prompt computes for attention depends on the prompt and the model as it is now,
+and on nothing else: not on where KV lies, how wide it is, the method, the link or the seed. So its
+keys and values, and the last queries, which choose tier 1's chunks, are kept as they came; and a
+run that finds them hands them to its own caches, layer by layer, by the calls that the pass makes.
+What is stored, and what crosses the link for it, is bit for bit what reading the prompt leaves.
 """
 
 from __future__ import annotations
@@ -11,21 +13,63 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
 import psutil
+import torch
 
 from mspeckv.accelerate.fingerprint import structure, weights
 from mspeckv.decoding.reader import ModelReader
-from mspeckv.kv.layers import State, Tier
 from mspeckv.kv.link import KVLink
+from mspeckv.kv.retrieval import QUERY_WINDOW
 
 MOST_BYTES = 2 << 30
 """Bytes kept at most, unless a quarter of the free memory is less."""
 
 
+@dataclass
+class Brought:
+    """What the layers of one pass brought: an entry of each list is a layer's, in host memory.
+
+    Attributes:
+        layers: how many there will be.
+        queries: how many of the last are kept.
+        limit: bytes beyond which nothing is.
+        seconds: that the pass took, its bytes' way over the link included.
+    """
+
+    layers: int
+    queries: int
+    limit: int
+    seconds: float = 0.0
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+    asking: list[torch.Tensor] = field(default_factory=list)
+
+    def came(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep a layer's keys and values, unless all layers' would be too much."""
+        if (key.nbytes + value.nbytes) * self.layers <= self.limit:
+            self.keys.append(_on_host(key))
+            self.values.append(_on_host(value))
+
+    def asked(self, layer: int, query: torch.Tensor) -> None:
+        """Keep its last queries."""
+        self.asking.append(_on_host(query[:, :, -self.queries :]))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes kept."""
+        return sum(part.nbytes for part in (*self.keys, *self.values, *self.asking))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every layer is here, and no more than may be."""
+        counts = {len(self.keys), len(self.values), len(self.asking)}
+        return counts == {self.layers} and self.bytes <= self.limit
+
+
 class Prefills:
-    """The last few prompts read, cache by cache, in host memory.
+    """The last few prompts read, model by model, in host memory.
 
     Args:
         limit: bytes kept at most; default: 2 GiB, or a quarter of what is free.
@@ -40,14 +84,13 @@ class Prefills:
         free = int(psutil.virtual_memory().available)
         self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
         self.shared, self.saved_seconds = False, 0.0
-        # what each prompt left in a cache, and the seconds that reading it took
-        self._kept: OrderedDict[tuple[object, ...], tuple[State, float]] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], Brought] = OrderedDict()
         self._turn = threading.Lock()
 
     @property
     def bytes(self) -> int:
         """Bytes kept."""
-        return sum(_bytes(state) for state, _ in self._kept.values())
+        return sum(brought.bytes for brought in list(self._kept.values()))
 
     def read(self, readers: Iterable[ModelReader], prompt: Sequence[int], link: KVLink) -> None:
         """Have every reader's caches hold ``prompt``: take up what is kept, read and keep the rest.
@@ -59,45 +102,55 @@ class Prefills:
         """
         self.shared, self.saved_seconds = False, 0.0
         for reader in readers:
-            start = time.perf_counter()
-            caches = reader.fills
             model = reader.model, structure(reader.model), weights(reader.model)
-            keys = [(*model, tuple(prompt), *cache.settings) for cache in caches]
-            found = self._find(keys)
-            if found:
-                for (state, _), cache in zip(found, caches, strict=True):
-                    cache.load(state)
-                self.shared = reader.tier == 2
-                self.saved_seconds += found[0][1] - (time.perf_counter() - start)
-                continue
-            reader.prefill(list(prompt))
+            for tokens, position in reader.cache.to_read(list(prompt)):
+                self._fill(reader, (*model, position, *tokens), tokens, position, link)
+
+    def _fill(
+        self,
+        reader: ModelReader,
+        key: tuple[object, ...],
+        tokens: list[int],
+        position: int,
+        link: KVLink,
+    ) -> None:
+        """Have a reader's caches hold the tokens of one pass."""
+        start, looking = time.perf_counter(), reader.seat.onlooker
+        # what an onlooker sees now, or the usual one may want to see later
+        queries = max(QUERY_WINDOW, looking.query_window if looking is not None else 0)
+        brought = self._find(key, min(queries, len(tokens)))
+        if brought is not None:
+            to, parts = reader.model.device, (brought.keys, brought.values, brought.asking)
+            reader.place((k.to(to), v.to(to), q.to(to)) for k, v, q in zip(*parts, strict=True))
             link.drain()
-            seconds = time.perf_counter() - start
-            for key, cache in zip(keys, caches, strict=True):
-                self._keep(key, cache, seconds)
-
-    def _find(self, keys: list[tuple[object, ...]]) -> list[tuple[State, float]]:
-        """What is kept under ``keys``, if it is kept under all."""
-        with self._turn:
-            if not all(key in self._kept for key in keys):
-                return []
-            for key in keys:
-                self._kept.move_to_end(key)
-            return [self._kept[key] for key in keys]
-
-    def _keep(self, key: tuple[object, ...], cache: Tier, seconds: float) -> None:
-        """Keep one more; drop those that were used longest ago."""
-        state = cache.state()
-        room = self.limit - _bytes(state)
-        if room < 0:
+            self.shared = reader.tier == 2
+            self.saved_seconds += brought.seconds - (time.perf_counter() - start)
             return
-        copies = tuple(part.detach().to("cpu", copy=True) for part in state.tensors)
+        brought = Brought(len(reader.cache.layers), queries, self.limit)
+        reader.read_prompt(tokens, position, brought)
+        link.drain()
+        brought.seconds = time.perf_counter() - start
+        self._keep(key, brought)
+
+    def _find(self, key: tuple[object, ...], queries: int) -> Brought | None:
+        """What is kept under ``key``, if with so many queries."""
         with self._turn:
-            self._kept.pop(key, None)
-            while self.bytes > room:
-                self._kept.popitem(last=False)
-            self._kept[key] = replace(state, tensors=copies), seconds
+            found = self._kept.get(key)
+            if found is None or found.asking[0].shape[2] < queries:
+                return None
+            self._kept.move_to_end(key)
+            return found
+
+    def _keep(self, key: tuple[object, ...], brought: Brought) -> None:
+        """Keep one more; drop those that were used longest ago."""
+        if brought.whole:
+            with self._turn:
+                self._kept.pop(key, None)
+                while self.bytes > self.limit - brought.bytes:
+                    self._kept.popitem(last=False)
+                self._kept[key] = brought
 
 
-def _bytes(state: State) -> int:
-    return sum(part.nbytes for part in state.tensors)
+def _on_host(part: torch.Tensor) -> torch.Tensor:
+    """A copy that lies as ``part`` does: the last bit of a sum may depend on it."""
+    return part.detach().to("cpu", copy=True)

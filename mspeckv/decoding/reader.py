@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,16 @@ class Head(Protocol):
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""
 
 
+class Keep(Protocol):
+    """Keeps what the pass over a prompt computes for attention."""
+
+    def came(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """See a layer's keys and values."""
+
+    def asked(self, layer: int, query: torch.Tensor) -> None:
+        """See its queries."""
+
+
 @dataclass(frozen=True)
 class Seat:
     """All that a reader is made of.
@@ -82,11 +93,7 @@ class ModelReader:
         self.products = {**seat.products, **(seat.head.products if seat.head else {})}
         self._kernels: Kernels = seat.kernels
         self._cache_name, self._prefilling = cache_argument(seat.model), False
-
-    @property
-    def fills(self) -> list[Tier]:
-        """The caches that its passes fill: its own, and one that looks on."""
-        return [cache for cache in (self.cache, self.seat.onlooker) if cache is not None]
+        self._keep: Keep | None = None
 
     def prefill(self, tokens: list[int]) -> None:
         """Read a prompt into the empty cache.
@@ -94,9 +101,22 @@ class ModelReader:
         One pass reads it layer by layer, so a layer's float KV lives only while that layer is
         computed, and its packed bytes leave for the host once.
         """
-        self._prefilling = self.tier == 2
         for new, position in self.cache.to_read(tokens):
-            self._forward(new, position, "prefill")
+            self.read_prompt(new, position)
+
+    def read_prompt(self, tokens: list[int], position: int, keep: Keep | None = None) -> None:
+        """A pass of `prefill`; ``keep`` is shown what each layer brings."""
+        self._prefilling, self._keep = self.tier == 2, keep
+        self._forward(tokens, position, "prefill")
+        self._prefilling, self._keep = False, None
+
+    def place(self, brought: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> None:
+        """Give the caches each layer's keys, values and last queries of such a pass, as it did."""
+        self._prefilling = self.tier == 2
+        for layer, (key, value, query) in enumerate(brought):
+            shown = self.cache.layers[layer].append(key, value)
+            self._watch(layer, query, shown)
+            shown.release()
         self._prefilling = False
 
     def read(self, tokens: list[int], rows: int) -> torch.Tensor:
@@ -143,7 +163,8 @@ class ModelReader:
         rows: int,
     ) -> torch.Tensor:
         """The model's pass over ids ``[1, n]`` at ``positions``: logits ``[rows, V]``."""
-        with reading(self.model, watcher, self._kernels, self.products):
+        with reading(self.model, watcher, self._kernels, self.products) as one:
+            one.came = self._keep.came if self._keep else None
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
@@ -157,5 +178,7 @@ class ModelReader:
         self.recorder.check()
         if self._prefilling and self.recorder.on_progress is not None:
             self.recorder.on_progress("prefill", layer + 1, len(self.cache.layers))
+        if self._keep is not None:
+            self._keep.asked(layer, query)
         if self.seat.onlooker is not None:
             self.seat.onlooker.watch(layer, query, shown)

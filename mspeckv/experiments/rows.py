@@ -44,7 +44,7 @@ class Row:
         link_bytes_per_token: over the link while decoding, both ways (counted).
         kv_read_per_token: bytes of KV that attention read while decoding, by tier (counted).
         prefill_shared: whether an earlier trial's prefill was used again; then the result's
-            ``prefill_seconds`` is the time of that, and its ``link`` counts nothing of a prefill.
+            ``prefill_seconds`` is the time of that (its ``link`` counts the same bytes).
         prefill_saved_seconds: what that saved: the time of reading less that of using it again
             (measured).
         started: when, in ISO 8601 with the zone.

@@ -17,7 +17,6 @@ cycle. Neighbouring tokens ask for nearly the same chunks, so most are found (as
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -25,7 +24,6 @@ import torch
 from mspeckv.context import KV
 from mspeckv.events import Direction
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import State
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
 from mspeckv.kv.tier1 import Tier1Room, tier1_caches
@@ -90,35 +88,11 @@ class HotChunkCache(RetrievalCache):
         """Bytes allocated on the device."""
         return super().bytes + self.buffer.nbytes
 
-    @property
-    def settings(self) -> tuple[object, ...]:
-        """Retrieval's, and how many slots the buffer has."""
-        return "hot chunks", self.slots, *super().settings[1:]
-
     def lookups(self) -> tuple[int, int]:
         """Chosen chunks found on the device, and recalled, since the last call."""
         counts = self._found, self._missed
         self._found = self._missed = 0
         return counts
-
-    def state(self) -> State:
-        """Retrieval's, the chunks in both places, and which are where."""
-        state = super().state()
-        places = (
-            tuple(number for place in held.items() for number in place)
-            for heads in self.places
-            for held in heads
-        )
-        tensors = self.home, self.buffer, *state.tensors
-        return replace(state, numbers=(*state.numbers, *places), tensors=tensors)
-
-    def load(self, state: State) -> None:
-        """Take over another cache's contents."""
-        super().load(state)
-        every = [held for heads in self.places for held in heads]
-        for held, numbers in zip(every, state.numbers[-len(every) :], strict=True):
-            held.clear()
-            held.update(zip(numbers[::2], numbers[1::2], strict=True))
 
     def restart(self) -> None:
         """As before the first pass."""

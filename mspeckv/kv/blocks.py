@@ -5,7 +5,7 @@ Where the blocks live: `mspeckv.kv.placement`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -65,10 +65,6 @@ class BlockLayer(PlacedLayer):
     def counts(self) -> tuple[int, ...]:
         """Tokens and finished blocks."""
         return self.length, self.blocks
-
-    @counts.setter
-    def counts(self, counts: Sequence[int]) -> None:
-        self.length, self.blocks = counts
 
     @property
     def packed_tokens(self) -> int:

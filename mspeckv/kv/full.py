@@ -114,11 +114,6 @@ class FullCache(Tier):
         pipeline.hits = pipeline.misses = 0
         return found
 
-    @property
-    def settings(self) -> tuple[object, ...]:
-        """The policy alone: a cache of any capacity can take over another's contents."""
-        return "full", self.policy
-
     def allocated(self) -> dict[str, int]:
         """Bytes really allocated, by place: the measured side of `mspeckv.kv.sizes`."""
         sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}

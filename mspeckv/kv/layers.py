@@ -7,7 +7,7 @@ acceleration is plugged in, as something that its kernel reads faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,6 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         """The numbers that say how much is held."""
         return (self.length,)
 
-    @counts.setter
-    def counts(self, counts: Sequence[int]) -> None:
-        (self.length,) = counts
-
     # Questions that transformers asks of any layer.
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -138,10 +134,10 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
 @dataclass(frozen=True)
 class State:
-    """What a prompt left in a cache: enough to go on from, in another one like it.
+    """What a cache's layers hold.
 
     Attributes:
-        numbers: by layer, the numbers of `PlacedLayer.counts`; then the cache's own.
+        numbers: by layer, the numbers of `PlacedLayer.counts`.
         tensors: everything held, as views or as copies.
     """
 
@@ -167,6 +163,8 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         now = current()
         if now is not None:
             now.shown[layer_idx] = shown
+            if now.came is not None:
+                now.came(layer_idx, key_states, value_states)
         return shown.key, shown.value
 
     @property
@@ -209,24 +207,12 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Packed layers found on the device, and fetched, since the last call."""
         return 0, 0
 
-    @property
-    def settings(self) -> tuple[object, ...]:
-        """What the cache's contents after a prompt depend on, beside prompt and model."""
-        raise NotImplementedError
-
     def state(self) -> State:
         """What is held, as views."""
         return State(
             tuple(layer.counts for layer in self.layers),
             tuple(part for layer in self.layers for part in layer.contents),
         )
-
-    def load(self, state: State) -> None:
-        """Take over what another cache of the same `settings` held, of any capacity."""
-        for layer, counts in zip(self.layers, state.numbers, strict=False):
-            layer.counts = counts
-        for here, there in zip(self.state().tensors, state.tensors, strict=True):
-            here.copy_(there)
 
 
 class Buffer:

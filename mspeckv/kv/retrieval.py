@@ -11,7 +11,6 @@ refreshing it during a verification, moves no extra byte over the link.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Self
 
 import torch
@@ -19,7 +18,7 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import Buffer, FloatLayer, State, fold_groups
+from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
@@ -107,6 +106,7 @@ class RetrievalCache(Tier1Cache):
     """
 
     looks_on = True
+    query_window = QUERY_WINDOW
 
     def __init__(
         self,
@@ -160,22 +160,6 @@ class RetrievalCache(Tier1Cache):
         return self.plan.kept
 
     @property
-    def settings(self) -> tuple[object, ...]:
-        """Which chunks there are, and by what they are chosen."""
-        return "retrieval", self.plan, self.policy
-
-    def state(self) -> State:
-        """The layers', the landmarks, and the chunks chosen."""
-        state = super().state()
-        return replace(state, tensors=(*state.tensors, self.landmarks, *self.chosen))
-
-    def load(self, state: State) -> None:
-        """Take over another cache's contents."""
-        chosen = state.tensors[-len(self.chosen) :]
-        self.chosen = [one.to(self.landmarks.device) for one in chosen]
-        super().load(state)
-
-    @property
     def bytes(self) -> int:
         """Bytes allocated, landmarks included."""
         buffers = sum(int(layer.buffer.bytes) for layer in self.layers)
@@ -190,7 +174,7 @@ class RetrievalCache(Tier1Cache):
             shown: every token so far.
         """
         new, total = query.shape[2], shown.tokens
-        if total == new:
+        if total == self.plan.prompt:
             key, value = shown.whole()
             if not self.reads_keys:
                 self.landmarks[layer] = landmarks_of(key, self.plan)

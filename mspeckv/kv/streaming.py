@@ -9,11 +9,10 @@ layout. Sliding happens once per `slack` tokens, not per token.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 
-from mspeckv.kv.layers import Buffer, FloatLayer, State, Tier
+from mspeckv.kv.layers import Buffer, FloatLayer, Tier
 from mspeckv.kv.shape import KVShape
 
 
@@ -71,21 +70,6 @@ class StreamingCache(Tier):
     def settled_slots(self, prompt: int) -> int:
         """None: the window slides."""
         return 0
-
-    @property
-    def settings(self) -> tuple[object, ...]:
-        """What is seen of a prompt."""
-        return "streaming", self.sinks, self.window
-
-    def state(self) -> State:
-        """The layers', and how many tokens were left out."""
-        state = super().state()
-        return replace(state, numbers=(*state.numbers, (self.dropped,)))
-
-    def load(self, state: State) -> None:
-        """Take over another cache's contents."""
-        super().load(state)
-        [self.dropped] = state.numbers[-1]
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""

@@ -10,7 +10,7 @@ import torch
 from mspeckv.context import Shown
 from mspeckv.kv.door import Door
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import Tier
+from mspeckv.kv.layers import UNBOUNDED, Tier
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import Speculation
 
@@ -37,10 +37,13 @@ class Tier1Cache(Tier):
 
     Attributes:
         looks_on: whether tier 2's passes are shown to it (`watch`), layer by layer.
+        query_window: of a prompt's queries, how many of the last `watch` looks at. It must not ask
+            for more: a prompt that was kept is shown with these alone.
         asks_host: whether it then looks at values on the host: such passes cannot be recorded.
     """
 
     looks_on = asks_host = False
+    query_window = UNBOUNDED
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
@@ -62,7 +65,7 @@ class Tier1Cache(Tier):
 
         Args:
             layer: layer index.
-            query: ``[1, Hq, Q, D]`` of the pass's tokens.
+            query: ``[1, Hq, Q, D]`` of the pass's tokens; see ``query_window``.
             shown: every token so far.
         """
 
