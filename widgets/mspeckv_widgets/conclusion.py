@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mspeckv_widgets.charts.table import readable_bytes
+from mspeckv_widgets.charts.table import short_bytes
 from mspeckv_widgets.trials import ENOUGH, Spread, Trials, apart
 
 
@@ -22,9 +23,8 @@ def conclusion(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
 
 
 def _alone(one: Trials) -> str:
-    value, unit = readable_bytes(one.link_bytes.middle)
     ms = one.ms
-    said = f"One setting so far: {value} {unit} per token over the link (counted), "
+    said = f"One setting so far: {short_bytes(one.link_bytes.middle)} per token over the link (counted), "
     said += f"{ms.middle:.0f} ms per token"
     if ms.count > 1:
         said += f" (median of {ms.count} runs, {ms.low:.0f} to {ms.high:.0f})"
@@ -34,8 +34,7 @@ def _alone(one: Trials) -> str:
 def _bytes(trials: Sequence[Trials], names: Sequence[str]) -> str:
     moved = [one.link_bytes.middle for one in trials]
     listed = ", ".join(
-        f"{name}: {' '.join(readable_bytes(count))}"
-        for name, count in zip(names, moved, strict=True)
+        f"{name}: {short_bytes(count)}" for name, count in zip(names, moved, strict=True)
     )
     said = f"Certain (counted), per token over the link: {listed}."
     least = min(moved)
@@ -51,16 +50,30 @@ def _times(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
         return [
             f"Time: not to be compared before {ENOUGH} runs of each setting; press Run x{ENOUGH}."
         ]
-    said = [_ordered("Time", [one.ms for one in trials], names)]
+    time = _ordered("Time", [one.ms for one in trials], names)
     waits = [one.wait for one in trials]
-    if max(one.high for one in waits) > 0:
-        kind = "emulated link" if any(one.emulated for one in trials) else "link"
-        said.append(_ordered(f"Wait for the {kind}", waits, names))
-        said.append(_ordered("Compute alone", [one.compute for one in trials], names))
-    return said
+    kind = "emulated link" if any(one.emulated for one in trials) else "link"
+    wait = _ordered(f"Wait for the {kind}", waits, names)
+    if not time.claims and not wait.claims:
+        return [time.words]
+    # what the time consists of matters only where something of it differs
+    compute = _ordered("Compute alone", [one.compute for one in trials], names)
+    return [time.words, wait.words, compute.words]
 
 
-def _ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Ordered:
+    """Spreads of several settings in words.
+
+    Attributes:
+        claims: differences beyond the runs' own spread.
+    """
+
+    words: str
+    claims: tuple[str, ...]
+
+
+def _ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> Ordered:
     """Which are less than which, as far as that can be told."""
     ranked = sorted(zip(spreads, names, strict=True), key=lambda pair: pair[0].middle)
     claims = []
@@ -69,9 +82,11 @@ def _ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> str:
         if beaten:
             claims.append(f"{name} less than {' and '.join(beaten)}")
     listed = ", ".join(
-        f"{name} {one.middle:.0f}" for one, name in zip(spreads, names, strict=True)
+        f"{name}: {one.middle:.0f}" for one, name in zip(spreads, names, strict=True)
     )
     said = f"{what}, ms per token: {listed}"
-    if not claims:
-        return said + "; no difference is beyond the runs' own spread."
-    return said + f"; beyond the runs' spread: {'; '.join(claims)}."
+    if claims:
+        said += f"; beyond the runs' spread: {'; '.join(claims)}."
+    else:
+        said += "; no difference is beyond the runs' own spread."
+    return Ordered(said, tuple(claims))

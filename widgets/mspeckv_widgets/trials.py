@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 from mspeckv_widgets.charts.theme import TIERS
@@ -16,7 +16,7 @@ ENOUGH = 3
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and range of a few runs."""
+    """Median, of an even number the lower one, and range of a few runs."""
 
     low: float
     middle: float
@@ -26,7 +26,7 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Of at least one value."""
-        return cls(min(values), median(values), max(values), len(values))
+        return cls(min(values), median_low(values), max(values), len(values))
 
     @property
     def width(self) -> float:
@@ -174,13 +174,17 @@ def values_of(setting: Setting) -> dict[str, Any]:
 def word_for(name: str, value: Any) -> str:
     """A field and its value, short."""
     words = _WORDS.get(name)
-    return words(value) if words else f"{name.replace('on_chip', 'on-chip')} {value}".replace("_", " ")
+    return (
+        words(value) if words else f"{name.replace('on_chip', 'on-chip')} {value}".replace("_", " ")
+    )
 
 
 def names_of(settings: Sequence[Setting]) -> list[str]:
     """Each setting by what differs among them: ``gamma 16``; one alone by what matters most."""
     flat = [values_of(setting) for setting in settings]
-    differ = [name for name in flat[0] if len({repr(one[name]) for one in flat}) > 1] if flat else []
+    differ = (
+        [name for name in flat[0] if len({repr(one[name]) for one in flat}) > 1] if flat else []
+    )
     if not differ:
         differ = ["method", "bits", "on_chip", "resident"]
     return [", ".join(word_for(name, one[name]) for name in differ) for one in flat]

@@ -64,6 +64,16 @@ def legend_html() -> str:
     )
 
 
+def keys_html() -> str:
+    """The legend in one line."""
+    keys = [
+        f'<span class="mskv-key" style="{tier_style(tier)}" title="{style.role}: '
+        f'{style.underline_words}">{style.name}</span>'
+        for tier, style in TIERS.items()
+    ]
+    return f'<div class="mskv-small">Whose guess was settled: {"".join(keys)}</div>'
+
+
 def story_html(
     tokenizer: Any, tokens: Sequence[int], settled_by: Sequence[int], now: int | None = None
 ) -> str:

@@ -14,6 +14,14 @@ def readable_bytes(count: float) -> tuple[str, str]:
     return f"{count:.0f}", "B"
 
 
+def short_bytes(count: float) -> str:
+    """A number of bytes in three digits, such as ``918 KB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
 def table_html(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> str:
     """An HTML table whose first ``text`` columns are words and whose others are numbers."""
     kinds = ["" if place < text else ' class="num"' for place in range(len(heads))]

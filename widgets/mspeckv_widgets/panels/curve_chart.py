@@ -20,13 +20,16 @@ PUBLISHED, HERE = 1, 2
 _WORDS = {
     "static": "mspeckv, residents fixed",
     "lru": "mspeckv, residents by LRU",
-    "plain": "plain decoding",
+    "plain": "plain decoding, same KV",
+    "reference": "",
 }
 _LOOKS = {
     "static": ("#0072B2", "solid", "circle"),
     "lru": ("#D55E00", "dash", "square"),
     "plain": ("#808080", "dashdot", "diamond"),
+    "reference": ("#CC79A7", "longdash", "triangle-up"),
 }
+_ROWS = {PUBLISHED: ("static", "lru", "reference"), HERE: ("static", "lru", "plain")}
 _RUN_HERE = "#009E73"
 
 
@@ -42,11 +45,13 @@ class CurveChart:
         self._runs: tuple[int, ...] = ()
         self.figure: Any = Figure(make_subplots(rows=2, cols=1, vertical_spacing=0.2))
         self._lines: dict[tuple[int, str], Any] = {}
-        for row in (PUBLISHED, HERE):
-            for name, (colour, dash, _) in _LOOKS.items():
+        for row, names in _ROWS.items():
+            for name in names:
+                colour, dash, _ = _LOOKS[name]
                 look = {"color": colour, "dash": dash, "width": 2}
                 self._add(row, name, go.Scatter(x=[], y=[], mode="lines", line=look))
-        for name, (colour, _, marker) in _LOOKS.items():
+        for name in ("lru", "reference"):
+            colour, _, marker = _LOOKS[name]
             sign = {"symbol": f"{marker}-open", "size": 11, "color": colour}
             points = go.Scatter(
                 x=[], y=[], mode="markers", marker=sign,
@@ -65,8 +70,8 @@ class CurveChart:
             hovertemplate="measured here: %{y:.0f} ms at %{x}<extra></extra>",
         )  # fmt: skip
         self._add(HERE, "runs", runs)
-        for key in ((PUBLISHED, "static points"), (PUBLISHED, "lru points"),
-                    (PUBLISHED, "plain points"), (HERE, "places")):  # fmt: skip
+        clickable = (PUBLISHED, "lru points"), (PUBLISHED, "reference points"), (HERE, "places")
+        for key in clickable:
             self._lines[key].on_click(self._clicked)
         self._lay_out()
 
@@ -82,23 +87,20 @@ class CurveChart:
             runs: what has been measured here, by place.
         """
         known = experiment(name)
-        self._runs, self._published = known.values, published.places
+        self._runs = known.values
         with self.figure.batch_update():
             self._draw_curve(PUBLISHED, published)
+            self._lines[PUBLISHED, "reference"].name = f"{published.reference} as published, floats"
             for line, points in published.points.items():
                 trace = self._lines[PUBLISHED, f"{line} points"]
                 trace.x, trace.y = [p[0] for p in points], [p[1] for p in points]
                 trace.error_y.array = [p[2] for p in points]
             if here is not None:
                 self._draw_curve(HERE, here)
-                static = dict(zip(here.x.tolist(), here.lines["static"].tolist(), strict=True))
-                where = [one for one in here.places if one in static] or list(here.places)
-                heights = [_at(here, one) for one in where]
-                self._lines[HERE, "places"].x, self._lines[HERE, "places"].y = where, heights
-            trace, places = self._lines[HERE, "runs"], sorted(runs)
-            trace.x, trace.y = places, [runs[one].middle for one in places]
-            trace.error_y.array = [runs[one].high - runs[one].middle for one in places]
-            trace.error_y.arrayminus = [runs[one].middle - runs[one].low for one in places]
+                places = self._lines[HERE, "places"]
+                places.x = list(here.places)
+                places.y = [_at(here, one) for one in here.places]
+            self._draw_runs(runs)
             self._name(name, known.axis)
 
     def fit(self, room: int) -> None:
@@ -109,6 +111,12 @@ class CurveChart:
         for line, ms in curve.lines.items():
             trace = self._lines[row, line]
             trace.x, trace.y = curve.x.tolist(), ms.tolist()
+
+    def _draw_runs(self, runs: Mapping[int, Spread]) -> None:
+        trace, places = self._lines[HERE, "runs"], sorted(runs)
+        trace.x, trace.y = places, [runs[one].middle for one in places]
+        trace.error_y.array = [runs[one].high - runs[one].middle for one in places]
+        trace.error_y.arrayminus = [runs[one].middle - runs[one].low for one in places]
 
     def _name(self, name: str, axis: str) -> None:
         layout = self.figure.layout
@@ -124,11 +132,11 @@ class CurveChart:
         if not points.point_inds:
             return
         place = points.point_inds[0]
-        values = self._lines[HERE, "places"].x if trace is self._lines[HERE, "places"] else None
-        self._on_place(int(values[place]) if values is not None else self._runs[place])
+        here = self._lines[HERE, "places"]
+        self._on_place(int(here.x[place]) if trace is here else self._runs[place])
 
     def _add(self, row: int, name: str, trace: Any) -> None:
-        trace.showlegend = row == HERE and name in _WORDS
+        trace.showlegend = name == "reference" or (row == HERE and name in _WORDS)
         trace.name = _WORDS.get(name, name)
         self.figure.add_trace(trace, row=row, col=1)
         self._lines[row, name] = self.figure.data[-1]

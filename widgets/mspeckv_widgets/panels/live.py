@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from IPython.core import display
 
 from mspeckv import Pair, Profile
-from mspeckv_widgets.charts.story import legend_html, story_html
+from mspeckv_widgets.charts.story import keys_html, story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.panel import button, panel
@@ -32,7 +32,7 @@ from mspeckv_widgets.trials import ENOUGH, changed, names_of
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
-_VIEWS = (("by tokens", "tokens"), ("by seconds", "seconds"), ("curve", "curve"))
+_VIEWS = (("Tokens", "tokens"), ("Seconds", "seconds"), ("Curve", "curve"))
 
 
 class LiveLab(WorkerPanel[Runner]):
@@ -68,7 +68,7 @@ class LiveLab(WorkerPanel[Runner]):
             setattr(self, name, widgets.HTML())
         self._make_buttons()
         self.view_as = widgets.ToggleButtons(
-            options=_VIEWS, value="tokens", style={"button_width": "82px"},
+            options=_VIEWS, value="tokens", style={"button_width": "78px"},
             tooltips=("Tokens settled along x: the slope is the answer", "Seconds along x",
                       "A preset's whole axis: modelled, published, and what has run here"),
         )  # fmt: skip
@@ -255,16 +255,14 @@ class LiveLab(WorkerPanel[Runner]):
     def _make_buttons(self) -> None:
         self._run = _button("Run", "play", "Start a run with this setting", "success")
         self._repeat = _button(
-            f"Run x{ENOUGH}", "repeat",
+            f"Run x{ENOUGH}", "",
             f"Run every compared setting {ENOUGH} times, in turns: then times can be compared",
         )  # fmt: skip
         self._stop = _button("Stop", "stop", "End the run, keep what it has made", "warning")
         self._profile = _button(
-            "Profile", "clock-o", "Profile this run: once without, once with PyTorch's profiler"
+            "Profile", "", "Profile this run: once without, once with PyTorch's profiler"
         )
-        self._reset = _button(
-            "Reset", "undo", "End the run, clear everything, put every control back"
-        )
+        self._reset = _button("Reset", "", "End the run, clear everything, put every control back")
         self._run.on_click(lambda _: self.run())
         self._repeat.on_click(lambda _: self.run(repeats=ENOUGH))
         self._profile.on_click(lambda _: self.run(profiled=True))
@@ -277,7 +275,7 @@ class LiveLab(WorkerPanel[Runner]):
              *self.controls.presets.values(), self.view_as],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )  # fmt: skip
-        story = widgets.VBox([widgets.HTML(legend_html()), self._story])
+        story = widgets.VBox([widgets.HTML(keys_html()), self._story])
         story.add_class("mskv-live-story")
         left = widgets.VBox(
             [self.controls.panel, story], layout={"flex": "0 1 284px", "min_width": "270px"}
@@ -302,6 +300,6 @@ class LiveLab(WorkerPanel[Runner]):
 
 
 def _button(words: str, icon: str, tip: str, style: str = "") -> Any:
-    made = button(words, icon, tip, {"width": "82px", "flex": "0 0 auto"})
+    made = button(words, icon, tip, {"width": "74px", "flex": "0 0 auto"})
     made.button_style = style
     return made

@@ -40,9 +40,9 @@ _X_TITLES: dict[Axis, str] = {
     "tokens": "tokens settled (left of 0: reading the prompt)",
     "seconds": "seconds since Run",
 }
-HEIGHT = 340
-_DOMAINS = {TRAFFIC: (0.71, 0.95), TIME: (0.37, 0.61), KEPT: (0.09, 0.27)}
-_MARGIN = {"l": 44, "r": 8, "t": 6, "b": 22}
+HEIGHT = 322
+_DOMAINS = {TRAFFIC: (0.66, 0.94), TIME: (0.30, 0.58), KEPT: (0.0, 0.22)}
+_MARGIN = {"l": 44, "r": 8, "t": 4, "b": 34}
 _LABEL_ROOM = 1.34
 """The x axis ends so many times as far as the lines, for the labels at their ends."""
 _LABEL_HEIGHT = 13
@@ -199,9 +199,11 @@ class Charts:
             height=HEIGHT, autosize=True, margin=_MARGIN, showlegend=False, hovermode="closest",
             paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 11},
         )  # fmt: skip
-        figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, zeroline=False, showticklabels=True)
+        figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, zeroline=False, showticklabels=False)
         figure.update_yaxes(gridcolor=GRID, linecolor=FAINT, rangemode="tozero", nticks=4)
-        figure.update_xaxes(title_text=_X_TITLES["tokens"], title_standoff=2, row=KEPT, col=1)
+        figure.update_xaxes(
+            title_text=_X_TITLES["tokens"], title_standoff=2, showticklabels=True, row=KEPT, col=1
+        )
         for row, domain in _DOMAINS.items():
             figure.update_yaxes(domain=domain, row=row, col=1)
 

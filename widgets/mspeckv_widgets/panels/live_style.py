@@ -12,8 +12,10 @@ LIVE_STYLE = """<style>
 .mskv-tiles { display: flex; gap: 8px; }
 .mskv-tile { flex: 1 1 0; min-width: 0; border: 1px solid var(--mskv-grid); border-radius: 4px;
   padding: 2px 8px; line-height: 1.25; }
-.mskv-big { font-weight: 600; font-size: 1.25em; white-space: nowrap; }
-.mskv-modelled { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; }
+.mskv-big { font-weight: 600; font-size: 1.2em; white-space: nowrap; }
+.mskv-big .mskv-small { font-weight: 400; }
+.mskv-model { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; white-space: nowrap;
+  overflow: hidden; text-overflow: ellipsis; }
 .mskv-bars { margin: 2px 0; }
 .mskv-bar-row { display: flex; align-items: center; gap: 6px; line-height: 20px; font-size: 0.9em; }
 .mskv-bar-name { flex: 0 0 26%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -26,8 +28,8 @@ LIVE_STYLE = """<style>
   height: 10px; width: 2px; background: var(--mskv-ink); }
 .mskv-whisker::before { left: 0; } .mskv-whisker::after { right: 0; }
 .mskv-swatch { display: inline-block; width: 10px; height: 10px; margin: 0 3px 0 8px; }
-.mskv-said p { margin: 0 0 2px; line-height: 1.3; }
-.mskv-live-story .mskv-story { max-height: 150px; }
+.mskv-said p { margin: 0 0 2px; line-height: 1.3; font-size: 0.92em; }
+.mskv-live-story .mskv-story { max-height: 190px; }
 </style>"""
 
 

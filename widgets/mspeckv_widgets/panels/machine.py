@@ -2,10 +2,77 @@
 
 from __future__ import annotations
 
-from mspeckv.whatif import HARDWARE, MODELS
+from collections.abc import Sequence
+
+from mspeckv import Pair
+from mspeckv.settings import Link
+from mspeckv.whatif import HARDWARE, MODELS, ModelShape, kept_machine, slowdown, this_machine
+from mspeckv_widgets.panels.prediction import Model
+from mspeckv_widgets.record import RunRecord
 
 ASSUMED = HARDWARE["laptop-cpu"]
 """Until this machine has been measured."""
 DEFAULT_SHAPE = MODELS["smollm2-135m"]
 SLOWER = 1.25
 """From here on a machine is called slower than when it was measured."""
+
+
+class Machine:
+    """The cost model of a pair on this machine, as far as it is known.
+
+    Args:
+        pair: the panel's, where it is there already.
+
+    Attributes:
+        model: predicts settings.
+    """
+
+    def __init__(self, pair: Pair | None) -> None:
+        self.model = Model(DEFAULT_SHAPE, ASSUMED)
+        self._origin: float | None = None
+        if pair is not None:
+            self.bind(pair)
+
+    def bind(self, pair: Pair) -> None:
+        """Predict for a pair from now on, by what is kept of this machine, if anything is."""
+        shape = ModelShape.of(pair.target.config)
+        found = kept_machine(pair.device.type, pair)
+        self.model = Model(shape, found or ASSUMED)
+
+    @property
+    def measured(self) -> bool:
+        """Whether predictions are for this machine."""
+        return self.model.measured
+
+    def measure(self, pair: Pair) -> None:
+        """Measure the machine; some ten seconds."""
+        self.model = Model(self.model.shape, this_machine(pair.device.type, pair))
+
+    def learn(self, records: Sequence[RunRecord]) -> None:
+        """Take over the ``origin`` link's bandwidth, once a run has had it."""
+        for record in records:
+            summary = record.summary
+            if summary is not None and record.setting.config.link == Link("origin"):
+                self.model.origin = summary.link.gbps
+                return
+
+    @property
+    def words(self) -> str:
+        """Which machine the model has in mind."""
+        if self.measured:
+            return "Modelled for this machine as it was measured."
+        return "Modelled for an assumed laptop, until the first run measures this machine."
+
+    def slower(self, records: Sequence[RunRecord]) -> str:
+        """A warning if the newest run's passes took longer than when the machine was measured."""
+        if not self.measured or not records:
+            return ""
+        newest = records[0]
+        passes = [one for each in newest.rounds for one in each.passes]
+        ratio = slowdown(self.model.machine, passes, newest.decode_transfers)
+        if ratio is None or ratio < SLOWER:
+            return ""
+        return (
+            f"This machine is now {ratio:.1f} times slower than when it was calibrated: other "
+            "programs are at work. Bytes are as certain as ever; times are not."
+        )

@@ -54,12 +54,14 @@ class Curve:
         lines: modelled, by name.
         points: published, as place, milliseconds and their standard deviation, by name.
         places: values that a click runs.
+        reference: the published method that ``mspeckv`` was compared with; empty for a curve here.
     """
 
     x: Floats
     lines: Mapping[str, Floats]
     points: Mapping[str, tuple[tuple[float, float, float], ...]]
     places: tuple[int, ...]
+    reference: str = ""
 
 
 class Model:
@@ -72,7 +74,7 @@ class Model:
     """
 
     def __init__(self, shape: ModelShape, machine: Hardware, origin: float | None = None) -> None:
-        self.shape, self.machine, self._origin = shape, machine, origin
+        self.shape, self.machine, self.origin = shape, machine, origin
 
     @property
     def measured(self) -> bool:
@@ -85,7 +87,7 @@ class Model:
         if link.preset == "live":
             return LIVE_GBPS
         if link.preset == "origin":
-            return self._origin or self._scaled()
+            return self.origin or self._scaled()
         return link.gbps or self.machine.link_gbps
 
     def _scaled(self) -> float:
@@ -183,13 +185,13 @@ def as_published(name: str) -> Curve:
         residency: 1e3 / curve(name, "mspeckv", where, residency=residency)
         for residency in RESIDENCIES
     }
-    plain = table.methods[0]
-    lines["plain"] = 1e3 / curve(name, plain, where)
+    reference = table.methods[0]
+    lines["reference"] = 1e3 / curve(name, reference, where)
     points = {}
-    for method, line in (("mspeckv", "lru"), (plain, "plain")):
+    for method, line in (("mspeckv", "lru"), (reference, "reference")):
         found = [(value, table.speeds[value, method]) for value in table.values]
         points[line] = tuple(
             (float(value), 1e3 / one.mean, 1e3 * (one.std or 0.0) / one.mean**2)
             for value, one in found
         )
-    return Curve(where, lines, points, tuple(int(value) for value in table.values))
+    return Curve(where, lines, points, tuple(int(value) for value in table.values), reference)

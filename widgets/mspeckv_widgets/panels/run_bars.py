@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from mspeckv_widgets.charts.run_styles import signed
-from mspeckv_widgets.charts.table import readable_bytes
+from mspeckv_widgets.charts.table import short_bytes
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panels.prediction import Predicted
 from mspeckv_widgets.trials import Split, Spread, Trials
@@ -30,39 +30,39 @@ def tiles_html(trials: Trials | None, predicted: Predicted | None, why: str = ""
     """
     moved = spent = held = None
     if trials is not None:
-        moved, spent = trials.link_bytes.middle, trials.ms
-        held = float(trials.device_bytes)
-    kind = "measured; the link's part emulated" if trials and trials.emulated else "measured"
+        moved, spent, held = trials.link_bytes.middle, trials.ms, trials.device_bytes
+    clock = "measured, waits emulated" if trials and trials.emulated else "measured"
+    model = predicted
     tiles = [
         _tile(
-            "KV over the link", _bytes(moved), "per token", "counted",
-            _bytes(predicted.link_bytes) if predicted else why,
-            _off(moved, predicted.link_bytes if predicted else None, "many"),
+            "KV over the link per token", "counted", _bytes(moved),
+            _bytes(model.link_bytes) if model else why,
+            _off(moved, model.link_bytes if model else None, ("few", "many")),
         ),
         _tile(
-            "Time", _ms(spent), "per token", kind,
-            f"{predicted.ms:.0f} ms" if predicted else why,
-            _off(spent.middle if spent else None, predicted.ms if predicted else None, "long"),
+            "Time per token", clock, _ms(spent), f"{model.ms:.0f} ms" if model else why,
+            _off(spent.middle if spent else None, model.ms if model else None, ("short", "long")),
         ),
         _tile(
-            "KV on the device", _bytes(held), "weights apart", "allocated",
-            _bytes(predicted.device_bytes) if predicted else why, "",
+            "KV on the device, at its end", "allocated", _bytes(held),
+            _bytes(model.device_bytes) if model else why,
+            _off(held, model.device_bytes if model else None, ("few", "many")),
         ),
     ]  # fmt: skip
     return f'<div class="mskv-tiles">{"".join(tiles)}</div>'
 
 
-def _tile(what: str, value: str, per: str, kind: str, modelled: str, off: str) -> str:
+def _tile(what: str, kind: str, value: str, modelled: str, off: str) -> str:
     return (
-        f'<div class="mskv-tile"><div class="mskv-small">{what}, {per}</div>'
-        f'<div class="mskv-big" title="{kind}">{value or "not run yet"}</div>'
-        f'<div class="mskv-small">{kind if value else ""}</div>'
-        f'<div class="mskv-small mskv-modelled">modelled: {html.escape(modelled)}{off}</div></div>'
+        f'<div class="mskv-tile"><div class="mskv-small">{what}</div>'
+        f'<div class="mskv-big">{value or "not run yet"}'
+        f'<span class="mskv-small"> {kind if value else ""}</span></div>'
+        f'<div class="mskv-small mskv-model">modelled {html.escape(modelled)}{off}</div></div>'
     )
 
 
 def _bytes(count: float | None) -> str:
-    return "" if count is None else " ".join(readable_bytes(count))
+    return "" if count is None else short_bytes(count)
 
 
 def _ms(spread: Spread | None) -> str:
@@ -73,16 +73,15 @@ def _ms(spread: Spread | None) -> str:
     return f"{spread.middle:.0f} ms ({spread.low:.0f} to {spread.high:.0f})"
 
 
-def _off(found: float | None, said: float | None, what: str) -> str:
+def _off(found: float | None, said: float | None, words: tuple[str, str]) -> str:
     """How far the model was from what was found."""
     if found is None or said is None:
         return ""
-    if not found or not said:
-        return ", as found" if found == said else ""
-    share = said / found - 1
-    if abs(share) < 0.005:
+    if abs(said - found) <= 0.005 * found:
         return ", as found"
-    return f", {abs(share):.0%} too {what if share > 0 else {'many': 'few', 'long': 'short'}[what]}"
+    if not found:
+        return ""
+    return f", {abs(said / found - 1):.0%} too {words[said > found]}"
 
 
 def bars_html(

@@ -11,6 +11,7 @@ from mspeckv import Plan, TierCount
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
 from mspeckv_widgets.record import RunRecord
+from mspeckv_widgets.trials import link_bytes, names_of, split_of
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Score:
     """One line of the card.
 
     Attributes:
-        source: ``measured`` (clock or counted bytes), ``emulated`` (a clock that the throttled
-            link slowed) or ``modelled`` (sizes known before the run).
+        source: ``measured`` (a clock), ``counted`` (tokens and bytes), ``emulated`` (a clock that
+            the throttled link slowed) or ``modelled`` (sizes known before the run).
         better: ``lower``, ``higher`` or empty where neither is better in itself.
     """
 
@@ -36,11 +37,6 @@ def kv_read_per_token(record: RunRecord, tier: int) -> float:
     return read / max(1, len(record.tokens))
 
 
-def link_per_token(record: RunRecord) -> float:
-    """Bytes over the link in decode, both directions, per settled token."""
-    return sum(t.bytes for t in record.decode_transfers) / max(1, len(record.tokens))
-
-
 def _bytes_score(name: str, count: float, per: str, source: str, better: str) -> Score:
     value, unit = readable_bytes(count)
     return Score(name, value, unit + per, source, better)
@@ -51,7 +47,7 @@ def _tier_score(count: TierCount) -> Score | None:
     if rate is None:
         return None
     return Score(
-        f"Kept of {TIERS[count.tier].name}'s guesses", f"{100 * rate:.0f}", "%", "measured",
+        f"Kept of {TIERS[count.tier].name}'s guesses", f"{100 * rate:.0f}", "%", "counted",
         "higher",
     )  # fmt: skip
 
@@ -66,30 +62,29 @@ def scores(record: RunRecord) -> list[Score]:
         Score("Time per token", f"{summary.ms_per_token:.1f}", "ms", clock, "lower"),
         Score("Speed", f"{summary.tokens_per_second:.2f}", "tokens/s", clock, "higher"),
         Score("Prefill", f"{summary.prefill_seconds:.2f}", "s", clock, "lower"),
-        Score(
-            "Kept per round", f"{summary.accepted_per_round:.2f}", "tokens", "measured", "higher"
-        ),
+        Score("Kept per round", f"{summary.accepted_per_round:.2f}", "tokens", "counted", "higher"),
     ]
     if record.setting.config.speculation.adaptive:
         gamma = mean(one.plan.gamma for one in record.rounds) if record.rounds else 0.0
-        lines.append(Score("Gamma chosen, mean", f"{gamma:.1f}", "tokens", "measured", ""))
+        lines.append(Score("Gamma chosen, mean", f"{gamma:.1f}", "tokens", "counted", ""))
     lines += [line for count in summary.tiers if (line := _tier_score(count))]
     lines.append(
-        _bytes_score("KV over the link", link_per_token(record), " per token", "measured", "lower")
+        _bytes_score("KV over the link", link_bytes(record), " per token", "counted", "lower")
     )
     for count in summary.tiers:
         name = f"KV read by {TIERS[count.tier].name}"
         read = kv_read_per_token(record, count.tier)
-        lines.append(_bytes_score(name, read, " per token", "measured", "lower"))
+        lines.append(_bytes_score(name, read, " per token", "counted", "lower"))
     memory = summary.memory
-    for name, size in (
-        ("KV on-chip", memory.on_chip_bytes),
-        ("KV resident", memory.resident_bytes),
-        ("KV offloaded", memory.offloaded_bytes),
-        ("Device memory, peak", memory.peak_device_bytes),
+    for name, size, better in (
+        ("KV on the device", memory.kv_device_bytes, "lower"),
+        ("of it on-chip layers", memory.on_chip_bytes, ""),
+        ("of it resident layers", memory.resident_bytes, ""),
+        ("KV on the host", memory.offloaded_bytes, ""),
+        ("Device memory, weights included", memory.peak_device_bytes, ""),
     ):
-        better = "lower" if name.startswith("Device") else ""
-        lines.append(_bytes_score(name, size, "", "modelled", better))
+        if size is not None:
+            lines.append(_bytes_score(name, size, "", "modelled", better))
     return lines
 
 
@@ -113,34 +108,33 @@ def card_html(record: RunRecord | None) -> str:
 
 
 def comparison_html(records: Sequence[RunRecord]) -> str:
-    """The last runs, one a row, newest first."""
+    """The last runs, one a row, newest first, named by what differs among them."""
     heads = (
-        "run", "link", "prompt", "tokens", "ms/token", "tokens/s", "kept/round", "link KB/token",
-        "device MB",
+        "run", "link", "tokens", "ms/token", "of it wait", "kept/round", "link KB/token",
+        "KV on device, MB",
     )  # fmt: skip
     rows = []
-    for record in records:
+    ended = [record for record in records if record.summary is not None]
+    for record, name in zip(ended, names_of([one.setting for one in ended]), strict=True):
         summary = record.summary
-        if summary is None:
-            continue
-        link = summary.link
+        assert summary is not None
+        link, held = summary.link, summary.memory.kv_device_bytes
         speed = f"{link.gbps:.3g} GB/s {link.kind}" if link.gbps is not None else link.kind
         rows.append(
             (
-                record.label + (" (stopped)" if summary.cancelled else ""),
+                f"#{record.number} {name}" + (" (stopped)" if summary.cancelled else ""),
                 speed,
-                f"{record.setting.prefill}",
                 f"{len(summary.tokens)}",
                 f"{summary.ms_per_token:.1f}",
-                f"{summary.tokens_per_second:.2f}",
+                f"{split_of(record).wait:.1f}",
                 f"{summary.accepted_per_round:.2f}",
-                f"{link_per_token(record) / 1e3:.1f}",
-                f"{summary.memory.peak_device_bytes / 1e6:.0f}",
+                f"{link_bytes(record) / 1e3:.1f}",
+                "" if held is None else f"{held / 1e6:.1f}",
             )
         )
     if not rows:
         return '<em class="mskv-small">Finished runs are listed here.</em>'
-    caption = "Name: method, width, on-chip + resident layers. Lower ms/token and KB are better."
+    caption = "Named by what differs among them. Times measured, bytes over the link counted."
     return table_html(caption, heads, rows, 2)
 
 

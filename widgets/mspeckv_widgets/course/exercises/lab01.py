@@ -8,8 +8,8 @@ from typing import Any
 
 from mspeckv_widgets.course.answers import near, same_function
 from mspeckv_widgets.course.exercise import Exercise, Verdict
-from mspeckv_widgets.panels.scorecard import link_per_token
 from mspeckv_widgets.record import RunRecord
+from mspeckv_widgets.trials import link_bytes
 
 Test = Callable[[RunRecord], bool]
 _SHARE = 0.05
@@ -29,9 +29,9 @@ def check_factor(answer: Any) -> Verdict:
     plain, guessed = runs
     if plain.setting.config.sampling.greedy and plain.tokens != guessed.tokens:
         return Verdict(False, "the two texts differ: were both runs finished, with one width?")
-    if not link_per_token(guessed):
+    if not link_bytes(guessed):
         return Verdict(False, "nothing crossed the link: leave some layers offloaded")
-    right = link_per_token(plain) / link_per_token(guessed)
+    right = link_bytes(plain) / link_bytes(guessed)
     return near(
         answer[1], right, _SHARE,
         f"{len(plain.rounds)} looks by tier 2 became {len(guessed.rounds)}, and the texts are one.",
@@ -49,9 +49,9 @@ def check_left(answer: Any) -> Verdict:
     if isinstance(runs, Verdict):
         return runs
     nothing, eight = runs
-    if not link_per_token(nothing):
+    if not link_bytes(nothing):
         return Verdict(False, "nothing crossed the link: leave some layers offloaded")
-    right = 100 * link_per_token(eight) / link_per_token(nothing)
+    right = 100 * link_bytes(eight) / link_bytes(nothing)
     why = "bytes fall with the share of layers that still travel, here 7 of 15 with preset A2."
     return near(answer[1], right, _SHARE, why)
 
