@@ -35,7 +35,7 @@ from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.parallel import Ranks, before_leaving, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split
-from mspeckv.record import Progress
+from mspeckv.record import OnStep, Progress
 from mspeckv.settings import RunConfig, Settings, refuse
 
 SWITCH = "MSPECKV_ACCELERATE"
@@ -160,6 +160,7 @@ def stream(
     cancel: threading.Event | None = None,
     on_progress: Progress | None = None,
     prefills: KeptPrompts | None = None,
+    on_step: OnStep | None = None,
 ) -> Iterator[Event]:
     """Decode, yielding one `Prefill`, a `Round` per tier-2 pass, and one `RunSummary`.
 
@@ -185,7 +186,8 @@ def stream(
         check_run(engine, pair, config, len(tokens))
     if ranks is not None:
         ranks.check_same("prompt and settings", (tokens, config))
-    return Run(engine, pair, config, tokens, cancel, on_progress, prefills=prefills).events()
+    watched = partial(Run, prefills=prefills, on_step=on_step)
+    return watched(engine, pair, config, tokens, cancel, on_progress).events()
 
 
 def engine_of(pair: Pair) -> Engine:

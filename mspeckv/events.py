@@ -98,12 +98,15 @@ class Memory:
         peak_device_bytes: everything a device would hold at most: weights, on-chip and resident
             KV, tail, scratch and double buffers, retrieval and streaming caches, and the
             prefill's activations (see `mspeckv.decoding.fits`).
+        kv_device_bytes: of that, all that is KV: `peak_device_bytes` less weights, copies of them
+            and activations. None where it is not known: in results of earlier versions.
     """
 
     on_chip_bytes: int
     resident_bytes: int
     offloaded_bytes: int
     peak_device_bytes: int
+    kv_device_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -23,12 +24,16 @@ from torch.profiler import record_function
 
 from mspeckv.events import Direction, Guess, Pass, Purpose, Step, TierCount, Transfer, count_tiers
 
+OnStep = Callable[[Pass | Transfer], None]
+"""Told of each pass and transfer."""
 Mark = Any
 """A moment: seconds on a CPU, a `torch.cuda.Event` on a GPU."""
 
 
 class HostClock:
     """Seconds since the clock was made, read at once."""
+
+    at_once = True
 
     def __init__(self) -> None:
         self._origin = time.perf_counter()
@@ -48,6 +53,8 @@ class HostClock:
 
 class CudaClock(HostClock):
     """The same zero for host and device; marks lie in the current stream."""
+
+    at_once = False
 
     def __init__(self, device: torch.device) -> None:
         torch.cuda.current_stream(device).synchronize()
@@ -113,6 +120,35 @@ def to_device(values: list[int] | list[list[int]], device: torch.device) -> torc
     return on_host.to(device, non_blocking=True)
 
 
+class Watched:
+    """Tells someone of every pass and transfer, on whatever thread it is noted.
+
+    What that raises ends the telling, not the run: the run's thread warns of it (`Recorder.take`).
+    """
+
+    def __init__(self, tell: Callable[[Pass | Transfer], None] | None) -> None:
+        self._tell = tell
+        self.failure: Exception | None = None
+
+    def __bool__(self) -> bool:
+        return self._tell is not None
+
+    def __call__(self, step: Pass | Transfer) -> None:
+        """Tell of one."""
+        tell = self._tell
+        if tell is not None:
+            try:
+                tell(step)
+            except Exception as failure:
+                self._tell, self.failure = None, failure
+
+    def warn(self) -> None:
+        """Say once what it raised."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            warnings.warn(f"on_step raised {failure!r}: it is told no more", stacklevel=2)
+
+
 class Ledger:
     """Every copy over the link, in the order it finished.
 
@@ -120,10 +156,11 @@ class Ledger:
 
     Args:
         clock: the run's clock; default: a new one of the host's.
+        on_step: told of every copy, once it is counted.
     """
 
-    def __init__(self, clock: HostClock | None = None) -> None:
-        self.clock = clock or HostClock()
+    def __init__(self, clock: HostClock | None = None, on_step: OnStep | None = None) -> None:
+        self.clock, self.watched = clock or HostClock(), Watched(on_step)
         self._entries: list[Transfer] = []
         self._lock = threading.Lock()
 
@@ -142,9 +179,12 @@ class Ledger:
         ms: float,
     ) -> int:
         """Count one finished copy of ``count`` bytes; returns its place in the ledger."""
+        copy = Transfer(direction, purpose, layer, tier, count, start, ms)
         with self._lock:
-            self._entries.append(Transfer(direction, purpose, layer, tier, count, start, ms))
-            return len(self._entries) - 1
+            self._entries.append(copy)
+            place = len(self._entries) - 1
+        self.watched(copy)
+        return place
 
     def set_wait(self, place: int, wait_ms: float) -> None:
         """Note how long compute stood still for the copy at ``place``."""
@@ -227,6 +267,8 @@ class Recorder:
         end, (hits, misses) = self.mark(), lookups
         untimed = Pass(tier, step, tokens, kv_bytes, 0.0, 0.0, hits, misses, builds)
         self._passes.append((untimed, start, end))
+        if self.ledger.watched and self.ledger.clock.at_once:
+            self._timed()
 
     def tested(self, guess: Guess) -> None:
         """Note a guess, and how much of it was kept."""
@@ -247,6 +289,7 @@ class Recorder:
         counts += count_guesses(guesses, kept)
         self._mark += len(transfers)
         self._passes, self._read, self._guesses = [], [], []
+        self.ledger.watched.warn()
         return Noted(passes, count_tiers(counts), transfers, guesses)
 
     def _timed(self) -> tuple[Pass, ...]:
@@ -255,6 +298,7 @@ class Recorder:
         for untimed, begun, ended in self._passes[len(self._read) :]:
             start = seconds(begun)
             self._read.append(replace(untimed, start=start, ms=(seconds(ended) - start) * 1e3))
+            self.ledger.watched(self._read[-1])
         return tuple(self._read)
 
 

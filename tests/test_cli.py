@@ -145,6 +145,7 @@ def test_json_has_the_promised_keys(loaded: Pair, capsys: pytest.CaptureFixture[
     assert found["link"].keys() == {"kind", "gbps", "to_device_bytes", "to_host_bytes", "ms"}
     assert found["memory"].keys() == {
         "on_chip_bytes", "resident_bytes", "offloaded_bytes", "peak_device_bytes",
+        "kv_device_bytes",
     }  # fmt: skip
     assert found["config"]["policy"]["bits"] == 8
     assert {"python", "torch", "transformers"} <= found["versions"].keys()

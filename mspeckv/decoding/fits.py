@@ -17,6 +17,7 @@ import torch
 from transformers import PretrainedConfig
 
 from mspeckv.decoding.hooks import Engine
+from mspeckv.events import Memory
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import guessers
@@ -55,6 +56,7 @@ class Prediction(CacheSizes):
 
     Attributes:
         weights: both models', shared tensors once, with a CPU's ordered copies of them.
+        head: of the draft, a copy of the part that scores.
         workspace: activations of the prefill pass.
         runtime: the libraries' own.
     """
@@ -62,12 +64,19 @@ class Prediction(CacheSizes):
     weights: int
     workspace: int
     runtime: int
+    head: int = 0
+
+    @property
+    def memory(self) -> Memory:
+        """What a run reports of it."""
+        return Memory(self.on_chip, self.resident, self.offloaded, self.device, self.kv_device)
 
 
 def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Prediction:
     """What a run over ``prompt`` tokens needs."""
     speculation, hooks = config.speculation, engine.hooks
     shape, size = pair.kv_shape, pair.dtype.itemsize
+    head, vocab = 0, speculation.draft_vocab
     # guesses never reach past the last wanted token, so it bounds every cache
     caches = full_sizes(shape, config.policy, prompt + config.new_tokens)
     if config.method in USES_TIER1:
@@ -79,10 +88,10 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
         slack = window_slack(speculation)
         slots = streaming_slots(speculation.sinks, speculation.window, slack)
         seen = streaming_bytes(KVShape.of(pair.draft.config, pair.dtype), slots)
-        head = hooks.head_bytes(pair.draft, speculation.draft_vocab)
-        caches = replace(caches, streaming=seen + head)
+        head, caches = hooks.head_bytes(pair.draft, vocab), replace(caches, streaming=seen)
     return Prediction(
         **vars(caches),
+        head=head,
         weights=pair.weight_bytes + hooks.copy_bytes(pair.models),
         workspace=prefill_workspace(pair.target.config, size, prompt, pair.rank_count),
         runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,

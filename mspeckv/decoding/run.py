@@ -37,7 +37,7 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import LIVE_GBPS, ORIGIN_CONTEXT, KVLink, open_link, origin_gbps
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import TextStream
-from mspeckv.record import Cancelled, Ledger, Progress, Recorder, clock_of, span
+from mspeckv.record import Cancelled, Ledger, OnStep, Progress, Recorder, clock_of, span
 from mspeckv.settings import KVPolicy, RunConfig, Sampling
 
 _STEPS = 16
@@ -96,9 +96,11 @@ class Run:
         *,
         processors: LogitsProcessorList | None = None,
         prefills: KeptPrompts | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self.engine, self.pair, self.config, self.prompt = engine, pair, config, prompt
-        self.cancel, self.on_progress, self.processors = cancel, on_progress, processors
+        self.cancel, self.on_progress, self.on_step = cancel, on_progress, on_step
+        self.processors = processors
         # What one rank has dropped another may still keep: then one would read and one would not.
         self.prefills = prefills if engine.hooks.accord is None else None
         drawn, text = config.sampling, TextStream(pair.tokenizer)
@@ -118,7 +120,7 @@ class Run:
             gbps = self.accord.figure(gbps) if gbps is not None else None
             cancel, make_sampler = self.accord.stop, self.accord.sampler
             on_progress = self.accord.between_layers(on_progress)
-        self.ledger = Ledger(clock_of(self.pair.device))
+        self.ledger = Ledger(clock_of(self.pair.device), self.on_step)
         self.recorder = Recorder(self.ledger, cancel, on_progress)
         self.sampler = make_sampler(self.config.sampling, self.processors)
         cancelled = False
@@ -165,7 +167,7 @@ class Run:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
         need = predict(self.engine, self.pair, self.config, len(prompt))
-        self.memory = Memory(need.on_chip, need.resident, need.offloaded, need.device)
+        self.memory = need.memory
         tiers = build_tiers(
             self.engine, self.config, self.pair, prompt, link, self.recorder, self.sampler,
             self.accord, lent=lent,

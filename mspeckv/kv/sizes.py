@@ -29,6 +29,10 @@ def tail_tokens(policy: KVPolicy) -> int:
     return policy.tail + policy.block * (2 if policy.lossless else 1)
 
 
+ON_DEVICE = ("on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming")
+"""Fields of `CacheSizes` that are on the device."""
+
+
 @dataclass(frozen=True)
 class CacheSizes:
     """Predicted bytes of a run's caches."""
@@ -43,6 +47,11 @@ class CacheSizes:
     streaming: int = 0
     chunks: int = 0
     """Of tier 1, on the host."""
+
+    @property
+    def kv_device(self) -> int:
+        """Bytes of caches in device memory: the price of a setting, weights apart."""
+        return sum(getattr(self, name) for name in ON_DEVICE)
 
     @property
     def device(self) -> int:

@@ -54,6 +54,7 @@ def what_if_json(found: Forecast) -> dict[str, Any]:
             **{f"{name}_bytes": int(size) for name, size in found.memory.parts.items()},
             "offloaded_bytes": int(found.host_bytes),
             "peak_device_bytes": int(found.device_bytes),
+            "kv_device_bytes": int(found.kv_device_bytes),
             "fits": bool(found.fits),
         },
         "equal_memory": None if found.equal_memory is None else asdict(found.equal_memory),

@@ -7,14 +7,15 @@ arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1, WINDOW_SLACK
-from mspeckv.kv.sizes import LayerBytes, placed_sizes, streaming_bytes
+from mspeckv.kv.chunk_policies import reads_keys
+from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
@@ -30,7 +31,8 @@ class Footprint:
             KV of ``on_chip`` layers, unquantized, and of ``resident`` ones, quantized; ``tail``,
             the newest tokens of packed layers; ``slots``, where offloaded layers arrive;
             ``scratch``, where a layer is unpacked; ``retrieval``, tier 1's cache and landmarks;
-            ``streaming``, tier 0's cache; ``workspace``, activations of the prefill; ``runtime``,
+            ``streaming``, tier 0's cache; ``head``, a copy of the draft's that scores less;
+            ``workspace``, activations of the prefill; ``runtime``,
             the libraries' own, on a CPU.
         offloaded: KV on the host.
     """
@@ -42,6 +44,11 @@ class Footprint:
     def device(self) -> Any:
         """Sum of `parts`: the peak on the device."""
         return sum(self.parts.values())
+
+    @property
+    def kv_device(self) -> Any:
+        """Of that, all that is KV: the ``kv_device_bytes`` of a run's `mspeckv.Memory`."""
+        return sum(self.parts[name] for name in ON_DEVICE)
 
 
 def packing(asked: Question, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
@@ -71,9 +78,12 @@ def footprint(
     )
     offloaded = places.pop("offloaded")
     nothing = np.zeros_like(asked["prefill"])
-    retrieval = streaming = nothing
+    retrieval = streaming = head = nothing
     if asked.method in USES_TIER1 and asked.speculation.tier1 == "retrieval":
-        retrieval = asked.tier1.bytes(kv, asked["new_tokens"] + 1)
+        plan = asked.tier1
+        if reads_keys(asked.speculation.retrieval):
+            plan = replace(plan, chunks=0)  # no landmarks
+        retrieval = plan.bytes(kv, asked["new_tokens"] + 1)
     # as mspeckv.accelerate.weight_copies
     copied = machine.kind == "cpu" and dtype == torch.float32
     weights = sum(
@@ -85,12 +95,13 @@ def footprint(
         slack = WINDOW_SLACK + asked["gamma"] + asked["draft_gamma"]
         slots = streaming_slots(asked["sinks"], asked["window"], slack)
         head = asked["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
-        streaming = streaming_bytes(draft.kv(dtype), slots) + head
+        streaming = streaming_bytes(draft.kv(dtype), slots)
     parts = {
         "weights": nothing + weights,
         **places,
         "retrieval": retrieval,
         "streaming": streaming,
+        "head": head,
         # as mspeckv.decoding.fits.prefill_workspace
         "workspace": asked["prefill"] * size * (4 * shape.intermediate + 6 * shape.hidden),
         "runtime": nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),

@@ -85,6 +85,11 @@ class Forecast:
         return self.memory.device
 
     @property
+    def kv_device_bytes(self) -> Any:
+        """Of that, KV alone."""
+        return self.memory.kv_device
+
+    @property
     def host_bytes(self) -> Any:
         """KV on the host."""
         return self.memory.offloaded
