@@ -37,6 +37,7 @@ const dress = (panel) => {
 function render({ model, el }) {
   el.style.display = "none";
   let panel = null, waiting = 0, resizing = 0;
+  const endings = [];
   // plotly looks at a figure's room when the window changes, not when the panel does, or its tab.
   const refit = () => {
     clearTimeout(resizing);
@@ -67,11 +68,17 @@ function render({ model, el }) {
     grown.observe(panel, { childList: true, subtree: true });
     sized.observe(panel);
     tend();
+    // A panel within a panel is a part of it.
+    if (panel.parentElement?.closest(".mskv-panel")) return;
+    endings.push(watchKernel(panel, model));
+    const live = () => !panel.classList.contains("mskv-rest");
+    if (model.get("kept")) endings.push(keepPicture(panel, model, live));
   };
   begin();
   return () => {
     for (const timer of [waiting, resizing]) clearTimeout(timer);
     for (const observer of [grown, sized, shown]) observer.disconnect();
+    for (const end of endings) end();
   };
 }
 export default { render };

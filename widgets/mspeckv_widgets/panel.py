@@ -3,6 +3,7 @@
 ipywidgets ties a slider's label to nothing and plotly names no chart, so that a screen reader
 says "slider" and nothing else. `Frame` sits unseen in a panel and gives each its visible label as
 its name; it also reports a narrow panel's width, so that figures can put their legends below.
+Once the kernel is gone, it lays the panel to rest, and a notebook shows its `LastPicture`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import traitlets
 from plotly.basedatatypes import BaseFigure
 
 from mspeckv_widgets.charts.theme import STYLE_SHEET
+from mspeckv_widgets.last_picture import LastPicture, notebook_listens
 
 NARROW = 760
 """Panels under so many CSS pixels are narrow."""
@@ -25,10 +27,15 @@ NARROW = 760
 class Frame(anywidget.AnyWidget):
     """Names the controls, charts and tables of the panel it lies in.
 
-    `room` is the panel's width in CSS pixels while it is narrow, else 0.
+    `room` is the panel's width in CSS pixels while it is narrow, else 0. `kept` says that the page
+    is to send pictures of the panel.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "".join(
+        (Path(__file__).parent / name).read_text(encoding="utf-8")
+        for name in ("panel_picture.js", "panel_gone.js", "panel.js")
+    )
+    kept = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)
     limit = traitlets.Int(NARROW).tag(sync=True)
     room = traitlets.Int(0).tag(sync=True)
@@ -39,12 +46,32 @@ class Panel(ipw.VBox):
 
     A plotly widget tells the browser about later changes only by messages; what is made before a
     browser listens, as on a page of Voilà, would be lost. Showing a figure renews its state.
+
+    Args:
+        children: what it shows, top to bottom.
+        frame: lies in it.
     """
+
+    def __init__(self, children: Sequence[Any], frame: Frame) -> None:
+        super().__init__([ipw.HTML(STYLE_SHEET), *children, frame])
+        mark = f"mskv-is-{frame.model_id}"
+        for name in ("mskv-panel", mark):
+            self.add_class(name)
+        self._frame, self._last = frame, LastPicture(frame.label, mark)
+        frame.on_msg(self._hear)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         for figure in _figures(self):
             figure._repr_mimebundle_()
-        return super()._repr_mimebundle_(**kwargs)
+        if notebook_listens():
+            self._frame.kept = True
+            self._last.place()
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return {**bundle, "text/plain": f"{self._frame.label}: run this cell again"}
+
+    def _hear(self, _: Any, told: Any, __: Any) -> None:
+        if told.get("kind") == "picture":
+            self._last.take(told)
 
 
 class HasPanel:
@@ -79,9 +106,7 @@ def panel(
     frame = Frame(label=label)
     if on_room is not None:
         frame.observe(lambda change: on_room(change["new"]), names="room")
-    box = Panel([ipw.HTML(STYLE_SHEET), *children, frame])
-    box.add_class("mskv-panel")
-    return box
+    return Panel(children, frame)
 
 
 def button(words: str, icon: str, tip: str, layout: Mapping[str, str] | None = None) -> Any:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mspeckv_widgets.charts.frame_sheet import FRAME_RULES
+
 Placement = Literal["on-chip", "resident", "offloaded"]
 
 
@@ -236,4 +238,4 @@ table.mskv-table td.num, table.mskv-table th.num {{ text-align: right;
 .mskv-bar {{ display: flex; height: 16px; border: 1px solid var(--mskv-faint); border-radius: 3px;
   overflow: hidden; }}
 .mskv-progress {{ width: 160px; height: 12px; vertical-align: middle; margin-left: 8px; }}
-</style>"""
+{FRAME_RULES}</style>"""

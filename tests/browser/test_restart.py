@@ -1,0 +1,199 @@
+"""Panels whose kernel is gone show their last picture and what to do, in JupyterLab in Chromium."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from tests.labs import load, of_cells, save
+
+from .driver import READY, Visit, open_notebook, picture, run_all, settle, show_notebook, visit
+from .lab_server import serve
+from .messages import Message, overhear
+from .restart_cells import BUSY, PANEL, PREDICTIONS
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NAME, COPY = "gone.ipynb", "copy.ipynb"
+LINE = "The kernel was restarted. This is the last picture: run this cell again."
+LIVE, LAST = ".mskv-panel", ".mskv-last"
+PARTS = 3
+"""Panels in the notebook."""
+RESTART = "window.jupyterapp.shell.currentWidget.context.sessionContext.restartKernel()"
+SAVE = "window.jupyterapp.shell.currentWidget.context.save()"
+END = "window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
+SIGNS = """() => [...document.querySelectorAll('.mskv-panel, .mskv-panel *')]
+  .filter(one => one.matches('.jupyter-widgets-disconnected'))
+  .map(one => getComputedStyle(one, '::before'))
+  .map(sign => sign.display !== 'none' && !['none', 'normal', '""'].includes(sign.content))"""
+REACHED = """() => { const one = document.activeElement;
+  return one.closest('.mskv-panel') && !one.matches('.mskv-story, .mskv-scroll')
+    ? one.outerHTML.slice(0, 120) : ''; }"""
+HIT = """button => { const box = button.getBoundingClientRect();
+  const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return Boolean(hit && hit.closest('button')); }"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's folder."""
+    return tmp_path_factory.mktemp("restart")
+
+
+@pytest.fixture(scope="module")
+def sent() -> list[Message]:
+    """What the page has told the kernel, as it comes."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Browser, home: Path, sent: list[Message]) -> Iterator[Visit]:
+    """The notebook, all cells run, its panels drawn, a button pressed."""
+    cells = of_cells(PANEL, PREDICTIONS, BUSY)
+    with serve(home, lambda folder: save(cells, folder / NAME)) as address:
+        visited = visit(browser, width=1280, height=1500)
+        page = visited.page
+        overhear(page, sent.append, sent=True)
+        open_notebook(page, address.format(name=NAME))
+        run_all(page, 120)
+        page.locator(f"{LIVE} .js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+        page.locator(f"{LIVE} .mskv-run").click()
+        page.locator(LIVE).get_by_text("pressed 1 times").wait_for()
+        yield visited
+        page.context.close()
+
+
+@pytest.fixture
+def page(seen: Visit) -> Page:
+    """The page."""
+    return seen.page
+
+
+def pictures(sent: list[Message]) -> list[Message]:
+    """Of the messages, those with a picture."""
+    return [one for one in sent if '"kind": "picture"' in json.dumps(one.content)]
+
+
+def test_pictures_come_at_rest_only(page: Page, sent: list[Message]) -> None:
+    settle(page, lambda: len(pictures(sent)) >= PARTS, 30, "each panel has sent a picture")
+    page.wait_for_timeout(3000)
+    before = len(pictures(sent))
+    page.wait_for_timeout(3000)
+    assert len(pictures(sent)) == before, "nothing changed, nothing is sent"
+    # the last cell's function draws ten times a second, for four seconds
+    page.locator(f"{LIVE} .mskv-busy").click()
+    page.locator(LIVE).get_by_text("drawing 40").wait_for(timeout=30_000)
+    assert len(pictures(sent)) == before, "none while it is drawing"
+    settle(page, lambda: len(pictures(sent)) > before, 10, "the end's picture")
+    page.wait_for_timeout(3000)
+    assert len(pictures(sent)) == before + 1
+    assert max(len(json.dumps(one.content)) for one in pictures(sent)) < 150_000
+
+
+def test_live_panels_hide_their_pictures(page: Page) -> None:
+    assert page.locator(LAST).count() == PARTS
+    assert page.locator(f"{LAST} img").count() == PARTS
+    assert page.locator(f"{LAST}:visible").count() == 0
+
+
+def test_after_a_restart_panels_are_at_rest(page: Page) -> None:
+    page.evaluate(RESTART)
+    panels = page.locator(LIVE)
+    line = panels.first.get_by_role("status").first
+    settle(page, lambda: line.inner_text() == LINE, 60, "the line is there")
+    assert panels.get_by_text(LINE).count() == PARTS
+    signs = page.evaluate(SIGNS)
+    assert len(signs) > 20
+    assert not any(signs), "no broken-link signs"
+    assert panels.first.locator(".js-plotly-plot .main-svg").first.is_visible()
+    assert "drawing 40" in panels.first.inner_text()
+    assert "grayscale" in panels.first.locator(".js-plotly-plot").first.evaluate(
+        "plot => getComputedStyle(plot.closest('.mskv-panel > *')).filter"
+    )
+    picture(page, "restarted")
+
+
+def test_nothing_at_rest_can_be_clicked_or_reached(page: Page) -> None:
+    assert not page.locator(f"{LIVE} .mskv-run").evaluate(HIT)
+    controls = page.locator(f"{LIVE} :is(button, input, select, a, [role=slider], [role=tab])")
+    assert controls.count() > 8
+    assert controls.evaluate_all("all => all.every(one => one.closest('[inert]'))")
+    page.locator(".jp-CodeCell .cm-content").first.evaluate("one => one.blur()")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        assert page.evaluate(REACHED) == ""
+
+
+def test_opened_again_without_the_kernel(page: Page, seen: Visit) -> None:
+    page.evaluate(SAVE)
+    page.evaluate(END)
+    page.reload(wait_until="domcontentloaded")
+    settle(page, lambda: page.evaluate(READY), 120, "another kernel is there")
+    page.wait_for_timeout(4500)
+    last = page.locator(f"{LAST}:visible")
+    assert last.count() == PARTS
+    assert page.locator(f"{LAST} .mskv-gone:visible", has_text=LINE).count() == PARTS
+    assert page.locator(f"{LAST} [role=status]").count() == PARTS
+    lost = page.get_by_text("Error displaying widget").filter(visible=True)
+    assert lost.count() == 0
+    said = page.locator(f"{LAST} img").evaluate_all("all => all.map(one => one.alt)")
+    assert "drawing 40" in said[0]
+    assert "triforce" in said[0]
+    assert "mspeckv" not in said[0], "an unchosen option is no value"
+    assert "Recorded: int8" in said[2]
+    inside = page.locator(f"{LAST} :is(button, input, select, a, [tabindex], script)")
+    assert inside.count() == 0
+    drawn = Image.open(io.BytesIO(last.first.locator("img").screenshot())).convert("L")
+    assert drawn.width > 900
+    assert drawn.height > 450
+    dark = sum(drawn.histogram()[:170]) / (drawn.width * drawn.height)
+    assert dark > 0.03, "bars and text are drawn"
+    picture(page, "opened_again")
+    # JupyterLab's own words of it
+    assert [one for one in seen.problems if "model not found" not in one] == []
+    seen.problems.clear()
+
+
+def test_by_night_a_picture_is_dark(page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
+    settle(
+        page,
+        lambda: page.evaluate("document.body.dataset.jpThemeLight") == "false",
+        30,
+        "it is night",
+    )
+    page.wait_for_timeout(2500)
+    assert page.get_by_text(LINE).first.is_visible()
+    shown = Image.open(io.BytesIO(page.locator(f"{LAST} img").first.screenshot())).convert("L")
+    assert sum(shown.histogram()[:90]) > 0.6 * shown.width * shown.height
+    picture(page, "opened_again_dark")
+    page.emulate_media(color_scheme="light")
+
+
+def test_an_untrusted_notebook_shows_line_and_picture(page: Page, home: Path) -> None:
+    notebook = load(home / "labs" / NAME)
+    notebook.cells[0].source += "\n# by somebody else"
+    save(notebook, home / "labs" / COPY)
+    show_notebook(page, COPY)
+    page.wait_for_timeout(2000)
+    copy = page.locator(".jp-Notebook:visible .jp-OutputArea").first
+    assert copy.locator(".jp-mod-trusted").count() == 0
+    assert copy.get_by_text(LINE).is_visible()
+    assert copy.locator("img").evaluate("one => one.naturalWidth") > 900
+    picture(page, "untrusted", ".jp-Notebook:visible")
+    page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+
+
+def test_run_again_a_panel_lives(page: Page) -> None:
+    show_notebook(page, NAME)
+    run_all(page, 120)
+    page.locator(f"{LIVE} .js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+    assert page.locator(f"{LAST}:visible").count() == 0
+    page.locator(f"{LIVE} .mskv-run").click()
+    page.locator(LIVE).get_by_text("pressed 1 times").wait_for()
