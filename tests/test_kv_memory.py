@@ -1,4 +1,4 @@
-"""The price of a setting is its KV on the device: predicted, allocated, reported, modelled alike."""
+"""The price of a setting is its KV on the device: predicted, allocated and modelled alike."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation, stream
@@ -23,11 +22,12 @@ from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html
 from mspeckv_widgets.charts.table import readable_bytes
-from mspeckv_widgets.panels.controls import DEFAULTS, METHODS, PRESETS
-from mspeckv_widgets.panels.live_charts import Charts
+from mspeckv_widgets.panels.control_inputs import DEFAULTS, METHODS
+from mspeckv_widgets.panels.controls import PRESETS
+from mspeckv_widgets.panels.live_charts import KEPT, MODELLED, TIME, TRAFFIC
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
-from mspeckv_widgets.record import RunRecord, Setting, link_series
+from mspeckv_widgets.record import RunRecord, Setting, traffic_line
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -49,9 +49,18 @@ def until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def drawn(lab: LiveLab, axis: str) -> list[Any]:
-    """The traces of one chart that have points."""
-    return [t for t in lab.charts.figure.data if t.yaxis == axis and len(t.y)]
+def drawn(lab: LiveLab, row: int) -> dict[Any, Any]:
+    """The lines of one chart that have points, by slot; the model's aside."""
+    return {
+        key[1]: trace
+        for key, trace in lab.charts._traces.items()
+        if key[0] == row and key[1] != MODELLED and len(trace.y)
+    }
+
+
+def label_texts(lab: LiveLab) -> str:
+    """Everything that is written into the charts."""
+    return " ".join(str(note.text) for note in lab.charts.figure.layout.annotations)
 
 
 def exercise(lab: LiveLab) -> None:
@@ -66,12 +75,12 @@ def test_run_draws_everything(lab: LiveLab) -> None:
     record = lab.records[0]
     assert record.summary is not None
     assert len(record.tokens) == 8
-    assert all(drawn(lab, axis) for axis in ("y", "y2", "y3"))
+    assert all(drawn(lab, row) for row in (TRAFFIC, TIME, KEPT))
     assert lab._story.value.count("data-tier=") == len(
         split_text(lab.runner.pair.tokenizer if lab.runner.pair else None, record.tokens)
     )
     assert "Time per token" in lab._card.value
-    assert "#1 mspeckv, int8, 15+0" in lab._comparison.value
+    assert "#1 mspeckv, int8, on-chip 15, resident 0" in lab._comparison.value
     assert "Done: 8 of 8 tokens" in lab._status.value
     assert not lab._run.disabled
     assert lab._stop.disabled
@@ -81,21 +90,23 @@ def test_a_page_loaded_anew_is_told_what_is_drawn(lab: LiveLab) -> None:
     exercise(lab)
     figure = lab.charts.figure
     told = figure.get_state()
-    assert told["_widget_layout"]["annotations"][2]["text"] == figure.layout.annotations[2].text
+    assert told["_widget_layout"]["annotations"][3]["text"] == figure.layout.annotations[3].text
     assert len(told["_widget_data"]) == len(figure.data)
     for trace, shown in zip(told["_widget_data"], figure.data, strict=True):
         assert trace["name"] == shown.name
         assert ("y" in trace) == (shown.y is not None)
 
 
-def test_chart_shows_every_byte_of_the_ledger(lab: LiveLab) -> None:
+def test_charts_show_every_byte_of_the_ledger(lab: LiveLab) -> None:
     exercise(lab)
-    summary = lab.records[0].summary
+    record, summary = lab.records[0], lab.records[0].summary
     assert summary is not None
+    decode = sum(one.bytes for one in record.decode_transfers)
+    assert drawn(lab, TRAFFIC)[0].y[-1] * 1e6 == pytest.approx(decode)
+    lab.view_as.value = "seconds"
     total = summary.link.to_device_bytes + summary.link.to_host_bytes
-    bars = sum(float(np.sum(t.y)) for t in drawn(lab, "y") if t.type == "bar")
-    assert total > 0
-    assert bars * 1e6 == pytest.approx(total)
+    assert drawn(lab, TRAFFIC)[0].y[-1] * 1e6 == pytest.approx(total)
+    assert total > decode > 0
 
 
 def test_run_returns_at_once_and_a_second_is_ignored(lab: LiveLab) -> None:
@@ -140,7 +151,8 @@ def test_reset_clears_and_restores(lab: LiveLab) -> None:
     assert lab.controls.values == DEFAULTS
     assert lab.state == "idle"
     assert lab.records == []
-    assert not any(drawn(lab, axis) for axis in ("y", "y2", "y3"))
+    assert not any(drawn(lab, row) for row in (TRAFFIC, TIME, KEPT))
+    assert "gamma" not in label_texts(lab)
     assert "data-tier" not in lab._story.value
     assert not lab.controls.inputs["bits"].disabled
 
@@ -160,8 +172,8 @@ def test_last_runs_stay_for_comparison(lab: LiveLab) -> None:
     exercise(lab)
     lab.controls.set(method="autoregressive", bits=8)
     exercise(lab)
-    old = [t for t in lab.charts.figure.data if t.name.startswith("#1 mspeckv") and len(t.y)]
-    assert {t.yaxis for t in old} == {"y", "y2", "y3"}
+    assert set(drawn(lab, TRAFFIC)) == set(drawn(lab, TIME)) == {0, 1}
+    assert {"mspeckv", "autoregressive"} <= set(label_texts(lab).replace("</span>", "").split())
     assert lab.records[0].tokens == lab.records[1].tokens
     assert comparison_html(lab.records).count("<tr>") == 3
     assert "#2 autoregressive" in lab.compare().data
@@ -246,10 +258,11 @@ def test_every_purpose_has_a_style(lab: LiveLab) -> None:
     assert set(theme.PURPOSES) == {*PURPOSES, "other"}
 
 
-def test_axes_have_units(lab: LiveLab) -> None:
-    layout = lab.charts.figure.layout
-    units = [layout.yaxis.title.text, layout.yaxis2.title.text, layout.yaxis3.title.text]
-    assert all(unit.startswith(sign) for unit, sign in zip(units, ("MB", "%", "ms"), strict=True))
+def test_charts_say_their_units(lab: LiveLab) -> None:
+    for view in ("tokens", "seconds"):
+        lab.view_as.value = view
+        assert "MB (counted)" in label_texts(lab)
+        assert view.split()[0] in lab.charts.figure.layout.xaxis3.title.text
 
 
 def test_copied_code_repeats_the_run(lab: LiveLab) -> None:
@@ -309,11 +322,12 @@ def test_scores_are_labelled(lab: LiveLab) -> None:
     lab.controls.set(link="live")
     exercise(lab)
     lines = scores(lab.records[0])
-    assert {line.source for line in lines} == {"measured", "emulated", "modelled"}
+    assert {line.source for line in lines} == {"counted", "emulated", "modelled"}
+    moved = next(line for line in lines if line.name == "KV over the link")
+    assert moved.source == "counted"
     clock = next(line for line in lines if line.name == "Time per token")
     assert (clock.source, clock.better) == ("emulated", "lower")
     assert rounds_html(lab.records[0]).count("<tr>") == 1 + len(lab.records[0].rounds)
-    assert sum(map(np.sum, link_series(lab.records[0]).values())) > 0
 
 
 @pytest.mark.parametrize("text", ["plain words", "naïve 日本語 🙂 text", "<b>&amp;</b>\n\tx"])
@@ -394,9 +408,6 @@ def test_what_an_extension_moves_is_drawn_and_listed() -> None:
             record.add(event)
         recalled = sum(one.link_bytes("recall") for one in record.rounds)
         assert (recalled > 0) == shown
-        assert link_series(record)["other"].sum() == pytest.approx(recalled / 1e6)
-        charts = Charts()
-        charts.draw(record, ())
-        [trace] = [one for one in charts.figure.data if one.name and one.name.startswith("other")]
-        assert trace.showlegend == shown
+        moved = sum(one.bytes for one in record.decode_transfers)
+        assert traffic_line(record, "tokens").y[-1] * 1e6 == pytest.approx(moved)
         assert ("other KB" in rounds_html(record)) == shown

@@ -24,8 +24,8 @@ def conclusion(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
 
 def _alone(one: Trials) -> str:
     ms = one.ms
-    said = f"One setting so far: {short_bytes(one.link_bytes.middle)} per token over the link (counted), "
-    said += f"{ms.middle:.0f} ms per token"
+    moved = short_bytes(one.link_bytes.middle)
+    said = f"One setting so far, per token: {moved} over the link (counted), {ms.middle:.0f} ms"
     if ms.count > 1:
         said += f" (median of {ms.count} runs, {ms.low:.0f} to {ms.high:.0f})"
     return said + ". Change a control and run, to compare."
