@@ -14,7 +14,7 @@ from typing import TypeVar
 import psutil
 import torch
 
-from mspeckv.experiments.rows import processor
+from mspeckv.models.kept import processor
 from mspeckv.text_table import aligned
 
 Turn = TypeVar("Turn")

@@ -30,6 +30,7 @@ from mspeckv.events import Event, RunSummary
 from mspeckv.kv import doors  # noqa: F401  # with what `extensions` added
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
+from mspeckv.models.kept import forget, kept_step
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.parallel import Ranks, before_leaving, together
@@ -200,6 +201,14 @@ def engine_of(pair: Pair) -> Engine:
         return _engines[pair]
 
 
+def forget_measured() -> None:
+    """Measure anew, when it is next asked for, what is kept of this machine's times."""
+    forget()
+    with _turn:
+        for engine in _engines.values():
+            engine.step_seconds = None
+
+
 def release(pair: Pair) -> None:
     """Give back the memory of caches and graphs that are kept for the next run."""
     engine_of(pair).give_back()
@@ -215,8 +224,9 @@ def hooks_for(pair: Pair, accelerations: tuple[str, ...] | None = None) -> Hooks
     Raises:
         ValueError: no acceleration has such a name.
     """
-    hooks = rounds.plug(Hooks())
-    for name in chosen() if accelerations is None else accelerations:
+    names = chosen() if accelerations is None else accelerations
+    hooks = rounds.plug(Hooks(step=partial(kept_step, names)))
+    for name in names:
         hooks = import_module(f"mspeckv.accelerate.{name}").plug(hooks, pair.device)
     ranks = ranks_in(pair)
     if ranks is None:

@@ -51,6 +51,15 @@ def _two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _measured_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Times of tests' models are not this machine's."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mspeckv.models.kept.cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def pair() -> Pair:
     """The default pair, loaded once; a test must leave it as it found it."""

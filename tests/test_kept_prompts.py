@@ -23,6 +23,7 @@ from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.tier1 import Tier1Cache
 from mspeckv.record import Cancelled, Ledger, Recorder
+from mspeckv.settings import Width
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
 from tests.random_models import random_pair, random_prompt
 
@@ -81,7 +82,9 @@ def policies(count: int) -> Iterator[tuple[str, KVPolicy]]:
         kind = dice.choice(["full", "static", "lru", "nibble", "rotated", "lloyd-sketch"])
         on_chip = dice.randint(0, 3)
         resident = dice.randint(0, 4 - on_chip)
-        bits = 8 if kind == "nibble" else dice.choice([8, 4, 2]) if kind != "full" else "full"
+        bits: Width = (
+            8 if kind == "nibble" else dice.choice([8, 4, 2]) if kind != "full" else "full"
+        )
         policy = KVPolicy(
             bits, on_chip, 0 if kind == "full" else resident, block=16, group=8,
             tail=dice.randint(0, 20), nibble=kind == "nibble",

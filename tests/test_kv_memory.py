@@ -1,4 +1,4 @@
-"""The price of a setting is its KV on the device: predicted, allocated and modelled alike."""
+"""The price of a setting, its KV on the device: predicted, allocated, reported, modelled alike."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from mspeckv.decoding.tiers import build_tiers
 from mspeckv.kv.link import CopyEngine
 from mspeckv.models.pair import Pair
 from mspeckv.record import Ledger, Recorder
+from mspeckv.settings import Width
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
 from mspeckv.whatif import ModelShape, what_if
 from mspeckv.whatif.machines import HARDWARE
@@ -102,7 +103,7 @@ def default_shapes() -> tuple[ModelShape, ModelShape, Any]:
             super().__init__()
             self.config, self.dtype, self.device = config, torch.float32, torch.device("cpu")
 
-    pair = Pair(Bare(config), Bare(draft), None, "target", "draft")  # type: ignore[arg-type]
+    pair = Pair(Bare(config), Bare(draft), None, "target", "draft")
     return ModelShape.of(config), ModelShape.of(draft), pair
 
 
@@ -114,7 +115,7 @@ def test_a_forecast_has_the_same_number(
     engine = Engine(Hooks())
     for _ in range(60):
         method = dice.choice(["autoregressive", "vanilla", "triforce", "mspeckv"])
-        bits = dice.choice([8, 4, 2]) if method != "triforce" else "full"
+        bits: Width = dice.choice([8, 4, 2]) if method != "triforce" else "full"
         on_chip = dice.randint(0, 30)
         policy = KVPolicy(
             bits, on_chip, 0 if bits == "full" else dice.randint(0, 30 - on_chip),

@@ -123,7 +123,10 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from mspeckv.cli.doctor import examine, is_damaged, report
+    from mspeckv.profiling import calibrate
 
+    if options.again:
+        calibrate(options.device, again=True)
     found = examine(options.target, options.draft, options.device, options.dtype)
     print(json.dumps(found, indent=2) if options.json else report(found))
     if is_damaged(found):

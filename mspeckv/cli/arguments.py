@@ -82,6 +82,7 @@ class _Flag(NamedTuple):
 _Flags = Mapping[str, _Flag]
 _WIDTH, _LENGTH = "8|4|3|2|full", "N|auto"
 
+_AGAIN: _Flags = {"--again": _Flag("first let go of what was measured here before", default=False)}
 _JSON: _Flags = {"--json": _Flag("print JSON", default=False)}
 _MODELS: _Flags = {
     "--target": _Flag("model id or folder", "ID", "default"),
@@ -198,7 +199,7 @@ _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
         "download, convert, check and mend the default model",
         {"--quiet": _Flag("no progress", default=False)},
     ),
-    "doctor": ("what this machine has, and a 16-token self-test", {**_MODELS, **_JSON}),
+    "doctor": ("what this machine has, and a 16-token self-test", {**_MODELS, **_AGAIN, **_JSON}),
     "generate": ("continue a document, and count what moved", {**_MODELS, **_ONE_RUN}),
     "profile": (
         "where the time of such a run goes, by tier and step",

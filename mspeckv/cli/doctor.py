@@ -15,7 +15,7 @@ import torch
 from mspeckv.accelerate.packed_attention import compiled
 from mspeckv.api import generate
 from mspeckv.experiments.rows import installed
-from mspeckv.models import DEFAULT, checksums, load_pair, parse_device, parse_dtype
+from mspeckv.models import DEFAULT, checksums, kept, load_pair, parse_device, parse_dtype
 from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
 from mspeckv.settings import KVPolicy, Sampling
@@ -34,9 +34,9 @@ def examine(
     """Everything `report` prints, as plain dictionaries.
 
     Returns:
-        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``native`` ``model`` ``package``
-        ``self_test``; a part with figures says under ``how`` whether they were measured or reported
-        by the system; ``model`` and ``package`` name the files whose hash is wrong.
+        ``versions`` ``cores`` ``memory`` ``device`` ``link`` ``native`` ``measured`` ``model``
+        ``package`` ``self_test``; a part with figures says under ``how`` whether they were measured
+        or reported by the system; ``model`` and ``package`` name the files whose hash is wrong.
 
     Raises:
         ValueError: a device or model that is not allowed.
@@ -71,6 +71,7 @@ def examine(
         "device": _device(where),
         "link": measure_link(where),
         "native": {"packed_attention": compiled(), "how": "tested"},
+        "measured": {"kept": kept.listing(), "how": "measured"},
         "model": model,
         "package": package,
         "self_test": {"passed": False, "reason": "a damaged file (see above)"}
@@ -157,6 +158,11 @@ def report(found: dict[str, Any]) -> str:
         f"device     {found['device']['name']}",
         f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
         f"native     attention over packed blocks: {native}",
+        *(
+            f"measured   {one['file']}: {', '.join(one['models'])}, {one['threads']} threads, "
+            f"{kept.age(one['age_seconds'])} ago (anew: mspeckv doctor --again)"
+            for one in found["measured"]["kept"]
+        ),
         f"model      {model}",
         f"package    {_files(found['package'], REINSTALL)}",
         f"self-test  {'passed' if test['passed'] else 'FAILED'}: {test['reason']}",

@@ -45,22 +45,26 @@ _STEPS = 16
 
 
 def measured_step_seconds(engine: Engine, pair: Pair) -> float:
-    """Time of one target step with all KV on the device; measured once per engine.
+    """Time of one target step with all KV on the device; measured once, and kept (`Hooks.step`).
 
     An ``origin`` link is scaled by the median of steps after `ORIGIN_CONTEXT` tokens, or as many
     as the target takes.
     """
+
+    def measure() -> float:
+        context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
+        tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
+        recorder = Recorder(Ledger(clock_of(pair.device)))
+        with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
+            reader, _ = _target_alone(engine, pair, len(tokens), link, recorder)
+            reader.prefill(tokens[:context])
+            for end in range(context, len(tokens)):
+                reader.read(tokens[: end + 1], rows=1)
+        return median(p.ms for p in recorder.take().passes[2:]) / 1e3
+
     with engine.lock:
         if engine.step_seconds is None:
-            context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
-            tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
-            recorder = Recorder(Ledger(clock_of(pair.device)))
-            with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
-                reader, _ = _target_alone(engine, pair, len(tokens), link, recorder)
-                reader.prefill(tokens[:context])
-                for end in range(context, len(tokens)):
-                    reader.read(tokens[: end + 1], rows=1)
-            engine.step_seconds = median(p.ms for p in recorder.take().passes[2:]) / 1e3
+            engine.step_seconds = engine.hooks.step(pair, measure)
         return engine.step_seconds
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ import psutil
 import torch
 from filelock import FileLock, Timeout
 
+from mspeckv.models.kept import processor
 from mspeckv.settings import refuse
 
 CLAIMS = ".claims"
@@ -104,17 +104,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_properties(device).name
     return found
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def installed(package: str) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from mspeckv.api import forget_measured
 from mspeckv.models import parse_device
 from mspeckv.models.download import cache_folder
+from mspeckv.models.kept import age, write_whole
 
 _COPY_BYTES = 1 << 27
 _REPEATS = 5
@@ -48,19 +50,19 @@ class Ceilings:
 
     def describe(self) -> str:
         """One line, with its age."""
-        hours = self.age_seconds / 3600
-        age = f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h"
         return (
             f"{self.device}: link {self.to_device_gbps:.1f} / {self.to_host_gbps:.1f} GB/s, memory "
             f"{self.memory_gbps:.1f} GB/s, {self.matrix_gflops:.0f} GFLOP/s, {self.call_us:.1f} us "
-            f"per call (measured {age} ago)"
+            f"per call (measured {age(self.age_seconds)} ago)"
         )
 
 
 def calibrate(device: str = "cpu", *, again: bool = False, folder: Path | None = None) -> Ceilings:
     """Measure this machine's ceilings, or recall them.
 
-    Takes a few seconds the first time; kept in the cache folder by device and torch version.
+    Takes a few seconds the first time; kept in the cache folder by device and torch version. A new
+    calibration lets go of what else was measured here: the step by which an ``origin`` link is
+    scaled, and the pass times of `mspeckv.whatif.this_machine`.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -76,8 +78,9 @@ def calibrate(device: str = "cpu", *, again: bool = False, folder: Path | None =
     if not again and (kept := _recall(path, name)) is not None:
         return kept
     found = _measure(where, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
+    write_whole(path, json.dumps(asdict(found), indent=2) + "\n")
+    if again and folder is None:
+        forget_measured()
     return found
 
 

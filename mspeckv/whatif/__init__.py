@@ -7,8 +7,8 @@ catalogues of their own.
 from mspeckv.whatif.acceptance import Acceptance, expected_tokens, inner_passes, rate_of
 from mspeckv.whatif.footprint import Footprint
 from mspeckv.whatif.forecast import EqualMemory, Forecast, hardware, what_if
+from mspeckv.whatif.here import kept_machine, slowdown, this_machine
 from mspeckv.whatif.machines import HARDWARE, Hardware, origin_machine
-from mspeckv.whatif.measure import this_machine
 from mspeckv.whatif.published_tables import Published, published
 from mspeckv.whatif.round import STEPS
 from mspeckv.whatif.search import DevicePlan, plan
@@ -29,11 +29,13 @@ __all__ = [
     "expected_tokens",
     "hardware",
     "inner_passes",
+    "kept_machine",
     "model_shape",
     "origin_machine",
     "plan",
     "published",
     "rate_of",
+    "slowdown",
     "this_machine",
     "what_if",
 ]

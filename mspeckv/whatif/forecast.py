@@ -16,8 +16,8 @@ from transformers import PretrainedConfig
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.footprint import Footprint, footprint
+from mspeckv.whatif.here import this_machine
 from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
-from mspeckv.whatif.measure import this_machine
 from mspeckv.whatif.question import Question, ask
 from mspeckv.whatif.round import round_cost
 from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from mspeckv.settings import check_choice, check_number
+from mspeckv.models.kept import age
+from mspeckv.settings import check_choice, check_number, refuse
 from mspeckv.whatif.published_tables import published
 from mspeckv.whatif.shapes import MODELS
 
@@ -59,12 +61,23 @@ class MeasuredPasses:
         tokens: input tokens of the measured passes, rising, at least two.
         contexts: tokens of context they were measured at, rising, at least two.
         ms: a row per entry of ``tokens``, a column per entry of ``contexts``.
+        token_bytes: of a token's unquantized K and V in one layer; 0 if it is not known.
+
+    Raises:
+        ValueError: a table of another size, or with times that are none.
     """
 
     layers: int
     tokens: tuple[int, ...]
     contexts: tuple[int, ...]
     ms: tuple[tuple[float, ...], ...]
+    token_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        table = np.array(self.ms, dtype=float)
+        size = len(self.tokens), len(self.contexts)
+        if table.shape != size or not (np.isfinite(table) & (table > 0)).all():
+            raise refuse("ms", self.ms, f"use {size[0]} rows of {size[1]} times")
 
     def at(self, tokens: Any, context: Any) -> Any:
         """Milliseconds of a pass: linear between measured places, and beyond the last ones."""
@@ -109,6 +122,7 @@ class Hardware:
         passes: measured pass times by tier kind, ``target`` and ``draft``.
         unpack_ns: measured nanoseconds per token and layer of unpacking, by width: ``8``, ``4``,
             ``2``, ``full``, ``nibble``.
+        measured_at: when, in seconds since the epoch; None for what was not measured.
     """
 
     name: str
@@ -128,6 +142,7 @@ class Hardware:
     choose_us: float = 0.0
     passes: Mapping[str, MeasuredPasses] = field(default_factory=dict)
     unpack_ns: Mapping[str, float] = field(default_factory=dict)
+    measured_at: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("cpu", "gpu"))
@@ -143,12 +158,38 @@ class Hardware:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    @property
+    def age_seconds(self) -> float | None:
+        """Seconds since it was measured."""
+        return None if self.measured_at is None else max(0.0, time.time() - self.measured_at)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """One from what `dataclasses.asdict` and a file made of it.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is none.
+        """
+        passes = {}
+        for role, one in found["passes"].items():
+            tokens, contexts = (tuple(map(int, one[name])) for name in ("tokens", "contexts"))
+            ms = tuple(tuple(map(float, row)) for row in one["ms"])
+            sizes = int(one["layers"]), int(one["token_bytes"])
+            passes[role] = MeasuredPasses(sizes[0], tokens, contexts, ms, sizes[1])
+        made = cls(**{**found, "loop": Loop(**found["loop"]), "passes": passes})
+        for name in ("row_us", "round_us", "copy_us", "choose_us", "measured_at"):
+            check_number(name, getattr(made, name), 0.0, 1e12)
+        for width, ns in made.unpack_ns.items():
+            check_number(f"unpack_ns {width}", ns, 0.0, 1e12)
+        return made
+
     def describe(self) -> str:
         """One line."""
+        since = f", {age(self.age_seconds)} ago" if self.age_seconds is not None else ""
         return (
             f"{self.name}: {self.memory_gb:.0f} GB at {self.memory_gbps:.0f} GB/s, "
             f"{self.matrix_gflops / 1e3:.3g} TFLOP/s {self.dtype}, link {self.link_gbps:.3g} GB/s, "
-            f"{self.launch_us:.3g} us a launch ({self.source})"
+            f"{self.launch_us:.3g} us a launch ({self.source}{since})"
         )
 
 

@@ -1,4 +1,7 @@
-"""What a pair's work takes on this machine: a few seconds that stand in for the roofline."""
+"""What a pair's work takes on this machine: a few seconds that stand in for the roofline.
+
+`mspeckv.whatif.here` keeps it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -26,10 +28,9 @@ from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
-from mspeckv.profiling import calibrate
 from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.settings import WIDTHS, KVPolicy, RunConfig, Sampling, Speculation
-from mspeckv.whatif.machines import GRAPH_US, Hardware, MeasuredPasses
+from mspeckv.whatif.machines import Hardware, MeasuredPasses
 
 _TOKENS = (1, 2, 5, 9, 17)
 _CONTEXTS = (128, 1024, 2048)
@@ -40,34 +41,6 @@ _LAYER_TOKENS, _LAYER_READ = 1024, 5
 _REPEATS = 2
 _RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 192, 16, 0.4
 """The short run that corrects the rest."""
-
-
-def this_machine(device: str = "cpu", pair: Pair | None = None) -> Hardware:
-    """This machine from `mspeckv.calibrate`; with ``pair`` also its measured pass times.
-
-    Takes a few seconds the first time; with a pair up to ten more.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    found = calibrate(device)
-    on_gpu = found.device != "cpu"
-    total = psutil.virtual_memory().total
-    if on_gpu:
-        total = torch.cuda.get_device_properties(torch.device(device)).total_memory
-    machine = Hardware(
-        name="this",
-        source=f"measured by mspeckv.calibrate, torch {found.torch}",
-        kind="gpu" if on_gpu else "cpu",
-        memory_gb=total / 1e9,
-        memory_gbps=found.memory_gbps,
-        matrix_gflops=found.matrix_gflops,
-        link_gbps=found.to_device_gbps,
-        launch_us=found.call_us,
-        graph_us=GRAPH_US if on_gpu else None,
-        dtype="float32",
-    )
-    return machine if pair is None else measure(machine, pair)
 
 
 @torch.inference_mode()
@@ -173,7 +146,7 @@ def _passes(
             tuple(_milliseconds(partial(read, count, context), warm=False) for context in places)
             for count in tokens
         )
-    return MeasuredPasses(shape.layers, tuple(tokens), tuple(places), rows)
+    return MeasuredPasses(shape.layers, tuple(tokens), tuple(places), rows, shape.token_bytes)
 
 
 def _choosing(pair: Pair) -> float:
