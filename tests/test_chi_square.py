@@ -59,8 +59,8 @@ def test_the_test_sees_a_rejection_that_draws_from_p(monkeypatch: pytest.MonkeyP
 
 def test_the_kit_computes_what_scipy_does() -> None:
     """Few texts are rare here, so that each is a cell of its own in both."""
-    shares = {(0,): 0.5, (1,): 0.3, (2,): 0.2}
-    seen = Counter({(0,): 40, (1,): 39, (2,): 21})
+    shares: dict[tuple[int, ...], float] = {(0,): 0.5, (1,): 0.3, (2,): 0.2}
+    seen: Counter[tuple[int, ...]] = Counter({(0,): 40, (1,): 39, (2,): 21})
     wanted = [share * seen.total() for share in shares.values()]
     ours = chi_square(seen, shares)
     assert ours == pytest.approx(float(chisquare(list(seen.values()), wanted).pvalue))

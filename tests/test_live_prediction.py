@@ -96,9 +96,10 @@ def test_a_control_moves_the_prediction_at_once(pair: Pair) -> None:
         assert lab.predicted is not None
         assert lab.predicted != before
         before = lab.predicted
-    line = lab.charts._traces[1, "modelled"]
+    assert lab.predicted is not None
+    line = lab.view.charts._traces[1, "modelled"]
     assert line.y[-1] * 1e6 == pytest.approx(32 * lab.predicted.link_bytes)
-    assert f"{lab.predicted.ms:.0f} ms" in lab._tiles.value
+    assert f"{lab.predicted.ms:.0f} ms" in lab.view.tiles.value
     # a tenth of a second is promised; generous, for a machine that does other things as well
     assert min(took) < 0.1
 
@@ -107,5 +108,5 @@ def test_automatic_lengths_say_why_nothing_is_modelled(pair: Pair) -> None:
     lab = LiveLab(pair)
     lab.controls.set(auto=True)
     assert lab.predicted is None
-    assert "automatic" in lab._tiles.value
-    assert not lab.charts._traces[1, "modelled"].y
+    assert "automatic" in lab.view.tiles.value
+    assert not lab.view.charts._traces[1, "modelled"].y

@@ -269,7 +269,7 @@ def test_a_sibling_answers_for_what_it_is_shown() -> None:
     products = dict(zip(layers, together(layers), strict=True))
     for layer, hidden in asked:
         torch.testing.assert_close(products[layer](hidden), layer(hidden), rtol=1e-4, atol=1e-4)
-    assert products[q].product.func.__self__._waiting is None  # type: ignore[union-attr]
+    assert products[q].product.func.__self__._waiting is None
 
 
 def test_layers_of_other_shapes_are_no_siblings() -> None:

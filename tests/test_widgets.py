@@ -53,14 +53,14 @@ def drawn(lab: LiveLab, row: int) -> dict[Any, Any]:
     """The lines of one chart that have points, by slot; the model's aside."""
     return {
         key[1]: trace
-        for key, trace in lab.charts._traces.items()
+        for key, trace in lab.view.charts._traces.items()
         if key[0] == row and key[1] != MODELLED and len(trace.y)
     }
 
 
 def label_texts(lab: LiveLab) -> str:
     """Everything that is written into the charts."""
-    return " ".join(str(note.text) for note in lab.charts.figure.layout.annotations)
+    return " ".join(str(note.text) for note in lab.view.charts.figure.layout.annotations)
 
 
 def exercise(lab: LiveLab) -> None:
@@ -76,19 +76,19 @@ def test_run_draws_everything(lab: LiveLab) -> None:
     assert record.summary is not None
     assert len(record.tokens) == 8
     assert all(drawn(lab, row) for row in (TRAFFIC, TIME, KEPT))
-    assert lab._story.value.count("data-tier=") == len(
+    assert lab.view.story.value.count("data-tier=") == len(
         split_text(lab.runner.pair.tokenizer if lab.runner.pair else None, record.tokens)
     )
-    assert "Time per token" in lab._card.value
-    assert "#1 mspeckv, int8, on-chip 15, resident 0" in lab._comparison.value
-    assert "Done: 8 of 8 tokens" in lab._status.value
-    assert not lab._run.disabled
-    assert lab._stop.disabled
+    assert "Time per token" in lab.view.card.value
+    assert "#1 mspeckv, int8, on-chip 15, resident 0" in lab.view.comparison.value
+    assert "Done: 8 of 8 tokens" in lab.view.status.value
+    assert not lab.view.buttons["run"].disabled
+    assert lab.view.buttons["stop"].disabled
 
 
 def test_a_page_loaded_anew_is_told_what_is_drawn(lab: LiveLab) -> None:
     exercise(lab)
-    figure = lab.charts.figure
+    figure = lab.view.charts.figure
     told = figure.get_state()
     assert told["_widget_layout"]["annotations"][3]["text"] == figure.layout.annotations[3].text
     assert len(told["_widget_data"]) == len(figure.data)
@@ -102,7 +102,7 @@ def test_charts_show_every_byte_of_the_ledger(lab: LiveLab) -> None:
     assert summary is not None
     decode = sum(one.bytes for one in record.decode_transfers)
     assert drawn(lab, TRAFFIC)[0].y[-1] * 1e6 == pytest.approx(decode)
-    lab.view_as.value = "seconds"
+    lab.view.view_as.value = "seconds"
     total = summary.link.to_device_bytes + summary.link.to_host_bytes
     assert drawn(lab, TRAFFIC)[0].y[-1] * 1e6 == pytest.approx(total)
     assert total > decode > 0
@@ -129,7 +129,7 @@ def test_stop_keeps_what_it_has_and_the_pair(lab: LiveLab) -> None:
     assert lab.state == "stopped"
     assert len(lab.records[0].rounds) <= rounds + 2
     assert 0 < len(lab.records[0].tokens) < 256
-    assert "stopped early" in lab._card.value
+    assert "stopped early" in lab.view.card.value
     lab.controls.set(new_tokens=8)
     exercise(lab)
 
@@ -152,7 +152,7 @@ def test_reset_clears_and_restores(lab: LiveLab) -> None:
     assert lab.records == []
     assert not any(drawn(lab, row) for row in (TRAFFIC, TIME, KEPT))
     assert "gamma" not in label_texts(lab)
-    assert "data-tier" not in lab._story.value
+    assert "data-tier" not in lab.view.story.value
     assert not lab.controls.inputs["bits"].disabled
 
 
@@ -164,7 +164,7 @@ def test_reset_during_a_run(lab: LiveLab) -> None:
     assert lab.wait(SECONDS)
     assert lab.state == "idle"
     assert lab.records == []
-    assert not lab._run.disabled
+    assert not lab.view.buttons["run"].disabled
 
 
 def test_last_runs_stay_for_comparison(lab: LiveLab) -> None:
@@ -185,8 +185,8 @@ def test_error_is_one_line_and_the_panel_still_works(lab: LiveLab, pair: Pair) -
     assert lab.state == "failed"
     assert "no such file" in lab.error
     assert "\n" not in lab.error
-    assert "no such file" in lab._status.value
-    assert "Traceback" not in lab._status.value
+    assert "no such file" in lab.view.status.value
+    assert "Traceback" not in lab.view.status.value
     lab.controls.document = "python-reference"
     lab.controls.inputs["prefill"].max = pair.max_positions
     lab.controls.set(prefill=pair.max_positions)
@@ -259,9 +259,9 @@ def test_every_purpose_has_a_style(lab: LiveLab) -> None:
 
 def test_charts_say_their_units(lab: LiveLab) -> None:
     for view in ("tokens", "seconds"):
-        lab.view_as.value = view
+        lab.view.view_as.value = view
         assert "MB (counted)" in label_texts(lab)
-        assert view.split()[0] in lab.charts.figure.layout.xaxis3.title.text
+        assert view.split()[0] in lab.view.charts.figure.layout.xaxis3.title.text
 
 
 def test_copied_code_repeats_the_run(lab: LiveLab) -> None:
@@ -269,7 +269,7 @@ def test_copied_code_repeats_the_run(lab: LiveLab) -> None:
     exercise(lab)
     names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(lab._code.text, names)  # the text under test is code
+        exec(lab.view.code.text, names)  # the text under test is code
     seen = lab.records[0].summary
     assert seen is not None
     assert names["summary"].config == seen.config
@@ -305,8 +305,8 @@ def test_chosen_lengths_are_shown(lab: LiveLab) -> None:
     lengths = [lengths_text(one.plan) for one in record.rounds]
     page = rounds_html(record)
     assert all(html.escape(words) in page for words in lengths[-12:])
-    assert 'gamma="auto"' in lab._code.text
-    assert "--draft lookup" in lab._code.text
+    assert 'gamma="auto"' in lab.view.code.text
+    assert "--draft lookup" in lab.view.code.text
     lab.controls.reset()
     assert not lab.controls.inputs["gamma"].disabled
 
@@ -357,7 +357,7 @@ def test_a_profiled_run_is_drawn_and_can_be_taken_away(lab: LiveLab) -> None:
     assert found is not None
     assert found.rounds == tuple(record.rounds)
     assert found.overhead is not None
-    tab = lab.profile_tab
+    tab = lab.view.profile
     assert tab.timeline is not None
     assert {"tier1/verify", "tier2/verify"} <= {one.name for one in tab.timeline.figure.data}
     sent: list[tuple[Any, list[bytes]]] = []

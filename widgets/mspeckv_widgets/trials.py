@@ -136,6 +136,7 @@ class Trials:
         """KV on the device (modelled sizes, the same in every run)."""
         summary = self.records[-1].summary
         assert summary is not None
+        assert summary.memory.kv_device_bytes is not None
         return summary.memory.kv_device_bytes
 
     @property

@@ -9,8 +9,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation, doors
+from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.experiments import IDS, experiment
+from mspeckv.kv.codec import codecs
 from mspeckv.settings import refuse
 from mspeckv_widgets.charts.theme import PLACES
 from mspeckv_widgets.panels.control_inputs import DEFAULTS, IN_SIGHT, build_inputs
@@ -60,7 +61,7 @@ class Controls:
         self._setting_many = False
         # Trait callbacks may come on a subshell's thread while a cell sets values on its own.
         self._lock = threading.RLock()
-        self.inputs: dict[str, Any] = build_inputs(doors.codecs.names())
+        self.inputs: dict[str, Any] = build_inputs(codecs.names())
         self.layers = int(self.inputs["on_chip"].max)
         self.placement = widgets.HTML()
         self.hint = widgets.HTML()

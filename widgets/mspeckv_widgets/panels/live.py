@@ -6,22 +6,19 @@ import html
 import time
 from typing import Any
 
-import ipywidgets as widgets
 from IPython.core import display
 
 from mspeckv import Pair, Profile
-from mspeckv_widgets.charts.story import keys_html, story_html
+from mspeckv_widgets.charts.story import story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.conclusion import conclusion
-from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.controls import Controls
-from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.curves import Curves
-from mspeckv_widgets.panels.live_charts import Charts, Drawn
-from mspeckv_widgets.panels.live_style import LIVE_STYLE, status_html
+from mspeckv_widgets.panels.live_charts import Drawn
+from mspeckv_widgets.panels.live_style import status_html
+from mspeckv_widgets.panels.live_view import LiveView
 from mspeckv_widgets.panels.machine import Machine
 from mspeckv_widgets.panels.prediction import Predicted
-from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.panels.run_bars import bars_html, tiles_html
 from mspeckv_widgets.panels.runner import Runner, State, View, prompts
 from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_html
@@ -32,7 +29,6 @@ from mspeckv_widgets.trials import ENOUGH, changed, names_of
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
-_VIEWS = (("Tokens", "tokens"), ("Seconds", "seconds"), ("Curve", "curve"))
 
 
 class LiveLab(WorkerPanel[Runner]):
@@ -58,27 +54,22 @@ class LiveLab(WorkerPanel[Runner]):
         self.redraw_ms = 0.0
         self._setting: Setting | None = None
         self._why = ""
-        self.charts, self.curves = Charts(), Curves(self._run_place)
-        self._code = CopyBox()
-        self.profile_tab = ProfileTab()
         self._profile_shown: Profile | None = None
         self.controls = Controls(document, self._changed)
-        for name in ("_status", "_tiles", "_bars", "_said", "_story", "_card", "_comparison",
-                     "_rounds"):  # fmt: skip
-            setattr(self, name, widgets.HTML())
-        self._make_buttons()
-        self.view_as = widgets.ToggleButtons(
-            options=_VIEWS, value="tokens", style={"button_width": "78px"},
-            tooltips=("Tokens settled along x: the slope is the answer", "Seconds along x",
-                      "A preset's whole axis: modelled, published, and what has run here"),
-        )  # fmt: skip
-        self.view_as.observe(lambda _: self._show_view(), names="value")
+        actions = {
+            "run": self.run,
+            "repeat": lambda: self.run(repeats=ENOUGH),
+            "profile": lambda: self.run(profiled=True),
+            "stop": self.stop,
+            "reset": self.reset,
+        }
+        self.view = LiveView(self.controls, Curves(self._run_place), actions)
+        self.panel = self.view.panel
+        self.view.view_as.observe(lambda _: self._switch(), names="value")
         for preset in self.controls.presets.values():
-            preset.on_click(lambda _: setattr(self.view_as, "value", "curve"))
+            preset.on_click(lambda _: setattr(self.view.view_as, "value", "curve"))
         if pair is not None:
             self._bound_by(pair)
-        self.panel = self._assemble()
-        self._show_view()
         self._changed()
 
     @property
@@ -124,7 +115,7 @@ class LiveLab(WorkerPanel[Runner]):
     def reset(self) -> None:
         """Stop, clear charts, text and last runs, and put every control back."""
         self.runner.forget()
-        self.view_as.value = "tokens"
+        self.view.view_as.value = "tokens"
         self.controls.reset()
         self._draw()
 
@@ -157,10 +148,10 @@ class LiveLab(WorkerPanel[Runner]):
         start = time.perf_counter()
         try:
             self._setting = self.controls.setting()
-            self._code.text = code_text(self._setting)
+            self.view.code.text = code_text(self._setting)
         except ValueError as error:
             self._setting = None
-            self._code.text = f"# {error}"
+            self.view.code.text = f"# {error}"
         self._predict()
         self._draw(again=True)
         self.redraw_ms = (time.perf_counter() - start) * 1e3
@@ -180,16 +171,14 @@ class LiveLab(WorkerPanel[Runner]):
         """
         with self._drawing:
             view = self.runner.view()
-            for control in (self._run, self._repeat, self._profile):
-                control.disabled = view.busy
-            self._stop.disabled = not view.busy
+            self.view.busy(view.busy)
             if view.version == self._drawn and not again:
                 return view.busy
             self._drawn = view.version
             self._draw_runs(view)
             if not view.busy:
                 self._draw_tabs(view)
-                self.charts.figure.renew()
+                self.view.charts.figure.renew()
             return view.busy
 
     def _draw_runs(self, view: View) -> None:
@@ -206,23 +195,24 @@ class LiveLab(WorkerPanel[Runner]):
             slot = dict(view.slots)[view.current.setting]
             if view.busy or slot not in drawn:
                 drawn[slot] = Drawn(slot, called[view.current.setting], view.current)
-        axis = self.view_as.value if self.view_as.value != "curve" else "tokens"
         new_tokens = int(self.controls.values["new_tokens"])
-        if self.view_as.value == "curve":
-            self.curves.draw(self.controls, self.machine.model, view.records)
+        shown = self.view
+        if shown.curve:
+            shown.curves.draw(self.controls, self.machine.model, view.records)
         else:
-            self.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
-        self._tiles.value = tiles_html(own, self.predicted, self._why)
+            axis = shown.view_as.value
+            shown.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
+        self.view.tiles.value = tiles_html(own, self.predicted, self._why)
         labels = [called[one.setting] for one in trials]
-        self._bars.value = bars_html(trials, labels, self.predicted)
+        self.view.bars.value = bars_html(trials, labels, self.predicted)
         slower = self.machine.slower(view.records)
         said = [*conclusion(trials, labels), *([slower] if slower else [])]
         if stale and ran is not None and setting is not None:
             said.insert(0, f"Changed since the last run: {changed(ran, setting)}. Press Run.")
-        self._said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
-        self._status.value = status_html(view, self.machine, prompts.bytes)
+        self.view.said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
+        self.view.status.value = status_html(view, self.machine, prompts.bytes)
         record, pair = view.current, self.runner.pair
-        self._story.value = story_html(
+        self.view.story.value = story_html(
             pair.tokenizer if pair else None,
             record.tokens if record else [],
             record.settled_by if record else [],
@@ -230,9 +220,9 @@ class LiveLab(WorkerPanel[Runner]):
 
     def _draw_tabs(self, view: View) -> None:
         record = view.current
-        self._card.value = card_html(record)
-        self._rounds.value = rounds_html(record)
-        self._comparison.value = comparison_html([one for one in view.records if one.summary])
+        self.view.card.value = card_html(record)
+        self.view.rounds.value = rounds_html(record)
+        self.view.comparison.value = comparison_html([one for one in view.records if one.summary])
         self._show_profile(record.profile if record else None)
 
     def _show_profile(self, found: Profile | None) -> None:
@@ -242,64 +232,9 @@ class LiveLab(WorkerPanel[Runner]):
         self._profile_shown = found
         if found is not None:
             # first: a figure drawn in a hidden tab finds no width to fill
-            self._tabs.selected_index = self._tabs.children.index(self.profile_tab.box)
-        self.profile_tab.show(found)
+            self.view.show_profile_tab()
+        self.view.profile.show(found)
 
-    def _show_view(self) -> None:
-        """The runs' charts, or the preset's curve."""
-        curve = self.view_as.value == "curve"
-        self._charts_box.layout.display = "none" if curve else ""
-        self.curves.box.layout.display = "" if curve else "none"
+    def _switch(self) -> None:
+        self.view.choose()
         self._draw(again=True)
-
-    def _make_buttons(self) -> None:
-        self._run = _button("Run", "play", "Start a run with this setting", "success")
-        self._repeat = _button(
-            f"Run x{ENOUGH}", "",
-            f"Run every compared setting {ENOUGH} times, in turns: then times can be compared",
-        )  # fmt: skip
-        self._stop = _button("Stop", "stop", "End the run, keep what it has made", "warning")
-        self._profile = _button(
-            "Profile", "", "Profile this run: once without, once with PyTorch's profiler"
-        )
-        self._reset = _button("Reset", "", "End the run, clear everything, put every control back")
-        self._run.on_click(lambda _: self.run())
-        self._repeat.on_click(lambda _: self.run(repeats=ENOUGH))
-        self._profile.on_click(lambda _: self.run(profiled=True))
-        self._stop.on_click(lambda _: self.stop())
-        self._reset.on_click(lambda _: self.reset())
-
-    def _assemble(self) -> Any:
-        bar = widgets.HBox(
-            [self._run, self._repeat, self._stop, self._profile, self._reset,
-             *self.controls.presets.values(), self.view_as],
-            layout={"align_items": "center", "flex_flow": "row wrap"},
-        )  # fmt: skip
-        story = widgets.VBox([widgets.HTML(keys_html()), self._story])
-        story.add_class("mskv-live-story")
-        left = widgets.VBox(
-            [self.controls.panel, story], layout={"flex": "0 1 284px", "min_width": "270px"}
-        )
-        self._charts_box = widgets.VBox([self.charts.figure])
-        right = widgets.VBox(
-            [self._tiles, self._charts_box, self.curves.box, self._bars, self._said],
-            layout={"flex": "1 1 450px", "min_width": "300px", "overflow": "hidden"},
-        )
-        self._said.add_class("mskv-said")
-        self._tabs = widgets.Tab(
-            children=[self._comparison, self._card, self._rounds, self.profile_tab.box, self._code],
-            titles=("Last runs", "Score card", "Round by round", "Profile", "Copy as code"),
-        )
-        top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
-        style = widgets.HTML(LIVE_STYLE)
-        return panel("Live lab", [style, bar, self._status, top, self._tabs], self._fit)
-
-    def _fit(self, room: int) -> None:
-        self.charts.fit(room)
-        self.curves.chart.fit(room)
-
-
-def _button(words: str, icon: str, tip: str, style: str = "") -> Any:
-    made = button(words, icon, tip, {"width": "74px", "flex": "0 0 auto"})
-    made.button_style = style
-    return made

@@ -57,7 +57,7 @@ class Curve:
         reference: the published method that ``mspeckv`` was compared with; empty for a curve here.
     """
 
-    x: Floats
+    x: NDArray[Any]
     lines: Mapping[str, Floats]
     points: Mapping[str, tuple[tuple[float, float, float], ...]]
     places: tuple[int, ...]
@@ -177,6 +177,7 @@ def as_published(name: str) -> Curve:
     """A preset's axis on the published machine: the model's curves and the published points."""
     table = published(name)
     values = np.array(table.values)
+    where: NDArray[Any]
     if name in ("A2", "B1"):
         where = np.arange(17 if name == "A2" else 33)
     else:

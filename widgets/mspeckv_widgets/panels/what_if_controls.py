@@ -11,7 +11,7 @@ from mspeckv.experiments import IDS, experiment
 from mspeckv.settings import RESIDENCIES, refuse
 from mspeckv.whatif import MODELS
 from mspeckv.whatif.machines import NAMES
-from mspeckv_widgets.panels.controls import METHODS, WIDTHS
+from mspeckv_widgets.panels.control_inputs import METHODS, WIDTHS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
 _STYLE = {"description_width": "128px"}
