@@ -10,10 +10,12 @@ BIG = 20 / 13
 _TABLES = """\
 .mskv-table.mskv-table.mskv-table { table-layout: auto; margin: 0 0 6px; }
 .mskv-table.mskv-table.mskv-table :is(th, td) { border-bottom: 1px solid var(--mskv-grid);
-  padding: 2px 8px; text-align: left; vertical-align: top; line-height: 1.35; }
+  padding: 2px 6px; text-align: left; vertical-align: top; line-height: 1.35; }
 .mskv-table.mskv-table.mskv-table .num { text-align: right; font-variant-numeric: tabular-nums; }
 .mskv-table.mskv-table.mskv-table tr { background: none; }
 .mskv-scroll { overflow-x: auto; max-width: 100%; }
+.mskv-panel .widget-html { max-width: 100%; }
+.mskv-panel .widget-html-content { min-width: 0; }
 """
 
 _SCREEN = f"""\

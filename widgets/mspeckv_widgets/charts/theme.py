@@ -233,7 +233,7 @@ body[data-jp-theme-light="false"] .mskv-panel {{ color-scheme: dark; }}
   color: var(--mskv-ink); }}
 .mskv-table td.num {{ white-space: nowrap; }}
 .mskv-table caption {{ text-align: left; color: var(--mskv-faint); font-size: {_px(12)};
-  padding: 2px 8px; }}
+  padding: 2px 6px; }}
 .mskv-code {{ overflow-x: auto; margin: 6px 0; padding: 8px; line-height: 1.4; font-size: {_px(13)};
   background: var(--mskv-raised); color: var(--mskv-ink); border-radius: 4px; }}
 .mskv-bar {{ display: flex; height: {_px(16)}; border: 1px solid var(--mskv-faint);
