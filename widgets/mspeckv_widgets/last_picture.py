@@ -85,4 +85,4 @@ class LastPicture:
     def _show(self, place: str, update: bool) -> None:
         data = {"text/html": self.html(), "text/plain": ""}
         show = display_functions.update_display if update else display_functions.display
-        show(data, raw=True, display_id=place)
+        show(data, raw=True, display_id=place)  # type: ignore[no-untyped-call]

@@ -44,21 +44,25 @@ function render({ model, el }) {
     resizing = setTimeout(() => window.dispatchEvent(new Event("resize")), 150);
   };
   const shown = new ResizeObserver(refit);
+  let plots = 0;
   const tend = () => {
     dress(panel);
-    for (const plot of panel.querySelectorAll(".js-plotly-plot")) shown.observe(plot);
+    const found = panel.querySelectorAll(".js-plotly-plot");
+    for (const plot of found) shown.observe(plot);
+    if (found.length > plots && panel.classList.contains("mskv-big")) model.send({ kind: "plots" });
+    plots = found.length;
   };
   const later = () => {
     if (!waiting) waiting = setTimeout(() => { waiting = 0; if (panel) tend(); }, 60);
   };
   const grown = new MutationObserver(later);
-  const sized = new ResizeObserver(([entry]) => {
-    const width = entry.contentRect.width;
-    if (!width) return;
-    // In steps, so that a window being dragged does not send a message for each pixel.
-    const room = width < model.get("limit") ? Math.floor(width / 10) * 10 : 0;
+  const measure = () => {
+    const width = panel ? panel.clientWidth : 0;
+    if (width) tellRoom(panel, model, width);
+  };
+  const sized = new ResizeObserver(() => {
     refit();
-    if (room !== model.get("room")) { model.set("room", room); model.save_changes(); }
+    measure();
   });
   const begin = () => {
     panel = el.closest(".mskv-panel");
@@ -70,8 +74,10 @@ function render({ model, el }) {
     tend();
     // A panel within a panel is a part of it.
     if (panel.parentElement?.closest(".mskv-panel")) return;
-    endings.push(watchKernel(panel, model));
-    const live = () => !panel.classList.contains("mskv-rest");
+    endings.push(watchKernel(panel, model), offerScreen(panel, measure));
+    window.addEventListener("resize", measure);
+    endings.push(() => window.removeEventListener("resize", measure));
+    const live = () => !panel.matches(".mskv-rest, .mskv-big");
     if (model.get("kept")) endings.push(keepPicture(panel, model, live));
   };
   begin();

@@ -3,7 +3,8 @@
 ipywidgets ties a slider's label to nothing and plotly names no chart, so that a screen reader
 says "slider" and nothing else. `Frame` sits unseen in a panel and gives each its visible label as
 its name; it also reports a narrow panel's width, so that figures can put their legends below.
-Once the kernel is gone, it lays the panel to rest, and a notebook shows its `LastPicture`.
+It lets the panel fill a projector's screen, in large type. Once the kernel is gone, it lays the
+panel to rest, and a notebook shows its `LastPicture`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import ipywidgets as ipw
 import traitlets
 from plotly.basedatatypes import BaseFigure
 
+from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.last_picture import LastPicture, notebook_listens
 
@@ -27,18 +29,23 @@ NARROW = 760
 class Frame(anywidget.AnyWidget):
     """Names the controls, charts and tables of the panel it lies in.
 
-    `room` is the panel's width in CSS pixels while it is narrow, else 0. `kept` says that the page
-    is to send pictures of the panel.
+    `room` is the panel's width in CSS pixels while it is narrow, else 0. `size` is its width, the
+    height it may have and whether it fills the screen, told while it does or where `measured`.
+    `kept` says that the page is to send pictures of the panel.
     """
 
     _esm = "".join(
         (Path(__file__).parent / name).read_text(encoding="utf-8")
-        for name in ("panel_picture.js", "panel_gone.js", "panel.js")
+        for name in ("panel_picture.js", "panel_gone.js", "panel_screen.js", "panel.js")
     )
     kept = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)
     limit = traitlets.Int(NARROW).tag(sync=True)
     room = traitlets.Int(0).tag(sync=True)
+    size = traitlets.Tuple(
+        traitlets.Int(), traitlets.Int(), traitlets.Bool(), default_value=(0, 0, False)
+    ).tag(sync=True)
+    measured = traitlets.Bool(False).tag(sync=True)
 
 
 class Panel(ipw.VBox):
@@ -59,6 +66,8 @@ class Panel(ipw.VBox):
             self.add_class(name)
         self._frame, self._last = frame, LastPicture(frame.label, mark)
         frame.on_msg(self._hear)
+        # first: a panel's own `on_size` may then change what this did
+        frame.observe(lambda _: self._enlarge(), names="size")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         for figure in _figures(self):
@@ -72,6 +81,14 @@ class Panel(ipw.VBox):
     def _hear(self, _: Any, told: Any, __: Any) -> None:
         if told.get("kind") == "picture":
             self._last.take(told)
+        if told.get("kind") == "plots":
+            self._enlarge()
+
+    def _enlarge(self) -> None:
+        """Give all figures the type that the panel has now, those that came later too."""
+        for figure in _figures(self):
+            if isinstance(figure, Figure):
+                figure.enlarge(self._frame.size[2])
 
 
 class HasPanel:
@@ -95,6 +112,7 @@ def panel(
     label: str,
     children: Sequence[Any],
     on_room: Callable[[int], None] | None = None,
+    on_size: Callable[[int, int, bool], None] | None = None,
 ) -> Panel:
     """A panel of ``children``, named ``label``, in the project's style.
 
@@ -102,11 +120,17 @@ def panel(
         label: what a screen reader calls the whole panel.
         children: widgets, top to bottom.
         on_room: told a narrow panel's width in CSS pixels, or 0 once it is wide again.
+        on_size: told the panel's width, the height of what it may fill, both in CSS pixels, and
+            whether it fills the screen; whenever that changes, in steps of ten. Figures have
+            their large type by then.
     """
-    frame = Frame(label=label)
+    frame = Frame(label=label, measured=on_size is not None)
     if on_room is not None:
         frame.observe(lambda change: on_room(change["new"]), names="room")
-    return Panel(children, frame)
+    made = Panel(children, frame)
+    if on_size is not None:
+        frame.observe(lambda change: on_size(*change["new"]), names="size")
+    return made
 
 
 def button(words: str, icon: str, tip: str, layout: Mapping[str, str] | None = None) -> Any:

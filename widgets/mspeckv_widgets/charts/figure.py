@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
 import plotly.graph_objects as go
+import traitlets
+from traitlets.utils.bunch import Bunch
 
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 
-LOST = ("name", "showlegend")
-"""What a page forgets of a trace when these are changed in others, and gives back as defaults."""
+_TYPE = 12
+"""Plotly's own size of type, in pixels."""
+BIG = 20 / _TYPE
+"""By how much a figure is larger that is shown to a room."""
 
 
 class Figure(go.FigureWidget):
@@ -25,6 +30,7 @@ class Figure(go.FigureWidget):
         super().__init__(*args, **kwargs)
         # else it does not hear of a window's new size, nor, from a panel, of its tab being shown
         self._config = {"responsive": True}
+        self._enlarged: dict[str, tuple[Any, float]] = {}
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
         """What a page is told of this figure; ``key`` as in ipywidgets."""
@@ -34,15 +40,100 @@ class Figure(go.FigureWidget):
         if held.get("_layout") is not None and (asked is None or "_widget_layout" in asked):
             self._trait_values["_widget_layout"] = deepcopy(held["_layout"])
         if held.get("_data") is not None and (asked is None or "_widget_data" in asked):
-            self._trait_values["_widget_data"] = [
-                {**{name: known[name] for name in LOST if name in known}, **deepcopy(given)}
-                for given, known in zip(held["_data"], held["_data_defaults"], strict=True)
-            ]
+            self._trait_values["_widget_data"] = deepcopy(held["_data"])
         return super().get_state(key, drop_defaults)
 
     def renew(self) -> None:
         """Tell the page what a further view of this figure begins with."""
         self.send_state(["_widget_layout", "_widget_data"])
+
+    def enlarge(self, big: bool) -> None:
+        """Scale all type, the margins and the height for a projector, or put them back.
+
+        What its panel sets meanwhile stays as the panel set it. Further calls do this for what has
+        come since.
+        """
+        changes = dict(self._larger() if big else self._usual())
+        if changes:
+            with self.batch_update():
+                for path, value in changes.items():
+                    where, name = _place(self, path)
+                    where[name] = value
+
+    def _larger(self) -> Iterator[tuple[str, float]]:
+        layout = self.layout.to_plotly_json()
+        layout.setdefault("font", {}).setdefault("size", _TYPE)
+        found = {f"layout.{path}": size for path, size in _sizes(layout)}
+        for index, trace in enumerate(self.data):
+            known = {name: part for name, part in trace.to_plotly_json().items() if name != "uid"}
+            found |= {f"{index}.{path}": size for path, size in _sizes(known)}
+        for path, size in found.items():
+            usual, _ = self._enlarged.get(path, (size, 0))
+            if size == usual:
+                self._enlarged[path] = (size, round(size * BIG, 1))
+                yield path, self._enlarged[path][1]
+
+    def _usual(self) -> Iterator[tuple[str, Any]]:
+        for path, (usual, large) in self._enlarged.items():
+            where, name = _place(self, path)
+            if where is not None and name in where and where[name] == large:
+                yield path, usual
+        self._enlarged.clear()
+
+    def _send_relayout_msg(self, layout_data: Any, source_view_id: Any = None) -> None:
+        super()._send_relayout_msg(self._filling(layout_data), source_view_id)
+
+    def _send_update_msg(
+        self, restyle_data: Any, relayout_data: Any, trace_indexes: Any = None,
+        source_view_id: Any = None,
+    ) -> None:  # fmt: skip
+        super()._send_update_msg(
+            restyle_data, self._filling(relayout_data), trace_indexes, source_view_id
+        )
+
+    def _filling(self, changes: Any) -> Any:
+        """A figure that fills its panel's width goes on doing so; plotly fixes it with a height."""
+        if not changes or not changes.get("height") or self.layout.width is not None:
+            return changes
+        return {"autosize": True, "width": None, **changes}
+
+    @traitlets.observe("_js2py_traceDeltas")
+    def _handler_js2py_traceDeltas(self, change: Any) -> None:  # noqa: N802
+        super()._handler_js2py_traceDeltas(_without(change, "trace_deltas", []))
+
+    @traitlets.observe("_js2py_layoutDelta")
+    def _handler_js2py_layoutDelta(self, change: Any) -> None:  # noqa: N802
+        super()._handler_js2py_layoutDelta(_without(change, "layout_delta", {}))
+
+
+def _without(change: Any, name: str, nothing: Any) -> Any:
+    """A page's answer without what it worked out."""
+    told = change["new"]
+    return Bunch(new={**told, name: nothing} if told else told)
+
+
+def _place(figure: Any, path: str) -> tuple[Any, str]:
+    """Where a size is set: the layout, or a trace if it is still there, and the path in it."""
+    owner, rest = path.split(".", 1)
+    if owner == "layout":
+        return figure.layout, rest
+    return (figure.data[int(owner)] if int(owner) < len(figure.data) else None), rest
+
+
+def _sizes(part: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Sizes of type in a part of a figure, its height and margins, by plotly's paths."""
+    for name, value in part.items() if isinstance(part, Mapping) else ():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping):
+            yield from _sizes(value, here)
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
+            for index, one in enumerate(value):
+                yield from _sizes(one, f"{here}[{index}]")
+        elif isinstance(value, (int, float)) and (
+            here in {"height", "margin.l", "margin.r", "margin.t", "margin.b"}
+            or here.endswith("font.size")
+        ):
+            yield here, value
 
 
 def lay_out(figure: Any, title: str, height: int) -> Any:

@@ -191,10 +191,16 @@ def _repaint(colour: str, variable: str) -> str:
     )
 
 
+def _px(size: int) -> str:
+    """A length that grows with the panel's type."""
+    return f"calc({size}px * var(--mskv-scale, 1))"
+
+
 STYLE_SHEET = f"""<style>
 body {{ {LIGHT.variables()} }}
 body[data-jp-theme-light="false"] {{ {DARK.variables()} }}
-.mskv-panel {{ color: var(--mskv-ink); background: var(--mskv-paper); max-width: 100%; }}
+.mskv-panel {{ color: var(--mskv-ink); background: var(--mskv-paper); max-width: 100%;
+  position: relative; }}
 .mskv-panel .widget-label, .mskv-panel .jupyter-widgets {{ color: var(--mskv-ink); }}
 .mskv-panel .widget-html-content {{ color: var(--mskv-ink); }}
 .mskv-panel .lm-TabBar-tab {{ color: var(--mskv-ink) !important; }}
@@ -210,32 +216,27 @@ body[data-jp-theme-light="false"] .mskv-panel {{ color-scheme: dark; }}
 .mskv-panel .js-plotly-plot .main-svg {{ background: transparent !important; }}
 .mskv-panel .js-plotly-plot rect.bg {{ fill: transparent !important; }}
 {_repaint(INK, "ink")}{_repaint(FAINT, "faint")}{_repaint(GRID, "grid")}\
-.mskv-title {{ font-weight: 600; font-size: 14px; margin: 6px 0 2px; line-height: 1.3; }}
-.mskv-small {{ color: var(--mskv-faint); font-size: 12px; line-height: 1.35; }}
+.mskv-title {{ font-weight: 600; font-size: {_px(14)}; margin: 6px 0 2px; line-height: 1.3; }}
+.mskv-small {{ color: var(--mskv-faint); font-size: {_px(12)}; line-height: 1.35; }}
 .mskv-error {{ border-left: 4px solid #D55E00; padding: 4px 10px; background: var(--mskv-error);
   color: var(--mskv-ink); line-height: 1.4; }}
 .mskv-passed {{ border-left: 4px solid #009E73; padding: 4px 10px; background: var(--mskv-tint-2);
   color: var(--mskv-ink); line-height: 1.4; }}
-.mskv-story {{ font: 14px/1.75 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; max-height: 330px; overflow-y: auto; border: 1px solid var(--mskv-grid);
-  border-radius: 4px; padding: 8px 10px; background: var(--mskv-paper); color: var(--mskv-ink); }}
+.mskv-story {{ font: {_px(14)}/1.75 ui-monospace, Menlo, Consolas, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; max-height: {_px(330)}; overflow-y: auto;
+  border: 1px solid var(--mskv-grid); border-radius: 4px; padding: 8px 10px;
+  background: var(--mskv-paper); color: var(--mskv-ink); }}
 .mskv-story span, .mskv-key {{ color: var(--mskv-ink); border-bottom-width: 3px;
   padding-bottom: 1px; }}
 .mskv-key {{ padding: 1px 4px; margin-right: 4px; white-space: nowrap; }}
-.mskv-table {{ border-collapse: collapse; font-size: 13px; line-height: 1.35; width: 100%;
+.mskv-table {{ border-collapse: collapse; font-size: {_px(13)}; line-height: 1.35; width: 100%;
   color: var(--mskv-ink); }}
-.mskv-panel table.mskv-table {{ table-layout: auto; margin: 0 0 6px; }}
-table.mskv-table th, table.mskv-table td {{ border-bottom: 1px solid var(--mskv-grid);
-  padding: 2px 8px; text-align: left; vertical-align: top; }}
-table.mskv-table td.num, table.mskv-table th.num {{ text-align: right;
-  font-variant-numeric: tabular-nums; }}
 .mskv-table td.num {{ white-space: nowrap; }}
-.mskv-table caption {{ text-align: left; color: var(--mskv-faint); font-size: 12px;
-  padding: 2px 8px; }}
-.mskv-scroll {{ overflow-x: auto; }}
-.mskv-code {{ overflow-x: auto; margin: 6px 0; padding: 8px; line-height: 1.4; font-size: 13px;
+.mskv-table caption {{ text-align: left; color: var(--mskv-faint); font-size: {_px(12)};
+  padding: 2px 6px; }}
+.mskv-code {{ overflow-x: auto; margin: 6px 0; padding: 8px; line-height: 1.4; font-size: {_px(13)};
   background: var(--mskv-raised); color: var(--mskv-ink); border-radius: 4px; }}
-.mskv-bar {{ display: flex; height: 16px; border: 1px solid var(--mskv-faint); border-radius: 3px;
-  overflow: hidden; }}
+.mskv-bar {{ display: flex; height: {_px(16)}; border: 1px solid var(--mskv-faint);
+  border-radius: 3px; overflow: hidden; }}
 .mskv-progress {{ width: 160px; height: 12px; vertical-align: middle; margin-left: 8px; }}
 {FRAME_RULES}</style>"""
