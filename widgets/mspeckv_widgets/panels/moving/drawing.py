@@ -10,7 +10,7 @@ from html import escape
 
 from mspeckv.settings import Placement
 from mspeckv_widgets.charts.theme import LIGHT, PLACES, TIERS
-from mspeckv_widgets.panels.moving.parts import Script
+from mspeckv_widgets.panels.moving.parts import Chip, Script
 from mspeckv_widgets.panels.moving.pose import Pose
 from mspeckv_widgets.panels.moving.stage import LETTER, Box, Piece, Point, Stage, cut, spot
 from mspeckv_widgets.panels.moving.style import variable
@@ -96,6 +96,7 @@ def _boxes(stage: Stage, places: Sequence[Placement], key: str) -> list[str]:
     host, device, pipe, size = stage.host, stage.device, stage.pipe, stage.tile
     counts = {place: places.count(place) for place in PLACES if place in places}
     held = [f"{n} {place}" for place, n in counts.items() if place != "offloaded"]
+    small = "faint" if stage.wide else "faint small"
     out = f"{counts.get('offloaded', 0)} offloaded"
     made = [
         rect(host, "box", 6), rect(device, "box", 6), rect(pipe, "pipe", 3),
@@ -103,7 +104,7 @@ def _boxes(stage: Stage, places: Sequence[Placement], key: str) -> list[str]:
         words(device.x + 8, device.y + 16, "device", "strong"),
         words(host.x + 8, host.y + host.height - 24, out, "faint"),
         words(device.x + 8, device.y + device.height - 24,
-              cut(", ".join(held) or "no layer held", int(device.width / 6)), "faint"),
+              ", ".join(held) or "no layer's KV lies here", small),
         words(pipe.x + pipe.width / 2, pipe.y - 8, "link", "mid strong"),
     ]  # fmt: skip
     for layer, place in enumerate(places):
@@ -158,11 +159,12 @@ def chip_svg(stage: Stage, text: str, tier: int, where: Pose) -> str:
     )
 
 
-def ghost_svg(stage: Stage, middle: Point, text: str, opacity: float) -> str:
-    """What is left of a chip that was rejected or dropped."""
+def ghost_svg(stage: Stage, middle: Point, text: str, chip: Chip, where: Pose) -> str:
+    """What is left of a chip that was rejected, struck through, or dropped."""
+    kind = chip.moves[-1].kind
     y = middle.y + 4.5
     return (
-        f'<text x="{middle.x:.1f}" y="{y:.1f}" class="mono mid ghost" opacity="{opacity:.2f}">'
+        f'<text x="{middle.x:.1f}" y="{y:.1f}" class="mono mid {kind}" opacity="{where.ghost:.2f}">'
         f"{escape(cut(text, stage.fit))}</text>"
     )
 

@@ -35,15 +35,16 @@ function render({ model, el }) {
   const next = button("Next round", "To the next round of the run", () => go(now.at + 1, true));
   const slide = html("input", { type: "range", min: 1, value: 1, oninput: () => go(+slide.value - 1, false) });
   const place = html("span", {});
-  const speed = html("select", {}, ...SPEEDS.map((x) => html("option", {
+  const speed = html("select", { onchange: () => label_() }, ...SPEEDS.map((x) => html("option", {
     value: x, textContent: x ? `${x}x real time` : "a round in 6 s" })));
+  const pace = html("span", {});
   const caption = html("span", {}), drawn = html("p", {});
   const label = (said, control, ...more) => html("label", {}, html("span", { textContent: said }), control, ...more);
   const note = html("div", { className: "mskv-mr-note" }, caption,
     html("details", {}, html("summary", { textContent: "What is drawn from what" }), drawn));
   el.classList.add("mskv-mr");
   el.append(stage, words, heard, html("div", { className: "mskv-mr-bar" }, play, back, on, next,
-    label("Speed", speed), label("Round", slide, place)), note);
+    label("Speed", speed, pace), label("Round", slide, place)), note);
 
   const now = { at: 0, t: 0, beat: null, playing: false };
   let shown = null, drawnOn = null, handle = 0, ticked = 0, saidAt = 0, stepping = null, quiet = 0;
@@ -82,6 +83,7 @@ function render({ model, el }) {
     play.title = calm.matches ? "Less motion is asked for: step instead" : "Play from here, or pause";
     caption.textContent = model.get("caption");
     drawn.textContent = model.get("drawn");
+    pace.textContent = shown ? `${rate().toPrecision(2)}x` : "";
     el.dataset.playing = now.playing;
   };
   const draw = (soon = true) => {

@@ -43,6 +43,7 @@ def stage_data(stage: Stage, places: Sequence[Placement], key: str) -> dict[str,
         "host": [*stage.host], "device": [*stage.device], "pipe": [*stage.pipe],
         "tile": [*stage.tile], "spots": [list(one) for one in stage.spots],
         "clock": [*stage.clock], "rows": list(stage.rows),
+        "tally": [*stage.tally],
     }  # fmt: skip
 
 

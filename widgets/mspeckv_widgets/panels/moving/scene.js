@@ -71,7 +71,7 @@ const scene = (picture, stage, script, pieces) => {
     }));
   const chips = script.chips.map(([text, tier, place, moves]) => {
     const [x, y] = cell(place, moves[0][3]), label = cut(text, stage.fit);
-    const ghost = svg("text", { class: "mono mid ghost" }, picture, label);
+    const ghost = svg("text", { class: `mono mid ${moves.at(-1)[0]}` }, picture, label);
     const node = svg("g", { class: `chip t${tier}` }, picture);
     svg("title", {}, node, text);
     box(node, [-wide / 2, -high / 2, wide, high], "", { rx: 5 });
@@ -99,7 +99,8 @@ const scene = (picture, stage, script, pieces) => {
     });
   const [dx, dy, , dh] = stage.device;
   const state = svg("text", { x: dx + 8, y: dy + dh - 8, class: "strong" }, picture);
-  const crossed = svg("text", { x: px + pw / 2, y: py + 48, class: "mid" }, picture);
+  const crossed = svg("text", { x: stage.tally[0], y: stage.tally[1], class: "mid" }, picture);
+  const time = svg("text", { x: cx + cw / 2, y: cy + ch + 14, class: "faint mid" }, picture);
   const hand = svg("line", { class: "hand", y1: cy - 3, y2: cy + ch + 3 }, picture);
 
   const draw = (t, beat, part) => {
@@ -145,6 +146,7 @@ const scene = (picture, stage, script, pieces) => {
     }
     state.textContent = script.states[Math.max(last(script.states, t), 0)][1];
     crossed.textContent = script.crossed[Math.max(last(script.crossed, t), 0)][1];
+    time.textContent = t > script.ms ? "the clock stands still" : `now ${t.toFixed(0)} ms`;
     const x = cx + cw * Math.min(t / script.ms, 1);
     hand.setAttribute("x1", x);
     hand.setAttribute("x2", x);

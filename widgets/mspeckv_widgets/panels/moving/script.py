@@ -71,7 +71,7 @@ def _crossings(one: Round, ms: float) -> tuple[Crossing, ...]:
                 max(arrived, min(at + LEAST * ms, follows)),
                 head,
                 wait if wait[1] - wait[0] > say.LEAST_WAIT else None,
-            )  # fmt: skip
+            )
         )
     return tuple(found)
 
@@ -100,7 +100,7 @@ def _states(
         words = say.state(busy[-1] if busy else None, waiting[0] if waiting else None)
         if not states or states[-1].words != words:
             states.append(Beat(at, words))
-    return [*states, Beat(ms, say.state(None, None))]
+    return [*states, Beat(ms, "the round is over")]
 
 
 def _crossed(crossings: Sequence[Crossing]) -> list[Beat]:

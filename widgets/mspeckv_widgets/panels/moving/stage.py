@@ -92,6 +92,13 @@ class Stage:
         return self.width >= WIDTHS[1]
 
     @property
+    def tally(self) -> Point:
+        """Where it says how much has crossed: under the link, or in the host's box."""
+        if self.wide:
+            return Point(self.pipe.x + self.pipe.width / 2, self.pipe.y + 50)
+        return Point(self.host.x + self.host.width / 2, self.host.y + self.host.height - 8)
+
+    @property
     def letters(self) -> int:
         """Letters of a line of text."""
         return int((self.text.width - 12) / LETTER)

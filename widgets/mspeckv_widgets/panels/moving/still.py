@@ -51,7 +51,7 @@ def still(
     ]
     poses = [pose(stage, chip, homes.get(chip.place), now) for chip in script.chips]
     drawn += [
-        ghost_svg(stage, in_lane(stage, chip.place, chip.moves[-1].lane), text, where.ghost)
+        ghost_svg(stage, in_lane(stage, chip.place, chip.moves[-1].lane), text, chip, where)
         for chip, text, where in zip(script.chips, texts, poses, strict=True)
         if where.ghost and not followed(script, chip, now)
     ]
@@ -82,11 +82,11 @@ def _cell(stage: Stage, place: int, lane: int) -> Box:
 
 def _hands(stage: Stage, script: Script, now: float) -> list[str]:
     """What the moment says in words, and where the clock stands."""
-    device, pipe, clock = stage.device, stage.pipe, stage.clock
+    device, clock = stage.device, stage.clock
     x = clock.x + clock.width * min(now / script.ms, 1.0)
     return [
         words(device.x + 8, device.y + device.height - 8, at(script.states, now), "strong"),
-        words(pipe.x + pipe.width / 2, pipe.y + 48, at(script.crossed, now), "mid"),
+        words(*stage.tally, at(script.crossed, now), "mid"),
         f'<line class="hand" x1="{x:.1f}" x2="{x:.1f}" y1="{clock.y - 3:.1f}" '
         f'y2="{clock.y + clock.height + 3:.1f}"/>',
     ]

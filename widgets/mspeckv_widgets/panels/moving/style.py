@@ -18,6 +18,7 @@ SVG_STYLE = "".join(
     [
         f".mskv-mr text{{fill:{_INK};font:12px system-ui,sans-serif}}"
         f".mskv-mr .faint{{fill:{_FAINT}}}.mskv-mr .strong{{font-weight:600}}"
+        ".mskv-mr .small{font-size:11px}"
         ".mskv-mr .mono{font:12.2px ui-monospace,Menlo,Consolas,monospace;white-space:pre}"
         ".mskv-mr .end{text-anchor:end}.mskv-mr .mid{text-anchor:middle}"
         f".mskv-mr .band{{fill:{_PAPER};stroke:{_GRID}}}.mskv-mr .lit{{opacity:0}}"
@@ -25,7 +26,8 @@ SVG_STYLE = "".join(
         f".mskv-mr .pipe{{fill:{_GRID}}}.mskv-mr .empty{{fill:none;stroke:{_FAINT};"
         "stroke-dasharray:1 3}.mskv-mr .tile text{fill:#111;font-size:11px}"
         ".mskv-mr .tile rect{stroke:#0006}"
-        f".mskv-mr .ghost{{fill:{_FAINT};text-decoration:line-through}}"
+        f".mskv-mr .rejected,.mskv-mr .dropped{{fill:{_FAINT}}}"
+        ".mskv-mr .rejected{text-decoration:line-through 2px}"
         f".mskv-mr .slot{{fill:none;stroke:{_INK};stroke-width:1.5;stroke-dasharray:3 3}}"
         f".mskv-mr .wait{{fill:none;stroke:{_INK};stroke-width:2.5}}"
         f".mskv-mr .hand{{stroke:{_INK};stroke-width:1.5}}.mskv-mr .cross{{fill:#E69F00}}"
@@ -43,7 +45,7 @@ PAGE_STYLE = f"""
 .mskv-mr {{ color: {_INK}; max-width: 1240px; }}
 .mskv-mr svg {{ display: block; width: 100%; max-height: 78vh; }}
 .mskv-mr-stage {{ border-radius: 6px; }}
-.mskv-mr-words {{ min-height: 2.7em; margin: 4px 0; font-size: 15px; line-height: 1.35; }}
+.mskv-mr-words {{ min-height: 2.7em; margin: 4px 0; font-size: 16px; line-height: 1.35; }}
 .mskv-mr-bar {{ display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; }}
 .mskv-mr-bar .jupyter-button {{ width: auto; margin: 0; }}
 .mskv-mr-bar label {{ display: flex; align-items: center; gap: 6px; font-size: 13px; }}
