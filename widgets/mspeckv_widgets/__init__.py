@@ -1,7 +1,8 @@
 """Jupyter widgets of the lab: they read `mspeckv`'s event stream and draw it.
 
 Public surface: `LiveLab`, the panel that decodes real text and shows what moves; `Timeline`,
-`TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay;
+`TierBreakdown`, `Roofline` and `MemoryMap`, views of a profile; `TokenStory`, a run's replay, and
+`MovingRound`, its moving picture;
 `QuantExplorer`, what packing keys and values loses; `AcceptanceExplorer`, guesses accepted and
 rejected one by one; `Ablation`, results beside the published ones; `WhatIf`, what another machine
 would do, and `PlanView`, what fits it, both modelled. Each is loaded when it is first asked for.
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mspeckv_widgets.explorers.retrieval import RetrievalExplorer
     from mspeckv_widgets.panels.ablation import Ablation
     from mspeckv_widgets.panels.live import LiveLab
+    from mspeckv_widgets.panels.moving.moving_round import MovingRound
     from mspeckv_widgets.panels.plan_view import PlanView
     from mspeckv_widgets.panels.profile_view import MemoryMap, Roofline, TierBreakdown, Timeline
     from mspeckv_widgets.panels.token_story import TokenStory
@@ -26,6 +28,7 @@ __all__ = [
     "AcceptanceExplorer",
     "LiveLab",
     "MemoryMap",
+    "MovingRound",
     "PlanView",
     "QuantExplorer",
     "RetrievalExplorer",
@@ -41,6 +44,7 @@ _HOMES = {
     "AcceptanceExplorer": "explorers.acceptance",
     "LiveLab": "panels.live",
     "MemoryMap": "panels.profile_view",
+    "MovingRound": "panels.moving.moving_round",
     "PlanView": "panels.plan_view",
     "QuantExplorer": "explorers.quant",
     "RetrievalExplorer": "explorers.retrieval",
