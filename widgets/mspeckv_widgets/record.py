@@ -188,8 +188,8 @@ def _by_tokens(record: RunRecord, steps: Iterable[float], tip: float, scale: flo
 
 def _now(record: RunRecord) -> float:
     """Seconds from the run's beginning to its last step."""
-    last: list[Round | Pass | Transfer] = [*record.rounds[-1:], *record.steps[-1:]]
-    known = [one.start + one.ms / 1e3 for one in last]
+    known = [one.start + one.ms / 1e3 for one in record.rounds[-1:]]
+    known += [one.start + one.ms / 1e3 for one in record.steps[-1:]]
     if record.prefill is not None:
         known.append(record.prefill.seconds)
     return max(known, default=0.0)

@@ -181,12 +181,12 @@ class Charts:
         high = self._sent["range", row][1][1]
         low, top = _DOMAINS[row]
         pixels = (top - low) * (HEIGHT - _MARGIN["t"] - _MARGIN["b"]) / high
-        notes, free = [], -1e9
-        for slot, x, y in sorted(ends, key=lambda end: (end[2], str(end[0]))):
-            at = max(y * pixels, free)
-            free = at + _LABEL_HEIGHT
+        ranked = sorted(ends, key=lambda end: (end[2], str(end[0])))
+        heights = spread_out([y * pixels for _, _, y in ranked], high * pixels)
+        notes = []
+        for (slot, x, y), height in zip(ranked, heights, strict=True):
             words = MODELLED if slot == MODELLED else signed(slot, html.escape(names[slot]))
-            notes.append(_note(row, x, y, words, at - y * pixels))
+            notes.append(_note(row, x, y, words, height - y * pixels))
         return notes
 
     def _add(self, key: tuple[Any, ...], trace: Any) -> None:
@@ -206,6 +206,18 @@ class Charts:
         )
         for row, domain in _DOMAINS.items():
             figure.update_yaxes(domain=domain, row=row, col=1)
+
+
+def spread_out(heights: Sequence[float], top: float, apart: float = _LABEL_HEIGHT) -> list[float]:
+    """Rising ``heights`` moved as little as keeps them ``apart``, and under ``top`` if they can."""
+    out: list[float] = []
+    for height in heights:
+        out.append(max(height, out[-1] + apart) if out else height)
+    limit = top
+    for place in reversed(range(len(out))):
+        out[place] = min(out[place], limit)
+        limit = out[place] - apart
+    return out
 
 
 def _solid(slot: int) -> Any:

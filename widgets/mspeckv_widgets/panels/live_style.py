@@ -12,8 +12,8 @@ LIVE_STYLE = """<style>
 .mskv-tiles { display: flex; gap: 8px; }
 .mskv-tile { flex: 1 1 0; min-width: 0; border: 1px solid var(--mskv-grid); border-radius: 4px;
   padding: 2px 8px; line-height: 1.25; }
-.mskv-big { font-weight: 600; font-size: 1.2em; white-space: nowrap; }
-.mskv-big .mskv-small { font-weight: 400; }
+.mskv-headline { font-weight: 600; font-size: 1.2em; white-space: nowrap; }
+.mskv-headline .mskv-small { font-weight: 400; font-size: 0.7em; }
 .mskv-model { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis; }
 .mskv-bars { margin: 2px 0; }

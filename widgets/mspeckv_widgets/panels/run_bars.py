@@ -40,7 +40,8 @@ def tiles_html(trials: Trials | None, predicted: Predicted | None, why: str = ""
             _off(moved, model.link_bytes if model else None, ("few", "many")),
         ),
         _tile(
-            "Time per token", clock, _ms(spent), f"{model.ms:.0f} ms" if model else why,
+            "Time per token", _range(spent, clock), f"{spent.middle:.0f} ms" if spent else "",
+            f"{model.ms:.0f} ms" if model else why,
             _off(spent.middle if spent else None, model.ms if model else None, ("short", "long")),
         ),
         _tile(
@@ -55,7 +56,7 @@ def tiles_html(trials: Trials | None, predicted: Predicted | None, why: str = ""
 def _tile(what: str, kind: str, value: str, modelled: str, off: str) -> str:
     return (
         f'<div class="mskv-tile"><div class="mskv-small">{what}</div>'
-        f'<div class="mskv-big">{value or "not run yet"}'
+        f'<div class="mskv-headline">{value or "not run yet"}'
         f'<span class="mskv-small"> {kind if value else ""}</span></div>'
         f'<div class="mskv-small mskv-model">modelled {html.escape(modelled)}{off}</div></div>'
     )
@@ -65,12 +66,11 @@ def _bytes(count: float | None) -> str:
     return "" if count is None else short_bytes(count)
 
 
-def _ms(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    if spread.count == 1:
-        return f"{spread.middle:.0f} ms"
-    return f"{spread.middle:.0f} ms ({spread.low:.0f} to {spread.high:.0f})"
+def _range(spread: Spread | None, clock: str) -> str:
+    """What kind of number a time is, with the range of a few runs."""
+    if spread is None or spread.count == 1:
+        return clock
+    return f"{spread.low:.0f} to {spread.high:.0f}, {clock}"
 
 
 def _off(found: float | None, said: float | None, words: tuple[str, str]) -> str:
