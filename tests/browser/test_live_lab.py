@@ -6,7 +6,11 @@ One page for all tests of this file, in order: a start of JupyterLab costs secon
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,27 @@ PANEL = ".mskv-panel:has(.mskv-run)"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
   if (!plot || !plot._fullData) return null;
-  return plot._fullData.map(t => ({
-    name: t.name, axis: t.yaxis, kind: t.type, y: Array.from(t.y || []),
-  }));
+  return plot._fullData.map(t => ({ axis: t.yaxis, dash: t.line.dash, y: Array.from(t.y || []) }));
 }"""
-
+WATCH_LINES = """() => {
+  window.mskvSeen = new Set();
+  const look = () => {
+    const plot = document.querySelector('.mskv-panel .js-plotly-plot');
+    const tips = plot._fullData.map(t => [t.y.length, t.x[t.x.length - 1], t.y[t.y.length - 1]]);
+    window.mskvSeen.add(JSON.stringify(tips));
+  };
+  window.mskvWatch = setInterval(look, 30);
+}"""
+TIME_A_STEP = """() => new Promise(done => {
+  const row = [...document.querySelectorAll('.mskv-panel .widget-hslider')].find(
+    one => one.querySelector('.widget-label').textContent === 'Resident');
+  const handle = row.querySelector('.noUi-handle'), tiles = document.querySelector('.mskv-tiles');
+  const box = tiles.closest('.widget-html-content'), begun = performance.now();
+  const seen = new MutationObserver(() => { seen.disconnect(); done(performance.now() - begun); });
+  seen.observe(box, { childList: true, subtree: true, characterData: true });
+  handle.focus();
+  handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+})"""
 READ_WIDTHS = """() => {
   const plot = document.querySelector('.mskv-panel .widget-tab .js-plotly-plot');
   return [plot, plot.querySelector('.main-svg')].map(one => one.getBoundingClientRect().width);
@@ -49,28 +69,70 @@ READ_BARS = """() => {
 
 def state(page: Page) -> str:
     """The panel's state."""
-    return str(page.locator(".mskv-panel .mskv-status").get_attribute("data-state"))
+    return str(page.locator(f"{PANEL} .mskv-status").first.get_attribute("data-state"))
 
 
 def points(page: Page, axis: str) -> int:
-    """Points drawn in the current run's traces of one chart."""
+    """Points drawn in the measured lines of one chart."""
     traces = page.evaluate(READ_CHARTS) or []
-    return sum(len(t["y"]) for t in traces if t["axis"] == axis and t["name"])
+    return sum(len(t["y"]) for t in traces if t["axis"] == axis and t["dash"] == "solid")
+
+
+def said(page: Page) -> list[str]:
+    """What the panel concludes, line by line."""
+    return [line.strip() for line in page.locator(".mskv-said p").all_inner_texts()]
+
+
+def run(page: Page, button: str = "Run", seconds: float = 240) -> None:
+    """Press a button and wait for the end."""
+    page.locator(PANEL).get_by_role("button", name=button, exact=True).click()
+    settle(
+        page, lambda: state(page) in ("prefill", "decoding", "measuring", "loading"), 60, "begun"
+    )
+    ready = page.locator(".mskv-run")
+    settle(page, lambda: ready.is_enabled() and state(page) == "done", seconds, "the run ends")
+    page.wait_for_timeout(400)
+
+
+@contextmanager
+def busy_loops(count: int = 2) -> Iterator[None]:
+    """Other programs at work on every core."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 @pytest.fixture(scope="module")
 def seen(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
-    """The notebook of the live lab, open, all cells run, its panel there."""
+    """The notebook of the live lab on a laptop's screen, its panel there, the file browser open."""
     with serve(tmp_path_factory.mktemp("jupyter")) as address:
-        visited = visit(browser)
+        visited = visit(browser, 1366, 768)
         page = visited.page
         open_notebook(page, address.format(name="01_live_lab.ipynb"))
+        toggle_files(page)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        page.locator(".mskv-panel .js-plotly-plot").wait_for(timeout=180_000)
-        page.locator(".mskv-panel", has=page.locator(".mskv-run")).scroll_into_view_if_needed()
+        page.locator(f"{PANEL} .js-plotly-plot").first.wait_for(timeout=180_000)
+        to_the_top(page)
         yield visited
         page.context.close()
+
+
+def toggle_files(page: Page) -> None:
+    """Open or close the file browser."""
+    page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
+    page.wait_for_timeout(800)
+
+
+def to_the_top(page: Page) -> None:
+    """Scroll the panel to the window's upper edge."""
+    page.locator(PANEL).evaluate("panel => panel.scrollIntoView({block: 'start'})")
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(600)
 
 
 @pytest.fixture
@@ -85,45 +147,74 @@ def film(seen: Visit) -> Film:
     return Film(seen.page, PANEL)
 
 
-def test_run_moves_charts_and_text(page: Page, film: Film) -> None:
+def test_a_slider_moves_the_prediction_within_a_tenth_of_a_second(page: Page) -> None:
     assert state(page) == "idle"
-    set_slider(page, "Prompt tokens", 512)
+    took = [page.evaluate(TIME_A_STEP) for _ in range(6)]
+    set_slider(page, "Resident", 0)
+    # other tests may be at work beside this one: what it takes undisturbed counts
+    assert min(took) < 100, took
+    assert "modelled" in page.locator(".mskv-tiles").inner_text()
+
+
+def test_a_run_moves_its_lines_all_the_while(page: Page, film: Film) -> None:
+    set_slider(page, "Gamma", 4)
+    page.evaluate(WATCH_LINES)
     page.locator(".mskv-run").click()
-    settle(page, lambda: state(page) in ("decoding", "done"), 120, "decoding begins")
-    before = settle(page, lambda: points(page, "y"), 60, "the link's chart moves")
-    settle(page, lambda: points(page, "y") > before, 60, "the link's chart moves on")
-    film.follow(lambda: state(page) == "done", 120)
-    for axis in ("y", "y2", "y3"):
+    settle(page, lambda: state(page) in ("measuring", "prefill", "decoding", "done"), 120, "begun")
+    film.follow(lambda: state(page) == "done", 240)
+    moved = page.evaluate("() => { clearInterval(window.mskvWatch); return window.mskvSeen.size; }")
+    assert moved >= 20
+    for axis in ("y", "y2"):
         assert points(page, axis) > 0, axis
     spans = page.locator(".mskv-story .mskv-token")
     assert spans.count() == 32
     tiers = set(spans.evaluate_all("all => all.map(one => one.dataset.tier)"))
     assert tiers <= {"0", "1", "2"}
     assert len(tiers) > 1
-    assert "ms" in page.locator(".mskv-card").inner_text()
+    assert " ms" in said(page)[0]
 
 
-def test_last_run_stays_for_comparison(page: Page, film: Film) -> None:
-    first = page.evaluate(READ_CHARTS)
-    set_slider(page, "Resident layers", 8)
+def test_a_change_greys_what_it_no_longer_shows(page: Page) -> None:
+    set_slider(page, "Resident", 8)
+    settle(page, lambda: said(page)[0].startswith("Changed since"), 10, "the change is said")
+    assert "resident 0, now 8" in said(page)[0]
+    faded = "() => document.querySelector('.mskv-panel .js-plotly-plot')._fullData[0].opacity"
+    assert page.evaluate(faded) < 0.5
+    assert "not run yet" in page.locator(".mskv-tiles").inner_text()
+
+
+def test_a_second_setting_is_compared(page: Page, film: Film) -> None:
     page.locator(".mskv-run").click()
     settle(page, lambda: state(page) == "decoding", 120, "decoding begins")
     film.follow(lambda: state(page) == "done", 120)
-    second = page.evaluate(READ_CHARTS)
-    faded = [t for t in second if t["name"].startswith("#1 ") and t["y"]]
-    assert {t["axis"] for t in faded} == {"y", "y2", "y3"}
-    fetched = [sum(sum(t["y"]) for t in traces if t["kind"] == "bar") for traces in (first, second)]
-    assert 0 < fetched[1] < fetched[0], "fewer offloaded layers, fewer bytes"
-    assert page.locator(".mskv-panel tbody tr", has_text="#2 mspeckv").count() >= 1
+    settle(page, lambda: len(said(page)) > 1, 10, "it is concluded")
+    assert "Fewest: resident 8." in said(page)[0]
+    assert "not to be compared before 3 runs" in said(page)[1]
+    labels = page.locator(f"{PANEL} .annotation-text").all_inner_texts()
+    assert any("resident 8" in label for label in labels)
+    rows = page.locator(".mskv-panel tbody tr")
+    assert rows.filter(has_text="#2 resident 8").count() == 1
+
+
+def test_it_fits_a_laptop_beside_the_file_browser(page: Page) -> None:
+    to_the_top(page)
+    top = page.locator(PANEL).bounding_box()
+    assert top is not None
+    for part in (".mskv-run", ".mskv-stop", ".mskv-tiles", ".js-plotly-plot", ".mskv-bars",
+                 ".mskv-story", ".mskv-said"):  # fmt: skip
+        box = page.locator(f"{PANEL} {part}").first.bounding_box()
+        assert box is not None, part
+        assert box["y"] + box["height"] - top["y"] <= 650, part
+    plot = page.locator(f"{PANEL} .js-plotly-plot .main-svg").first.bounding_box()
+    assert plot is not None
+    assert plot["width"] >= 450
+    assert top["width"] <= 940
+    SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
+    page.locator(PANEL).screenshot(path=SCREENSHOT)
+    page.screenshot(path=OUTPUT / "live_lab_1366.png")
 
 
 def test_pictures_show_everything(page: Page, film: Film) -> None:
-    page.locator(PANEL).evaluate("panel => panel.scrollIntoView({block: 'start'})")
-    page.mouse.move(5, 5)
-    page.wait_for_timeout(800)
-    SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
-    page.locator(PANEL).screenshot(path=SCREENSHOT)
-    assert 20_000 < SCREENSHOT.stat().st_size < 400_000
     film.save(ANIMATION, seconds=20)
     assert 50_000 < ANIMATION.stat().st_size < 3_000_000
     with Image.open(ANIMATION) as shown:
@@ -132,8 +223,62 @@ def test_pictures_show_everything(page: Page, film: Film) -> None:
         publish(made.name)
 
 
+def test_repeats_take_turns_and_are_judged(page: Page) -> None:
+    set_slider(page, "Resident", 0)
+    run(page, "Run x3")
+    assert page.locator(".mskv-bar-value", has_text="x4").count() == 2
+    assert any(line.startswith("Time, ms per token") for line in said(page))
+    assert page.locator(".mskv-whisker").count() == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "control", "values"), [("A2", "Resident", (0, 8, 15)), ("B1", "On-chip", (4, 8, 15))]
+)
+def test_presets_come_out_right_on_a_busy_machine(
+    page: Page, preset: str, control: str, values: tuple[int, ...]
+) -> None:
+    """Two loops take both cores: whatever the clock says, what is claimed must be true."""
+    page.locator(".mskv-reset").click()
+    settle(page, lambda: state(page) == "idle", 30, "the panel is idle")
+    page.locator(PANEL).get_by_role("button", name=preset, exact=True).click()
+    page.locator(PANEL).get_by_role("button", name="Tokens", exact=True).click()
+    with busy_loops():
+        for value in values:
+            set_slider(page, control, value)
+            run(page)
+        run(page, "Run x3", 580)
+    name = control.lower()
+    lines = said(page)
+    assert f"Fewest: {name} {values[-1]}" in lines[0].replace(", resident 15", "")
+    for less, more in combinations(values, 2):
+        for line in lines[1:]:
+            assert not any(
+                f"{name} {less}" in claim.split(" less than ")[0]
+                and f"{name} {more}" in claim.split(" less than ")[-1]
+                for claim in line.split("; ")
+                if " less than " in claim and "Compute" not in line
+            ), line
+
+
+def test_a_click_on_the_curve_runs_it_here(page: Page) -> None:
+    page.locator(".mskv-reset").click()
+    settle(page, lambda: state(page) == "idle", 30, "the panel is idle")
+    page.locator(PANEL).get_by_role("button", name="A2", exact=True).click()
+    curve = page.locator(f"{PANEL} .js-plotly-plot:visible").first
+    curve.wait_for()
+    page.wait_for_timeout(800)
+    to_the_top(page)
+    curve.locator("path.point").last.click(force=True)
+    settle(page, lambda: state(page) in ("prefill", "decoding", "done"), 60, "it runs")
+    settle(page, lambda: state(page) == "done", 120, "it ends")
+    assert slider(page, "Resident").inner_text() == "15"
+    page.screenshot(path=OUTPUT / "live_lab_curve.png")
+
+
 def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
-    set_slider(page, "Resident layers", 0)
+    page.locator(".mskv-reset").click()
+    settle(page, lambda: state(page) == "idle", 30, "the panel is idle")
+    page.get_by_role("button", name="More").click()
     page.get_by_label("Link", exact=True).select_option(label="origin: slowest, emulated")
     page.locator(".mskv-profile").click()
     settle(page, lambda: state(page) == "rehearsal", 60, "a run without the profiler")
@@ -175,11 +320,29 @@ def test_stop_stops_within_a_pass(page: Page) -> None:
     settle(page, lambda: page.locator(".mskv-token").count() >= 2, 60, "text appears")
     page.locator(".mskv-stop").click()
     settle(page, lambda: state(page) == "stopped", 15, "the run stops")
+    page.wait_for_timeout(500)
     count, drawn = page.locator(".mskv-token").count(), points(page, "y")
     assert 0 < count < 256
     page.wait_for_timeout(1500)
     assert page.locator(".mskv-token").count() == count
     assert points(page, "y") == drawn
+
+
+def test_it_fits_a_narrow_window(page: Page) -> None:
+    toggle_files(page)
+    page.set_viewport_size({"width": 560, "height": 900})
+    page.wait_for_timeout(1500)
+    to_the_top(page)
+    wide = "panel => panel.scrollWidth - panel.clientWidth"
+    assert page.locator(PANEL).evaluate(wide) <= 1
+    plot = page.locator(f"{PANEL} .js-plotly-plot .main-svg").first.bounding_box()
+    room = page.locator(PANEL).bounding_box()
+    assert plot is not None
+    assert room is not None
+    assert plot["width"] <= room["width"]
+    page.screenshot(path=OUTPUT / "live_lab_narrow.png")
+    page.set_viewport_size({"width": 1366, "height": 768})
+    toggle_files(page)
 
 
 def test_a_page_loaded_anew_shows_the_same_charts(page: Page) -> None:
@@ -193,18 +356,20 @@ def test_a_page_loaded_anew_shows_the_same_charts(page: Page) -> None:
     assert state(page) == "stopped"
 
 
-def test_reset_restores_controls(page: Page) -> None:
-    set_slider(page, "On-chip layers", 30)
-    settle(
-        page, lambda: slider(page, "Resident layers").inner_text() == "0", 10, "layers are bounded"
-    )
+def test_reset_restores_controls_and_leaves_nothing_behind(page: Page) -> None:
+    set_slider(page, "On-chip", 30)
+    settle(page, lambda: slider(page, "Resident").inner_text() == "0", 10, "layers are bounded")
     page.locator(".mskv-reset").click()
     settle(page, lambda: state(page) == "idle", 15, "the panel is idle again")
-    settle(page, lambda: slider(page, "On-chip layers").inner_text() == "15", 10, "on-chip is back")
-    assert slider(page, "Prompt tokens").inner_text() == "1024"
-    assert slider(page, "New tokens").inner_text() == "32"
+    settle(page, lambda: slider(page, "On-chip").inner_text() == "15", 10, "on-chip is back")
     settle(page, lambda: points(page, "y") == 0, 10, "the charts are empty")
     assert page.locator(".mskv-token").count() == 0
+    labels = page.locator(f"{PANEL} .annotation-text").all_inner_texts()
+    assert [one for one in labels if one.startswith(("●", "■", "◆", "▲"))] == []
+    page.get_by_role("button", name="More").click()
+    page.wait_for_timeout(300)
+    assert slider(page, "Prompt tokens").inner_text() == "1024"
+    assert slider(page, "New tokens").inner_text() == "32"
 
 
 def test_the_console_stayed_clean(seen: Visit) -> None:
