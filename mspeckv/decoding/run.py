@@ -171,7 +171,8 @@ class Run:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
         need = predict(self.engine, self.pair, self.config, len(prompt))
-        self.memory = need.memory
+        places = need.on_chip, need.resident, need.offloaded
+        self.memory = Memory(*places, need.device, need.kv_device)
         tiers = build_tiers(
             self.engine, self.config, self.pair, prompt, link, self.recorder, self.sampler,
             self.accord, lent=lent,
