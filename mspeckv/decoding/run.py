@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from statistics import median
+from statistics import quantiles
 
 import torch
 import transformers
@@ -47,8 +47,8 @@ _STEPS = 16
 def measured_step_seconds(engine: Engine, pair: Pair) -> float:
     """Time of one target step with all KV on the device; measured once, and kept (`Hooks.step`).
 
-    An ``origin`` link is scaled by the median of steps after `ORIGIN_CONTEXT` tokens, or as many
-    as the target takes.
+    An ``origin`` link is scaled by steps after `ORIGIN_CONTEXT` tokens, or as many as the target
+    takes: their lower quartile, since whatever else runs can only slow one down.
     """
 
     def measure() -> float:
@@ -60,7 +60,7 @@ def measured_step_seconds(engine: Engine, pair: Pair) -> float:
             reader.prefill(tokens[:context])
             for end in range(context, len(tokens)):
                 reader.read(tokens[: end + 1], rows=1)
-        return median(p.ms for p in recorder.take().passes[2:]) / 1e3
+        return quantiles(p.ms for p in recorder.take().passes[2:])[0] / 1e3
 
     with engine.lock:
         if engine.step_seconds is None:
