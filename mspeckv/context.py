@@ -64,8 +64,6 @@ Attention = Callable[..., Any]
 """What transformers calls in every layer: (module, query, key, value, mask, scaling=, ...)."""
 Product = Callable[[torch.Tensor], torch.Tensor]
 """``[..., in] -> [..., out]``."""
-Came = Callable[[int, torch.Tensor, torch.Tensor], None]
-"""Called once per layer with (layer index, keys, values ``[B, H, n, D]`` of the pass's tokens)."""
 Products = Mapping[torch.nn.Module, Product]
 """What linear layers multiply by instead of their own weights."""
 
@@ -81,7 +79,6 @@ class Pass:
         products: what to multiply by instead of a linear layer's own weight.
         shown: by layer, what its cache layer shows to attention, until attention takes it.
         masks: made by the first layer that wants them.
-        came: shown what every layer brings, as its cache got it.
     """
 
     attend: Attention
@@ -90,7 +87,6 @@ class Pass:
     products: Products = field(default_factory=dict)
     shown: dict[int, Shown] = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
-    came: Came | None = None
 
 
 class _Thread(threading.local):

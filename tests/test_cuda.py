@@ -13,9 +13,10 @@ import torch
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, retrieval, stream
 from mspeckv.accelerate.graphs import Graphs
+from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.accelerate.workspace import Workspace
 from mspeckv.api import engine_of, release
-from mspeckv.events import Round, RunSummary
+from mspeckv.events import Pass, Prefill, Round, RunSummary, Transfer
 from mspeckv.kv.link import open_link
 from mspeckv.record import Ledger, clock_of
 from mspeckv.whatif.machines import HARDWARE
@@ -279,3 +280,31 @@ def test_graphs_notice_that_a_model_has_changed() -> None:
     assert len(set(seen)) == 3
     assert (seen[1], seen[2]) == (seen[3], seen[4])
     release(pair)
+
+
+def test_a_kept_prompt_is_placed_on_the_gpu_as_if_it_had_been_read() -> None:
+    pair, prompt, kept = on_gpu(torch.float16), random_prompt(120), Prefills()
+    for name, policy in POLICIES.items():
+        config = RunConfig.build(
+            new_tokens=40, policy=policy, speculation=SPECULATION, sampling=GREEDY
+        )
+        for run in range(2):
+            first, *_, read = stream(pair, prompt, config)
+            seen: list[Pass | Transfer] = []
+            opening, *rounds, taken = stream(
+                pair, prompt, config, prefills=kept, on_step=seen.append
+            )
+            assert isinstance(first, Prefill)
+            assert isinstance(opening, Prefill)
+            assert isinstance(read, RunSummary)
+            assert isinstance(taken, RunSummary)
+            assert read.tokens == taken.tokens, name
+            assert read.link.to_host_bytes == taken.link.to_host_bytes
+            assert read.link.to_device_bytes == taken.link.to_device_bytes
+            assert kept.shared or (name == "on-chip" and not run)
+            told = [opening, *(event for event in rounds if isinstance(event, Round))]
+            passes = tuple(one for one in seen if isinstance(one, Pass))
+            assert passes == tuple(one for event in told for one in event.passes)
+            assert sum(one.bytes for one in seen if isinstance(one, Transfer)) == (
+                taken.link.to_device_bytes + taken.link.to_host_bytes
+            )

@@ -74,7 +74,7 @@ def test_origin_is_one_link_until_it_is_asked_for_anew(
     assert listed["models"][0] in ("llama x3", "llama x5")
 
     # on request: engines that are in use forget it too
-    monkeypatch.setattr(running, "median", lambda _: 123.0)
+    monkeypatch.setattr(running, "quantiles", lambda _: [123.0])
     assert origin_gbps(pair) == first
     forget_measured()
     assert not list(folder.iterdir())

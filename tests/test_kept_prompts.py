@@ -15,6 +15,7 @@ import torch
 from mspeckv import KVPolicy, Link, Pair, Prefill, RunConfig, RunSummary, Sampling, Speculation
 from mspeckv.accelerate.kept_prompts import Brought, Prefills
 from mspeckv.api import engine_of, stream
+from mspeckv.context import Shown
 from mspeckv.decoding.tiers import build_tiers
 from mspeckv.events import Transfer
 from mspeckv.extensions.hot_chunks import HotChunkCache
@@ -156,8 +157,8 @@ def test_a_fault_in_what_is_kept_would_be_seen(monkeypatch: pytest.MonkeyPatch) 
     config = RunConfig("mspeckv", 20, KVPolicy(8, 1, 1, block=16, group=8), SMALL, GREEDY)
     asked, came = Brought.asked, Brought.came
 
-    def first_queries(self: Brought, layer: int, query: torch.Tensor) -> None:
-        asked(self, layer, query[:, :, : self.queries])
+    def first_queries(self: Brought, layer: int, query: torch.Tensor, shown: Shown) -> None:
+        asked(self, layer, query[:, :, : self.queries], shown)
 
     def values_as_keys(self: Brought, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         came(self, layer, value, value)
@@ -198,9 +199,9 @@ def test_an_onlooker_that_asks_for_all_queries_gets_them() -> None:
 
         query_window = Tier1Cache.query_window
 
-        def watch(self, layer: int, query: torch.Tensor, shown: object) -> None:
+        def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
             seen.append(query.shape[2])
-            super().watch(layer, query, shown)  # type: ignore[arg-type]
+            super().watch(layer, query, shown)
 
     try:
         kept = Prefills()

@@ -63,7 +63,6 @@ def test_kv_on_the_device_is_what_is_allocated() -> None:
         assert need.kv_device == allocated(config), config
         apart = need.weights + need.workspace + need.runtime + need.head
         assert need.device == need.kv_device + apart
-        assert need.memory.kv_device_bytes == need.kv_device
 
 
 def test_nibbles_upper_planes_and_tier_1_upon_them_count_once() -> None:

@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from mspeckv.accelerate.fingerprint import structure, weights
+from mspeckv.context import Shown
 from mspeckv.decoding.reader import ModelReader
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import QUERY_WINDOW
@@ -52,7 +53,7 @@ class Brought:
             self.keys.append(_on_host(key))
             self.values.append(_on_host(value))
 
-    def asked(self, layer: int, query: torch.Tensor) -> None:
+    def asked(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
         """Keep its last queries."""
         self.asking.append(_on_host(query[:, :, -self.queries :]))
 
@@ -127,7 +128,11 @@ class Prefills:
             self.saved_seconds += brought.seconds - (time.perf_counter() - start)
             return
         brought = Brought(len(reader.cache.layers), queries, self.limit)
-        reader.read_prompt(tokens, position, brought)
+        reader.cache.came, reader.also = brought.came, brought.asked
+        try:
+            reader.read_prompt(tokens, position)
+        finally:
+            reader.cache.came = reader.also = None
         link.drain()
         brought.seconds = time.perf_counter() - start
         self._keep(key, brought)

@@ -32,14 +32,14 @@ def reading(
     watcher: Watcher | None = None,
     kernels: Kernels | None = None,
     products: Products | None = None,
-) -> Iterator[Pass]:
+) -> Iterator[None]:
     """Inside, this thread's forward passes of ``model`` are passes of ours.
 
     Arguments as of `mspeckv.context.Pass`. They compute in the model's own dtype: no autocast.
     """
     one = Pass(attend, watcher, kernels or {}, products or {})
     with carrying(one), torch.autocast(model.device.type, enabled=False):
-        yield one
+        yield
 
 
 def attend(

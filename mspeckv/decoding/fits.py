@@ -17,7 +17,6 @@ import torch
 from transformers import PretrainedConfig
 
 from mspeckv.decoding.hooks import Engine
-from mspeckv.events import Memory
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import guessers
@@ -65,11 +64,6 @@ class Prediction(CacheSizes):
     workspace: int
     runtime: int
     head: int = 0
-
-    @property
-    def memory(self) -> Memory:
-        """What a run reports of it."""
-        return Memory(self.on_chip, self.resident, self.offloaded, self.device, self.kv_device)
 
 
 def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Prediction:

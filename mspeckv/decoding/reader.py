@@ -44,16 +44,6 @@ class Head(Protocol):
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""
 
 
-class Keep(Protocol):
-    """Keeps what the pass over a prompt computes for attention."""
-
-    def came(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """See a layer's keys and values."""
-
-    def asked(self, layer: int, query: torch.Tensor) -> None:
-        """See its queries."""
-
-
 @dataclass(frozen=True)
 class Seat:
     """All that a reader is made of.
@@ -85,7 +75,13 @@ class Seat:
 
 
 class ModelReader:
-    """A transformers model reading through one of the tiers' caches."""
+    """A transformers model reading through one of the tiers' caches.
+
+    Attributes:
+        also: shown every layer of a pass, as an onlooker is.
+    """
+
+    also: Watcher | None = None
 
     def __init__(self, seat: Seat) -> None:
         self.seat, self.tier = seat, seat.tier
@@ -93,7 +89,6 @@ class ModelReader:
         self.products = {**seat.products, **(seat.head.products if seat.head else {})}
         self._kernels: Kernels = seat.kernels
         self._cache_name, self._prefilling = cache_argument(seat.model), False
-        self._keep: Keep | None = None
 
     def prefill(self, tokens: list[int]) -> None:
         """Read a prompt into the empty cache.
@@ -104,11 +99,11 @@ class ModelReader:
         for new, position in self.cache.to_read(tokens):
             self.read_prompt(new, position)
 
-    def read_prompt(self, tokens: list[int], position: int, keep: Keep | None = None) -> None:
-        """A pass of `prefill`; ``keep`` is shown what each layer brings."""
-        self._prefilling, self._keep = self.tier == 2, keep
+    def read_prompt(self, tokens: list[int], position: int) -> None:
+        """A pass of `prefill`."""
+        self._prefilling = self.tier == 2
         self._forward(tokens, position, "prefill")
-        self._prefilling, self._keep = False, None
+        self._prefilling = False
 
     def place(self, brought: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> None:
         """Give the caches each layer's keys, values and last queries of such a pass, as it did."""
@@ -163,8 +158,7 @@ class ModelReader:
         rows: int,
     ) -> torch.Tensor:
         """The model's pass over ids ``[1, n]`` at ``positions``: logits ``[rows, V]``."""
-        with reading(self.model, watcher, self._kernels, self.products) as one:
-            one.came = self._keep.came if self._keep else None
+        with reading(self.model, watcher, self._kernels, self.products):
             logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
@@ -178,7 +172,7 @@ class ModelReader:
         self.recorder.check()
         if self._prefilling and self.recorder.on_progress is not None:
             self.recorder.on_progress("prefill", layer + 1, len(self.cache.layers))
-        if self._keep is not None:
-            self._keep.asked(layer, query)
+        if self.also is not None:
+            self.also(layer, query, shown)
         if self.seat.onlooker is not None:
             self.seat.onlooker.watch(layer, query, shown)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from statistics import median
+from statistics import quantiles
 
 import torch
 import transformers
@@ -47,8 +47,8 @@ _STEPS = 16
 def measured_step_seconds(engine: Engine, pair: Pair) -> float:
     """Time of one target step with all KV on the device; measured once, and kept (`Hooks.step`).
 
-    An ``origin`` link is scaled by the median of steps after `ORIGIN_CONTEXT` tokens, or as many
-    as the target takes.
+    An ``origin`` link is scaled by steps after `ORIGIN_CONTEXT` tokens, or as many as the target
+    takes: their lower quartile, since whatever else runs can only slow one down.
     """
 
     def measure() -> float:
@@ -60,7 +60,7 @@ def measured_step_seconds(engine: Engine, pair: Pair) -> float:
             reader.prefill(tokens[:context])
             for end in range(context, len(tokens)):
                 reader.read(tokens[: end + 1], rows=1)
-        return median(p.ms for p in recorder.take().passes[2:]) / 1e3
+        return quantiles(p.ms for p in recorder.take().passes[2:])[0] / 1e3
 
     with engine.lock:
         if engine.step_seconds is None:
@@ -171,7 +171,8 @@ class Run:
         """Every tier reads the prompt but its last token, which the first round reads."""
         start, prompt = time.perf_counter(), self.prompt + self.ending.tokens
         need = predict(self.engine, self.pair, self.config, len(prompt))
-        self.memory = need.memory
+        places = need.on_chip, need.resident, need.offloaded
+        self.memory = Memory(*places, need.device, need.kv_device)
         tiers = build_tiers(
             self.engine, self.config, self.pair, prompt, link, self.recorder, self.sampler,
             self.accord, lent=lent,

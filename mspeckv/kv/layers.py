@@ -7,7 +7,7 @@ acceleration is plugged in, as something that its kernel reads faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,9 +146,14 @@ class State:
 
 
 class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
-    """A tier's cache: layers, and what a reader asks before and after a pass."""
+    """A tier's cache: layers, and what a reader asks before and after a pass.
+
+    Attributes:
+        came: shown a layer's index, and its new keys and values as they come.
+    """
 
     layers: list[Any]
+    came: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
 
     def update(
         self,
@@ -163,8 +168,8 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         now = current()
         if now is not None:
             now.shown[layer_idx] = shown
-            if now.came is not None:
-                now.came(layer_idx, key_states, value_states)
+        if self.came is not None:
+            self.came(layer_idx, key_states, value_states)
         return shown.key, shown.value
 
     @property
