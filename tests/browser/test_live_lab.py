@@ -32,7 +32,7 @@ PANEL = ".mskv-panel:has(.mskv-run)"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
   if (!plot || !plot._fullData) return null;
-  return plot._fullData.map(t => ({ axis: t.yaxis, dash: t.line.dash, y: Array.from(t.y || []) }));
+  return plot._fullData.map(t => ({ axis: t.yaxis, dash: t.line ? t.line.dash : '', y: Array.from(t.y || []) }));
 }"""
 WATCH_LINES = """() => {
   window.mskvSeen = new Set();

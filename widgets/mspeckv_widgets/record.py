@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mspeckv import Event, Prefill, Profile, Round, RunConfig, RunSummary, Transfer
 from mspeckv.events import Pass
@@ -41,6 +41,7 @@ class RunRecord:
     Attributes:
         steps: passes and transfers since the last event.
         read: share of the prompt's layers that have been read.
+        pieces: stands in for a tokenizer, of a run that was recorded elsewhere.
     """
 
     number: int
@@ -51,6 +52,7 @@ class RunRecord:
     profile: Profile | None = None
     steps: list[Pass | Transfer] = field(default_factory=list)
     read: float = 0.0
+    pieces: Any = None
 
     @property
     def label(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from pathlib import Path
 from typing import Any
 
 from IPython.core import display
@@ -25,6 +26,7 @@ from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_
 from mspeckv_widgets.panels.snippet import code_text
 from mspeckv_widgets.panels.worker_panel import WorkerPanel
 from mspeckv_widgets.record import RunRecord, Setting
+from mspeckv_widgets.recording import Recording
 from mspeckv_widgets.trials import ENOUGH, changed, names_of
 
 # Seconds between two drawings: at most 10 a second.
@@ -41,13 +43,19 @@ class LiveLab(WorkerPanel[Runner]):
     Args:
         pair: a loaded pair; without one, the default pair is loaded at the first run.
         document: the prompt's source, as in `mspeckv.documents.load_document`.
+        recorded: a file of `mspeckv_widgets.recording`, replayed once the page is there.
 
     Attributes:
         predicted: what the cost model says of the controls' setting; None where it says nothing.
         redraw_ms: measured time of the last prediction and its drawing, without the browser's part.
     """
 
-    def __init__(self, pair: Pair | None = None, document: str = "python-reference") -> None:
+    def __init__(
+        self,
+        pair: Pair | None = None,
+        document: str = "python-reference",
+        recorded: str | Path | None = None,
+    ) -> None:
         super().__init__(Runner(pair, self._bound_by, self._measure_machine), TICK)
         self.machine = Machine(pair)
         self.predicted: Predicted | None = None
@@ -63,7 +71,8 @@ class LiveLab(WorkerPanel[Runner]):
             "stop": self.stop,
             "reset": self.reset,
         }
-        self.view = LiveView(self.controls, Curves(self._run_place), actions)
+        self._recording = None if recorded is None else Recording.load(Path(recorded))
+        self.view = LiveView(self.controls, Curves(self._run_place), actions, self._seen)
         self.panel = self.view.panel
         self.view.view_as.observe(lambda _: self._switch(), names="value")
         for preset in self.controls.presets.values():
@@ -111,6 +120,17 @@ class LiveLab(WorkerPanel[Runner]):
         if self.runner.start(setting, profiled, repeats):
             self._draw()
             self._begin_painting()
+
+    def replay(self, recording: Recording) -> None:
+        """Show a recorded run again, as it was; nothing happens while a run is at work."""
+        if self.runner.replay(recording):
+            self._begin_painting()
+
+    def _seen(self) -> None:
+        """A page shows the panel: where nothing has run yet, a recorded run is replayed."""
+        recording, self._recording = self._recording, None
+        if recording is not None and not self.records:
+            self.replay(recording)
 
     def reset(self) -> None:
         """Stop, clear charts, text and last runs, and put every control back."""
@@ -195,6 +215,8 @@ class LiveLab(WorkerPanel[Runner]):
             slot = dict(view.slots)[view.current.setting]
             if view.busy or slot not in drawn:
                 drawn[slot] = Drawn(slot, called[view.current.setting], view.current)
+        elif view.current is not None and view.current.pieces is not None:
+            drawn[0] = Drawn(0, "recorded run", view.current)
         new_tokens = int(self.controls.values["new_tokens"])
         shown = self.view
         if shown.curve:
@@ -212,10 +234,11 @@ class LiveLab(WorkerPanel[Runner]):
         self.view.said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
         self.view.status.value = status_html(view, self.machine, prompts.bytes)
         record, pair = view.current, self.runner.pair
+        tokenizer = record.pieces if record is not None else None
+        if tokenizer is None and pair is not None:
+            tokenizer = pair.tokenizer
         self.view.story.value = story_html(
-            pair.tokenizer if pair else None,
-            record.tokens if record else [],
-            record.settled_by if record else [],
+            tokenizer, record.tokens if record else [], record.settled_by if record else []
         )
 
     def _draw_tabs(self, view: View) -> None:

@@ -7,6 +7,7 @@ import html
 from mspeckv_widgets.panels.machine import Machine
 from mspeckv_widgets.panels.runner import View
 from mspeckv_widgets.panels.worker_panel import status_line
+from mspeckv_widgets.recording import SLOWER
 
 LIVE_STYLE = """<style>
 .mskv-tiles { display: flex; gap: 8px; }
@@ -43,6 +44,10 @@ def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
         words = "Loading the model pair (a few seconds; the first time it is converted)"
     elif view.state == "measuring":
         words = "Measuring this machine for the model, once (some ten seconds)"
+    elif view.state == "replay":
+        words = f"A recorded run, {SLOWER} times slower than it was; press Stop, then Run, for a new one"
+        if not view.busy:
+            words = "That was a recorded run. Press Run for one of this machine"
     elif view.state == "rehearsal":
         words = "Profiling: first without the profiler, to know what it costs"
     elif view.state == "prefill" and current is not None:

@@ -12,7 +12,7 @@ from mspeckv_widgets.panel import Panel, button, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.curves import Curves
-from mspeckv_widgets.panels.live_charts import Charts
+from mspeckv_widgets.panels.live_charts import HEIGHT, Charts
 from mspeckv_widgets.panels.live_style import LIVE_STYLE
 from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.trials import ENOUGH
@@ -40,6 +40,7 @@ class LiveView:
         controls: the setting's.
         curves: a preset's whole axis.
         actions: what a button's press does, by the names of `_BUTTONS`.
+        on_seen: called when a page shows the panel.
 
     Attributes:
         charts: of what has run.
@@ -50,14 +51,19 @@ class LiveView:
     """
 
     def __init__(
-        self, controls: Controls, curves: Curves, actions: Mapping[str, Callable[[], None]]
+        self,
+        controls: Controls,
+        curves: Curves,
+        actions: Mapping[str, Callable[[], None]],
+        on_seen: Callable[[], None],
     ) -> None:
-        self.controls, self.curves = controls, curves
+        self.controls, self.curves, self._on_seen = controls, curves, on_seen
         self.charts, self.profile, self.code = Charts(), ProfileTab(), CopyBox()
         self.status, self.tiles, self.bars = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.said, self.story = widgets.HTML(), widgets.HTML()
         self.comparison, self.card, self.rounds = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.buttons = {name: _button(*words) for name, words in _BUTTONS.items()}
+        self.buttons["repeat"].remove_class("mskv-run")
         for name, act in actions.items():
             self.buttons[name].on_click(lambda _, do=act: do())
         self.view_as = widgets.ToggleButtons(
@@ -110,11 +116,18 @@ class LiveView:
         )
         top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
         style = widgets.HTML(LIVE_STYLE)
-        return panel("Live lab", [style, bar, self.status, top, self._tabs], self._fit)
+        parts = [style, bar, self.status, top, self._tabs]
+        return panel("Live lab", parts, self._fit, self._size)
 
     def _fit(self, room: int) -> None:
         self.charts.fit(room)
         self.curves.chart.fit(room)
+
+    def _size(self, _: int, height: int, big: bool) -> None:
+        """Let the figures grow with a projector's screen."""
+        for figure in (self.charts.figure, self.curves.chart.figure):
+            figure.update_layout(height=max(HEIGHT, height // 2) if big else HEIGHT)
+        self._on_seen()
 
 
 def _button(words: str, icon: str, tip: str, style: str) -> Any:

@@ -6,7 +6,7 @@ No widget in here: the panel asks for a `View` as often as it wants to draw.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +16,15 @@ from mspeckv.events import Pass
 from mspeckv_widgets.charts.run_styles import RUNS
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.record import RunRecord, Setting
+from mspeckv_widgets.recording import Recording
 from mspeckv_widgets.trials import Trials
 
 State = Literal[
-    "idle", "loading", "measuring", "rehearsal", "prefill", "decoding", "done", "stopped", "failed"
-]
-"""``measuring``: the machine, once; ``rehearsal``: a profile's first run, without the profiler."""
+    "idle", "loading", "measuring", "rehearsal", "prefill", "decoding", "done", "stopped", "failed",
+    "replay",
+]  # fmt: skip
+"""``measuring``: the machine, once; ``rehearsal``: a profile's first run, without the profiler;
+``replay``: of a recorded run."""
 KEPT = 40
 """Finished runs that are kept."""
 prompts = Prefills()
@@ -121,6 +124,17 @@ class Runner(Worker[State]):
             self._launch(self._series, series, profiled)
             return True
 
+    def replay(self, recording: Recording) -> bool:
+        """Show a recorded run again; False, and nothing happens, while a run is at work."""
+        with self._lock:
+            if self.busy:
+                return False
+            self._series += 1
+            self._current = RunRecord(0, recording.setting, pieces=recording.pieces)
+            self._set("replay")
+            self._launch(self._series, recording)
+            return True
+
     def forget(self) -> None:
         """Stop, and drop this run and all before it."""
         self._cancel.set()
@@ -155,7 +169,30 @@ class Runner(Worker[State]):
         return self._series
 
     def _run(self, job: Any, cancel: threading.Event, *options: Any) -> None:
-        series, profiled = options
+        if isinstance(options[0], Recording):
+            self._play(options[0], cancel)
+        else:
+            self._run_series(job, cancel, *options)
+
+    def _play(self, recording: Recording, cancel: threading.Event) -> None:
+        record = self._current
+        assert record is not None
+        for event in recording.play(self._watch(record), cancel.wait):
+            self._take(record, event)
+
+    def _watch(self, record: RunRecord) -> Callable[[Pass | Transfer], None]:
+        """Keeps each step of a run as it is told."""
+
+        def on_step(step: Pass | Transfer) -> None:
+            with self._lock:
+                record.steps.append(step)
+                self._version += record is self._current
+
+        return on_step
+
+    def _run_series(
+        self, job: Any, cancel: threading.Event, series: Sequence[Setting], profiled: bool
+    ) -> None:
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
@@ -191,14 +228,9 @@ class Runner(Worker[State]):
                 record.read = done / total
                 self._version += record is self._current
 
-        def on_step(step: Pass | Transfer) -> None:
-            with self._lock:
-                record.steps.append(step)
-                self._version += record is self._current
-
         ways: dict[str, Any] = {"cancel": cancel, "on_progress": on_progress}
         if not profiled:
-            ways |= {"on_step": on_step, "prefills": prompts}
+            ways |= {"on_step": self._watch(record), "prefills": prompts}
             for event in stream(pair, prompt, config, **ways):
                 self._take(record, event)
             return
@@ -227,5 +259,5 @@ class Runner(Worker[State]):
             if isinstance(event, RunSummary):
                 self._set("stopped" if event.cancelled else "done")
             else:
-                self._state = "decoding"
+                self._state = "decoding" if record.pieces is None else "replay"
                 self._version += 1
