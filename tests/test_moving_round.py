@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
+import nbconvert
+import nbformat
 import pytest
 
 from mspeckv import (
@@ -33,6 +35,7 @@ from mspeckv_widgets.panels.moving.script import script_of
 from mspeckv_widgets.panels.moving.sentences import naming, printable
 from mspeckv_widgets.panels.moving.stage import WIDTHS, lay_out, lines_needed, write
 from mspeckv_widgets.replay import words_of
+from tests.labs import of_cells
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair()
@@ -277,6 +280,17 @@ def test_the_still_is_well_formed_and_safe(events: list[Event]) -> None:
     assert "alert(1)" in "".join(root.itertext()) or "…" in "".join(root.itertext())
     for stage in shown.picture.stages:
         ElementTree.fromstring(f"<svg>{stage['backdrop']}</svg>")
+
+
+def test_a_notebook_without_a_kernel_shows_the_still(events: list[Event]) -> None:
+    data = MovingRound(events, PAIR)._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data=data)
+    notebook = of_cells("shown")
+    notebook.cells[0].outputs = [output]
+    exporter: Any = nbconvert.HTMLExporter  # it has no types
+    page, _ = exporter().from_notebook_node(notebook)
+    assert page.count('class="mskv-mr"') == 1
+    assert "Round 1: " in page
 
 
 def test_tiles_lie_where_the_policy_says(events: list[Event]) -> None:

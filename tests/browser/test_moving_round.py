@@ -51,6 +51,8 @@ live""",
 PICTURE = ".mskv-mr[data-round]"
 MOVING = """picture => JSON.stringify([...picture.querySelectorAll('.chip, .moving, .hand')].map(
   one => [one.getAttribute('transform'), one.getAttribute('x1'), one.style.opacity]))"""
+NAME = """() => { const one = document.activeElement;
+  return (one.labels && one.labels[0] || one).textContent; }"""
 OVERFLOW = "panel => panel.scrollWidth - panel.clientWidth"
 SMALLEST = """picture => Math.min(...[...picture.querySelectorAll('svg text')]
   .filter(one => one.textContent.trim() && +getComputedStyle(one).opacity > 0)
@@ -149,9 +151,7 @@ def test_keys_step_and_play(page: Page, shown: Locator) -> None:
     reached = []
     for _ in range(7):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate(
-            "(document.activeElement.labels || [])[0]?.textContent || document.activeElement.textContent"
-        ))  # fmt: skip
+        reached.append(str(page.evaluate(NAME)))
     for name in ("Play", "Step back", "Step on", "Next round", "Speed", "Round", "What is drawn"):
         assert any(name in one for one in reached), (name, reached)
 

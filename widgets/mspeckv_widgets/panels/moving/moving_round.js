@@ -32,8 +32,8 @@ function render({ model, el }) {
   const play = button("Play", "Play from here, or pause", () => (now.playing ? pause() : start()));
   const back = button("Step back", "To what happened before", () => step(-1));
   const on = button("Step on", "To the next thing that happens", () => step(1));
-  const next = button("Next round", "To the next round of the run", () => go(now.at + 1, true));
-  const slide = html("input", { type: "range", min: 1, value: 1, oninput: () => go(+slide.value - 1, false) });
+  const next = button("Next round", "To the next round of the run", () => go(now.at + 1));
+  const slide = html("input", { type: "range", min: 1, value: 1, oninput: () => go(+slide.value - 1) });
   const place = html("span", {});
   const speed = html("select", { onchange: () => label_() }, ...SPEEDS.map((x) => html("option", {
     value: x, textContent: x ? `${x}x real time` : "a round in 6 s" })));
@@ -95,7 +95,7 @@ function render({ model, el }) {
     el.dataset.round = now.at;
     if (words.textContent !== beats[beat][1]) tell(beats[beat][1], soon);
   };
-  const go = (at, held) => {
+  const go = (at) => {
     if (at < 0 || at >= rounds().length) {
       if (at >= rounds().length) tell(model.get("over") ? "This is the run's last round." : "The next round has not ended yet.", true);
       return false;
@@ -120,7 +120,7 @@ function render({ model, el }) {
     now.beat = null;
     const ended = now.t >= shown.script.end && now.at === rounds().length - 1;
     now.playing = true;
-    if (ended && model.get("over")) go(0, false);
+    if (ended && model.get("over")) go(0);
     label_();
     run();
   };
@@ -130,7 +130,7 @@ function render({ model, el }) {
     const { beats } = shown.script, at = now.beat === null ? last(beats, now.t) : now.beat;
     const to = at + by;
     if (to < 0 || to >= beats.length) {
-      if (!go(now.at + by, true)) return;
+      if (!go(now.at + by)) return;
       now.beat = by > 0 ? 0 : shown.script.beats.length - 1;
       now.t = shown.script.beats[now.beat][0];
       draw();
@@ -151,7 +151,7 @@ function render({ model, el }) {
     }
     now.t += gone * rate();
     if (now.t >= shown.script.end) {
-      if (now.at + 1 < rounds().length) { go(now.at + 1, false); return; }
+      if (now.at + 1 < rounds().length) { go(now.at + 1); return; }
       now.t = shown.script.end;
       if (model.get("over")) now.playing = false;
       label_();
@@ -187,7 +187,7 @@ function render({ model, el }) {
     draw();
   };
   const more = () => { if (!shown) renew(); else label_(); };
-  const asked = () => { if (model.get("shown") >= 0) { now.playing = false; go(model.get("shown"), true); } };
+  const asked = () => { if (model.get("shown") >= 0) { now.playing = false; go(model.get("shown")); } };
   const events = { "change:stages": renew, "change:rounds": renew, "msg:custom": more,
     "change:caption": label_, "change:over": label_, "change:shown": asked };
   for (const [name, act] of Object.entries(events)) model.on(name, act);

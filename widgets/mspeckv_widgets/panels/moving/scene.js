@@ -33,10 +33,12 @@ const cut = (text, most) => {
   return letters.length <= most ? text : most > 0 ? letters.slice(0, most - 1).join("") + "…" : "";
 };
 
+let scenes = 0;
 // One round on one stage: `draw(t, beat, part)` shows a moment, or a beat that is so far done.
 const scene = (picture, stage, script, pieces) => {
   picture.setAttribute("viewBox", `0 0 ${stage.width} ${stage.height}`);
-  picture.innerHTML = stage.backdrop; // made in Python, every word in it escaped
+  const key = `${stage.key}-${(scenes += 1)}`; // patterns of a hidden view would paint nothing
+  picture.innerHTML = stage.backdrop.replaceAll(stage.key, key); // every word in it escaped
   picture.setAttribute("aria-label", script.title);
   const lit = new Map([...picture.querySelectorAll("[data-lane]")].map((one) => [+one.dataset.lane, one]));
   const [cx, cy, cw, ch] = stage.clock, row = ch / stage.rows.length;
@@ -93,7 +95,7 @@ const scene = (picture, stage, script, pieces) => {
       const frame = wait.length ? box(picture, [
         way[3][0] - w / 2 - 2, way[3][1] - h / 2 - 2, w + 4, h + 4], "wait", { rx: 3 }) : null;
       const node = svg("g", { class: "tile moving", "data-layer": layer }, picture);
-      box(node, [-w / 2, -h / 2, w, h], "", { rx: 2, fill: `url(#${stage.key}-offloaded)` });
+      box(node, [-w / 2, -h / 2, w, h], "", { rx: 2, fill: `url(#${key}-offloaded)` });
       if (w >= 14) svg("text", { y: 4, class: "mid" }, node, layer);
       return { way, at, until, head, wait, node, frame };
     });
