@@ -135,7 +135,8 @@ def time_line(record: RunRecord, axis: Axis) -> Line:
     """Milliseconds of decode by tokens; tokens settled by seconds."""
     if axis == "tokens":
         passes, moving = record.newest
-        ends = [one.start + one.ms / 1e3 for one in (*passes, *moving)]
+        steps: list[Pass | Transfer] = [*passes, *moving]
+        ends = [one.start + one.ms / 1e3 for one in steps]
         begun = min((one.start for one in passes), default=0.0)
         tip = 1e3 * (max(ends) - begun) if passes else 0.0
         return _by_tokens(record, [one.ms for one in record.rounds], max(tip, 0.0), 1.0)

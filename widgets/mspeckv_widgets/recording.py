@@ -126,8 +126,8 @@ class Recording:
         # reading the prompt is cut short: nothing is to be seen of it
         skipped = max(0.0, prefill.seconds - 1.0) if isinstance(prefill, Prefill) else 0.0
         for event in self.events:
-            steps = sorted((*event.passes, *event.transfers), key=lambda one: one.start)
-            for step in steps:
+            steps: list[Pass | Transfer] = [*event.passes, *event.transfers]
+            for step in sorted(steps, key=lambda one: one.start):
                 due = pace * (step.start + step.ms / 1e3 - skipped) - (time.perf_counter() - begun)
                 if due > 0 and stopped(due):
                     return

@@ -45,7 +45,7 @@ def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
     elif view.state == "measuring":
         words = "Measuring this machine for the model, once (some ten seconds)"
     elif view.state == "replay":
-        words = f"A recorded run, {SLOWER} times slower than it was; press Stop, then Run, for a new one"
+        words = f"A recorded run, {SLOWER} times slower than it was. Stop, then Run, for a new one"
         if not view.busy:
             words = "That was a recorded run. Press Run for one of this machine"
     elif view.state == "rehearsal":
