@@ -23,6 +23,7 @@ import torch
 
 from mspeckv import extensions  # noqa: F401  # registers what is in it
 from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
+from mspeckv.adaptive.step_time import step_seconds
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
@@ -30,7 +31,7 @@ from mspeckv.events import Event, RunSummary
 from mspeckv.kv import doors  # noqa: F401  # with what `extensions` added
 from mspeckv.models import DEFAULT
 from mspeckv.models import load_pair as load_whole
-from mspeckv.models.kept import forget, kept_step
+from mspeckv.models.kept import forget
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.parallel import Ranks, before_leaving, together
@@ -225,7 +226,7 @@ def hooks_for(pair: Pair, accelerations: tuple[str, ...] | None = None) -> Hooks
         ValueError: no acceleration has such a name.
     """
     names = chosen() if accelerations is None else accelerations
-    hooks = rounds.plug(Hooks(step=partial(kept_step, names)))
+    hooks = rounds.plug(Hooks(step=partial(step_seconds, names)))
     for name in names:
         hooks = import_module(f"mspeckv.accelerate.{name}").plug(hooks, pair.device)
     ranks = ranks_in(pair)

@@ -17,7 +17,6 @@ from mspeckv import KVPolicy, Pass, Prefill, Round, RunConfig, RunSummary, Sampl
 from mspeckv.api import engine_of, forget_measured, stream
 from mspeckv.cli.doctor import examine, report
 from mspeckv.decoding import run as running
-from mspeckv.decoding.run import measured_step_seconds
 from mspeckv.models import Pair, kept
 from mspeckv.profiling import calibrate
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
@@ -272,10 +271,10 @@ def test_slowdown_of_a_real_run_follows_the_machine() -> None:
 
 def test_the_step_is_measured_once_for_many_threads(folder: Path) -> None:
     pair, found = another(tiny_pair()), set()
-    threads = [
-        threading.Thread(target=lambda: found.add(measured_step_seconds(engine_of(pair), pair)))
-        for _ in range(4)
-    ]
+    engine = engine_of(pair)
+    step = engine.hooks.step
+    assert step is not None
+    threads = [threading.Thread(target=lambda: found.add(step(engine, pair))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -194,10 +194,10 @@ def test_settings_are_scaled_to_the_live_panels_model(tmp_path: Path) -> None:
     expected = {
         "method": "mspeckv", "bits": 8, "on_chip": 2, "resident": 2, "gamma": 5, "draft_gamma": 1,
         "prefill": 1024, "budget": 256, "new_tokens": 64, "link": "origin", "auto": False,
+        "residency": "lru", "nibble": False,
     }  # fmt: skip
     assert {name: values[name] for name in expected} == expected
     assert "contexts / 16, 2 on-chip and 2 resident of 4 layers" in panel.message
-    assert "without LRU places" in panel.message
     assert lab.wait(SECONDS)
     panel.set(method="triforce", prefill=131072, new_tokens=4096, budget=16384)
     panel.run_here()

@@ -75,13 +75,10 @@ class Seat:
 
 
 class ModelReader:
-    """A transformers model reading through one of the tiers' caches.
-
-    Attributes:
-        also: shown every layer of a pass, as an onlooker is.
-    """
+    """A transformers model reading through one of the tiers' caches."""
 
     also: Watcher | None = None
+    """Shown every layer of a pass, as an onlooker is."""
 
     def __init__(self, seat: Seat) -> None:
         self.seat, self.tier = seat, seat.tier

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from statistics import quantiles
 
 import torch
 import transformers
@@ -34,41 +33,14 @@ from mspeckv.events import (
     total_bytes,
 )
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.link import LIVE_GBPS, ORIGIN_CONTEXT, KVLink, open_link, origin_gbps
+from mspeckv.kv.link import LIVE_GBPS, KVLink, open_link, origin_gbps
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import TextStream
 from mspeckv.record import Cancelled, Ledger, OnStep, Progress, Recorder, clock_of, span
 from mspeckv.settings import KVPolicy, RunConfig, Sampling
 
-_STEPS = 16
-"""Steps whose time is measured, the first of them to warm up."""
 
-
-def measured_step_seconds(engine: Engine, pair: Pair) -> float:
-    """Time of one target step with all KV on the device; measured once, and kept (`Hooks.step`).
-
-    An ``origin`` link is scaled by steps after `ORIGIN_CONTEXT` tokens, or as many as the target
-    takes: their lower quartile, since whatever else runs can only slow one down.
-    """
-
-    def measure() -> float:
-        context = min(ORIGIN_CONTEXT, pair.max_positions - _STEPS)
-        tokens = [place % pair.vocab_size for place in range(context + _STEPS)]
-        recorder = Recorder(Ledger(clock_of(pair.device)))
-        with open_link(recorder.ledger, None, pair.device) as link, torch.inference_mode():
-            reader, _ = _target_alone(engine, pair, len(tokens), link, recorder)
-            reader.prefill(tokens[:context])
-            for end in range(context, len(tokens)):
-                reader.read(tokens[: end + 1], rows=1)
-        return quantiles(p.ms for p in recorder.take().passes[2:])[0] / 1e3
-
-    with engine.lock:
-        if engine.step_seconds is None:
-            engine.step_seconds = engine.hooks.step(pair, measure)
-        return engine.step_seconds
-
-
-def _target_alone(
+def target_alone(
     engine: Engine, pair: Pair, capacity: int, link: KVLink, recorder: Recorder
 ) -> tuple[ModelReader, FullCache]:
     """The target, decoding by itself with all KV on the device."""
@@ -155,13 +127,14 @@ class Run:
         if self.pair.device.type == "cuda":
             return None  # the bus has a speed of its own
         if self.config.link.preset == "origin":
-            step = measured_step_seconds(self.engine, self.pair)
+            assert self.engine.hooks.step is not None
+            step = self.engine.hooks.step(self.engine, self.pair)
             return origin_gbps(step, self.pair.layers, self.pair.kv_shape.token_bytes)
         return LIVE_GBPS if self.config.link.preset == "live" else self.config.link.gbps
 
     def _open(self, link: KVLink) -> tuple[Tiers, list[Round]]:
         """Draw a first token after a prompt of one, which would leave prefill nothing to read."""
-        reader, cache = _target_alone(self.engine, self.pair, 1, link, self.recorder)
+        reader, cache = target_alone(self.engine, self.pair, 1, link, self.recorder)
         tiers = Tiers(Autoregress(reader, self.sampler), cache, [reader], Plan((2,), 0, 0))
         with span("round"):
             return tiers, [self._round(tiers, link)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import engine_of, stream
-from mspeckv.decoding.run import measured_step_seconds, versions
+from mspeckv.decoding.run import versions
 from mspeckv.events import Event, Round, RunSummary
 from mspeckv.experiments.ablations import Experiment, Preset, Trial
 from mspeckv.experiments.rows import Row, Setup, hardware, installed
@@ -97,7 +97,8 @@ class Bench:
         if preset.link.preset == "origin" and pair.device.type == "cpu":
             engine = engine_of(pair)
             engine.step_seconds = step_seconds
-            step_seconds = measured_step_seconds(engine, pair)
+            assert engine.hooks.step is not None
+            step_seconds = engine.hooks.step(engine, pair)
         return Setup(
             pair.target_id,
             pair.draft_id,

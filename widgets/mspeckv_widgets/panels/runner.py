@@ -196,6 +196,8 @@ class Runner(Worker[State]):
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
+        if self.pair.tokenizer is None:
+            raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
         for place, setting in enumerate(series):
             with self._lock:
                 if job != self._series:
@@ -218,8 +220,7 @@ class Runner(Worker[State]):
     def _run_one(
         self, record: RunRecord, pair: Pair, cancel: threading.Event, profiled: bool
     ) -> None:
-        if pair.tokenizer is None:
-            raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
+        assert pair.tokenizer is not None
         setting, config = record.setting, record.setting.config
         prompt = documents.load_document(setting.document, pair.tokenizer, setting.prefill)
 

@@ -114,20 +114,10 @@ class WhatIf(HasPanel):
         values = classroom(self.controls.values, live.layers, self._fit)
         live.set(**values)
         self._lab.run()
-        left_out = [
-            words
-            for words, there in (
-                ("two planes", self.controls.values["nibble"]),
-                ("LRU places", self.controls.values["residency"] == "lru"),
-            )
-            if there
-        ]
-        note = f"; without {' and '.join(left_out)}, which it has no control for"
         self._say(
             f"Handed to the live panel: {values['method']}, {values['prefill']} + "
             f"{values['new_tokens']} tokens, contexts / {CONTEXT_SCALE}, {values['on_chip']} "
             f"on-chip and {values['resident']} resident of {live.layers} layers"
-            + (note if left_out and values["method"] == "mspeckv" else "")
         )
 
     def _fit(self, name: str, value: float) -> int:

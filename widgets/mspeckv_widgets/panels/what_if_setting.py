@@ -192,10 +192,12 @@ def classroom(values: Values, layers: int, fit: Callable[[str, float], Any]) -> 
     check_count("layers", layers, 1)
     share = layers / MODELS[values["model"]].layers
     on_chip = round(values["on_chip"] * share)
-    method = values["method"]
+    method, packs = values["method"], values["method"] == "mspeckv"
     return {
         "method": method,
-        "bits": values["bits"] if method == "mspeckv" else default_width(method),
+        "bits": values["bits"] if packs else default_width(method),
+        "nibble": packs and values["nibble"],
+        "residency": values["residency"] if packs else "static",
         "on_chip": on_chip,
         "resident": min(round(values["resident"] * share), layers - on_chip),
         "gamma": fit("gamma", values["gamma"]),
