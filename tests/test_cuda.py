@@ -302,10 +302,9 @@ def test_a_kept_prompt_is_placed_on_the_gpu_as_if_it_had_been_read() -> None:
             assert read.link.to_host_bytes == taken.link.to_host_bytes
             assert read.link.to_device_bytes == taken.link.to_device_bytes
             assert kept.shared or (name == "on-chip" and not run)
-            told: list[Prefill | Round] = [opening]
-            told += [event for event in rounds if isinstance(event, Round)]
-            passes = tuple(one for one in seen if isinstance(one, Pass))
-            assert passes == tuple(one for event in told for one in event.passes)
+            told = [one for event in rounds if isinstance(event, Round) for one in event.passes]
+            passes = [one for one in seen if isinstance(one, Pass)]
+            assert passes == [*opening.passes, *told]
             assert sum(one.bytes for one in seen if isinstance(one, Transfer)) == (
                 taken.link.to_device_bytes + taken.link.to_host_bytes
             )
