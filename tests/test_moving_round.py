@@ -29,7 +29,7 @@ from mspeckv import (
 )
 from mspeckv_widgets import MovingRound
 from mspeckv_widgets.charts.table import readable_bytes
-from mspeckv_widgets.panels.moving.parts import LEAST, TAIL, Script
+from mspeckv_widgets.panels.moving.parts import LEAST, LINGER, TAIL, Script
 from mspeckv_widgets.panels.moving.pose import on_way, pose
 from mspeckv_widgets.panels.moving.script import script_of
 from mspeckv_widgets.panels.moving.sentences import naming, printable
@@ -214,7 +214,9 @@ def test_a_tile_crosses_from_its_box_to_the_other() -> None:
     stage = lay_out(WIDTHS[0], 30, 5, (0, 1, 2))
     one = made(transfers=(Transfer("to_device", "verify", 29, 2, 9, 1.01, 40.0),))
     (crossing,) = script_of(one, NAME).crossings
-    begin, middle, end = (on_way(stage, crossing, at)[0] for at in (10, 30, 50))
+    where = [on_way(stage, crossing, one.ms, at) for at in (9, 10, 30, 50, 50 + LINGER * one.ms)]
+    assert [seen for _, seen in where] == [0, 1, 1, 1, 0]
+    begin, middle, end = (point for point, _ in where[1:4])
     host, device, pipe = stage.host, stage.device, stage.pipe
     assert host.x < begin.x < host.x + host.width
     assert pipe.x < middle.x < pipe.x + pipe.width

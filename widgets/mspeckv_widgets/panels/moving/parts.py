@@ -18,6 +18,8 @@ TAIL = 0.24
 """How long, as a share of the round, settled tokens move on after its end."""
 LEAST = 0.02
 """Shortest crossing that is drawn, as a share of the round."""
+LINGER = 0.06
+"""How long, as a share of the round, a copy that has arrived is seen."""
 
 Kind = Literal["guessed", "said", "kept", "rejected", "dropped", "settles", "unused"]
 Span = tuple[float, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mspeckv_widgets.panels.moving.parts import Chip, Crossing, Script
+from mspeckv_widgets.panels.moving.parts import LINGER, Chip, Crossing, Script
 from mspeckv_widgets.panels.moving.stage import LETTER, Piece, Point, Stage, spot
 
 
@@ -65,8 +65,11 @@ def followed(script: Script, chip: Chip, now: float) -> bool:
     return any((c.place, c.moves[0].lane) == spot and c.moves[0].at < now for c in later)
 
 
-def on_way(stage: Stage, crossing: Crossing, now: float) -> tuple[Point, float]:
-    """The middle of a crossing tile, and how plain it is to see; the tile waits unseen."""
+def on_way(stage: Stage, crossing: Crossing, ms: float, now: float) -> tuple[Point, float]:
+    """The middle of a crossing tile in a round of ``ms``, and how plain it is to see.
+
+    It is unseen until it sets out, and fades once it has arrived.
+    """
     offset, tile, pipe = stage.spots[crossing.layer], stage.tile, stage.pipe
     ends = [
         Point(box.x + offset.x + tile.x / 2, box.y + offset.y + tile.y / 2)
@@ -79,11 +82,13 @@ def on_way(stage: Stage, crossing: Crossing, now: float) -> tuple[Point, float]:
     span = crossing.until - crossing.at
     done = crossing.head + (1 - crossing.head) * (now - crossing.at) / span if span else 1.0
     done = min(max(done, 0.0), 1.0)
+    seen = 1 - _share(crossing.until, crossing.until + LINGER * ms, now)
+    seen = seen if now >= crossing.at else 0.0
     leg = 0 if done < 0.2 else 1 if done < 0.8 else 2
     begin, length = ((0.0, 0.2), (0.2, 0.6), (0.8, 0.2))[leg]
     part = (done - begin) / length
     a, b = way[leg], way[leg + 1]
-    return Point(a.x + (b.x - a.x) * part, a.y + (b.y - a.y) * part), float(now >= crossing.at)
+    return Point(a.x + (b.x - a.x) * part, a.y + (b.y - a.y) * part), seen
 
 
 def settled_middle(stage: Stage, piece: Piece) -> Point:

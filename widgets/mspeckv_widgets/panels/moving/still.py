@@ -61,11 +61,14 @@ def still(
         if where.opacity
     ]
     for crossing in script.crossings:
-        if crossing.at <= now < crossing.until and 0 <= crossing.layer < len(places):
-            middle, _ = on_way(stage, crossing, now)
+        if not 0 <= crossing.layer < len(places):
+            continue
+        middle, seen = on_way(stage, crossing, script.ms, now)
+        if seen:
             size = stage.tile
             box = Box(middle.x - size.x / 2, middle.y - size.y / 2, size.x, size.y)
-            drawn.append(tile(box, crossing.layer, "offloaded", key))
+            made = tile(box, crossing.layer, "offloaded", key)
+            drawn.append(f'<g opacity="{seen:.2f}">{made}</g>')
     drawn += _hands(stage, script, now)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="mskv-mr" role="img" '
@@ -87,6 +90,9 @@ def _hands(stage: Stage, script: Script, now: float) -> list[str]:
     return [
         words(device.x + 8, device.y + device.height - 8, at(script.states, now), "strong"),
         words(*stage.tally, at(script.crossed, now), "mid"),
+        words(
+            clock.x + clock.width / 2, clock.y + clock.height + 14, f"now {now:.0f} ms", "faint mid"
+        ),
         f'<line class="hand" x1="{x:.1f}" x2="{x:.1f}" y1="{clock.y - 3:.1f}" '
         f'y2="{clock.y + clock.height + 3:.1f}"/>',
     ]
