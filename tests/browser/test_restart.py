@@ -32,6 +32,9 @@ SIGNS = """() => [...document.querySelectorAll('.mskv-panel, .mskv-panel *')]
   .filter(one => one.matches('.jupyter-widgets-disconnected'))
   .map(one => getComputedStyle(one, '::before'))
   .map(sign => sign.display !== 'none' && !['none', 'normal', '""'].includes(sign.content))"""
+KILL = """() => { const context = window.jupyterapp.shell.currentWidget.context;
+  context.sessionContext.session.kernel.requestExecute(
+    { code: "import os; os.kill(os.getpid(), 9)" }).done.catch(() => {}); }"""
 REACHED = """() => { const one = document.activeElement;
   return one.closest('.mskv-panel') && !one.matches('.mskv-story, .mskv-scroll')
     ? one.outerHTML.slice(0, 120) : ''; }"""
@@ -197,3 +200,10 @@ def test_run_again_a_panel_lives(page: Page) -> None:
     assert page.locator(f"{LAST}:visible").count() == 0
     page.locator(f"{LIVE} .mskv-run").click()
     page.locator(LIVE).get_by_text("pressed 1 times").wait_for()
+
+
+def test_a_kernel_that_died_says_so_too(page: Page) -> None:
+    page.evaluate(KILL)
+    line = page.locator(f"{LIVE} > .mskv-gone")
+    settle(page, lambda: line.count() == PARTS, 60, "the line is there")
+    settle(page, lambda: line.first.inner_text() == LINE, 10, "it has words")

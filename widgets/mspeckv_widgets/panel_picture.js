@@ -93,7 +93,7 @@ const copyPart = (part, around, sheet, left) => {
   if (part.matches("canvas")) made.style.background = `url(${part.toDataURL()})`;
   if (words !== null) {
     made.textContent = words;
-    if (part.matches("select, input"))
+    if (part.matches("select, input:not([type=checkbox], [type=radio])"))
       Object.assign(made.style, { display: "flex", alignItems: "center" });
   } else for (const child of part.childNodes) {
     const copied = copyPart(child, style, sheet, left);
