@@ -85,9 +85,9 @@ def said(page: Page) -> list[str]:
     return [line.strip() for line in page.locator(".mskv-said p").all_inner_texts()]
 
 
-def run(page: Page, button: str = "Run", seconds: float = 240) -> None:
+def run(page: Page, button: str = ".mskv-run", seconds: float = 240) -> None:
     """Press a button and wait for the end."""
-    page.locator(PANEL).get_by_role("button", name=button, exact=True).click()
+    page.locator(f"{PANEL} {button}").click()
     settle(
         page, lambda: state(page) in ("prefill", "decoding", "measuring", "loading"), 60, "begun"
     )
@@ -192,7 +192,7 @@ def test_a_second_setting_is_compared(page: Page, film: Film) -> None:
     settle(page, lambda: len(said(page)) > 1, 10, "it is concluded")
     assert "Fewest: resident 8." in said(page)[0]
     assert "not to be compared before 3 runs" in said(page)[1]
-    labels = page.locator(f"{PANEL} .annotation-text").all_inner_texts()
+    labels = page.locator(f"{PANEL} .annotation-text").all_text_contents()
     assert any("resident 8" in label for label in labels)
     rows = page.locator(".mskv-panel tbody tr")
     assert rows.filter(has_text="#2 resident 8").count() == 1
@@ -227,7 +227,7 @@ def test_pictures_show_everything(page: Page, film: Film) -> None:
 
 def test_repeats_take_turns_and_are_judged(page: Page) -> None:
     set_slider(page, "Resident", 0)
-    run(page, "Run x3")
+    run(page, ".mskv-repeat")
     assert page.locator(".mskv-bar-value", has_text="x4").count() == 2
     assert any(line.startswith("Time, ms per token") for line in said(page))
     assert page.locator(".mskv-whisker").count() == 2
@@ -248,7 +248,7 @@ def test_presets_come_out_right_on_a_busy_machine(
         for value in values:
             set_slider(page, control, value)
             run(page)
-        run(page, "Run x3", 580)
+        run(page, ".mskv-repeat", 580)
     name = control.lower()
     lines = said(page)
     assert f"Fewest: {name} {values[-1]}" in lines[0].replace(", resident 15", "")
@@ -270,7 +270,13 @@ def test_a_click_on_the_curve_runs_it_here(page: Page) -> None:
     curve.wait_for()
     page.wait_for_timeout(800)
     to_the_top(page)
-    curve.locator("path.point").last.click(force=True)
+    box = curve.locator("path.point").last.bounding_box()
+    assert box is not None
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(middle[0] - 30, middle[1])
+    page.mouse.move(*middle, steps=5)
+    page.wait_for_timeout(300)
+    page.mouse.click(*middle)
     settle(page, lambda: state(page) in ("prefill", "decoding", "done"), 60, "it runs")
     settle(page, lambda: state(page) == "done", 120, "it ends")
     assert slider(page, "Resident").inner_text() == "15"
@@ -366,7 +372,7 @@ def test_reset_restores_controls_and_leaves_nothing_behind(page: Page) -> None:
     settle(page, lambda: slider(page, "On-chip").inner_text() == "15", 10, "on-chip is back")
     settle(page, lambda: points(page, "y") == 0, 10, "the charts are empty")
     assert page.locator(".mskv-token").count() == 0
-    labels = page.locator(f"{PANEL} .annotation-text").all_inner_texts()
+    labels = page.locator(f"{PANEL} .annotation-text").all_text_contents()
     assert [one for one in labels if one.startswith(("●", "■", "◆", "▲"))] == []
     page.get_by_role("button", name="More").click()
     page.wait_for_timeout(300)

@@ -63,7 +63,7 @@ class LiveView:
         self.said, self.story = widgets.HTML(), widgets.HTML()
         self.comparison, self.card, self.rounds = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.buttons = {name: _button(*words) for name, words in _BUTTONS.items()}
-        self.buttons["repeat"].remove_class("mskv-run")
+        self.buttons["repeat"].remove_class("mskv-run").add_class("mskv-repeat")
         for name, act in actions.items():
             self.buttons[name].on_click(lambda _, do=act: do())
         self.view_as = widgets.ToggleButtons(

@@ -60,8 +60,8 @@ class Machine:
     def words(self) -> str:
         """Which machine the model has in mind."""
         if self.measured:
-            return "Modelled for this machine as it was measured."
-        return "Modelled for an assumed laptop, until the first run measures this machine."
+            return "Modelled for this machine as it was measured"
+        return "Modelled for an assumed laptop, until the first run measures this machine"
 
     def slower(self, records: Sequence[RunRecord]) -> str:
         """A warning if the newest run's passes took longer than when the machine was measured."""
