@@ -9,12 +9,14 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation, stream
 from mspeckv.events import PURPOSES
+from mspeckv.experiments import experiment
 from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.testing import SMALL as TINY_TIERS
 from mspeckv.testing import tiny_pair, tiny_prompt
@@ -28,6 +30,7 @@ from mspeckv_widgets.panels.live_charts import KEPT, MODELLED, TIME, TRAFFIC
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import RunRecord, Setting, traffic_line
+from mspeckv_widgets.trials import values_of
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -410,3 +413,81 @@ def test_what_an_extension_moves_is_drawn_and_listed() -> None:
         moved = sum(one.bytes for one in record.decode_transfers)
         assert traffic_line(record, "tokens").y[-1] * 1e6 == pytest.approx(moved)
         assert ("other KB" in rounds_html(record)) == shown
+
+
+def test_repeats_take_turns(lab: LiveLab) -> None:
+    exercise(lab)
+    lab.controls.set(resident=5)
+    exercise(lab)
+    lab.run(repeats=3)
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+    resident = [one.setting.config.policy.resident for one in reversed(lab.records)]
+    assert resident == [0, 5, 0, 5, 0, 5, 0, 5]
+    assert [one.ms.count for one in lab.runner.view().trials] == [4, 4]
+    assert lab.conclusions[1].startswith("Time, ms per token: resident 0")
+    assert lab.view.bars.value.count("mskv-whisker") == 2
+
+
+def test_a_fifth_setting_takes_the_oldest_ones_colour(lab: LiveLab) -> None:
+    for gamma in (1, 2, 3, 4, 5):
+        lab.controls.set(gamma=gamma)
+        exercise(lab)
+    slots = [(one.setting.config.speculation.gamma, one.slot) for one in lab.runner.view().trials]
+    assert slots == [(2, 1), (3, 2), (4, 3), (5, 0)]
+    assert "gamma 5" in label_texts(lab)
+    assert "gamma 1" not in label_texts(lab)
+    assert len(lab.records) == 5
+
+
+def test_what_has_not_run_is_greyed_and_said(lab: LiveLab) -> None:
+    exercise(lab)
+    assert {trace.opacity for trace in drawn(lab, TRAFFIC).values()} == {1.0}
+    lab.controls.set(gamma=3)
+    assert {trace.opacity for trace in drawn(lab, TRAFFIC).values()} == {0.35}
+    assert "Changed since the last run: gamma 8, now 3." in lab.view.said.value
+    lab.controls.set(gamma=8)
+    assert {trace.opacity for trace in drawn(lab, TRAFFIC).values()} == {1.0}
+    assert "Changed since" not in lab.view.said.value
+
+
+def test_a_slower_machine_is_said(lab: LiveLab) -> None:
+    exercise(lab)
+    assert lab.machine.measured
+    record = lab.records[0]
+    assert lab.machine.slower([record]) == "" or "calibrated" in lab.machine.slower([record])
+    passes = [
+        replace(one, passes=tuple(replace(p, ms=20 * p.ms) for p in one.passes))
+        for one in record.rounds
+    ]
+    slow = replace(record, rounds=passes)
+    said = lab.machine.slower([slow])
+    assert "times slower than when it was calibrated" in said
+
+
+def test_another_width_takes_up_the_prompt(lab: LiveLab) -> None:
+    """The second run reads nothing: its prefill has no passes, and its bytes are all there."""
+    lab.controls.set(bits=8)
+    exercise(lab)
+    lab.controls.set(bits=4)
+    exercise(lab)
+    prefill = lab.records[0].prefill
+    assert prefill is not None
+    assert not [one for one in prefill.passes if one.tier == 2]
+    assert prefill.transfers
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_click_on_a_presets_place_runs_it(lab: LiveLab, name: str) -> None:
+    lab.controls.presets[name].click()
+    assert lab.view.curve
+    lab.controls.set(**SMALL)
+    place = experiment(name).values[0]
+    chart = lab.view.curves.chart
+    where = list(chart._lines[2, "places"].x).index(place)
+    chart._clicked(chart._lines[2, "places"], SimpleNamespace(point_inds=[where]), None)
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+    flat = values_of(lab.records[0].setting)
+    assert flat[experiment(name).axis] == place
+    assert list(chart._lines[2, "runs"].x) == [place]
