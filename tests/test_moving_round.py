@@ -214,7 +214,8 @@ def test_a_tile_crosses_from_its_box_to_the_other() -> None:
     stage = lay_out(WIDTHS[0], 30, 5, (0, 1, 2))
     one = made(transfers=(Transfer("to_device", "verify", 29, 2, 9, 1.01, 40.0),))
     (crossing,) = script_of(one, NAME).crossings
-    where = [on_way(stage, crossing, one.ms, at) for at in (9, 10, 30, 50, 50 + LINGER * one.ms)]
+    gone = 51 + LINGER * one.ms
+    where = [on_way(stage, crossing, one.ms, at) for at in (9, 10.001, 30, 49.999, gone)]
     assert [seen for _, seen in where] == [0, 1, 1, 1, 0]
     begin, middle, end = (point for point, _ in where[1:4])
     host, device, pipe = stage.host, stage.device, stage.pipe
@@ -380,7 +381,7 @@ def test_bad_input_is_refused_in_the_houses_form(events: list[Event]) -> None:
 def test_the_same_link_is_named_as_the_summary_names_it(events: list[Event]) -> None:
     summary = events[-1]
     assert isinstance(summary, RunSummary)
-    for kind, words in (("pcie", "PCIe"), ("memory", "no link"), ("emulated", "emulated")):
+    for kind, words in (("pcie", "PCIe"), ("memory", "no slow link"), ("emulated", "emulated")):
         said = replace(summary, link=replace(summary.link, kind=kind))
         assert words in MovingRound([*events[:-1], said], PAIR).picture.caption
     assert TAIL > 0

@@ -24,7 +24,7 @@ def caption_of(kind: str | None) -> str:
     """Units, and what was measured; ``kind`` is the link's, None where it is not known."""
     crossed = {
         "emulated": "times of an emulated link: bytes were copied, then held back",
-        "memory": "copies within memory, no link between",
+        "memory": "copies within memory: no slow link is emulated",
         "pcie": "transfers over PCIe",
     }
     link = crossed.get(kind or "", "transfers by the same clock")
