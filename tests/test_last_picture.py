@@ -92,6 +92,7 @@ def test_a_picture_replaces_the_output_before_the_panel(shown: Shown) -> None:
     assert base64.b64decode(source).decode() == TOLD["svg"]
     assert 'class="mskv-night" width="640" height="200"' in after
     assert "Last picture of Example: Run &quot;this&quot; &amp; &lt;that&gt;" in after
+    assert re.search(r"Drawn \d{4}-\d\d-\d\d \d\d:\d\d\.", after)
     told(box, svg="")
     assert "<img" not in shown[2][0], "one too large is no picture"
 

@@ -6,6 +6,10 @@ with one plotly figure then holds five megabytes of plotly's script. Here an out
 stands before the panel's. It holds an image of the panel, drawn by the panel's page whenever that
 has been at rest for two seconds, of at most 300 kB, and is hidden as long as the panel is there.
 An image can neither be clicked nor run anything, so untrusted notebooks show it too.
+
+JupyterLab forgets which output has which display id when a page is loaded anew. A panel of such a
+page goes on, but its picture stays as it was then, until its cell is run again: each picture says
+when it was drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import html
 import os
 from collections import deque
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -62,6 +67,7 @@ class LastPicture:
             f'<img{night} width="{int(told["width"])}" height="{int(told["height"])}" '
             f'alt="{words}" style="max-width:100%;height:auto" '
             f'src="data:image/svg+xml;base64,{source}">'
+            f'<div class="mskv-small">Drawn {datetime.now():%Y-%m-%d %H:%M}.</div>'
             if svg
             else ""
         )
