@@ -139,8 +139,8 @@ def test_a_bad_combination_is_one_line_and_the_panel_works_on(
 def test_values_that_a_control_does_not_have_are_refused(panel: WhatIf) -> None:
     with pytest.raises(ValueError, match="control: 'gama'"):
         panel.set(gama=3)
-    with pytest.raises(ValueError, match="bits: 3"):
-        panel.set(bits=3)
+    with pytest.raises(ValueError, match="bits: 5"):
+        panel.set(bits=5)
     panel.set(gamma=5)
     assert panel.controls.values["gamma"] == 5
     with pytest.raises(ValueError, match="experiment"):

@@ -165,11 +165,16 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 
 def values_of(setting: Setting) -> dict[str, Any]:
     """A setting's fields by name, flat."""
-    config = asdict(setting.config)
-    flat = {"method": config.pop("method")}
+    flat = flattened(asdict(setting.config))
+    return {**flat, "prefill": setting.prefill, "document": setting.document}
+
+
+def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration, as its summary has it, in one level."""
+    flat = {"method": config["method"]}
     for part in ("policy", "speculation", "sampling", "link"):
-        flat |= config.pop(part)
-    return {**flat, **config, "prefill": setting.prefill, "document": setting.document}
+        flat |= config[part]
+    return flat | {name: value for name, value in config.items() if not isinstance(value, Mapping)}
 
 
 def word_for(name: str, value: Any) -> str:
