@@ -275,7 +275,8 @@ def test_a_click_on_the_curve_runs_it_here(page: Page) -> None:
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(middle[0] - 30, middle[1])
     page.mouse.move(*middle, steps=5)
-    page.wait_for_timeout(300)
+    told = curve.locator(".hovertext", has_text="click to run")
+    settle(page, lambda: told.count() > 0, 20, "the place is pointed at")
     page.mouse.click(*middle)
     settle(page, lambda: state(page) in ("prefill", "decoding", "done"), 60, "it runs")
     settle(page, lambda: state(page) == "done", 120, "it ends")

@@ -187,10 +187,13 @@ def word_for(name: str, value: Any) -> str:
 
 def names_of(settings: Sequence[Setting]) -> list[str]:
     """Each setting by what differs among them: ``gamma 16``; one alone by what matters most."""
-    flat = [values_of(setting) for setting in settings]
-    differ = (
-        [name for name in flat[0] if len({repr(one[name]) for one in flat}) > 1] if flat else []
-    )
+    return names_among([values_of(setting) for setting in settings])
+
+
+def names_among(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same of settings as `flattened` gives them."""
+    fields = flat[0] if flat else {}
+    differ = [name for name in fields if len({repr(one[name]) for one in flat}) > 1]
     if not differ:
         differ = ["method", "bits", "on_chip", "resident"]
     return [", ".join(word_for(name, one[name]) for name in differ) for one in flat]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from mspeckv import RunSummary, retrieval
+from mspeckv import RunSummary
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.trials import flattened, names_among
 
 CAPTION = (
-    "Score card: lower is better everywhere. KV bytes are counted, peak device memory is modelled; "
-    "times are measured, and called emulated where they hold waits for a throttled link."
+    "Score card: runs named by what differs; lower is better everywhere. Bytes moved and read are "
+    "counted, KV on the device is what was allocated, weights apart; times are measured, and called "
+    "emulated where they hold waits for a throttled link."
 )
 
 
@@ -20,35 +21,23 @@ def score_html(runs: Sequence[RunSummary]) -> str:
     heads = (
         "run", "ms per token", "KV fetched over the link, per token",
         *(f"KV read by {style.name}, per token" for style in TIERS.values()),
-        "device memory, peak",
+        "KV on the device",
     )  # fmt: skip
-    return table_html(CAPTION, heads, [_row(run) for run in runs], text=1)
+    return table_html(CAPTION, heads, _rows(runs), text=1)
 
 
 def score_text(runs: Sequence[RunSummary]) -> str:
     """The same in plain lines."""
     lines = []
-    for run in runs:
-        name, time, link, *tiers, peak = _row(run)
+    for name, time, link, *tiers, held in _rows(runs):
         read = ", ".join(
             f"{style.name} {cell}"
             for style, cell in zip(TIERS.values(), tiers, strict=True)
             if cell
         )
         lines.append(f"{name}: {time} per token; per token {link} over the link; KV read: {read}")
-        lines[-1] += f"; peak {peak}"
+        lines[-1] += f"; KV on the device {held}"
     return "\n".join(lines)
-
-
-def run_name(config: dict[str, Any]) -> str:
-    """A run in a few words: method, width, on-chip + resident layers, an unusual policy."""
-    policy = config["policy"]
-    widths = [policy["k_bits"] or policy["bits"], policy["v_bits"] or policy["bits"]]
-    names = ["float" if width == "full" else f"int{width}" for width in widths]
-    width = names[0] if names[0] == names[1] else f"K {names[0]} V {names[1]}"
-    chooser = config["speculation"]["retrieval"]
-    note = "" if chooser == retrieval.DEFAULT else f", {chooser}"
-    return f"{config['method']}, {width}, {policy['on_chip']}+{policy['resident']}{note}"
 
 
 def kv_read_per_token(run: RunSummary) -> dict[int, float]:
@@ -59,15 +48,20 @@ def kv_read_per_token(run: RunSummary) -> dict[int, float]:
     }
 
 
-def _row(run: RunSummary) -> tuple[str, ...]:
+def _rows(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
+    names = names_among([flattened(run.config) for run in runs])
+    return [_row(name, run) for name, run in zip(names, runs, strict=True)]
+
+
+def _row(name: str, run: RunSummary) -> tuple[str, ...]:
     clock = "emulated" if run.link.kind == "emulated" else "measured"
-    read = kv_read_per_token(run)
+    read, held = kv_read_per_token(run), run.memory.kv_device_bytes
     return (
-        run_name(run.config),
+        name,
         f"{run.ms_per_token:.1f} ms {clock}",
         f"{_size(run.link.to_device_bytes / max(1, len(run.tokens)))} counted",
         *(f"{_size(read[tier])} counted" if tier in read else "" for tier in TIERS),
-        f"{_size(run.memory.peak_device_bytes)} modelled",
+        "" if held is None else f"{_size(held)} allocated",
     )
 
 
