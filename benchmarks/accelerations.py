@@ -2,8 +2,10 @@
 
     python -m benchmarks.accelerations                 # four minutes on two cores
     python -m benchmarks.accelerations --prefill 8192
+    python -m benchmarks.accelerations --untrained 8x4096 --device cuda --prefill 32000
 
-Each is timed where it applies, over real prose, link off. The two ways take turns; a figure is the
+Each is timed where it applies, over real prose, link off; ``--untrained`` takes random weights of a
+shape instead, which change no time, where the model is not at hand or too small for the machine. The two ways take turns; a figure is the
 median of all but the first turn, with the range beside it. Time is a run's milliseconds per token,
 prefill not counted.
 """
@@ -14,6 +16,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.report import Rows, machine, table
 from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation, load_pair, stream
@@ -51,11 +56,13 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
     short = Speculation(gamma=4, draft_vocab=8192)
     shorter = RunConfig("vanilla", new_tokens, on_chip, short, GREEDY)
     if pair.device.type == "cuda":
-        return [
+        found = [
             Case("workspace", "plain decoding, float KV", plain),
             Case("triton_unpack", "plain decoding, int4 residents", packed),
-            Case("short_head", "a draft that scores 8192 tokens", shorter),
         ]
+        if pair.draft is not None:
+            found.append(Case("short_head", "a draft that scores 8192 tokens", shorter))
+        return found
     return [
         Case("split_keys", "plain decoding, float KV", plain),
         Case("packed_attention", "plain decoding, int4 residents", packed),
@@ -63,6 +70,30 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
         Case("weight_copies", "a draft guesses 4", vanilla),
         Case("short_head", "a draft that scores 8192 tokens", shorter),
     ]
+
+
+def untrained(shape: str, device: str) -> Pair:
+    """A pair of random weights: ``30x576`` is layers and width, in heads of 64 or 128.
+
+    Widths from 2048 on have Llama 2's proportions and no draft; smaller ones SmolLM2's.
+    """
+    layers, width = map(int, shape.split("x"))
+    large = width >= 2048
+    torch.manual_seed(0)
+
+    def make(layers: int) -> LlamaForCausalLM:
+        heads = width // (128 if large else 64)
+        config = LlamaConfig(
+            vocab_size=32000 if large else 49152, hidden_size=width, num_hidden_layers=layers,
+            intermediate_size=width * 43 // 16 if large else width * 8 // 3,
+            num_attention_heads=heads, num_key_value_heads=heads if large else max(1, heads // 3),
+            max_position_embeddings=1 << 16, initializer_range=0.05,
+            bos_token_id=None, eos_token_id=None, pad_token_id=None,
+        )  # fmt: skip
+        dtype = torch.float16 if device == "cuda" else torch.float32
+        return LlamaForCausalLM(config).to(device, dtype).eval()
+
+    return Pair.of(make(layers)) if large else Pair.of(make(layers), make(2))
 
 
 def compare(
@@ -102,12 +133,17 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5, help="of each way, besides the first")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--untrained", metavar="LAYERSxWIDTH", help="random weights of this shape")
     options = parser.parse_args()
-    pair = load_pair(device=options.device)
-    assert pair.tokenizer is not None
-    prompt = load_document("python-reference", pair.tokenizer, options.prefill)
+    if options.untrained:
+        pair, what = untrained(options.untrained, options.device), f"random {options.untrained}"
+        prompt = [(7 * place * place + place) % pair.vocab_size for place in range(options.prefill)]
+    else:
+        pair, what = load_pair(device=options.device), "the default pair"
+        assert pair.tokenizer is not None
+        prompt = load_document("python-reference", pair.tokenizer, options.prefill)
     print(machine(pair.device))
-    print(f"{options.prefill} tokens of prompt, {options.new_tokens} new ones, greedy", end="\n\n")
+    print(f"{what}, {options.prefill} tokens of prompt, {options.new_tokens} new ones, greedy\n")
     rows, prefills = Rows(), Prefills()
     for case in cases(pair, options.new_tokens):
         rows.append(compare(pair, prompt, case, options.turns, prefills))

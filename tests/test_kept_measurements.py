@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy, Pass, Prefill, Round, RunConfig, RunSummary, Sampling, Transfer
+from mspeckv.adaptive import step_time
 from mspeckv.api import engine_of, forget_measured, stream
 from mspeckv.cli.doctor import examine, report
-from mspeckv.decoding import run as running
 from mspeckv.models import Pair, kept
 from mspeckv.profiling import calibrate
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
@@ -73,7 +73,7 @@ def test_origin_is_one_link_until_it_is_asked_for_anew(
     assert listed["models"][0] in ("llama x3", "llama x5")
 
     # on request: engines that are in use forget it too
-    monkeypatch.setattr(running, "quantiles", lambda _: [123.0])
+    monkeypatch.setattr(step_time, "quantiles", lambda _: [123.0])
     assert origin_gbps(pair) == first
     forget_measured()
     assert not list(folder.iterdir())
