@@ -4,10 +4,10 @@
     python -m benchmarks.accelerations --prefill 8192
     python -m benchmarks.accelerations --untrained 8x4096 --device cuda --prefill 32000
 
-Each is timed where it applies, over real prose, link off; ``--untrained`` takes random weights of a
-shape instead, which change no time, where the model is not at hand or too small for the machine. The two ways take turns; a figure is the
+Each is timed where it applies, over real prose, link off. The two ways take turns; a figure is the
 median of all but the first turn, with the range beside it. Time is a run's milliseconds per token,
-prefill not counted.
+prefill not counted. ``--untrained`` takes random weights of a shape, which change no time, where
+the model is not at hand or too small for the machine.
 """
 
 from __future__ import annotations

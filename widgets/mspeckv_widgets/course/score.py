@@ -11,8 +11,8 @@ from mspeckv_widgets.trials import flattened, names_among
 
 CAPTION = (
     "Score card: runs named by what differs; lower is better everywhere. Bytes moved and read are "
-    "counted, KV on the device is allocated, weights apart; times are measured, and called emulated "
-    "where they hold waits for a throttled link."
+    "counted, KV on the device is allocated, weights apart; times are measured, and called "
+    "emulated where they hold waits for a throttled link."
 )
 
 
