@@ -237,10 +237,10 @@ def test_a_score_card_labels_its_numbers(lab: Lab, shown: list[Any], run: RunSum
     lab.score([run, run])
     text, page = repr(shown[-1]), shown[-1]._repr_html_()
     assert f"{run.ms_per_token:.1f} ms emulated" in text
-    assert "mspeckv, int8, 1+1" in text
+    assert "mspeckv, int8, on-chip 1, resident 1" in text
     assert page.count("<tr>") == 3
     assert "lower is better" in page
-    assert page.count(" modelled</td>") == 2
+    assert page.count(" allocated</td>") == 2
 
 
 @pytest.mark.parametrize(
