@@ -491,3 +491,28 @@ def test_a_click_on_a_presets_place_runs_it(lab: LiveLab, name: str) -> None:
     flat = values_of(lab.records[0].setting)
     assert flat[experiment(name).axis] == place
     assert list(chart._lines[2, "runs"].x) == [place]
+
+
+def test_the_moving_picture_is_made_when_it_is_looked_at(lab: LiveLab) -> None:
+    moving, tabs = lab.view.moving, lab.view._tabs
+    place = tabs.children.index(moving.box)
+    exercise(lab)
+    assert "newest run" in moving.box.children[0].value
+    tabs.selected_index = place
+    first = moving.box.children[0]
+    assert "A round" in first._frame.label or first._frame.label
+    lab.controls.set(gamma=3)
+    exercise(lab)
+    assert moving.box.children[0] is not first
+
+
+def test_other_machines_are_a_tab_that_runs_here(lab: LiveLab) -> None:
+    tab, tabs = lab.view.elsewhere, lab.view._tabs
+    assert tab.what_if is None
+    tabs.selected_index = tabs.children.index(tab.box)
+    assert tab.what_if is not None
+    tab.what_if.set(method="autoregressive", prefill=2048, new_tokens=64, on_chip=32, resident=0)
+    tab.what_if.buttons["run"].click()
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+    assert lab.records[0].setting.config.method == "autoregressive"

@@ -1,5 +1,7 @@
 """Whether a model is still what it was, by whatever way it may have changed.
 
+A part of `weight_copies` and `kept_prompts`: what makes them safe; saves nothing by itself.
+
 torch counts writes to a tensor, but not those through ``.data``, by which adapters are commonly
 merged. So what is made of a model, and used later, is kept with fingerprints of two things: the
 bits of its weights, and all else that its passes depend on.

@@ -1,5 +1,7 @@
 """Static passes as CUDA graphs: captured once, replayed in one launch per piece.
 
+What `mspeckv.accelerate.workspace` saves, it saves by these.
+
 A pass is one graph, or several where the host has work in the middle of it: at every layer that is
 brought over the link or unpacked, capture ends, the host's work is noted, and capture of the next
 piece begins. A replay launches the pieces and does that work in between, so that streaming goes on

@@ -1,5 +1,7 @@
 """C++ beside Python: a source compiled when first wanted, where there is a compiler.
 
+A part of `mspeckv.accelerate.packed_attention`; saves nothing by itself.
+
 Nothing needs it: without a compiler, or where ``MSPECKV_NATIVE=0`` is set, callers do without. What
 was built is kept with the models (`mspeckv.models.download.cache_folder`), under a name made of
 everything it depends on, so that one folder serves several machines, and of its own bytes, so that

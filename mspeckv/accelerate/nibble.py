@@ -1,5 +1,8 @@
 """int8 blocks as two int4 planes.
 
+Saves half of the bytes that an int8 cache sends over the link, and tier 1's own cache
+(benchmarks/results/gpu-h200.txt, rows nibble).
+
 A code of 8 bits is ``16 * upper + lower``. The upper plane with the scales is a 4-bit cache of its
 own, exact to half a step of 16; the lower plane makes it int8 again. Kept on the device, the upper
 planes give tier 1 the *whole* context, and a verification streams the lower planes alone (idea:

@@ -1,5 +1,7 @@
 """Weights in the order in which the CPU's kernel reads them.
 
+What `mspeckv.accelerate.weight_copies` saves, it saves by these.
+
 A verification multiplies a few rows by every weight. torch's CPU product of so few rows reads the
 weights row by row and reaches half of the memory's bandwidth; oneDNN's reads them in tiles, and
 reaches nearly all, once the weights lie in that order. Inductor orders the weights that it

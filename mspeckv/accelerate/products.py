@@ -1,5 +1,7 @@
 """A linear layer whose product a pass may bring along.
 
+A part of `mspeckv.accelerate.weight_copies` and `short_head`; saves nothing by itself.
+
 A layer is routed once. In a thread that is in a pass of ours it then multiplies by what the pass
 says (`mspeckv.context.Pass.products`): an ordered copy of its weight, or a head over fewer tokens.
 For everyone else, and in a copy or a pickle of the model, it is the layer it was.

@@ -1,5 +1,7 @@
 """Attention over every slot of a layer, filled or not: nothing hangs on a length.
 
+A part of `mspeckv.accelerate.graphs`; saves nothing by itself.
+
 One call of the stock kernel reads the slots before ``settled``, the prompt's, another the few after
 it, over which a mask says what is filled; both are joined by their log-sum-exps (see
 `mspeckv.accelerate.split_keys`).

@@ -1,5 +1,7 @@
 """Passes of fixed shape: the same kernels on the same addresses, whatever has been decoded so far.
 
+A part of `mspeckv.accelerate.graphs`; saves nothing by itself.
+
 That is what a CUDA graph can replay (`mspeckv.accelerate.graphs`), and launching kernels one by one
 takes a GPU longer than a pass of a 7B model does. So nothing in such a pass depends on a length
 that only the host knows: token ids, positions and slots lie in device buffers, new keys go where

@@ -1,6 +1,9 @@
 # mypy: ignore-errors
 # Triton's language is not Python's: types are the compiler's business.
-"""The Triton kernel of `mspeckv.accelerate.triton_unpack`; importing this needs Triton."""
+"""The Triton kernel of `mspeckv.accelerate.triton_unpack`; importing this needs Triton.
+
+A part of that; saves nothing by itself.
+"""
 
 import triton
 import triton.language as tl

@@ -1,5 +1,8 @@
 """Unpacking in one kernel: bytes in, floats out, nothing in between.
 
+Saves 56 to 77 % of a plain step over int4 residents of a 7B model's width on an H200, 15 % of a
+small model's (benchmarks/results/accelerations-h200.txt).
+
 The eager path writes codes as floats and then scales them in place, so that memory is crossed three
 times; on a GPU, where a resident layer of 32 k tokens is half a gigabyte, that is most of a pass.
 One Triton kernel reads each byte once and writes each float once. It follows the eager path's

@@ -72,7 +72,9 @@ class LiveLab(WorkerPanel[Runner]):
             "reset": self.reset,
         }
         self._recording = None if recorded is None else Recording.load(Path(recorded))
-        self.view = LiveView(self.controls, Curves(self._run_place), actions, self._seen)
+        curves = Curves(self._run_place)
+        self.view = LiveView(self.controls, curves, actions, self._seen, lambda: self)
+        self.view.when_moving(lambda: self._show_moving(self.runner.view()))
         self.panel = self.view.panel
         self.view.view_as.observe(lambda _: self._switch(), names="value")
         for preset in self.controls.presets.values():
@@ -247,6 +249,12 @@ class LiveLab(WorkerPanel[Runner]):
         self.view.rounds.value = rounds_html(record)
         self.view.comparison.value = comparison_html([one for one in view.records if one.summary])
         self._show_profile(record.profile if record else None)
+        if self.view.moves:
+            self._show_moving(view)
+
+    def _show_moving(self, view: View) -> None:
+        newest = next((one for one in view.records if one.summary is not None), None)
+        self.view.moving.show(newest, self.runner.pair)
 
     def _show_profile(self, found: Profile | None) -> None:
         """Bring a new profile to the front, once; forget one whose run is no longer the newest."""

@@ -14,7 +14,9 @@ from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.curves import Curves
 from mspeckv_widgets.panels.live_charts import HEIGHT, Charts
 from mspeckv_widgets.panels.live_style import LIVE_STYLE
+from mspeckv_widgets.panels.live_tabs import ElsewhereTab, MovingTab, on_opened
 from mspeckv_widgets.panels.profile_tab import ProfileTab
+from mspeckv_widgets.panels.what_if import Live
 from mspeckv_widgets.trials import ENOUGH
 
 _VIEWS = (("Tokens", "tokens"), ("Seconds", "seconds"), ("Curve", "curve"))
@@ -41,11 +43,12 @@ class LiveView:
         curves: a preset's whole axis.
         actions: what a button's press does, by the names of `_BUTTONS`.
         on_seen: called when a page shows the panel.
+        live: the live panel itself.
 
     Attributes:
         charts: of what has run.
         status, tiles, bars, said, story: what stands beside them, as HTML.
-        comparison, card, rounds, profile, code: what stands in tabs below.
+        comparison, card, rounds, moving, profile, elsewhere, code: what stands in tabs below.
         view_as: what runs along x, or the preset's curve.
         panel: all of it.
     """
@@ -56,8 +59,10 @@ class LiveView:
         curves: Curves,
         actions: Mapping[str, Callable[[], None]],
         on_seen: Callable[[], None],
+        live: Callable[[], Live],
     ) -> None:
         self.controls, self.curves, self._on_seen = controls, curves, on_seen
+        self.moving, self.elsewhere = MovingTab(), ElsewhereTab(live)
         self.charts, self.profile, self.code = Charts(), ProfileTab(), CopyBox()
         self.status, self.tiles, self.bars = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.said, self.story = widgets.HTML(), widgets.HTML()
@@ -91,6 +96,15 @@ class LiveView:
             self.buttons[name].disabled = on
         self.buttons["stop"].disabled = not on
 
+    @property
+    def moves(self) -> bool:
+        """Whether the moving picture is in front."""
+        return bool(self._tabs.children[self._tabs.selected_index or 0] is self.moving.box)
+
+    def when_moving(self, act: Callable[[], None]) -> None:
+        """Call ``act`` whenever the moving picture comes to the front."""
+        on_opened(self._tabs, self.moving.box, act)
+
     def show_profile_tab(self) -> None:
         """Bring it to the front."""
         self._tabs.selected_index = self._tabs.children.index(self.profile.box)
@@ -111,9 +125,14 @@ class LiveView:
         )
         self.said.add_class("mskv-said")
         self._tabs = widgets.Tab(
-            children=[self.comparison, self.card, self.rounds, self.profile.box, self.code],
-            titles=("Last runs", "Score card", "Round by round", "Profile", "Copy as code"),
-        )
+            children=[
+                self.comparison, self.card, self.rounds, self.moving.box, self.profile.box,
+                self.elsewhere.box, self.code,
+            ],
+            titles=("Last runs", "Score card", "Round by round", "A round, moving", "Profile",
+                    "Elsewhere", "Copy as code"),
+        )  # fmt: skip
+        on_opened(self._tabs, self.elsewhere.box, self.elsewhere.open)
         top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
         style = widgets.HTML(LIVE_STYLE)
         parts = [style, bar, self.status, top, self._tabs]

@@ -6,7 +6,7 @@ import html
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import ipywidgets as ipw
 
@@ -14,7 +14,7 @@ from mspeckv.experiments import Match
 from mspeckv.whatif import Forecast as Prediction
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, button, panel
-from mspeckv_widgets.panels.live import LiveLab
+from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.what_if_chart import OursChart, SpeedChart, StepsChart
 from mspeckv_widgets.panels.what_if_controls import WhatIfControls
 from mspeckv_widgets.panels.what_if_setting import (
@@ -25,9 +25,23 @@ from mspeckv_widgets.panels.what_if_setting import (
     predict_all,
     published_setting,
 )
+from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.results import load_results
 
 _GIGA = 1e9
+
+
+class Live(Protocol):
+    """What *Run this here* needs of a live panel (`mspeckv_widgets.LiveLab`)."""
+
+    controls: Controls
+
+    @property
+    def runner(self) -> Worker[Any]:
+        """Who is at work, or not."""
+
+    def run(self) -> None:
+        """Start the controls' setting."""
 
 
 class WhatIf(HasPanel):
@@ -52,7 +66,7 @@ class WhatIf(HasPanel):
     """
 
     def __init__(
-        self, lab: LiveLab | None = None, experiment: str = "A1", folder: str | None = None
+        self, lab: Live | None = None, experiment: str = "A1", folder: str | None = None
     ) -> None:
         self._lock = threading.RLock()
         self._lab, self._folder = lab, folder

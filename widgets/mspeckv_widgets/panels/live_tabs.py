@@ -1,0 +1,62 @@
+"""The live panel's tabs that are made when they are first opened: they are heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from mspeckv import Pair
+from mspeckv_widgets.panels.moving.moving_round import MovingRound
+from mspeckv_widgets.panels.what_if import Live, WhatIf
+from mspeckv_widgets.record import RunRecord
+
+_EMPTY = '<em class="mskv-small">The newest run is shown here, round by round.</em>'
+
+
+class MovingTab:
+    """The newest finished run as a moving picture; `box` is what is shown."""
+
+    def __init__(self) -> None:
+        self.box = widgets.VBox([widgets.HTML(_EMPTY)])
+        self._shown: RunRecord | None = None
+
+    def show(self, record: RunRecord | None, pair: Pair | None) -> None:
+        """Put a run in, unless it is there; nothing is changed while there is none."""
+        if record is None or pair is None or not record.rounds or record.pieces is not None:
+            return
+        if self._shown is not None and self._shown.number == record.number:
+            return
+        self._shown = record
+        picture = MovingRound(record.rounds, pair, record.setting.config.policy)
+        self.box.children = (picture.panel,)
+
+
+class ElsewhereTab:
+    """The same on other machines and models; `box` is what is shown.
+
+    Args:
+        live: the live panel, which *Run this here* sets and starts.
+    """
+
+    def __init__(self, live: Callable[[], Live]) -> None:
+        self._live = live
+        self.what_if: WhatIf | None = None
+        self.box = widgets.VBox([])
+
+    def open(self) -> None:
+        """Make it, once."""
+        if self.what_if is None:
+            self.what_if = WhatIf(self._live())
+            self.box.children = (self.what_if.panel,)
+
+
+def on_opened(tabs: Any, box: Any, act: Callable[[], None]) -> None:
+    """Call ``act`` whenever the tab that shows ``box`` comes to the front."""
+
+    def look(change: Any) -> None:
+        if change["new"] is not None and tabs.children[change["new"]] is box:
+            act()
+
+    tabs.observe(look, names="selected_index")
