@@ -43,17 +43,17 @@ def test_a_guess_is_proposed_then_tested_then_settled(explorer: AcceptanceExplor
     seen = set()
     for _ in range(12):
         explorer.step()
-        assert explorer.trial.guess is not None
+        assert explorer.attempt.guess is not None
         assert "Next: accept it with chance" in said(explorer)
         explorer.step()
-        assert explorer.trial.accepted is not None
+        assert explorer.attempt.accepted is not None
         explorer.step()
-        seen.add(explorer.trial.accepted)
-        if explorer.trial.accepted:
-            assert explorer.trial.emitted == explorer.trial.guess
+        seen.add(explorer.attempt.accepted)
+        if explorer.attempt.accepted:
+            assert explorer.attempt.emitted == explorer.attempt.guess
         else:
             # only A and C are more likely to the target
-            assert explorer.trial.emitted in (0, 2)
+            assert explorer.attempt.emitted in (0, 2)
             assert "is drawn from the residual" in said(explorer)
     assert seen == {True, False}
     assert explorer.guesses == explorer.counts.sum() == 12

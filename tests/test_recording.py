@@ -11,7 +11,7 @@ from mspeckv import Prefill, Round, Transfer
 from mspeckv.events import Pass
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.recording import Recording
-from tests.test_trials import ran
+from tests.test_compared import ran
 
 DEMO = Path(__file__).resolve().parents[1] / "labs" / "demo" / "recorded.json.gz"
 
@@ -72,4 +72,4 @@ def test_the_demos_run_is_shown_and_gives_way_to_a_real_one() -> None:
         str(note.text) for note in lab.view.charts.figure.layout.annotations
     )
     assert lab.view.story.value.count("data-tier=") > 8
-    assert lab.runner.view().trials == []
+    assert lab.runner.view().compared == []

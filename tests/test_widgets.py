@@ -24,13 +24,13 @@ from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html
 from mspeckv_widgets.charts.table import readable_bytes
+from mspeckv_widgets.compared import values_of
 from mspeckv_widgets.panels.control_inputs import DEFAULTS, METHODS
 from mspeckv_widgets.panels.controls import PRESETS
 from mspeckv_widgets.panels.live_charts import KEPT, MODELLED, TIME, TRAFFIC
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import RunRecord, Setting, traffic_line
-from mspeckv_widgets.trials import values_of
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -424,7 +424,7 @@ def test_repeats_take_turns(lab: LiveLab) -> None:
     assert lab.state == "done", lab.error
     resident = [one.setting.config.policy.resident for one in reversed(lab.records)]
     assert resident == [0, 5, 0, 5, 0, 5, 0, 5]
-    assert [one.ms.count for one in lab.runner.view().trials] == [4, 4]
+    assert [one.ms.count for one in lab.runner.view().compared] == [4, 4]
     assert lab.conclusions[1].startswith("Time, ms per token: resident 0")
     assert lab.view.bars.value.count("mskv-whisker") == 2
 
@@ -433,7 +433,7 @@ def test_a_fifth_setting_takes_the_oldest_ones_colour(lab: LiveLab) -> None:
     for gamma in (1, 2, 3, 4, 5):
         lab.controls.set(gamma=gamma)
         exercise(lab)
-    slots = [(one.setting.config.speculation.gamma, one.slot) for one in lab.runner.view().trials]
+    slots = [(one.setting.config.speculation.gamma, one.slot) for one in lab.runner.view().compared]
     assert slots == [(2, 1), (3, 2), (4, 3), (5, 0)]
     assert "gamma 5" in label_texts(lab)
     assert "gamma 1" not in label_texts(lab)

@@ -46,7 +46,7 @@ def seen(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         page = visited.page
         open_notebook(page, address.format(name="panel.ipynb"))
         run_all(page, 120)
-        page.locator(".mskv-panel .js-plotly-plot").wait_for(timeout=60_000)
+        page.locator(".mskv-panel .js-plotly-plot").first.wait_for(timeout=60_000)
         page.locator(".mskv-run").focus()
         page.keyboard.press("Enter")
         done = page.locator(".mskv-status[data-state=done]")

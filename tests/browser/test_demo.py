@@ -52,11 +52,17 @@ def test_panels_are_shown_without_code_and_run(address: str, browser: Browser) -
     for panel in (live, modelled):
         panel.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
     assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
+    replay = live.locator(".mskv-status[data-state=replay]").first
+    settle(page, lambda: replay.count() == 1, 3, "a recorded run is shown")
+    settle(page, lambda: page.locator(".mskv-token").count() > 8, 30, "its text appears")
+    live.locator(".mskv-stop").click()
+    settle(page, lambda: live.locator(".mskv-run").is_enabled(), 30, "it is stopped")
+    live.get_by_role("button", name="More").click()
     set_slider(page, "Prompt tokens", 256)
     set_slider(page, "New tokens", 16)
     live.locator(".mskv-run").click()
     done = live.locator(".mskv-status[data-state=done]")
-    settle(page, lambda: done.count() == 1, 180, "the run ends")
+    settle(page, lambda: done.count() == 1, 240, "the run ends")
     assert page.locator(".mskv-token").count() > 8
     page.wait_for_timeout(800)
     drawn = "plot => plot._fullData.filter(one => one.y && one.y.length).map(one => one.yaxis)"

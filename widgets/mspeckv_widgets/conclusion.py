@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mspeckv_widgets.charts.table import short_bytes
-from mspeckv_widgets.trials import ENOUGH, Spread, Trials, apart
+from mspeckv_widgets.compared import ENOUGH, Compared, Spread, apart
 
 
-def conclusion(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
+def conclusion(compared: Sequence[Compared], names: Sequence[str]) -> list[str]:
     """Sentences about settings that have run, in the order in which they came.
 
     Bytes are counted, so any difference is one. Of times a difference is claimed only where
     `apart` says so.
     """
-    if not trials:
+    if not compared:
         return ["Run a setting, change a control, run again: what may be concluded is said here."]
-    if len(trials) == 1:
-        return [_alone(trials[0])]
-    return [_bytes(trials, names), *_times(trials, names)]
+    if len(compared) == 1:
+        return [_alone(compared[0])]
+    return [_bytes(compared, names), *_times(compared, names)]
 
 
-def _alone(one: Trials) -> str:
+def _alone(one: Compared) -> str:
     ms = one.ms
     moved = short_bytes(one.link_bytes.middle)
     said = f"One setting so far, per token: {moved} over the link (counted), {ms.middle:.0f} ms"
@@ -31,8 +31,8 @@ def _alone(one: Trials) -> str:
     return said + ". Change a control and run, to compare."
 
 
-def _bytes(trials: Sequence[Trials], names: Sequence[str]) -> str:
-    moved = [one.link_bytes.middle for one in trials]
+def _bytes(compared: Sequence[Compared], names: Sequence[str]) -> str:
+    moved = [one.link_bytes.middle for one in compared]
     listed = ", ".join(
         f"{name}: {short_bytes(count)}" for name, count in zip(names, moved, strict=True)
     )
@@ -44,20 +44,20 @@ def _bytes(trials: Sequence[Trials], names: Sequence[str]) -> str:
     return said + f" Fewest: {' and '.join(fewest)}."
 
 
-def _times(trials: Sequence[Trials], names: Sequence[str]) -> list[str]:
-    few = [name for name, one in zip(names, trials, strict=True) if one.ms.count < ENOUGH]
+def _times(compared: Sequence[Compared], names: Sequence[str]) -> list[str]:
+    few = [name for name, one in zip(names, compared, strict=True) if one.ms.count < ENOUGH]
     if few:
         return [
             f"Time: not to be compared before {ENOUGH} runs of each setting; press Run x{ENOUGH}."
         ]
-    time = _ordered("Time", [one.ms for one in trials], names)
-    waits = [one.wait for one in trials]
-    kind = "emulated link" if any(one.emulated for one in trials) else "link"
+    time = _ordered("Time", [one.ms for one in compared], names)
+    waits = [one.wait for one in compared]
+    kind = "emulated link" if any(one.emulated for one in compared) else "link"
     wait = _ordered(f"Wait for the {kind}", waits, names)
     if not time.claims and not wait.claims:
         return [time.words]
     # what the time consists of matters only where something of it differs
-    compute = _ordered("Compute alone", [one.compute for one in trials], names)
+    compute = _ordered("Compute alone", [one.compute for one in compared], names)
     return [time.words, wait.words, compute.words]
 
 

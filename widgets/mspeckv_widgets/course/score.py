@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mspeckv import RunSummary
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
-from mspeckv_widgets.trials import flattened, names_among
+from mspeckv_widgets.compared import flattened, names_among
 
 CAPTION = (
     "Score card: runs named by what differs; lower is better everywhere. Bytes moved and read are "

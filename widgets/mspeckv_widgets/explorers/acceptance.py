@@ -27,7 +27,7 @@ from mspeckv_widgets.panel import HasPanel, panel
 MANY = 1000
 
 
-class Trial:
+class Attempt:
     """One guess on its way: proposed, tested, settled. The engine's sampler does each step.
 
     Attributes:
@@ -121,7 +121,7 @@ class AcceptanceExplorer(HasPanel):
     ) -> None:
         self._pairs, self._words, self._notes = pairs, words, notes
         self._seed, self._lock = seed, threading.RLock()
-        self.trial: Trial
+        self.attempt: Attempt
         self.place = slider("Place", len(pairs) - 1)
         self.likeness = ipw.FloatSlider(
             value=0.0, min=0.0, max=1.0, step=0.05, description="Draft like target",
@@ -176,22 +176,22 @@ class AcceptanceExplorer(HasPanel):
     def step(self) -> None:
         """One step of the current guess; the step after the last begins a new one."""
         with self._lock:
-            if self.trial.emitted is not None:
-                self.trial = self._new_trial()
-            self.trial.step()
-            if self.trial.emitted is not None:
-                self._count(self.trial)
-            self._draw(self._words_of(self.trial))
+            if self.attempt.emitted is not None:
+                self.attempt = self._new_attempt()
+            self.attempt.step()
+            if self.attempt.emitted is not None:
+                self._count(self.attempt)
+            self._draw(self._words_of(self.attempt))
 
     def many(self, count: int = MANY) -> None:
         """Settle so many guesses, the current one first."""
         with self._lock:
             for _ in range(count):
-                if self.trial.emitted is not None:
-                    self.trial = self._new_trial()
-                self.trial.finish()
-                self._count(self.trial)
-            self._draw(f"The last of them: {self._words_of(self.trial)}")
+                if self.attempt.emitted is not None:
+                    self.attempt = self._new_attempt()
+                self.attempt.finish()
+                self._count(self.attempt)
+            self._draw(f"The last of them: {self._words_of(self.attempt)}")
 
     def reset(self) -> None:
         """Forget what was emitted and begin again with the same seed."""
@@ -199,37 +199,37 @@ class AcceptanceExplorer(HasPanel):
             self._sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, seed=self._seed))
             self.counts = torch.zeros_like(self.p)
             self.guesses = self.accepted = 0
-            self.trial = self._new_trial()
+            self.attempt = self._new_attempt()
             self._draw("Step draws a guess from q.")
 
-    def _new_trial(self) -> Trial:
-        return Trial(self.p, self.q, self._sampler)
+    def _new_attempt(self) -> Attempt:
+        return Attempt(self.p, self.q, self._sampler)
 
-    def _count(self, trial: Trial) -> None:
-        self.counts[trial.emitted] += 1
+    def _count(self, attempt: Attempt) -> None:
+        self.counts[attempt.emitted] += 1
         self.guesses += 1
-        self.accepted += bool(trial.accepted)
+        self.accepted += bool(attempt.accepted)
 
     def _name(self, token: int) -> str:
         order = _order(*self._here).tolist()
         words = self._words[self.place.value]
         return words[order.index(token)] if token in order else f"token {token}"
 
-    def _words_of(self, trial: Trial) -> str:
+    def _words_of(self, attempt: Attempt) -> str:
         """Where a guess has got to, in words and numbers."""
-        if trial.guess is None:
+        if attempt.guess is None:
             return "Step draws a guess from q."
-        name = self._name(trial.guess)
-        p, q = float(trial.p[trial.guess]), float(trial.q[trial.guess])
+        name = self._name(attempt.guess)
+        p, q = float(attempt.p[attempt.guess]), float(attempt.q[attempt.guess])
         words = f"Propose {name}, drawn from q (q = {q:.4f}, p = {p:.4f})."
-        if trial.accepted is None:
+        if attempt.accepted is None:
             return f"{words} Next: accept it with chance min(1, p / q) = {min(1.0, p / q):.4f}."
-        if trial.emitted is None:
-            done = "accepted" if trial.accepted else "rejected: next, draw from the residual"
+        if attempt.emitted is None:
+            done = "accepted" if attempt.accepted else "rejected: next, draw from the residual"
             return f"{words} It is {done}."
-        if trial.accepted:
+        if attempt.accepted:
             return f"{words} Accepted, so {name} is emitted."
-        return f"{words} Rejected, and {self._name(trial.emitted)} is drawn from the residual."
+        return f"{words} Rejected, and {self._name(attempt.emitted)} is drawn from the residual."
 
     def _draw(self, words: str) -> None:
         rows = self.rows

@@ -12,9 +12,9 @@ from mspeckv.experiments import experiment
 from mspeckv.experiments.ablations import axis_words
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
+from mspeckv_widgets.compared import Spread
 from mspeckv_widgets.panels.live_charts import HEIGHT
 from mspeckv_widgets.panels.prediction import Curve
-from mspeckv_widgets.trials import Spread
 
 PUBLISHED, HERE = 1, 2
 _WORDS = {

@@ -10,11 +10,11 @@ from typing import Any
 import ipywidgets as widgets
 
 from mspeckv.experiments import experiment
+from mspeckv_widgets.compared import Spread, split_of
 from mspeckv_widgets.panels.controls import Controls, preset_values
 from mspeckv_widgets.panels.curve_chart import CurveChart
 from mspeckv_widgets.panels.prediction import Curve, Model, as_published
 from mspeckv_widgets.record import RunRecord, Setting
-from mspeckv_widgets.trials import Spread, split_of
 
 _FIRST = "A2"
 """What is shown before a preset was chosen."""

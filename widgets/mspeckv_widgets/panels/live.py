@@ -12,6 +12,7 @@ from IPython.core import display
 from mspeckv import Pair, Profile
 from mspeckv_widgets.charts.story import story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
+from mspeckv_widgets.compared import ENOUGH, changed, names_of
 from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.curves import Curves
@@ -27,7 +28,6 @@ from mspeckv_widgets.panels.snippet import code_text
 from mspeckv_widgets.panels.worker_panel import WorkerPanel
 from mspeckv_widgets.record import RunRecord, Setting
 from mspeckv_widgets.recording import Recording
-from mspeckv_widgets.trials import ENOUGH, changed, names_of
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
@@ -101,7 +101,7 @@ class LiveLab(WorkerPanel[Runner]):
     @property
     def conclusions(self) -> list[str]:
         """What the panel claims of the settings that are compared, as it stands under the bars."""
-        found = self.runner.view().trials
+        found = self.runner.view().compared
         return conclusion(found, names_of([one.setting for one in found]))
 
     def run(self, profiled: bool = False, repeats: int = 1) -> None:
@@ -205,14 +205,14 @@ class LiveLab(WorkerPanel[Runner]):
 
     def _draw_runs(self, view: View) -> None:
         """Charts, headline numbers, bars and words."""
-        trials, setting = view.trials, self._setting
+        compared, setting = view.compared, self._setting
         names = names_of([one for one, _ in view.slots])
         called = {one: name for (one, _), name in zip(view.slots, names, strict=True)}
-        own = next((one for one in trials if one.setting == setting), None)
+        own = next((one for one in compared if one.setting == setting), None)
         running = view.current if view.busy else None
         ran = running.setting if running else (view.slots[-1][0] if view.slots else None)
         stale = own is None and running is None and ran is not None and setting is not None
-        drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in trials}
+        drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in compared}
         if view.current is not None and view.current.setting in called:
             slot = dict(view.slots)[view.current.setting]
             if view.busy or slot not in drawn:
@@ -227,10 +227,10 @@ class LiveLab(WorkerPanel[Runner]):
             axis = shown.view_as.value
             shown.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
         self.view.tiles.value = tiles_html(own, self.predicted, self._why)
-        labels = [called[one.setting] for one in trials]
-        self.view.bars.value = bars_html(trials, labels, self.predicted)
+        labels = [called[one.setting] for one in compared]
+        self.view.bars.value = bars_html(compared, labels, self.predicted)
         slower = self.machine.slower(view.records)
-        said = [*conclusion(trials, labels), *([slower] if slower else [])]
+        said = [*conclusion(compared, labels), *([slower] if slower else [])]
         if stale and ran is not None and setting is not None:
             said.insert(0, f"Changed since the last run: {changed(ran, setting)}. Press Run.")
         self.view.said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)

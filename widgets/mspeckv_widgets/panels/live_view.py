@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from mspeckv_widgets.charts.story import keys_html
+from mspeckv_widgets.compared import ENOUGH
 from mspeckv_widgets.panel import Panel, button, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
@@ -17,7 +18,6 @@ from mspeckv_widgets.panels.live_style import LIVE_STYLE
 from mspeckv_widgets.panels.live_tabs import ElsewhereTab, MovingTab, on_opened
 from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.panels.what_if import Live
-from mspeckv_widgets.trials import ENOUGH
 
 _VIEWS = (("Tokens", "tokens"), ("Seconds", "seconds"), ("Curve", "curve"))
 _BUTTONS = {

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from mspeckv_widgets.charts.run_styles import signed
 from mspeckv_widgets.charts.table import short_bytes
 from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.compared import Compared, Split, Spread
 from mspeckv_widgets.panels.prediction import Predicted
-from mspeckv_widgets.trials import Split, Spread, Trials
 
 _WAIT, _REST = "#E69F00", "#808080"
 _PATTERNS = {
@@ -20,18 +20,18 @@ _PATTERNS = {
 _WAIT_PATTERN = "repeating-linear-gradient(135deg,#0005 0 2px,#0000 2px 5px)"
 
 
-def tiles_html(trials: Trials | None, predicted: Predicted | None, why: str = "") -> str:
+def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str = "") -> str:
     """KV over the link, time, and KV on the device, of the setting in the controls.
 
     Args:
-        trials: its runs; None where it has not run.
+        compared: its runs; None where it has not run.
         predicted: what the model says.
         why: there is no prediction.
     """
     moved = spent = held = None
-    if trials is not None:
-        moved, spent, held = trials.link_bytes.middle, trials.ms, trials.device_bytes
-    clock = "measured, waits emulated" if trials and trials.emulated else "measured"
+    if compared is not None:
+        moved, spent, held = compared.link_bytes.middle, compared.ms, compared.device_bytes
+    clock = "measured, waits emulated" if compared and compared.emulated else "measured"
     model = predicted
     tiles = [
         _tile(
@@ -85,12 +85,12 @@ def _off(found: float | None, said: float | None, words: tuple[str, str]) -> str
 
 
 def bars_html(
-    trials: Sequence[Trials], names: Sequence[str], predicted: Predicted | None, name: str = ""
+    compared: Sequence[Compared], names: Sequence[str], predicted: Predicted | None, name: str = ""
 ) -> str:
     """One stacked bar a setting, and a dotted one for what the model says of ``name``."""
     rows = [
         (signed(one.slot, html.escape(label)), one.split, one.ms, one.emulated)
-        for one, label in zip(trials, names, strict=True)
+        for one, label in zip(compared, names, strict=True)
     ]
     longest = max((spread.high for _, _, spread, _ in rows), default=0.0)
     if predicted is not None:

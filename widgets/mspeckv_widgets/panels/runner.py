@@ -14,10 +14,10 @@ from mspeckv import Event, Pair, RunSummary, Transfer, documents, load_pair, pro
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.events import Pass
 from mspeckv_widgets.charts.run_styles import RUNS
+from mspeckv_widgets.compared import Compared
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.record import RunRecord, Setting
 from mspeckv_widgets.recording import Recording
-from mspeckv_widgets.trials import Trials
 
 State = Literal[
     "idle", "loading", "measuring", "rehearsal", "prefill", "decoding", "done", "stopped", "failed",
@@ -58,13 +58,13 @@ class View:
         return [*([self.current] if self.current else []), *self.past]
 
     @property
-    def trials(self) -> list[Trials]:
+    def compared(self) -> list[Compared]:
         """Finished runs by compared setting; settings without any are left out."""
         found = []
         for setting, slot in self.slots:
             runs = [one for one in self.records if one.setting == setting and one.finished]
             if runs:
-                found.append(Trials(setting, slot, tuple(reversed(runs))))
+                found.append(Compared(setting, slot, tuple(reversed(runs))))
         return found
 
 

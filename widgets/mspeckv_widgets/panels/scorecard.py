@@ -10,8 +10,8 @@ from statistics import mean
 from mspeckv import Plan, TierCount
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
+from mspeckv_widgets.compared import link_bytes, names_of, split_of
 from mspeckv_widgets.record import RunRecord
-from mspeckv_widgets.trials import link_bytes, names_of, split_of
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mspeckv_widgets.compared import link_bytes
 from mspeckv_widgets.course.answers import near, same_function
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.record import RunRecord
-from mspeckv_widgets.trials import link_bytes
 
 Test = Callable[[RunRecord], bool]
 _SHARE = 0.05

@@ -89,7 +89,7 @@ def link_bytes(record: RunRecord) -> float:
 
 
 @dataclass(frozen=True)
-class Trials:
+class Compared:
     """Finished runs of one setting, oldest first; at least one.
 
     Attributes:

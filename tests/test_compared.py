@@ -8,6 +8,15 @@ import pytest
 
 from mspeckv import KVPolicy, Link, RunConfig, Sampling, stream
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
+from mspeckv_widgets.compared import (
+    Compared,
+    Spread,
+    apart,
+    changed,
+    link_bytes,
+    names_of,
+    split_of,
+)
 from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.record import (
     RunRecord,
@@ -16,7 +25,6 @@ from mspeckv_widgets.record import (
     time_line,
     traffic_line,
 )
-from mspeckv_widgets.trials import Spread, Trials, apart, changed, link_bytes, names_of, split_of
 
 CONFIG = RunConfig(
     "mspeckv", 16, KVPolicy(8, on_chip=1, resident=0, block=16, tail=8), SMALL, Sampling(0),
@@ -143,7 +151,7 @@ def test_a_difference_is_claimed_only_beyond_its_spread(
 
 def test_bytes_are_claimed_at_once_and_time_is_not(record: RunRecord) -> None:
     fewer = with_policy(resident=1)
-    one, other = Trials(SETTING, 0, (record,)), Trials(fewer, 1, (ran(fewer),))
+    one, other = Compared(SETTING, 0, (record,)), Compared(fewer, 1, (ran(fewer),))
     assert link_bytes(other.records[0]) < link_bytes(record)
     said = conclusion([one, other], names_of([SETTING, fewer]))
     assert "Fewest: resident 1." in said[0]
@@ -155,15 +163,17 @@ def test_a_busy_machine_cannot_turn_the_order_around(record: RunRecord) -> None:
     jitter = [slowed(record, factor) for factor in (1.0, 2.0, 1.3)]
     twin = [slowed(record, factor) for factor in (1.9, 1.0, 1.2)]
     names = ["a", "b"]
-    said = conclusion([Trials(SETTING, 0, tuple(jitter)), Trials(SETTING, 1, tuple(twin))], names)
+    said = conclusion(
+        [Compared(SETTING, 0, tuple(jitter)), Compared(SETTING, 1, tuple(twin))], names
+    )
     assert said[0].endswith("All move as many.")
     assert said[1:]
     assert all("no difference is beyond" in line for line in said[1:])
 
 
 def test_a_difference_in_compute_is_told_from_one_in_waiting(record: RunRecord) -> None:
-    fast = Trials(SETTING, 0, tuple(slowed(record, f) for f in (1.0, 1.01, 1.02)))
-    slow = Trials(SETTING, 1, tuple(slowed(record, f) for f in (4.0, 4.01, 4.02)))
+    fast = Compared(SETTING, 0, tuple(slowed(record, f) for f in (1.0, 1.01, 1.02)))
+    slow = Compared(SETTING, 1, tuple(slowed(record, f) for f in (4.0, 4.01, 4.02)))
     _, time, wait, compute = conclusion([fast, slow], ["fast", "slow"])
     assert "fast less than slow" in time
     assert "no difference" in wait
@@ -176,6 +186,6 @@ def test_nothing_to_conclude_is_said() -> None:
 
 
 def test_one_setting_alone_is_told(record: RunRecord) -> None:
-    (said,) = conclusion([Trials(SETTING, 0, (record, record))], ["it"])
+    (said,) = conclusion([Compared(SETTING, 0, (record, record))], ["it"])
     assert "counted" in said
     assert "median of 2 runs" in said
