@@ -100,8 +100,11 @@ def test_fifty_runs_leave_both_logs_clean(seen: tuple[Visit, Logs]) -> None:
             execute(page, f"many({first}, {first + 10})")
             settle(page, lambda: page.evaluate("window.mskvDone"), 180, "ten runs end")
             assert page.evaluate("window.mskvDone") == "ok", logs.problems()
-            # what a user does between runs: zoom, back again, a legend
-            page.locator(".mskv-panel .js-plotly-plot .legendtoggle").first.click(force=True)
+            # what a user does between runs: another view, a legend, zoom, back again
+            page.get_by_role("button", name="Curve", exact=True).click()
+            page.locator(".mskv-panel .legendtoggle:visible").first.click(force=True)
+            page.get_by_role("button", name="Tokens", exact=True).click()
+            page.wait_for_timeout(500)
             plot = page.locator(".mskv-panel .js-plotly-plot .nsewdrag").first
             box = plot.bounding_box()
             assert box is not None

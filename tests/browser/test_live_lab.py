@@ -244,6 +244,8 @@ def test_presets_come_out_right_on_a_busy_machine(
     settle(page, lambda: state(page) == "idle", 30, "the panel is idle")
     page.locator(PANEL).get_by_role("button", name=preset, exact=True).click()
     page.locator(PANEL).get_by_role("button", name="Tokens", exact=True).click()
+    page.get_by_role("button", name="More").click()
+    set_slider(page, "New tokens", 8)
     with busy_loops():
         for value in values:
             set_slider(page, control, value)
@@ -270,14 +272,19 @@ def test_a_click_on_the_curve_runs_it_here(page: Page) -> None:
     curve.wait_for()
     page.wait_for_timeout(800)
     to_the_top(page)
-    box = curve.locator("path.point").last.bounding_box()
-    assert box is not None
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(middle[0] - 30, middle[1])
-    page.mouse.move(*middle, steps=5)
-    told = curve.locator(".hovertext", has_text="click to run")
-    settle(page, lambda: told.count() > 0, 20, "the place is pointed at")
-    page.mouse.click(*middle)
+
+    def pointed_at() -> tuple[float, float] | None:
+        """The last circle's middle, once the pointer is on it."""
+        box = curve.locator("path.point").last.bounding_box()
+        assert box is not None
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(middle[0] - 30, middle[1])
+        page.mouse.move(*middle, steps=8)
+        page.wait_for_timeout(400)
+        told = curve.locator(".hovertext", has_text="click to run")
+        return middle if told.count() else None
+
+    page.mouse.click(*settle(page, pointed_at, 20, "the place is pointed at"))
     settle(page, lambda: state(page) in ("prefill", "decoding", "done"), 60, "it runs")
     settle(page, lambda: state(page) == "done", 120, "it ends")
     assert slider(page, "Resident").inner_text() == "15"

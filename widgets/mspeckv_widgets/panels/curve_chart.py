@@ -49,7 +49,9 @@ class CurveChart:
             for name in names:
                 colour, dash, _ = _LOOKS[name]
                 look = {"color": colour, "dash": dash, "width": 2}
-                self._add(row, name, go.Scatter(x=[], y=[], mode="lines", line=look))
+                # a line must not stand between the pointer and a place to click
+                line = go.Scatter(x=[], y=[], mode="lines", line=look, hoverinfo="skip")
+                self._add(row, name, line)
         for name in ("lru", "reference"):
             colour, _, marker = _LOOKS[name]
             sign = {"symbol": f"{marker}-open", "size": 11, "color": colour}

@@ -73,6 +73,6 @@ class Machine:
         if ratio is None or ratio < SLOWER:
             return ""
         return (
-            f"This machine is now {ratio:.1f} times slower than when it was calibrated: other "
-            "programs are at work. Bytes are as certain as ever; times are not."
+            f"This machine is now {ratio:.1f} times slower than when it was calibrated. "
+            "Bytes are as certain as ever; times are not."
         )

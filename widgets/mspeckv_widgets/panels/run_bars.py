@@ -31,23 +31,24 @@ def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str 
     moved = spent = held = None
     if compared is not None:
         moved, spent, held = compared.link_bytes.middle, compared.ms, compared.device_bytes
-    clock = "measured, waits emulated" if compared and compared.emulated else "measured"
+    waits = "waits emulated" if compared and compared.emulated else ""
     model = predicted
     tiles = [
         _tile(
             "KV over the link per token", "counted", _bytes(moved),
             _bytes(model.link_bytes) if model else why,
-            _off(moved, model.link_bytes if model else None, ("few", "many")),
+            _off(moved, model.link_bytes if model else None),
         ),
         _tile(
-            "Time per token", _range(spent, clock), f"{spent.middle:.0f} ms" if spent else "",
+            "Time per token, measured", _range(spent, waits),
+            f"{spent.middle:.0f} ms" if spent else "",
             f"{model.ms:.0f} ms" if model else why,
-            _off(spent.middle if spent else None, model.ms if model else None, ("short", "long")),
+            _off(spent.middle if spent else None, model.ms if model else None),
         ),
         _tile(
             "KV on the device, at its end", "allocated", _bytes(held),
             _bytes(model.device_bytes) if model else why,
-            _off(held, model.device_bytes if model else None, ("few", "many")),
+            _off(held, model.device_bytes if model else None),
         ),
     ]  # fmt: skip
     return f'<div class="mskv-tiles">{"".join(tiles)}</div>'
@@ -66,22 +67,20 @@ def _bytes(count: float | None) -> str:
     return "" if count is None else short_bytes(count)
 
 
-def _range(spread: Spread | None, clock: str) -> str:
-    """What kind of number a time is, with the range of a few runs."""
+def _range(spread: Spread | None, waits: str) -> str:
+    """What else there is to say of a time: the range of a few runs, and what is emulated in it."""
     if spread is None or spread.count == 1:
-        return clock
-    return f"{spread.low:.0f} to {spread.high:.0f}, {clock}"
+        return waits
+    return f"{spread.low:.0f} to {spread.high:.0f}" + (f", {waits}" if waits else "")
 
 
-def _off(found: float | None, said: float | None, words: tuple[str, str]) -> str:
+def _off(found: float | None, said: float | None) -> str:
     """How far the model was from what was found."""
     if found is None or said is None:
         return ""
     if abs(said - found) <= 0.005 * found:
         return ", as found"
-    if not found:
-        return ""
-    return f", {abs(said / found - 1):.0%} too {words[said > found]}"
+    return f", off by {said / found - 1:+.0%}" if found else ", where there is none"
 
 
 def bars_html(
