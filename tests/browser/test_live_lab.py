@@ -228,7 +228,7 @@ def test_pictures_show_everything(page: Page, film: Film) -> None:
 def test_repeats_take_turns_and_are_judged(page: Page) -> None:
     set_slider(page, "Resident", 0)
     run(page, ".mskv-repeat")
-    assert page.locator(".mskv-bar-value", has_text="x4").count() == 2
+    assert page.locator(".mskv-bar-value", has_text="4 runs").count() == 2
     assert any(line.startswith("Time, ms per token") for line in said(page))
     assert page.locator(".mskv-whisker").count() == 2
 

@@ -10,7 +10,7 @@ class RunStyle:
     """One compared setting's signs.
 
     Attributes:
-        colour: of its lines (Okabe and Ito's).
+        colour: of its lines; none is a tier's, and all stand out from white and from black.
         marker: plotly marker symbol.
         sign: the marker as a character, for words.
     """
@@ -21,10 +21,10 @@ class RunStyle:
 
 
 RUNS: tuple[RunStyle, ...] = (
-    RunStyle("#0072B2", "circle", "●"),
-    RunStyle("#D55E00", "square", "■"),
-    RunStyle("#009E73", "diamond", "◆"),
-    RunStyle("#CC79A7", "triangle-up", "▲"),
+    RunStyle("#785EF0", "circle", "●"),
+    RunStyle("#A6761D", "square", "■"),
+    RunStyle("#C4608F", "diamond", "◆"),
+    RunStyle("#4D8FAC", "triangle-up", "▲"),
 )
 """By slot: as many settings are compared at once."""
 

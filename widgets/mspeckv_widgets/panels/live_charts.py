@@ -28,12 +28,12 @@ _TITLES: dict[Axis, dict[int, str]] = {
     "tokens": {
         TRAFFIC: "KV over the link while decoding, MB (counted)",
         TIME: "Time of decoding, ms (measured)",
-        KEPT: "Kept of a tier's guesses so far, %",
+        KEPT: "Kept of a tier's guesses so far, % (dotted: modelled)",
     },
     "seconds": {
         TRAFFIC: "KV over the link, prefill included, MB (counted)",
         TIME: "Tokens settled",
-        KEPT: "Kept of a tier's guesses so far, %",
+        KEPT: "Kept of a tier's guesses so far, % (dotted: modelled)",
     },
 }
 _X_TITLES: dict[Axis, str] = {

@@ -20,7 +20,7 @@ LIVE_STYLE = """<style>
 .mskv-bars { margin: 2px 0; }
 .mskv-bar-row { display: flex; align-items: center; gap: 6px; line-height: 20px; font-size: 0.9em; }
 .mskv-bar-name { flex: 0 0 26%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.mskv-bar-value { flex: 0 0 72px; text-align: right; font-variant-numeric: tabular-nums; }
+.mskv-bar-value { flex: 0 0 104px; text-align: right; font-variant-numeric: tabular-nums; }
 .mskv-track { flex: 1 1 auto; position: relative; display: flex; height: 14px; }
 .mskv-track > span { height: 100%; }
 .mskv-modelled-bar .mskv-track > span { opacity: 0.45; outline: 1px dotted var(--mskv-ink); }

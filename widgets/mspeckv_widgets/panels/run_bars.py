@@ -80,7 +80,9 @@ def _off(found: float | None, said: float | None) -> str:
         return ""
     if abs(said - found) <= 0.005 * found:
         return ", as found"
-    return f", off by {said / found - 1:+.0%}" if found else ", where there is none"
+    if not found:
+        return ", where there is none"
+    return f", {abs(said / found - 1):.0%} too {'high' if said > found else 'low'}"
 
 
 def bars_html(
@@ -148,7 +150,7 @@ def _row(
     if spread.count > 1:
         left, width = 100 * spread.low / longest, 100 * spread.width / longest
         whisker = f'<i class="mskv-whisker" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
-    value = f"{spread.middle:.0f} ms" + (f" x{spread.count}" if spread.count > 1 else "")
+    value = f"{spread.middle:.0f} ms" + (f", {spread.count} runs" if spread.count > 1 else "")
     return (
         f'<div class="mskv-bar-row {kind}"><span class="mskv-bar-name">{label}</span>'
         f'<span class="mskv-track" role="img" aria-label="{html.escape(said)}">{bars}{whisker}'
