@@ -455,7 +455,6 @@ def test_a_slower_machine_is_said(lab: LiveLab) -> None:
     exercise(lab)
     assert lab.machine.measured
     record = lab.records[0]
-    assert lab.machine.slower([record]) == "" or "calibrated" in lab.machine.slower([record])
     passes = [
         replace(one, passes=tuple(replace(p, ms=20 * p.ms) for p in one.passes))
         for one in record.rounds
