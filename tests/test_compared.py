@@ -18,6 +18,7 @@ from mspeckv_widgets.compared import (
     split_of,
 )
 from mspeckv_widgets.conclusion import conclusion
+from mspeckv_widgets.panels.run_bars import bars_html
 from mspeckv_widgets.record import (
     RunRecord,
     Setting,
@@ -189,3 +190,13 @@ def test_one_setting_alone_is_told(record: RunRecord) -> None:
     (said,) = conclusion([Compared(SETTING, 0, (record, record))], ["it"])
     assert "counted" in said
     assert "median of 2 runs" in said
+
+
+def test_the_bars_key_lists_only_what_occurs(record: RunRecord) -> None:
+    everything = bars_html([Compared(SETTING, 0, (record,))], ["it"], None)
+    assert all(f"</span>{name}" in everything for name in ("tier 0", "tier 1", "tier 2"))
+    plain = replace(SETTING, config=replace(CONFIG, method="autoregressive"))
+    alone = bars_html([Compared(plain, 0, (ran(plain),))], ["it"], None)
+    assert "</span>tier 2" in alone
+    assert "</span>tier 0" not in alone
+    assert "</span>tier 1" not in alone

@@ -101,28 +101,31 @@ def bars_html(
     lines = [
         _row(label, split, spread, longest, emulated) for label, split, spread, emulated in rows
     ]
+    splits = [split for _, split, _, _ in rows]
     if predicted is not None:
         model = Split(predicted.tiers, predicted.wait, predicted.rest)
+        splits.append(model)
         exact = Spread(predicted.ms, predicted.ms, predicted.ms, 1)
         label = f"modelled{f': {html.escape(name)}' if name else ''}"
         lines.append(_row(label, model, exact, longest, False, "mskv-modelled-bar"))
-    return (
-        f'<div class="mskv-bars"><div class="mskv-small">Where a token\'s time goes, ms: {_key()}'
-        f"</div>{''.join(lines)}</div>"
-    )
+    head = f"Where a token's time goes, ms: {_key(splits)}"
+    return f'<div class="mskv-bars"><div class="mskv-small">{head}</div>{"".join(lines)}</div>'
 
 
-def _key() -> str:
-    keys = [
-        f'<span class="mskv-swatch" style="{_paint(style.colour, _PATTERNS[tier])}"></span>'
-        f"{style.name}"
+def _key(splits: Sequence[Split]) -> str:
+    """The signs of what occurs."""
+    looks = [
+        (style.name, _paint(style.colour, _PATTERNS[tier]), any(one.tiers[tier] for one in splits))
         for tier, style in TIERS.items()
     ]
-    keys.append(
-        f'<span class="mskv-swatch" style="{_paint(_WAIT, _WAIT_PATTERN)}"></span>wait for the link'
+    waits = any(one.wait for one in splits)
+    looks.append(("wait for the link", _paint(_WAIT, _WAIT_PATTERN), waits))
+    looks.append(("rest", _paint(_REST, "none"), any(one.rest for one in splits)))
+    return " ".join(
+        f'<span class="mskv-swatch" style="{look}"></span>{name}'
+        for name, look, there in looks
+        if there
     )
-    keys.append(f'<span class="mskv-swatch" style="{_paint(_REST, "none")}"></span>rest')
-    return " ".join(keys)
 
 
 def _paint(colour: str, pattern: str) -> str:
