@@ -15,16 +15,35 @@ _LAB_ID = re.compile(r"(\d\d)_\w+")
 
 
 @dataclass(frozen=True)
+class Score:
+    """How good an answer that holds is.
+
+    Attributes:
+        value: the number.
+        unit: what it counts, such as ``KB per token``.
+        kind: how it was come by: ``counted``, ``measured``, ``emulated`` or ``modelled``.
+        less_is_better: whether the smaller of two is the better one.
+    """
+
+    value: float
+    unit: str
+    kind: str
+    less_is_better: bool = False
+
+
+@dataclass(frozen=True)
 class Verdict:
     """A checker's judgement.
 
     Attributes:
         passed: whether the answer holds.
         message: one line: why it holds, or what is wrong with it.
+        score: how good it is, where the exercise has a score and the answer holds.
     """
 
     passed: bool
     message: str
+    score: Score | None = None
 
 
 class StillOpen(Exception):
@@ -41,12 +60,14 @@ class Exercise:
     Attributes:
         title: the task in a few words.
         check: judges an answer; what it raises counts as a wrong answer.
-        hint: shown until the exercise is solved; points the way without giving the answer.
+        hint: the first hint, a nudge: it points the way without giving the answer.
+        step: the second hint: the first step of a solution; empty where the nudge is enough.
     """
 
     title: str
     check: Callable[[Any], Verdict]
     hint: str
+    step: str = ""
 
 
 def find_exercises(lab_id: str) -> dict[str, Exercise]:
