@@ -57,8 +57,24 @@ def exercise_cells(notebook: Any) -> dict[str, Any]:
     return found
 
 
+def is_explanation(cell: Any) -> bool:
+    """Whether a cell explains what the lab just ran."""
+    return bool(cell.cell_type == "markdown" and "<summary>" in cell.source)
+
+
+def claims_of(cell: Any) -> list[str]:
+    """What an explanation says, as Python expressions that hold in the lab's own kernel."""
+    return list(cell.metadata.get("claims", ()))
+
+
+def judged_claims(cell: Any) -> Any:
+    """A code cell that fails where a claim of an explanation does not hold."""
+    asserted = "\n".join(f"assert {claim}, {claim!r}" for claim in claims_of(cell))
+    return nbformat.v4.new_code_cell(asserted, id=f"claims-{cell.id}")
+
+
 def solved_lab(path: Path) -> Any:
-    """A copy of a lab in which each exercise is left open, then solved."""
+    """A copy of a lab: each exercise is left open, then solved; each explanation is judged."""
     lab, solved = load(path), exercise_cells(load(SOLUTIONS / path.name))
     both = deepcopy(lab)
     both.cells = []
@@ -69,6 +85,8 @@ def solved_lab(path: Path) -> Any:
             answer.id = f"solved-{cell.metadata['exercise']}"
             answer.metadata["solves"] = answer.metadata.pop("exercise")
             both.cells.append(answer)
+        if claims_of(cell):
+            both.cells.append(judged_claims(cell))
     return both
 
 
