@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspeckv import Pair, what_if
+from mspeckv import what_if
 from mspeckv.experiments import published
 from mspeckv.settings import METHODS
 from mspeckv.whatif import MODELS
@@ -179,48 +179,67 @@ def test_redraw_is_fast(panel: WhatIf, capsys: pytest.CaptureFixture[str]) -> No
     assert found < 4 * REDRAW_MS
 
 
-def test_without_a_live_panel_there_is_nothing_to_hand_to(panel: WhatIf) -> None:
-    assert panel.buttons["run"].disabled
-    panel.run_here()
-    assert "WhatIf(lab=LiveLab())" in panel.message
-
-
-def test_settings_are_scaled_to_the_live_panels_model(tmp_path: Path) -> None:
-    lab = LiveLab(random_pair())
+def test_the_setting_is_the_live_panels_at_full_size(tmp_path: Path) -> None:
+    lab = LiveLab(random_pair())  # of 4 layers
     panel = WhatIf(lab, folder=str(tmp_path))
-    panel.set(gamma=5)
-    panel.run_here()
-    values = lab.controls.values
+    lab.controls.set(method="mspeckv", bits=4, on_chip=1, resident=2, gamma=5, prefill=1024)
+    lab.controls.set(budget=256, new_tokens=64)
+    values = panel.controls.values
     expected = {
-        "method": "mspeckv", "bits": 8, "on_chip": 2, "resident": 2, "gamma": 5, "draft_gamma": 1,
-        "prefill": 1024, "budget": 256, "new_tokens": 64, "link": "origin", "auto": False,
-        "residency": "lru", "nibble": False,
+        "method": "mspeckv", "bits": 4, "on_chip": 8, "resident": 16, "gamma": 5,
+        "prefill": 16384, "budget": 4096, "new_tokens": 256,
     }  # fmt: skip
     assert {name: values[name] for name in expected} == expected
-    assert "contexts / 16, 2 on-chip and 2 resident of 4 layers" in panel.message
-    assert lab.wait(SECONDS)
-    panel.set(method="triforce", prefill=131072, new_tokens=4096, budget=16384)
-    panel.run_here()
-    values = lab.controls.values
-    assert values["bits"] == "full"
-    assert values["prefill"] == lab.controls.inputs["prefill"].max
-    assert values["new_tokens"] == 256
-    assert lab.wait(SECONDS)
+    assert "8 on-chip and 16 resident of 32 layers" in panel.message
+    panel.set(model="llama-3-70b")
+    assert panel.controls.values["on_chip"] == 20, "another model's layers are shared out alike"
+    assert panel.controls.values["resident"] == 40
+    shown = panel.controls.panel.children
+    assert panel.controls.inputs["gamma"] not in shown, "a setting has one control"
+    assert panel.controls.inputs["machine"] in shown
 
 
-def test_run_this_here_runs(pair: Pair, tmp_path: Path) -> None:
-    lab = LiveLab(pair)
+def test_a_preset_of_the_live_panel_chooses_the_axis(tmp_path: Path) -> None:
+    lab = LiveLab(random_pair())
+    panel = WhatIf(lab, "A1", folder=str(tmp_path))
+    lab.controls.apply_preset("B1")
+    assert panel.controls.values["experiment"] == "B1"
+    panel.set(experiment="A2")
+    lab.controls.set(gamma=3)
+    assert panel.controls.values["experiment"] == "A2", "what was chosen here stays"
+
+
+def test_what_is_published_reaches_the_live_panel_at_its_size(tmp_path: Path) -> None:
+    lab = LiveLab(random_pair())
     panel = WhatIf(lab, folder=str(tmp_path))
-    panel.set(method="autoregressive", prefill=2048, new_tokens=64, on_chip=32, resident=0)
-    panel.buttons["run"].click()
-    panel.run_here()
-    assert "at work" in panel.message
-    assert lab.wait(SECONDS)
-    summary = lab.records[0].summary
-    assert lab.state == "done", lab.error
-    assert summary is not None
-    assert len(summary.tokens) == 16
-    assert summary.config["policy"]["on_chip"] == pair.layers
+    panel.set(machine="h200")
+    panel.buttons["published"].click()
+    values = lab.controls.values
+    expected = {
+        "method": "mspeckv", "bits": 8, "on_chip": 2, "resident": 2, "prefill": 1024,
+        "budget": 256, "new_tokens": 64, "link": "origin", "residency": "lru",
+    }  # fmt: skip
+    assert {name: values[name] for name in expected} == expected
+    assert panel.controls.values["machine"] == "origin"
+    assert panel.controls.values["prefill"] == 16384
+
+
+def test_what_the_model_leaves_out_is_said(tmp_path: Path) -> None:
+    lab = LiveLab(random_pair())
+    panel = WhatIf(lab, folder=str(tmp_path))
+    assert "fixed lengths" not in panel.message
+    lab.controls.set(auto=True)
+    assert "with the draft as tier 0 and fixed lengths" in panel.message
+
+
+def test_nothing_is_drawn_while_nobody_looks(tmp_path: Path) -> None:
+    lab, looks = LiveLab(random_pair()), False
+    panel = WhatIf(lab, folder=str(tmp_path), awake=lambda: looks)
+    before = panel.controls.values
+    lab.controls.set(gamma=3)
+    assert panel.controls.values == before
+    panel.follow()
+    assert panel.controls.values["gamma"] == 3
 
 
 def test_as_published_is_each_tables_own_setting(panel: WhatIf) -> None:

@@ -505,13 +505,19 @@ def test_the_moving_picture_is_made_when_it_is_looked_at(lab: LiveLab) -> None:
     assert moving.box.children[0] is not first
 
 
-def test_other_machines_are_a_tab_that_runs_here(lab: LiveLab) -> None:
+def test_other_machines_are_a_tab_that_follows_the_panel(lab: LiveLab) -> None:
     tab, tabs = lab.view.elsewhere, lab.view._tabs
     assert tab.what_if is None
-    tabs.selected_index = tabs.children.index(tab.box)
+    lab.elsewhere("B1", machine="h200")
+    assert tabs.children[tabs.selected_index] is tab.box
     assert tab.what_if is not None
-    tab.what_if.set(method="autoregressive", prefill=2048, new_tokens=64, on_chip=32, resident=0)
-    tab.what_if.buttons["run"].click()
-    assert lab.wait(SECONDS)
-    assert lab.state == "done", lab.error
-    assert lab.records[0].setting.config.method == "autoregressive"
+    assert tab.what_if.controls.values["machine"] == "h200"
+    lab.controls.set(gamma=5)
+    assert tab.what_if.controls.values["gamma"] == 5
+    tabs.selected_index = 0
+    lab.controls.set(gamma=6)
+    assert tab.what_if.controls.values["gamma"] == 5, "nobody looks"
+    tabs.selected_index = tabs.children.index(tab.box)
+    assert tab.what_if.controls.values["gamma"] == 6
+    with pytest.raises(ValueError, match="machine"):
+        lab.elsewhere("B1", machine="a stone")

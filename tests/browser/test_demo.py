@@ -49,8 +49,7 @@ def test_panels_are_shown_without_code_and_run(address: str, browser: Browser) -
     page = seen.page
     page.goto(address, wait_until="domcontentloaded")
     live, modelled = (page.get_by_role("region", name=name) for name in ("Live lab", "What if"))
-    for panel in (live, modelled):
-        panel.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
+    live.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=120_000)
     assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
     replay = live.locator(".mskv-status[data-state=replay]").first
     settle(page, lambda: replay.count() == 1, 3, "a recorded run is shown")
@@ -67,7 +66,13 @@ def test_panels_are_shown_without_code_and_run(address: str, browser: Browser) -
     page.wait_for_timeout(800)
     drawn = "plot => plot._fullData.filter(one => one.y && one.y.length).map(one => one.yaxis)"
     assert set(live.locator(".js-plotly-plot").first.evaluate(drawn)) == {"y", "y2", "y3"}
+    page.get_by_role("tab", name="Elsewhere").click()
+    modelled.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
     assert modelled.locator(".js-plotly-plot").first.evaluate(drawn)
+    status = modelled.locator(".mskv-status").first
+    assert "4,096 +" in status.inner_text(), "the setting is the panel's, at full size"
+    set_slider(page, "Prompt tokens", 512)
+    settle(page, lambda: "8,192 +" in status.inner_text(), 30, "it follows the panel")
     picture(page, "demo", "body")
     # Voilà's template names an icon font elsewhere; without a network, its own one is used.
     assert [one for one in seen.problems if "fontawesome" not in one] == []

@@ -56,7 +56,7 @@ class Controls:
     def __init__(self, document: str, on_change: Callable[[], None]) -> None:
         self.document = document
         self.preset = ""
-        self._on_change = on_change
+        self._listeners = [on_change]
         self._width_before_triforce: Any = None
         self._setting_many = False
         # Trait callbacks may come on a subshell's thread while a cell sets values on its own.
@@ -123,7 +123,7 @@ class Controls:
         return {name: control.value for name, control in self.inputs.items()}
 
     def set(self, **values: Any) -> None:
-        """Put values into controls, as a user would; one `on_change` at the end.
+        """Put values into controls, as a user would; told once at the end.
 
         Raises:
             ValueError: no such control.
@@ -135,6 +135,10 @@ class Controls:
             # In the order of DEFAULTS: a method comes before the width it may constrain.
             for name in sorted(values, key=list(DEFAULTS).index):
                 self.inputs[name].value = values[name]
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Call ``told`` too, once after each change."""
+        self._listeners.append(told)
 
     def reset(self) -> None:
         """Put every control back."""
@@ -170,7 +174,8 @@ class Controls:
                 self._setting_many = mine
             if not mine:
                 self._show_placement()
-                self._on_change()
+                for told in self._listeners:
+                    told()
 
     def _preset_button(self, name: str) -> Any:
         button = widgets.Button(

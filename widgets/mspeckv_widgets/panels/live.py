@@ -141,6 +141,21 @@ class LiveLab(WorkerPanel[Runner]):
         self.controls.reset()
         self._draw()
 
+    def elsewhere(self, experiment: str, **values: Any) -> None:
+        """Bring the tab *Elsewhere* to the front: the panel's setting on other machines.
+
+        Args:
+            experiment: whose axis is shown.
+            values: see `WhatIf.set`, such as ``machine="h200"``.
+
+        Raises:
+            ValueError: no such control, or a value that it does not have.
+        """
+        self.view.show_elsewhere()
+        shown = self.view.elsewhere.what_if
+        assert shown is not None, "the tab that is in front has been made"
+        shown.set(experiment=experiment, **values)
+
     def compare(self) -> Any:
         """A table of the finished runs, to show under a cell."""
         return display.HTML(  # type: ignore[no-untyped-call]  # IPython leaves it untyped

@@ -34,10 +34,10 @@ class MovingTab:
 
 
 class ElsewhereTab:
-    """The same on other machines and models; `box` is what is shown.
+    """The panel's setting on other machines and models; `box` is what is shown.
 
     Args:
-        live: the live panel, which *Run this here* sets and starts.
+        live: the live panel, whose setting is followed while the tab is in front.
     """
 
     def __init__(self, live: Callable[[], Live]) -> None:
@@ -45,11 +45,15 @@ class ElsewhereTab:
         self.what_if: WhatIf | None = None
         self.box = widgets.VBox([])
 
-    def open(self) -> None:
-        """Make it, once."""
+    def open(self, in_front: Callable[[], bool]) -> None:
+        """Make it, once, and take the panel's setting."""
+        live = self._live()
         if self.what_if is None:
-            self.what_if = WhatIf(self._live())
+            axis = live.controls.preset or "A1"
+            self.what_if = WhatIf(live, axis, awake=in_front)
             self.box.children = (self.what_if.panel,)
+        else:
+            self.what_if.follow()
 
 
 def on_opened(tabs: Any, box: Any, act: Callable[[], None]) -> None:

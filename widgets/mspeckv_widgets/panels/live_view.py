@@ -99,7 +99,14 @@ class LiveView:
     @property
     def moves(self) -> bool:
         """Whether the moving picture is in front."""
-        return bool(self._tabs.children[self._tabs.selected_index or 0] is self.moving.box)
+        return self._in_front(self.moving.box)
+
+    def _in_front(self, box: Any) -> bool:
+        return bool(self._tabs.children[self._tabs.selected_index or 0] is box)
+
+    def show_elsewhere(self) -> None:
+        """Bring other machines and models to the front."""
+        self._tabs.selected_index = self._tabs.children.index(self.elsewhere.box)
 
     def when_moving(self, act: Callable[[], None]) -> None:
         """Call ``act`` whenever the moving picture comes to the front."""
@@ -132,7 +139,8 @@ class LiveView:
             titles=("Last runs", "Score card", "Round by round", "A round, moving", "Profile",
                     "Elsewhere", "Copy as code"),
         )  # fmt: skip
-        on_opened(self._tabs, self.elsewhere.box, self.elsewhere.open)
+        there = self.elsewhere
+        on_opened(self._tabs, there.box, lambda: there.open(lambda: self._in_front(there.box)))
         top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
         style = widgets.HTML(LIVE_STYLE)
         parts = [style, bar, self.status, top, self._tabs]

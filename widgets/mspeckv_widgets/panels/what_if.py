@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import ipywidgets as ipw
 
 from mspeckv.experiments import Match
+from mspeckv.whatif import MODELS
 from mspeckv.whatif import Forecast as Prediction
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, button, panel
@@ -20,41 +21,37 @@ from mspeckv_widgets.panels.what_if_controls import WhatIfControls
 from mspeckv_widgets.panels.what_if_setting import (
     AXES,
     CONTEXT_SCALE,
+    SHARED,
+    at_full_size,
     classroom,
     curves,
     predict_all,
     published_setting,
 )
-from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.results import load_results
 
 _GIGA = 1e9
 
 
 class Live(Protocol):
-    """What *Run this here* needs of a live panel (`mspeckv_widgets.LiveLab`)."""
+    """What is needed of a live panel (`mspeckv_widgets.LiveLab`) whose setting is followed."""
 
     controls: Controls
-
-    @property
-    def runner(self) -> Worker[Any]:
-        """Who is at work, or not."""
-
-    def run(self) -> None:
-        """Start the controls' setting."""
 
 
 class WhatIf(HasPanel):
     """Sliders for model, machine and setting; curves beside the published points.
 
     Show it by making it a cell's last expression. From code, ``panel.set(prefill=32768)`` moves
-    controls, `published`, `run_here` and `reset` do what the buttons do, and ``panel.found`` has
-    the predictions by method.
+    controls, `published` and `reset` do what the buttons do, and ``panel.found`` has the
+    predictions by method. The live panel holds one in its tab *Elsewhere*.
 
     Args:
-        lab: a live panel, which *Run this here* sets and starts at classroom size.
+        lab: a live panel. Its controls are the setting then, at full size
+            (`what_if_setting.at_full_size`), and only model, machine and rates are set here.
         experiment: whose axis is shown first.
         folder: of our results; default: see `mspeckv_widgets.results.find_results`.
+        awake: whether a change of the live panel is drawn; where not, `follow` catches up.
 
     Attributes:
         controls: see `WhatIfControls`.
@@ -66,7 +63,11 @@ class WhatIf(HasPanel):
     """
 
     def __init__(
-        self, lab: Live | None = None, experiment: str = "A1", folder: str | None = None
+        self,
+        lab: Live | None = None,
+        experiment: str = "A1",
+        folder: str | None = None,
+        awake: Callable[[], bool] = lambda: True,
     ) -> None:
         self._lock = threading.RLock()
         self._lab, self._folder = lab, folder
@@ -78,19 +79,20 @@ class WhatIf(HasPanel):
         self.speed, self.steps, self.ours = SpeedChart(), StepsChart(), OursChart()
         self._status = ipw.HTML(layout={"flex": "1 1 300px"})
         self._cost, self._memory = ipw.HTML(), ipw.HTML()
-        self.controls = WhatIfControls(experiment, self._draw)
+        self._following, self._preset = False, ""
+        self.controls = WhatIfControls(experiment, self._changed, SHARED if lab else ())
         self.buttons = {
             "published": button("As published", "book", "Put the table's setting in"),
-            "run": button("Run this here", "play", self._run_tip()),
             "reset": button("Reset", "undo", "Put every control back"),
         }
-        self.buttons["run"].disabled = lab is None
-        for control, action in zip(
-            self.buttons.values(), (self.published, self.run_here, self.reset), strict=True
-        ):
-            control.on_click(lambda _, act=action: act())
+        self.buttons["published"].on_click(lambda _: self.published())
+        self.buttons["reset"].on_click(lambda _: self.reset())
         self.panel = self._assemble()
-        self._draw()
+        if lab is None:
+            self._draw()
+        else:
+            lab.controls.listen(lambda: self.follow() if awake() else None)
+            self.follow()
 
     @property
     def message(self) -> str:
@@ -106,33 +108,40 @@ class WhatIf(HasPanel):
         self.controls.set(**values)
 
     def published(self) -> None:
-        """Put the shown experiment's published setting in."""
-        self.controls.set(**published_setting(self.controls.values["experiment"]))
+        """Put the shown experiment's published setting in; a live panel gets it at its own size."""
+        wanted = published_setting(self.controls.values["experiment"])
+        if self._lab is None:
+            self.controls.set(**wanted)
+            return
+        rest = {name: value for name, value in wanted.items() if name not in SHARED}
+        self.controls.set(**rest)
+        live = self._lab.controls
+        live.set(**classroom(wanted, live.layers, self._fit))
 
     def reset(self) -> None:
-        """Put every control back."""
+        """Put every control back; what a live panel says stays."""
         self.controls.reset()
+        self.follow()
 
-    def run_here(self) -> None:
-        """Set the live panel to this setting at classroom size and start it.
-
-        Without a live panel, or while it is at work, the status line says so.
-        """
-        if self._lab is None:
-            self._say("No live panel was handed over: use WhatIf(lab=LiveLab())", failed=True)
-            return
-        if self._lab.runner.busy:
-            self._say("The live panel is at work: stop it, or wait for its end", failed=True)
+    def follow(self) -> None:
+        """Take the live panel's setting, at full size; without one nothing happens."""
+        if self._lab is None or self._following:
             return
         live = self._lab.controls
-        values = classroom(self.controls.values, live.layers, self._fit)
-        live.set(**values)
-        self._lab.run()
-        self._say(
-            f"Handed to the live panel: {values['method']}, {values['prefill']} + "
-            f"{values['new_tokens']} tokens, contexts / {CONTEXT_SCALE}, {values['on_chip']} "
-            f"on-chip and {values['resident']} resident of {live.layers} layers"
-        )
+        wanted = at_full_size(live.values, live.layers, self.controls.values["model"])
+        if live.preset and live.preset != self._preset:
+            wanted["experiment"] = live.preset
+        self._following, self._preset = True, live.preset
+        try:
+            self.controls.set(**wanted)
+        finally:
+            self._following = False
+
+    def _changed(self) -> None:
+        """A control has moved: another model has other layers, which the live panel's share out."""
+        self.follow()
+        if self._lab is None or self._following:
+            self._draw()
 
     def _fit(self, name: str, value: float) -> int:
         """The nearest that a slider of the live panel allows."""
@@ -162,12 +171,27 @@ class WhatIf(HasPanel):
                 self.ours.draw(name, self._match(name))
                 self._ours_shown = name
             self._cost.value, self._memory.value = cost_html(found), memory_html(found)
-            fits = "" if here.fits else "; it does not fit that machine's memory"
-            self._say(
-                f"{here.method} of {here.model} on {here.hardware}: {here.ms_per_token:.1f} ms per "
-                f"token (modelled){fits}"
-            )
+            self._say(self._words(here))
             self.redraw_ms = (time.perf_counter() - start) * 1e3
+
+    def _words(self, here: Prediction) -> str:
+        """The setting in one line, and its time."""
+        fits = "" if here.fits else "; it does not fit that machine's memory"
+        said = (
+            f"{here.method} of {here.model} on {here.hardware}: {here.ms_per_token:.1f} ms per "
+            f"token (modelled){fits}"
+        )
+        if self._lab is None:
+            return said
+        values, live = self.controls.values, self._lab.controls.values
+        said += (
+            f". The setting is the panel's, contexts x {CONTEXT_SCALE}, layers by their share: "
+            f"{values['prefill']:,} + {values['new_tokens']:,} tokens, {values['on_chip']} on-chip "
+            f"and {values['resident']} resident of {MODELS[values['model']].layers} layers"
+        )
+        if live["auto"] or live["tier0"] != "draft":
+            said += ", with the draft as tier 0 and fixed lengths"
+        return said
 
     def _match(self, name: str) -> Match | None:
         """Our results of an experiment, read once."""
@@ -185,11 +209,6 @@ class WhatIf(HasPanel):
             f'<div class="mskv-status{kind}" role="status" style="margin-left:8px">'
             f"{html.escape(words)}</div>"
         )
-
-    def _run_tip(self) -> str:
-        if self._lab is None:
-            return "Needs a live panel: WhatIf(lab=LiveLab())"
-        return f"Start the live panel with this setting, contexts / {CONTEXT_SCALE}"
 
     def _assemble(self) -> Any:
         wrap = {"flex_flow": "row wrap", "align_items": "center"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -28,12 +28,15 @@ class WhatIfControls:
     Args:
         first: the experiment whose axis is shown first.
         on_change: told once of each change, or of several made by `set`.
+        hidden: names of controls that are set from code alone.
 
     Raises:
         ValueError: no such experiment.
     """
 
-    def __init__(self, first: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, first: str, on_change: Callable[[], None], hidden: Sequence[str] = ()
+    ) -> None:
         self._first, self._on_change = experiment(first).id, on_change
         self._setting_many = False
         self.inputs: dict[str, Any] = self._build()
@@ -41,7 +44,8 @@ class WhatIfControls:
         for name, control in self.inputs.items():
             control.observe(lambda _, which=name: self._changed(which), names="value")
         self.panel = ipw.VBox(
-            list(self.inputs.values()), layout={"flex": "0 1 360px", "max_width": "100%"}
+            [control for name, control in self.inputs.items() if name not in hidden],
+            layout={"flex": "0 1 360px", "max_width": "100%"},
         )
 
     @property
@@ -139,7 +143,7 @@ class WhatIfControls:
                 style=_STYLE, layout=_LAYOUT,
             ),
             "method": dropdown(
-                "method", "Method", METHODS, "Which method the star marks, and Run this here runs"
+                "method", "Method", METHODS, "Which method the star marks"
             ),
             "prefill": slider(
                 "prefill", "Prompt tokens", 1024, 131072, 1024, "Context read before decoding"

@@ -209,3 +209,34 @@ def classroom(values: Values, layers: int, fit: Callable[[str, float], Any]) -> 
         "tier0": "draft",
         "link": "origin",
     }
+
+
+SHARED = (
+    "method", "prefill", "new_tokens", "on_chip", "resident", "bits", "nibble", "residency",
+    "gamma", "draft_gamma", "budget",
+)  # fmt: skip
+"""What the live panel's controls say as well."""
+
+
+def at_full_size(live: Values, layers: int, model: str) -> dict[str, Any]:
+    """A live panel's setting at a larger model's size: `classroom` the other way round.
+
+    Args:
+        live: values of the live panel's controls.
+        layers: of the live panel's model.
+        model: a name of `mspeckv.whatif.MODELS`, whose layers are shared out alike.
+
+    Returns:
+        Values by the names of `SHARED`.
+    """
+    check_count("layers", layers, 1)
+    share = MODELS[model].layers / layers
+    on_chip = round(live["on_chip"] * share)
+    return {
+        **{name: live[name] for name in SHARED},
+        "on_chip": on_chip,
+        "resident": min(round(live["resident"] * share), MODELS[model].layers - on_chip),
+        "prefill": live["prefill"] * CONTEXT_SCALE,
+        "budget": live["budget"] * CONTEXT_SCALE,
+        "new_tokens": live["new_tokens"] * TOKENS_SCALE,
+    }
