@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspeckv_widgets.charts.figure import BIG, Figure, lay_out
+from mspeckv_widgets.charts.figure import BIG, LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.panel import panel
 
 
@@ -131,3 +131,9 @@ def test_a_panel_enlarges_its_figures_before_it_tells_its_room(figure: Figure) -
     assert heard == [(1920, 1080, True, 20), (470, 900, False, 12)]
     assert rooms == [470]
     assert not panel("Example", [figure])._frame.measured
+
+
+def test_logarithmic_ticks_are_whole_numbers() -> None:
+    named = dict(zip(LOG_AXIS["tickvals"], LOG_AXIS["ticktext"], strict=True))
+    assert [named[step] for step in (2.0, 5.0, 10.0, 2000.0)] == ["2", "5", "10", "2,000"]
+    assert named[1 * 10.0**-2] == "0.01"

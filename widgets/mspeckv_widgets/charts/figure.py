@@ -12,6 +12,15 @@ from traitlets.utils.bunch import Bunch
 
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 
+_STEPS = [step * 10.0**power for power in range(-4, 10) for step in (1, 2, 5)]
+LOG_AXIS: dict[str, Any] = {
+    "type": "log", "tickmode": "array", "tickvals": _STEPS,
+    "ticktext": [f"{step:,.0f}" if step >= 1 else f"{step:.4f}".rstrip("0") for step in _STEPS],
+}  # fmt: skip
+"""A logarithmic axis whose ticks are whole numbers, such as 2, 5, 10, 20, and not bare digits."""
+
+_BUTTONS = [["toImage", "resetScale2d"]]
+"""What stands over a figure under the mouse: few, so that they leave its title free."""
 _TYPE = 12
 """Plotly's own size of type, in pixels."""
 BIG = 20 / _TYPE
@@ -29,7 +38,7 @@ class Figure(go.FigureWidget):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # else it does not hear of a window's new size, nor, from a panel, of its tab being shown
-        self._config = {"responsive": True}
+        self._config = {"responsive": True, "modeBarButtons": _BUTTONS, "displaylogo": False}
         self._enlarged: dict[str, tuple[Any, float]] = {}
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:

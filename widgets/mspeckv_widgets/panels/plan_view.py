@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from mspeckv.experiments.chart_lines import style
 from mspeckv.settings import METHODS
 from mspeckv.whatif.search import Choice, DevicePlan
-from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, panel
 
@@ -49,7 +49,7 @@ def _front_figure(found: DevicePlan) -> Any:
     lay_out(figure, title, 420)
     figure.update_layout(margin={"b": 90})
     figure.update_xaxes(title_text="device memory, GB (modelled)")
-    figure.update_yaxes(title_text="ms per token (modelled, log)", type="log", dtick="D2")
+    figure.update_yaxes(title_text="ms per token (modelled, log)", **LOG_AXIS)
     return figure
 
 

@@ -19,7 +19,7 @@ from mspeckv.settings import METHODS
 from mspeckv.whatif import STEPS
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.origin import curve
-from mspeckv_widgets.charts.figure import Figure, lay_out
+from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.charts.report_charts import bars
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, Floats, places
@@ -62,9 +62,7 @@ class SpeedChart:
             trace.hovertemplate = f"{trace.name}<br>%{{x}}: %{{y:.3g}} tokens/s<extra></extra>"
         lay_out(figure, "", _TALL)
         figure.update_layout(margin={"b": _BELOW}, legend={"traceorder": "normal"})
-        figure.update_yaxes(
-            type="log", dtick="D2", title_text="tokens/s, modelled and published (log)"
-        )
+        figure.update_yaxes(title_text="tokens/s, modelled and published (log)", **LOG_AXIS)
         self.figure: Any = Figure(figure)
         self._shown = ""
 
