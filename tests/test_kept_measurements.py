@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from mspeckv.cli.doctor import examine, report
 from mspeckv.models import Pair, kept
 from mspeckv.profiling import calibrate
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
-from mspeckv.whatif import Hardware, here, slowdown, this_machine
+from mspeckv.whatif import HARDWARE, Hardware, here, slowdown, this_machine
+from mspeckv.whatif import measure as measured
 from mspeckv.whatif.machines import MeasuredPasses
 
 CONFIG = RunConfig(
@@ -243,6 +244,34 @@ def test_slowdown_is_the_median_of_what_can_be_compared() -> None:
     assert slowdown(here, [], []) is None
     assert slowdown(machine(), [one], []) is None
     assert slowdown(machine(target=table(0)), [one], []) is None
+
+
+def test_slowdown_is_against_the_calibrations_own_runs() -> None:
+    """A run is no slower for having been no luckier than theirs."""
+    here = replace(machine(target=table()), own=(1.0, 1.25, 2.0), measured_at=1.0)
+    one = Pass(1, "verify", 1, 100 * 2 * 8, 0.0, 40.0)
+    assert slowdown(here, [one], []) == pytest.approx(2 / 1.25)
+    assert Hardware.from_json(json.loads(json.dumps(asdict(here)))) == here
+    older = {name: value for name, value in asdict(here).items() if name != "own"}
+    assert Hardware.from_json(older).own == ()
+
+
+def test_a_calibration_keeps_how_its_own_runs_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three runs that take 1, 1.5 and 3 times as long, the middle one is the measure."""
+    short, times = measured._short_run, iter((1.5, 1.0, 3.0))
+    rounds = short(tiny_pair())
+
+    def run(pair: Pair) -> list[Round]:
+        slow = next(times)
+        return [
+            replace(o, ms=slow * o.ms, passes=tuple(replace(p, ms=slow * p.ms) for p in o.passes),
+                    transfers=tuple(replace(t, wait_ms=0.0) for t in o.transfers))
+            for o in rounds
+        ]  # fmt: skip
+
+    monkeypatch.setattr(measured, "_short_run", run)
+    found = measured.measure(HARDWARE["laptop-cpu"], tiny_pair())
+    assert [one / found.own[1] for one in found.own] == pytest.approx([1.5, 1.0, 3.0])
 
 
 def test_waits_of_tier_2_are_no_slowness() -> None:

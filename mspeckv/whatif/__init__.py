@@ -7,8 +7,9 @@ catalogues of their own.
 from mspeckv.whatif.acceptance import Acceptance, expected_tokens, inner_passes, rate_of
 from mspeckv.whatif.footprint import Footprint
 from mspeckv.whatif.forecast import EqualMemory, Forecast, hardware, what_if
-from mspeckv.whatif.here import kept_machine, slowdown, this_machine
+from mspeckv.whatif.here import kept_machine, this_machine
 from mspeckv.whatif.machines import HARDWARE, Hardware, origin_machine
+from mspeckv.whatif.measure import slowdown
 from mspeckv.whatif.published_tables import Published, published
 from mspeckv.whatif.round import STEPS
 from mspeckv.whatif.search import DevicePlan, plan

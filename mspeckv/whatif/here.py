@@ -1,19 +1,16 @@
-"""This machine: its ceilings and a pair's pass times, kept in files; and how it does just now."""
+"""This machine: its ceilings and a pair's pass times, kept in files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from statistics import median
 from typing import Any
 
 import psutil
 import torch
 
 from mspeckv.api import chosen
-from mspeckv.events import Pass, Transfer
 from mspeckv.models import Pair
 from mspeckv.models.kept import MACHINE, keep, recall, subject
 from mspeckv.profiling import calibrate
@@ -72,35 +69,3 @@ def kept_machine(device: str, pair: Pair) -> Hardware | None:
 
 def _subject(device: str, pair: Pair) -> dict[str, Any]:
     return {"device": device, **subject(pair, pair.models, chosen())}
-
-
-def slowdown(
-    machine: Hardware, passes: Iterable[Pass], transfers: Iterable[Transfer]
-) -> float | None:
-    """How many times as long passes take as when the machine was calibrated; the median.
-
-    Passes of tiers 0 and 1 read floats and never wait for the link. Tier 2's count, less their
-    waits, where no layer is packed: unpacking is no part of a calibrated pass.
-
-    Args:
-        machine: from `this_machine` with the run's pair.
-        passes: a run's, of any of its events.
-        transfers: of the same events.
-
-    Returns:
-        1 for just as fast; None where nothing can be compared.
-    """
-    waits = [(one.start + one.ms / 1e3, one.wait_ms) for one in transfers if one.wait_ms]
-    ratios = []
-    for one in passes:
-        table = machine.passes.get("target" if one.tier else "draft")
-        packed = one.tier == 2 and one.hits + one.misses > 0
-        if table is None or not table.token_bytes or one.step == "prefill" or one.builds or packed:
-            continue
-        ms, end = one.ms, one.start + one.ms / 1e3
-        if one.tier == 2:
-            # who waited went on when it arrived
-            ms -= sum(wait for arrived, wait in waits if one.start <= arrived <= end)
-        context = one.kv_bytes / (table.layers * table.token_bytes)
-        ratios.append(ms / float(table.at(one.tokens, context)))
-    return median(ratios) if ratios else None

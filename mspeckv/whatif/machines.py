@@ -123,6 +123,7 @@ class Hardware:
         unpack_ns: measured nanoseconds per token and layer of unpacking, by width: ``8``, ``4``,
             ``2``, ``full``, ``nibble``.
         measured_at: when, in seconds since the epoch; None for what was not measured.
+        own: how long passes of each of the calibration's own runs took, in times of ``passes``.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Hardware:
     passes: Mapping[str, MeasuredPasses] = field(default_factory=dict)
     unpack_ns: Mapping[str, float] = field(default_factory=dict)
     measured_at: float | None = None
+    own: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, ("cpu", "gpu"))
@@ -176,7 +178,10 @@ class Hardware:
             ms = tuple(tuple(map(float, row)) for row in one["ms"])
             sizes = int(one["layers"]), int(one["token_bytes"])
             passes[role] = MeasuredPasses(sizes[0], tokens, contexts, ms, sizes[1])
-        made = cls(**{**found, "loop": Loop(**found["loop"]), "passes": passes})
+        own, loop = tuple(map(float, found.get("own", ()))), Loop(**found["loop"])
+        made = cls(**{**found, "loop": loop, "passes": passes, "own": own})
+        for one in own:
+            check_number("own", one, 0.0, 1e9, open_low=True)
         for name in ("row_us", "round_us", "copy_us", "choose_us", "measured_at"):
             check_number(name, getattr(made, name), 0.0, 1e12)
         for width, ns in made.unpack_ns.items():
@@ -198,16 +203,9 @@ def _gpu(
 ) -> Hardware:
     """A data sheet's peaks, scaled by what an H200 reached of its own."""
     return Hardware(
-        name,
-        f"{source}; shares of the peaks as measured on an H200",
-        "gpu",
-        memory_gb,
-        COPY_SHARE * sheet_gbps,
-        tflops * 1e3,
-        LINK_SHARE * pcie,
-        EAGER_US,
-        GRAPH_US,
-    )
+        name, f"{source}; shares of the peaks as measured on an H200", "gpu", memory_gb,
+        COPY_SHARE * sheet_gbps, tflops * 1e3, LINK_SHARE * pcie, EAGER_US, GRAPH_US,
+    )  # fmt: skip
 
 
 _PCIE_4, _PCIE_5 = 31.5, 63.0

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -20,7 +20,7 @@ from mspeckv.api import engine_of, stream
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.events import Round
+from mspeckv.events import Pass, Round, Transfer
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Buffer, Floats
 from mspeckv.kv.link import open_link
@@ -74,7 +74,8 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     caches, and the link's thread takes turns with compute.
     """
     # whatever else runs can only slow one down: the fastest of three counts
-    rounds = min((_short_run(pair) for _ in range(3)), key=lambda run: sum(one.ms for one in run))
+    runs = [_short_run(pair) for _ in range(3)]
+    rounds = min(runs, key=lambda run: sum(one.ms for one in run))
     passes = dict(machine.passes)
     for role, model, tier in (("target", pair.target, 1), ("draft", pair.draft, 0)):
         there = [p for one in rounds for p in one.passes if p.tier == tier]
@@ -93,12 +94,46 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     if pair.device.type == "cpu":
         fetches = [t for one in rounds for t in one.transfers if t.purpose == "verify" and t.bytes]
         late = [t.ms - t.bytes / _RUN_GBPS / 1e6 for t in fetches] or late
-    return replace(
-        machine,
-        passes=passes,
-        round_us=max(0.0, median(rest)) * 1e3,
-        copy_us=max(0.0, median(late)) * 1e3,
-    )
+    times = {"round_us": max(0.0, median(rest)) * 1e3, "copy_us": max(0.0, median(late)) * 1e3}
+    found = replace(machine, passes=passes, **times)
+    told = [
+        ([p for o in run for p in o.passes], [t for o in run for t in o.transfers]) for run in runs
+    ]
+    return replace(found, own=tuple(slowdown(found, *one) or 1.0 for one in told))
+
+
+def slowdown(
+    machine: Hardware, passes: Iterable[Pass], transfers: Iterable[Transfer]
+) -> float | None:
+    """How many times as long passes take as they usually did in its calibration's own runs.
+
+    The median of each against the median of theirs.
+
+    Passes of tiers 0 and 1 read floats and never wait for the link. Tier 2's count, less their
+    waits, where no layer is packed: unpacking is no part of a calibrated pass.
+
+    Args:
+        machine: from `this_machine` with the run's pair.
+        passes: a run's, of any of its events.
+        transfers: of the same events.
+
+    Returns:
+        1 for just as fast; None where nothing can be compared.
+    """
+    waits = [(one.start + one.ms / 1e3, one.wait_ms) for one in transfers if one.wait_ms]
+    ratios = []
+    for one in passes:
+        table = machine.passes.get("target" if one.tier else "draft")
+        packed = one.tier == 2 and one.hits + one.misses > 0
+        if table is None or not table.token_bytes or one.step == "prefill" or one.builds or packed:
+            continue
+        ms, end = one.ms, one.start + one.ms / 1e3
+        if one.tier == 2:
+            # who waited went on when it arrived
+            ms -= sum(wait for arrived, wait in waits if one.start <= arrived <= end)
+        context = one.kv_bytes / (table.layers * table.token_bytes)
+        ratios.append(ms / float(table.at(one.tokens, context)))
+    return median(ratios) / median(machine.own or (1.0,)) if ratios else None
 
 
 def _short_run(pair: Pair) -> list[Round]:
