@@ -76,8 +76,8 @@ def test_large_type_and_back(figure: Figure) -> None:
     assert layout.font.size == 20
     assert layout.title.font.size == pytest.approx(13 * BIG, abs=0.1)
     assert layout.height == pytest.approx(260 * BIG, abs=0.1)
-    assert layout.annotations[0].font.size == pytest.approx(10 * BIG, abs=0.1)
-    assert figure.data[1].textfont.size == 15
+    assert layout.annotations[0].font.size == 20, "small type, too"
+    assert figure.data[1].textfont.size == 20
     once = figure.to_plotly_json()
     figure.enlarge(True)
     assert str(figure.to_plotly_json()) == str(once), "large is large"
@@ -93,7 +93,7 @@ def test_what_a_panel_sets_meanwhile_stays(figure: Figure) -> None:
     figure.add_annotation(text="late", x=1, y=1, font={"size": 6})
     figure.enlarge(True)
     assert figure.layout.height == 700
-    assert figure.layout.annotations[1].font.size == 10
+    assert figure.layout.annotations[1].font.size == 20
     figure.enlarge(False)
     assert figure.layout.height == 700
     assert figure.layout.annotations[1].font.size == 6

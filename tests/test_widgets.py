@@ -27,7 +27,8 @@ from mspeckv_widgets.charts.table import readable_bytes
 from mspeckv_widgets.compared import values_of
 from mspeckv_widgets.panels.control_inputs import DEFAULTS, METHODS
 from mspeckv_widgets.panels.controls import PRESETS
-from mspeckv_widgets.panels.live_charts import KEPT, MODELLED, TIME, TRAFFIC
+from mspeckv_widgets.panels.live_charts import MODELLED
+from mspeckv_widgets.panels.live_labels import KEPT, TIME, TRAFFIC
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import RunRecord, Setting, traffic_line
@@ -497,13 +498,59 @@ def test_the_moving_picture_is_made_when_it_is_looked_at(lab: LiveLab) -> None:
     moving, tabs = lab.view.moving, lab.view._tabs
     place = tabs.children.index(moving.box)
     exercise(lab)
+    assert moving.picture is None, "a closed tab costs nothing"
     assert "newest run" in moving.box.children[0].value
     tabs.selected_index = place
-    first = moving.box.children[0]
-    assert "A round" in first._frame.label or first._frame.label
+    first = moving.picture
+    assert first is not None
+    assert first.picture.count == len(lab.records[0].rounds)
     lab.controls.set(gamma=3)
     exercise(lab)
-    assert moving.box.children[0] is not first
+    assert moving.picture is not first
+    tabs.selected_index = 0
+    second = moving.picture
+    exercise(lab)
+    assert moving.picture is second, "closed again"
+
+
+def test_the_moving_picture_grows_with_the_run(lab: LiveLab) -> None:
+    exercise(lab)
+    assert lab.runner.pair is not None
+    whole, moving, pair = lab.records[0], lab.view.moving, lab.runner.pair
+    grown = replace(whole, rounds=[], summary=None)
+    moving.show(grown, pair)
+    shown = moving.picture
+    assert shown is not None
+    for count, one in enumerate(whole.rounds, 1):
+        grown.rounds.append(one)
+        moving.show(grown.snapshot(), pair)
+        assert moving.picture is shown, "it is added to"
+        assert (shown.picture.count, shown.picture.over) == (count, False)
+    moving.show(whole, pair)
+    assert moving.picture is shown
+    assert (shown.picture.count, shown.picture.over) == (len(whole.rounds), True)
+    # after a reset numbers begin anew: the same number is another run
+    other = replace(whole, rounds=[replace(one) for one in whole.rounds])
+    moving.show(other, pair)
+    assert moving.picture is not shown
+
+
+def test_an_open_moving_picture_follows_a_run(lab: LiveLab, pair: Pair) -> None:
+    moving, tabs = lab.view.moving, lab.view._tabs
+    tabs.selected_index = tabs.children.index(moving.box)
+    lab.controls.set(new_tokens=64, method="autoregressive")
+    lab.run()
+    until(
+        lambda: moving.picture is not None and moving.picture.picture.count > 2,
+        "rounds are in the picture",
+    )
+    assert lab.runner.busy, "while the run goes on"
+    assert moving.picture is not None
+    assert not moving.picture.picture.over
+    lab.stop()
+    assert lab.wait(SECONDS)
+    assert moving.picture.picture.over
+    assert moving.picture.picture.count == len(lab.records[0].rounds)
 
 
 def test_other_machines_are_a_tab_that_follows_the_panel(lab: LiveLab) -> None:

@@ -1,4 +1,10 @@
-"""Cells of a notebook with a panel of every kind of part, and two predictions."""
+"""Cells of a notebook with a panel of every kind of part, and two predictions; how kernels end."""
+
+LINE = "The kernel was restarted. This is the last picture: run this cell again."
+LAST = ".mskv-last"
+RESTART = "window.jupyterapp.shell.currentWidget.context.sessionContext.restartKernel()"
+SAVE = "window.jupyterapp.shell.currentWidget.context.save()"
+END = "window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
 
 PANEL = """import ipywidgets as ipw
 

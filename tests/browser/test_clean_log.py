@@ -12,28 +12,13 @@ from tests.labs import of_cells, save
 
 from .driver import Visit, open_notebook, run_all, settle, visit
 from .lab_server import serve
+from .live_cells import LIVE
 from .logs import Logs, clean_log
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME = "log.ipynb"
 RUNS = 50
-PANEL = """from dataclasses import replace
-
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
-from mspeckv.testing import tiny_pair
-from mspeckv_widgets import LiveLab
-
-letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-words = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(letters)}, merges=[]))
-words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-words.decoder = decoders.ByteLevel()
-tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-lab = LiveLab(replace(tiny_pair(vocab=len(letters)), tokenizer=tokenizer))
-lab.controls.set(prefill=128, new_tokens=8, link="off", budget=96, on_chip=1)
-lab"""
 FAULTS = """import ipywidgets as ipw
 import traitlets
 
@@ -68,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seen(browser: Browser, home: Path) -> Iterator[tuple[Visit, Logs]]:
     """The panel, drawn, and both logs."""
-    cells = of_cells(PANEL, FAULTS, RUN)
+    cells = of_cells(LIVE, FAULTS, RUN)
     with serve(home, lambda folder: save(cells, folder / NAME)) as address:
         visited = visit(browser, width=1280, height=1800)
         logs = Logs(visited.page, home / "server.log")

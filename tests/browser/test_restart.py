@@ -16,18 +16,23 @@ from tests.labs import load, of_cells, save
 from .driver import READY, Visit, open_notebook, picture, run_all, settle, show_notebook, visit
 from .lab_server import serve
 from .messages import Message, overhear
-from .restart_cells import BUSY, PANEL, PREDICTIONS
+from .restart_cells import (
+    BUSY,
+    END,
+    LAST,
+    LINE,
+    PANEL,
+    PREDICTIONS,
+    RESTART,
+    SAVE,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME, COPY = "gone.ipynb", "copy.ipynb"
-LINE = "The kernel was restarted. This is the last picture: run this cell again."
-LIVE, LAST = ".mskv-panel", ".mskv-last"
+LIVE = ".mskv-panel"
 PARTS = 3
 """Panels in the notebook."""
-RESTART = "window.jupyterapp.shell.currentWidget.context.sessionContext.restartKernel()"
-SAVE = "window.jupyterapp.shell.currentWidget.context.save()"
-END = "window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()"
 SIGNS = """() => [...document.querySelectorAll('.mskv-panel, .mskv-panel *')]
   .filter(one => one.matches('.jupyter-widgets-disconnected'))
   .map(one => getComputedStyle(one, '::before'))

@@ -57,8 +57,7 @@ function render({ model, el }) {
   };
   const grown = new MutationObserver(later);
   const measure = () => {
-    const width = panel ? panel.clientWidth : 0;
-    if (width) tellRoom(panel, model, width);
+    if (panel) tellRoom(panel, model, panel.clientWidth);
   };
   const sized = new ResizeObserver(() => {
     refit();
@@ -77,7 +76,8 @@ function render({ model, el }) {
     endings.push(watchKernel(panel, model), offerScreen(panel, measure));
     window.addEventListener("resize", measure);
     endings.push(() => window.removeEventListener("resize", measure));
-    const live = () => !panel.matches(".mskv-rest, .mskv-big");
+    endings.push(() => tellRoom(panel, model, 0));
+    const live = () => isFirst(panel) && !panel.matches(".mskv-rest, .mskv-big");
     if (model.get("kept")) endings.push(keepPicture(panel, model, live));
   };
   begin();

@@ -50,21 +50,29 @@ const offerScreen = (panel, changed) => {
   panel.append(button);
   show();
   document.addEventListener("fullscreenchange", show);
-  panel.addEventListener("keydown", leave);
+  document.addEventListener("keydown", leave);
   return () => {
     document.removeEventListener("fullscreenchange", show);
-    panel.removeEventListener("keydown", leave);
+    document.removeEventListener("keydown", leave);
     button.remove();
   };
 };
 // In steps, so that a window being dragged does not send a message for each pixel.
 const inTens = (pixels) => Math.floor(pixels / 10) * 10;
+// Views of one panel may differ in width, and must not contradict each other: Python hears of the
+// one that fills the screen, else of the narrowest. This module is loaded once for each panel.
+const rooms = new Map();
+const isFirst = (panel) => rooms.keys().next().value === panel;
 const tellRoom = (panel, model, width) => {
-  const big = panel.classList.contains("mskv-big"), before = model.get("size");
-  const room = width < model.get("limit") ? inTens(width) : 0;
+  if (width) rooms.set(panel, width); else rooms.delete(panel);
+  if (!rooms.size) return;
+  const shown = [...rooms.keys()], full = shown.find((one) => one.classList.contains("mskv-big"));
+  const least = full ? rooms.get(full) : Math.min(...rooms.values());
+  const big = Boolean(full), before = model.get("size");
+  const room = least < model.get("limit") ? inTens(least) : 0;
   let told = room !== model.get("room");
   if (told) model.set("room", room);
-  const size = [inTens(width), inTens(window.innerHeight), big];
+  const size = [inTens(least), inTens(window.innerHeight), big];
   if ((big || before[2] || model.get("measured")) && String(size) !== String(before)) {
     model.set("size", size);
     told = true;

@@ -23,8 +23,10 @@ _BUTTONS = [["toImage", "resetScale2d"]]
 """What stands over a figure under the mouse: few, so that they leave its title free."""
 _TYPE = 12
 """Plotly's own size of type, in pixels."""
-BIG = 20 / _TYPE
-"""By how much a figure is larger that is shown to a room."""
+LARGE = 20
+"""Pixels of the least type of a figure that is shown to a room."""
+BIG = LARGE / _TYPE
+"""By how much such a figure is larger."""
 
 
 class Figure(go.FigureWidget):
@@ -78,8 +80,11 @@ class Figure(go.FigureWidget):
             found |= {f"{index}.{path}": size for path, size in _sizes(known)}
         for path, size in found.items():
             usual, _ = self._enlarged.get(path, (size, 0))
-            if size == usual:
-                self._enlarged[path] = (size, round(size * BIG, 1))
+            is_type = path.endswith("font.size")
+            # type that is large already was made so by its panel
+            if size == usual and not (is_type and size >= LARGE):
+                large = round(size * BIG, 1)
+                self._enlarged[path] = (size, max(LARGE, large) if is_type else large)
                 yield path, self._enlarged[path][1]
 
     def _usual(self) -> Iterator[tuple[str, Any]]:

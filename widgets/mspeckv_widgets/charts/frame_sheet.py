@@ -33,7 +33,8 @@ _SCREEN = f"""\
   --jp-widgets-horizontal-tab-width: 240px; --jp-widgets-slider-handle-size: 22px;
   font-size: 20px; padding: 16px 24px; box-sizing: border-box; overflow: auto; }}
 .mskv-big :is(.jupyter-button, .widget-label, .widget-readout, .widget-html-content, select, input,
-  textarea, label, .lm-TabBar-tab, .mskv-small, .mskv-key, caption, summary) {{ font-size: 20px; }}
+  textarea, label, .lm-TabBar-tab, .mskv-small, .mskv-key, caption, summary, pre)
+  {{ font-size: 20px; }}
 .mskv-big .jupyter-button {{ height: 40px; line-height: 40px; }}
 .mskv-big > * {{ flex-shrink: 0; }}
 .mskv-big :is(.widget-hslider, .widget-dropdown, .widget-text, .widget-inline-hbox)

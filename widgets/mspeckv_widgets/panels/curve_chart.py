@@ -13,7 +13,7 @@ from mspeckv.experiments.ablations import axis_words
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 from mspeckv_widgets.compared import Spread
-from mspeckv_widgets.panels.live_charts import HEIGHT
+from mspeckv_widgets.panels.live_labels import HEIGHT
 from mspeckv_widgets.panels.prediction import Curve
 
 PUBLISHED, HERE = 1, 2
@@ -104,10 +104,6 @@ class CurveChart:
                 places.y = [_at(here, one) for one in here.places]
             self._draw_runs(runs)
             self._name(name, known.axis)
-
-    def fit(self, room: int) -> None:
-        """Keep the figure within a narrow panel of ``room`` CSS pixels; 0 for a wide one."""
-        self.figure.update_layout(autosize=not room, width=room or None)
 
     def _draw_curve(self, row: int, curve: Curve) -> None:
         for line, ms in curve.lines.items():

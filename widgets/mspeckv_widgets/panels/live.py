@@ -129,7 +129,8 @@ class LiveLab(WorkerPanel[Runner]):
             self._begin_painting()
 
     def _seen(self) -> None:
-        """A page shows the panel: where nothing has run yet, a recorded run is replayed."""
+        """A page gives the panel its room; where nothing has run, a recording is replayed."""
+        self._draw(again=True)
         recording, self._recording = self._recording, None
         if recording is not None and not self.records:
             self.replay(recording)
@@ -213,6 +214,8 @@ class LiveLab(WorkerPanel[Runner]):
                 return view.busy
             self._drawn = view.version
             self._draw_runs(view)
+            if self.view.moves:
+                self._show_moving(view)
             if not view.busy:
                 self._draw_tabs(view)
                 self.view.charts.figure.renew()
@@ -264,12 +267,13 @@ class LiveLab(WorkerPanel[Runner]):
         self.view.rounds.value = rounds_html(record)
         self.view.comparison.value = comparison_html([one for one in view.records if one.summary])
         self._show_profile(record.profile if record else None)
-        if self.view.moves:
-            self._show_moving(view)
 
     def _show_moving(self, view: View) -> None:
-        newest = next((one for one in view.records if one.summary is not None), None)
-        self.view.moving.show(newest, self.runner.pair)
+        """The run at work, as far as it is; else the newest that has ended."""
+        ended = (one for one in view.records if one.summary is not None and one.rounds)
+        with self._drawing:
+            shown = view.current if view.busy else next(ended, None)
+            self.view.moving.show(shown, self.runner.pair)
 
     def _show_profile(self, found: Profile | None) -> None:
         """Bring a new profile to the front, once; forget one whose run is no longer the newest."""

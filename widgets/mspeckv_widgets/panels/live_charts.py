@@ -19,11 +19,23 @@ from mspeckv_widgets import record as lines
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.run_styles import RUNS, signed
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK, TIERS
+from mspeckv_widgets.panels.live_labels import (
+    BELOW,
+    DOMAINS,
+    HEIGHT,
+    KEPT,
+    MARGIN,
+    ROWS,
+    TIME,
+    TRAFFIC,
+    End,
+    Room,
+    labels,
+    title,
+)
 from mspeckv_widgets.panels.prediction import Predicted
 from mspeckv_widgets.record import PREFILL_ROOM, Axis, Line, RunRecord
 
-TRAFFIC, TIME, KEPT = 1, 2, 3
-_ROWS = (TRAFFIC, TIME, KEPT)
 _TITLES: dict[Axis, dict[int, str]] = {
     "tokens": {
         TRAFFIC: "KV over the link while decoding, MB (counted)",
@@ -40,12 +52,8 @@ _X_TITLES: dict[Axis, str] = {
     "tokens": "tokens settled (left of 0: reading the prompt)",
     "seconds": "seconds since Run",
 }
-HEIGHT = 322
-_DOMAINS = {TRAFFIC: (0.66, 0.94), TIME: (0.30, 0.58), KEPT: (0.0, 0.22)}
-_MARGIN = {"l": 44, "r": 8, "t": 4, "b": 34}
 _LABEL_ROOM = 1.34
 """The x axis ends so many times as far as the lines, for the labels at their ends."""
-_LABEL_HEIGHT = 13
 _DASHES = {0: "dot", 1: "dash"}
 MODELLED = "modelled"
 
@@ -76,6 +84,7 @@ class Charts:
         self.figure: Any = Figure(make_subplots(rows=3, cols=1))
         self._traces: dict[tuple[Any, ...], Any] = {}
         self._sent: dict[Any, Any] = {}
+        self._room = Room()
         for slot in range(len(RUNS)):
             for row in (TRAFFIC, TIME):
                 self._add((row, slot), _solid(slot))
@@ -116,9 +125,10 @@ class Charts:
             names = {one.slot: one.name for one in shown}
             self._annotate(points, names, axis)
 
-    def fit(self, room: int) -> None:
-        """Keep the figure within a narrow panel of ``room`` CSS pixels; 0 for a wide one."""
-        self.figure.update_layout(autosize=not room, width=room or None)
+    def resize(self, height: int, big: bool) -> None:
+        """Have another height, and a projector's type or the usual; what is drawn next has it."""
+        self._room = Room(height, big)
+        self.figure.update_layout(height=height)
 
     def _measured(self, shown: Sequence[Drawn], axis: Axis) -> dict[tuple[Any, ...], Line]:
         points: dict[tuple[Any, ...], Line] = {}
@@ -139,11 +149,12 @@ class Charts:
     def _scale(self, points: Mapping[tuple[Any, ...], Line], end: float, axis: Axis) -> None:
         """Ranges that hold every line, and the labels right of them."""
         left = -PREFILL_ROOM * end if axis == "tokens" else 0.0
-        for row in _ROWS:
+        for row in ROWS:
             top = max((max(line.y) for key, line in points.items() if key[0] == row and line.y),
                       default=0.0)  # fmt: skip
             high = 105.0 if row == KEPT else (1.12 * top or 1.0)
-            ranges = ([left, end * _LABEL_ROOM], [0.0, high])
+            # a line at 0 is drawn above the axis, not into it
+            ranges = ([left, end * _LABEL_ROOM], [-BELOW * high, high])
             if self._sent.get(("range", row)) == ranges:
                 continue
             self._sent["range", row] = ranges
@@ -155,39 +166,22 @@ class Charts:
         self, points: Mapping[tuple[Any, ...], Line], names: Mapping[int, str], axis: Axis
     ) -> None:
         """Titles, and a label at the end of each line."""
-        notes = [_title(row, _TITLES[axis][row]) for row in _ROWS]
-        for row in (TRAFFIC, TIME):
-            ends = [
-                (key[1], line.x[-1], line.y[-1])
+        notes = [title(self._room, row, _TITLES[axis][row]) for row in ROWS]
+        for row in ROWS:
+            # a tier is said once: lines of one tier are told apart by their colours
+            ends = {
+                key[2] if row == KEPT else key: End(line.x[-1], line.y[-1], _words(key, names))
                 for key, line in points.items()
-                if key[0] == row and line.x
-            ]
-            notes += self._labels(row, ends, names)
-        for key, line in points.items():
-            if key[0] == KEPT and line.x and key[1] != MODELLED:
-                notes.append(_note(KEPT, line.x[-1], line.y[-1], TIERS[key[2]].name, 0))
+                if key[0] == row and line.x and (row != KEPT or key[1] != MODELLED)
+            }
+            notes += labels(self._room, row, [*ends.values()], self._sent["range", row][1][1])
         if self._sent.get("notes") != notes:
             self._sent["notes"] = notes
             self.figure.layout.annotations = notes
-        title = _X_TITLES[axis]
-        if self._sent.get("title") != title:
-            self._sent["title"] = title
-            self.figure.layout.xaxis3.title.text = title
-
-    def _labels(
-        self, row: int, ends: Sequence[tuple[Any, float, float]], names: Mapping[int, str]
-    ) -> list[dict[str, Any]]:
-        """Labels of one chart, pushed apart where they would lie on one another."""
-        high = self._sent["range", row][1][1]
-        low, top = _DOMAINS[row]
-        pixels = (top - low) * (HEIGHT - _MARGIN["t"] - _MARGIN["b"]) / high
-        ranked = sorted(ends, key=lambda end: (end[2], str(end[0])))
-        heights = spread_out([y * pixels for _, _, y in ranked], high * pixels)
-        notes = []
-        for (slot, x, y), height in zip(ranked, heights, strict=True):
-            words = MODELLED if slot == MODELLED else signed(slot, html.escape(names[slot]))
-            notes.append(_note(row, x, y, words, height - y * pixels))
-        return notes
+        words = _X_TITLES[axis]
+        if self._sent.get("title") != words:
+            self._sent["title"] = words
+            self.figure.layout.xaxis3.title.text = words
 
     def _add(self, key: tuple[Any, ...], trace: Any) -> None:
         self.figure.add_trace(trace, row=key[0], col=1)
@@ -196,7 +190,7 @@ class Charts:
     def _lay_out(self) -> None:
         figure = self.figure
         figure.update_layout(
-            height=HEIGHT, autosize=True, margin=_MARGIN, showlegend=False, hovermode="closest",
+            height=HEIGHT, autosize=True, margin=MARGIN, showlegend=False, hovermode="closest",
             paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": INK, "size": 11},
         )  # fmt: skip
         figure.update_xaxes(gridcolor=GRID, linecolor=FAINT, zeroline=False, showticklabels=False)
@@ -204,20 +198,15 @@ class Charts:
         figure.update_xaxes(
             title_text=_X_TITLES["tokens"], title_standoff=2, showticklabels=True, row=KEPT, col=1
         )
-        for row, domain in _DOMAINS.items():
+        for row, domain in DOMAINS.items():
             figure.update_yaxes(domain=domain, row=row, col=1)
 
 
-def spread_out(heights: Sequence[float], top: float, apart: float = _LABEL_HEIGHT) -> list[float]:
-    """Rising ``heights`` moved as little as keeps them ``apart``, and under ``top`` if they can."""
-    out: list[float] = []
-    for height in heights:
-        out.append(max(height, out[-1] + apart) if out else height)
-    limit = top
-    for place in reversed(range(len(out))):
-        out[place] = min(out[place], limit)
-        limit = out[place] - apart
-    return out
+def _words(key: tuple[Any, ...], names: Mapping[int, str]) -> str:
+    """What a line is called."""
+    if key[0] == KEPT:
+        return TIERS[key[2]].name
+    return MODELLED if key[1] == MODELLED else signed(key[1], html.escape(names[key[1]]))
 
 
 def _solid(slot: int) -> Any:
@@ -269,20 +258,3 @@ def _modelled(
     for tier, share in predicted.kept.items():
         points[KEPT, MODELLED, tier] = Line(x, (share, share))
     return points
-
-
-def _title(row: int, words: str) -> dict[str, Any]:
-    return {
-        "text": f"<b>{words}</b>", "xref": "paper", "yref": "paper", "x": 0,
-        "y": _DOMAINS[row][1], "xanchor": "left", "yanchor": "bottom", "showarrow": False,
-        "font": {"size": 12, "color": INK},
-    }  # fmt: skip
-
-
-def _note(row: int, x: float, y: float, words: str, up: float) -> dict[str, Any]:
-    number = "" if row == 1 else str(row)
-    return {
-        "text": words, "xref": f"x{number}", "yref": f"y{number}", "x": x, "y": y, "xshift": 4,
-        "yshift": up, "xanchor": "left", "yanchor": "middle", "showarrow": False,
-        "font": {"size": 11, "color": INK},
-    }  # fmt: skip

@@ -18,19 +18,26 @@ LIVE_STYLE = """<style>
 .mskv-model { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis; }
 .mskv-bars { margin: 2px 0; }
-.mskv-bar-row { display: flex; align-items: center; gap: 6px; line-height: 20px; font-size: 0.9em; }
+.mskv-bar-row { display: flex; align-items: center; gap: 6px; font-size: 0.9em;
+  line-height: calc(20px * var(--mskv-scale, 1)); }
 .mskv-bar-name { flex: 0 0 26%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.mskv-bar-value { flex: 0 0 104px; text-align: right; font-variant-numeric: tabular-nums; }
-.mskv-track { flex: 1 1 auto; position: relative; display: flex; height: 14px; }
+.mskv-bar-value { flex: 0 0 calc(104px * var(--mskv-scale, 1)); text-align: right;
+  font-variant-numeric: tabular-nums; }
+.mskv-track { flex: 1 1 auto; position: relative; display: flex;
+  height: calc(14px * var(--mskv-scale, 1)); }
 .mskv-track > span { height: 100%; }
 .mskv-modelled-bar .mskv-track > span { opacity: 0.45; outline: 1px dotted var(--mskv-ink); }
-.mskv-whisker { position: absolute; top: 6px; height: 2px; background: var(--mskv-ink); }
+.mskv-whisker { position: absolute; top: calc(7px * var(--mskv-scale, 1) - 1px); height: 2px;
+  background: var(--mskv-ink); }
 .mskv-whisker::before, .mskv-whisker::after { content: ""; position: absolute; top: -4px;
   height: 10px; width: 2px; background: var(--mskv-ink); }
 .mskv-whisker::before { left: 0; } .mskv-whisker::after { right: 0; }
+.mskv-word { text-decoration: none; cursor: help; }
+.mskv-word:hover { text-decoration: underline dotted; }
 .mskv-swatch { display: inline-block; width: 10px; height: 10px; margin: 0 3px 0 8px; }
 .mskv-said p { margin: 0 0 2px; line-height: 1.3; font-size: 0.92em; }
-.mskv-live-story .mskv-story { max-height: 190px; }
+.mskv-live-story .mskv-story { max-height: calc(190px * var(--mskv-scale, 1)); }
+.mskv-big :is(.mskv-headline .mskv-small, .mskv-bar-row, .mskv-said p) { font-size: 20px; }
 </style>"""
 
 

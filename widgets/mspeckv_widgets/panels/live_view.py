@@ -13,9 +13,11 @@ from mspeckv_widgets.panel import Panel, button, panel
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.copybox import CopyBox
 from mspeckv_widgets.panels.curves import Curves
-from mspeckv_widgets.panels.live_charts import HEIGHT, Charts
+from mspeckv_widgets.panels.live_charts import Charts
+from mspeckv_widgets.panels.live_labels import HEIGHT
 from mspeckv_widgets.panels.live_style import LIVE_STYLE
-from mspeckv_widgets.panels.live_tabs import ElsewhereTab, MovingTab, on_opened
+from mspeckv_widgets.panels.live_tabs import ElsewhereTab, on_opened
+from mspeckv_widgets.panels.moving_tab import MovingTab
 from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.panels.what_if import Live
 
@@ -144,16 +146,13 @@ class LiveView:
         top = widgets.HBox([left, right], layout={"flex_flow": "row wrap"})
         style = widgets.HTML(LIVE_STYLE)
         parts = [style, bar, self.status, top, self._tabs]
-        return panel("Live lab", parts, self._fit, self._size)
-
-    def _fit(self, room: int) -> None:
-        self.charts.fit(room)
-        self.curves.chart.fit(room)
+        return panel("Live lab", parts, on_size=self._size)
 
     def _size(self, _: int, height: int, big: bool) -> None:
         """Let the figures grow with a projector's screen."""
-        for figure in (self.charts.figure, self.curves.chart.figure):
-            figure.update_layout(height=max(HEIGHT, height // 2) if big else HEIGHT)
+        height = max(HEIGHT, height // 2) if big else HEIGHT
+        self.charts.resize(height, big)
+        self.curves.chart.figure.update_layout(height=height)
         self._on_seen()
 
 

@@ -179,14 +179,30 @@ function render({ model, el }) {
     event.stopPropagation();
     keys[event.key]();
   });
+  // Who stands at the newest round of a run that goes on, and does not play, is led on.
+  let known = rounds().length;
+  const follow = () => {
+    const before = known;
+    known = rounds().length;
+    if (known <= before || model.get("over") || now.playing || now.beat !== null) return false;
+    if (now.at !== before - 1) return false;
+    now.at = known - 1;
+    return true;
+  };
   const renew = () => {
+    const fresh = !shown || follow();
     now.at = Math.min(now.at, Math.max(rounds().length - 1, 0));
-    const fresh = !shown;
     build();
     if (fresh && shown) now.t = shown.script.poster;
     draw();
   };
-  const more = () => { if (!shown) renew(); else label_(); };
+  const more = () => {
+    if (!shown) { known = rounds().length; renew(); return; }
+    if (!follow()) { label_(); return; }
+    build();
+    now.t = shown.script.poster;
+    draw(false);
+  };
   const asked = () => { if (model.get("shown") >= 0) { now.playing = false; go(model.get("shown")); } };
   const events = { "change:stages": renew, "change:rounds": renew, "msg:custom": more,
     "change:caption": label_, "change:over": label_, "change:shown": asked };

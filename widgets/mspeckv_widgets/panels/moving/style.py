@@ -43,15 +43,20 @@ SVG_STYLE = "".join(
 )
 PAGE_STYLE = f"""
 .mskv-mr {{ color: {_INK}; max-width: 1240px; }}
+.mskv-big .mskv-mr {{ max-width: none; }}
 .mskv-mr svg {{ display: block; width: 100%; max-height: 78vh; }}
 .mskv-mr-stage {{ border-radius: 6px; }}
-.mskv-mr-words {{ min-height: 2.7em; margin: 4px 0; font-size: 16px; line-height: 1.35; }}
+.mskv-mr-words {{ min-height: 2.7em; margin: 4px 0; line-height: 1.35;
+  font-size: calc(16px * var(--mskv-scale, 1)); }}
 .mskv-mr-bar {{ display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; }}
 .mskv-mr-bar .jupyter-button {{ width: auto; margin: 0; }}
 .mskv-mr-bar label {{ display: flex; align-items: center; gap: 6px; font-size: 13px; }}
 .mskv-mr-bar input {{ width: 130px; }}
+.mskv-big .mskv-mr-bar label {{ font-size: 20px; }}
+.mskv-big .mskv-mr-bar select {{ max-width: none; }}
 .mskv-mr-bar select {{ font: inherit; color: {_INK}; background: {_PAPER}; max-width: 160px; }}
 .mskv-mr-heard {{ position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); white-space: nowrap; }}
 .mskv-mr-note {{ color: {_FAINT}; font-size: 12px; line-height: 1.4; margin-top: 4px; }}
+.mskv-big .mskv-mr-note {{ font-size: 20px; }}
 """

@@ -1,0 +1,107 @@
+"""What is written into the live charts: their titles, and a name at the end of each line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mspeckv_widgets.charts.figure import BIG, LARGE
+from mspeckv_widgets.charts.theme import INK
+
+HEIGHT = 322
+TRAFFIC, TIME, KEPT = 1, 2, 3
+ROWS = (TRAFFIC, TIME, KEPT)
+DOMAINS = {TRAFFIC: (0.66, 0.94), TIME: (0.30, 0.58), KEPT: (0.0, 0.22)}
+MARGIN = {"l": 44, "r": 8, "t": 4, "b": 34}
+BELOW = 0.05
+"""A chart reaches so much of its height below 0."""
+_LINE, _LONG = 13, 22
+"""A line of a label is so many pixels high; a longer label has two."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How high the figure is, in pixels, and whether its type is a projector's."""
+
+    height: float = HEIGHT
+    big: bool = False
+
+    def type(self, usual: float) -> float:
+        """A size of type, in pixels."""
+        return LARGE if self.big else usual
+
+    def high(self, row: int) -> float:
+        """Pixels from the bottom of a chart to its top."""
+        low, top = DOMAINS[row]
+        edges = (MARGIN["t"] + MARGIN["b"]) * (BIG if self.big else 1)
+        return (top - low) * (self.height - edges)
+
+
+@dataclass(frozen=True)
+class End:
+    """A line's last point, and its name."""
+
+    x: float
+    y: float
+    words: str
+
+
+def title(room: Room, row: int, words: str) -> dict[str, Any]:
+    """A chart's title, above it."""
+    return {
+        "text": f"<b>{words}</b>", "xref": "paper", "yref": "paper", "x": 0,
+        "y": DOMAINS[row][1], "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "font": {"size": room.type(12), "color": INK},
+    }  # fmt: skip
+
+
+def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[str, Any]]:
+    """Names at lines' ends, pushed apart where they would lie on one another.
+
+    Args:
+        room: the figure's.
+        row: which chart.
+        ends: of its lines.
+        high: value at its top.
+    """
+    pixels, line = room.high(row) / (1 + BELOW) / high, room.type(11) * _LINE / 11
+    ranked = sorted(ends, key=lambda end: (end.y, end.words))
+    written = [in_lines(end.words) for end in ranked]
+    sizes = [line * (1 + words.count("<br>")) for words in written]
+    places = spread_out([end.y * pixels for end in ranked], sizes, high * pixels)
+    return [
+        _note(room, row, end, words, place - end.y * pixels)
+        for end, words, place in zip(ranked, written, places, strict=True)
+    ]
+
+
+def in_lines(words: str, most: int = _LONG) -> str:
+    """A long name in two lines, broken at the comma nearest its middle."""
+    commas = [place for place, letter in enumerate(words) if letter == ","]
+    if len(words) <= most or not commas:
+        return words
+    middle = min(commas, key=lambda place: abs(place - len(words) / 2))
+    return f"{words[: middle + 1]}<br>{words[middle + 1 :].strip()}"
+
+
+def spread_out(middles: Sequence[float], sizes: Sequence[float], top: float) -> list[float]:
+    """Rising ``middles`` of labels so high, moved little, apart, and under ``top`` if they can."""
+    out: list[float] = []
+    for place, middle in enumerate(middles):
+        apart = (sizes[place] + sizes[place - 1]) / 2 if place else 0.0
+        out.append(max(middle, out[-1] + apart) if out else middle)
+    limit = top
+    for place in reversed(range(len(out))):
+        out[place] = min(out[place], limit)
+        limit = out[place] - (sizes[place] + sizes[place - 1]) / 2
+    return out
+
+
+def _note(room: Room, row: int, end: End, words: str, up: float) -> dict[str, Any]:
+    number = "" if row == 1 else str(row)
+    return {
+        "text": words, "xref": f"x{number}", "yref": f"y{number}", "x": end.x, "y": end.y,
+        "xshift": 4, "yshift": up, "xanchor": "left", "yanchor": "middle", "align": "left",
+        "showarrow": False, "font": {"size": room.type(11), "color": INK},
+    }  # fmt: skip
