@@ -94,8 +94,8 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     if pair.device.type == "cpu":
         fetches = [t for one in rounds for t in one.transfers if t.purpose == "verify" and t.bytes]
         late = [t.ms - t.bytes / _RUN_GBPS / 1e6 for t in fetches] or late
-    times = {"round_us": max(0.0, median(rest)) * 1e3, "copy_us": max(0.0, median(late)) * 1e3}
-    found = replace(machine, passes=passes, **times)
+    round_us, copy_us = (max(0.0, median(times)) * 1e3 for times in (rest, late))
+    found = replace(machine, passes=passes, round_us=round_us, copy_us=copy_us)
     told = [
         ([p for o in run for p in o.passes], [t for o in run for t in o.transfers]) for run in runs
     ]

@@ -227,6 +227,8 @@ class LiveLab(WorkerPanel[Runner]):
         names = names_of([one for one, _ in view.slots])
         called = {one: name for (one, _), name in zip(view.slots, names, strict=True)}
         own = next((one for one in compared if one.setting == setting), None)
+        # first: that a press was heard is seen at once, before charts are drawn
+        self.view.status.value = status_html(view, self.machine, prompts.bytes)
         running = view.current if view.busy else None
         ran = running.setting if running else (view.slots[-1][0] if view.slots else None)
         stale = own is None and running is None and ran is not None and setting is not None
@@ -252,7 +254,6 @@ class LiveLab(WorkerPanel[Runner]):
         if stale and ran is not None and setting is not None:
             said.insert(0, f"Changed since the last run: {changed(ran, setting)}. Press Run.")
         self.view.said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
-        self.view.status.value = status_html(view, self.machine, prompts.bytes)
         record, pair = view.current, self.runner.pair
         tokenizer = record.pieces if record is not None else None
         if tokenizer is None and pair is not None:
