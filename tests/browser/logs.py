@@ -19,6 +19,8 @@ _RAISED = re.compile(r"Traceback|\w*(?:Error|Exception)\b|\bERROR\b|\[E \d")
 _KNOWN = re.compile(
     # Chromium's own, of a page that lays itself out while it is watched
     r"ResizeObserver loop"
+    # anywidget's, where a page was busy for two seconds: widgets of ours go on, see `late.js`
+    r"|\[anywidget\] Failed to initialize model"
     # of JupyterLab's pages and of packages of other authors
     r"|DeprecationWarning|deprecated|preload|GPU stall|Autofocus"
 )

@@ -87,4 +87,4 @@ function render({ model, el }) {
     for (const end of endings) end();
   };
 }
-export default { render };
+export default hearing({ render });

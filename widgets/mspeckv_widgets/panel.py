@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as ipw
 import traitlets
 from plotly.basedatatypes import BaseFigure
@@ -21,12 +20,13 @@ from plotly.basedatatypes import BaseFigure
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.last_picture import LastPicture, notebook_listens
+from mspeckv_widgets.page_widget import PageWidget, module
 
 NARROW = 760
 """Panels under so many CSS pixels are narrow."""
 
 
-class Frame(anywidget.AnyWidget):
+class Frame(PageWidget):
     """Names the controls, charts and tables of the panel it lies in.
 
     `room` is the panel's width in CSS pixels while it is narrow, else 0. `size` is its width, the
@@ -34,10 +34,10 @@ class Frame(anywidget.AnyWidget):
     `kept` says that the page is to send pictures of the panel.
     """
 
-    _esm = "".join(
-        (Path(__file__).parent / name).read_text(encoding="utf-8")
-        for name in ("panel_picture.js", "panel_gone.js", "panel_screen.js", "panel.js")
-    )
+    _esm = module(
+        *(Path(__file__).parent / name
+          for name in ("panel_picture.js", "panel_gone.js", "panel_screen.js", "panel.js"))
+    )  # fmt: skip
     kept = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)
     limit = traitlets.Int(NARROW).tag(sync=True)

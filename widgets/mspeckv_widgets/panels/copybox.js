@@ -30,4 +30,4 @@ function render({ model, el }) {
   el.append(button, said, code);
   return () => model.off("change:text", show);
 }
-export default { render };
+export default hearing({ render });

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anywidget
 import traitlets
 
+from mspeckv_widgets.page_widget import PageWidget, module
 
-class CopyBox(anywidget.AnyWidget):
+
+class CopyBox(PageWidget):
     """Shows `text` with a copy button; selects it where the browser forbids the clipboard."""
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = module(Path(__file__).with_suffix(".js"))
     text = traitlets.Unicode("").tag(sync=True)

@@ -30,4 +30,4 @@ function render({ model, el }) {
     for (const part of ["words", "tip", "ready"]) model.off(`change:${part}`, show);
   };
 }
-export default { render };
+export default hearing({ render });

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
+from mspeckv_widgets.page_widget import PageWidget, module
 
-class Download(anywidget.AnyWidget):
+
+class Download(PageWidget):
     """A download button; the file is made, and sent, only when it is pressed.
 
     Args:
@@ -20,7 +21,7 @@ class Download(anywidget.AnyWidget):
         kind: its media type.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = module(Path(__file__).with_suffix(".js"))
     words = traitlets.Unicode("").tag(sync=True)
     tip = traitlets.Unicode("").tag(sync=True)
     ready = traitlets.Bool(False).tag(sync=True)

@@ -24,4 +24,4 @@ function render({ model, el }) {
   el.append(button);
   return () => { clearInterval(timer); model.off("change:playing", follow); };
 }
-export default { render };
+export default hearing({ render });

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anywidget
 import traitlets
 
+from mspeckv_widgets.page_widget import PageWidget, module
 
-class Player(anywidget.AnyWidget):
+
+class Player(PageWidget):
     """Counts `value` from `min` to `max`, one up per `interval` milliseconds, while `playing`.
 
     ``hint`` is the button's title: `tooltip` is ipywidgets' own, which wants a description too.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = module(Path(__file__).with_suffix(".js"))
     value = traitlets.Int(1).tag(sync=True)
     min = traitlets.Int(1).tag(sync=True)
     max = traitlets.Int(1).tag(sync=True)

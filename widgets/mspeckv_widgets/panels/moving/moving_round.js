@@ -221,4 +221,4 @@ function render({ model, el }) {
     for (const [name, act] of Object.entries(events)) model.off(name, act);
   };
 }
-export default { initialize, render };
+export default hearing({ initialize, render });

@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from mspeckv import Event, KVPolicy, Pair, Prefill, Round, RunSummary
 from mspeckv.settings import Placement, refuse
 from mspeckv_widgets.charts.story import split_text
+from mspeckv_widgets.page_widget import PageWidget, module
 from mspeckv_widgets.panel import HasPanel, panel
 from mspeckv_widgets.panels.moving.page import DRAWN, caption_of, round_data, stage_data
 from mspeckv_widgets.panels.moving.parts import Script
@@ -40,14 +40,14 @@ _numbers = itertools.count()
 _HERE = Path(__file__).parent
 
 
-class Picture(anywidget.AnyWidget):
+class Picture(PageWidget):
     """The page's part: it moves what the scripts say, and asks for nothing but missing rounds.
 
     A round that is added is sent by itself; `rounds` holds it for whoever looks later.
     """
 
     # one module for the page: what draws a scene, and what plays it
-    _esm = "".join((_HERE / name).read_text("utf-8") for name in ("scene.js", "moving_round.js"))
+    _esm = module(_HERE / "scene.js", _HERE / "moving_round.js")
     _css = SVG_STYLE + PAGE_STYLE
     stages: Any = traitlets.List().tag(sync=True)
     rounds: Any = traitlets.List().tag(sync=True)

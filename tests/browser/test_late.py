@@ -1,0 +1,43 @@
+"""A page too busy to load our widgets in the two seconds that anywidget gives: they still hear."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.labs import of_cells, save
+
+from .driver import open_notebook, run_all, settle, visit
+from .lab_server import serve
+from .live_cells import LIVE
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NAME = "late.ipynb"
+PANEL = ".mskv-panel[aria-label='Live lab']"
+NO_TIME = """const usual = AbortSignal.timeout.bind(AbortSignal);
+AbortSignal.timeout = (ms) => usual(ms === 2000 ? 0 : ms);"""
+"""anywidget's two seconds are over before any module can have come."""
+GIVEN_UP = "[anywidget] Failed to initialize model"
+
+
+def test_widgets_that_came_late_hear_what_is_new(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("late")
+    with serve(home, lambda folder: save(of_cells(LIVE), folder / NAME)) as address:
+        visited = visit(browser, width=1366, height=900)
+        page = visited.page
+        page.add_init_script(NO_TIME)
+        open_notebook(page, address.format(name=NAME))
+        run_all(page, 120)
+        panel = page.locator(PANEL)
+        panel.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+        assert [one for one in visited.problems if GIVEN_UP in one], "it was too late"
+        panel.get_by_role("tab", name="Copy as code").click()
+        code = panel.locator(".mskv-code")
+        settle(page, lambda: "gamma=8" in code.inner_text(), 20, "the code is there")
+        panel.get_by_role("slider", name="Gamma", exact=True).first.press("ArrowRight")
+        settle(page, lambda: "gamma=9" in code.inner_text(), 20, "the code follows")
+        assert [one for one in visited.problems if GIVEN_UP not in one] == []
+        page.context.close()
