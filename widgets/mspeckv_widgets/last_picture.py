@@ -7,9 +7,9 @@ stands before the panel's. It holds an image of the panel, drawn by the panel's 
 has been at rest for two seconds, of at most 300 kB, and is hidden as long as the panel is there.
 An image can neither be clicked nor run anything, so untrusted notebooks show it too.
 
-JupyterLab forgets which output has which display id when a page is loaded anew. A panel of such a
-page goes on, but its picture stays as it was then, until its cell is run again: each picture says
-when it was drawn.
+JupyterLab forgets which output has which display id when a page is loaded anew. The page then asks
+for the output and puts it into the notebook itself: see ``panel_picture.js``. Elsewhere the picture
+stays as it was: each says when it was drawn.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LastPicture:
     def __init__(self, label: str, mark: str) -> None:
         self._label, self._mark = label, mark
         self._places: deque[str] = deque(maxlen=PLACES)
-        self._image = ""
+        self._image, self._drawn = "", 0
 
     def place(self) -> None:
         """Put an output here, before the panel's own."""
@@ -61,6 +61,7 @@ class LastPicture:
         """Keep a picture that the page has drawn: ``svg``, its size, its words."""
         svg = str(told["svg"]).encode("utf-8", "replace")
         words = html.escape(f"Last picture of {self._label}: {told['words']}")
+        self._drawn = int(told.get("stamp", 0))
         night = ' class="mskv-night"' if told["night"] else ""
         source = base64.b64encode(svg).decode("ascii")
         self._image = (
@@ -84,7 +85,8 @@ class LastPicture:
             f"{STYLE_SHEET}<style>.jp-OutputArea:has({live}) {here} {{ display: none; }}\n"
             f"{here} + {child}:not(:has({live})):has(> .lm-Panel.jp-OutputArea-output)"
             " { visibility: hidden; height: 0; overflow: hidden; }</style>"
-            f'<div class="mskv-last {self._mark}"><div class="mskv-gone" role="status">'
+            f'<div class="mskv-last {self._mark}" data-drawn="{self._drawn}">'
+            f'<div class="mskv-gone" role="status">'
             f"The kernel was restarted. {what} this cell again.</div>{self._image}</div>"
         )
 

@@ -81,6 +81,8 @@ class Panel(ipw.VBox):
     def _hear(self, _: Any, told: Any, __: Any) -> None:
         if told.get("kind") == "picture":
             self._last.take(told)
+        if told.get("kind") == "renew":
+            self._frame.send({"kind": "last", "html": self._last.html()})
         if told.get("kind") == "plots":
             self._enlarge()
 

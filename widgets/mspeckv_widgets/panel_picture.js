@@ -130,9 +130,28 @@ const drawPicture = (panel) => {
     left.add(plots.pop());
   }
 };
+// A page that was loaded anew no longer knows which output is a panel's picture, and lets what the
+// kernel sends for it fall. It then finds the output by its text and puts the picture in itself.
+const ANSWER_MS = 3000;
+const places = (model) => {
+  const sign = `mskv-last mskv-is-${model.get("own_id")}`, found = [];
+  let cells = [];
+  try { cells = model.widget_manager.context.model.cells; } catch { /* not JupyterLab's */ }
+  for (const { outputs } of cells)
+    for (let at = 0; at < (outputs?.length ?? 0); at += 1) {
+      const { data } = outputs.get(at).toJSON(), html = [data?.["text/html"] ?? ""].flat().join("");
+      if (html.includes(sign)) found.push({ outputs, at, html });
+    }
+  return found;
+};
+const putIn = (model, html) => {
+  for (const { outputs, at, html: old } of places(model))
+    if (old !== html) outputs.set(at, { output_type: "display_data", metadata: {},
+      data: { "text/html": html, "text/plain": "" } });
+};
 // Once nothing has changed for two seconds, and only if it looks otherwise than it did.
 const keepPicture = (panel, model, allowed) => {
-  let changed = 0, timer = 0, sent = null;
+  let changed = 0, timer = 0, asking = 0, sent = null;
   const look = () => {
     const left = changed + QUIET_MS - performance.now();
     timer = left > 0 ? setTimeout(look, left + 20) : 0;
@@ -141,8 +160,16 @@ const keepPicture = (panel, model, allowed) => {
     if (drawn.svg === sent) return;
     sent = drawn.svg;
     const night = document.body.dataset.jpThemeLight === "false";
-    model.send({ kind: "picture", ...drawn, night });
+    const stamp = Date.now();
+    model.send({ kind: "picture", ...drawn, night, stamp });
+    clearTimeout(asking);
+    asking = setTimeout(() => {
+      if (places(model).some(({ html }) => !html.includes(`data-drawn="${stamp}"`)))
+        model.send({ kind: "renew" });
+    }, ANSWER_MS);
   };
+  const told = (message) => { if (message?.kind === "last") putIn(model, message.html); };
+  model.on("msg:custom", told);
   const touch = () => {
     changed = performance.now();
     if (!timer) timer = setTimeout(look, QUIET_MS);
@@ -153,6 +180,8 @@ const keepPicture = (panel, model, allowed) => {
   touch();
   return () => {
     clearTimeout(timer);
+    clearTimeout(asking);
+    model.off("msg:custom", told);
     seen.disconnect();
     for (const kind of ["input", "change"]) panel.removeEventListener(kind, touch);
   };
