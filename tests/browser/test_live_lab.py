@@ -55,6 +55,12 @@ TIME_A_STEP = """() => new Promise(done => {
   handle.focus();
   handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
 })"""
+CUT_CHOICES = """all => all.flatMap(one => {
+  const look = getComputedStyle(one), pen = document.createElement('canvas').getContext('2d');
+  pen.font = look.font;
+  const arrow = 20, room = one.clientWidth - parseFloat(look.paddingLeft) - arrow;
+  return [...one.options].map(o => o.text).filter(text => pen.measureText(text).width > room);
+})"""
 READ_WIDTHS = """() => {
   const plot = document.querySelector('.mskv-panel .widget-tab .js-plotly-plot');
   return [plot, plot.querySelector('.main-svg')].map(one => one.getBoundingClientRect().width);
@@ -198,6 +204,37 @@ def test_a_second_setting_is_compared(page: Page, film: Film) -> None:
     assert rows.filter(has_text="#2 resident 8").count() == 1
 
 
+def test_no_choice_is_cut_off(page: Page) -> None:
+    page.get_by_role("button", name="More").click()
+    page.wait_for_timeout(300)
+    assert page.locator(f"{PANEL} select:visible").count() >= 5
+    assert page.locator(f"{PANEL} select:visible").evaluate_all(CUT_CHOICES) == []
+    page.get_by_role("button", name="Less").click()
+
+
+def test_a_line_at_nothing_is_seen_above_its_axis(page: Page) -> None:
+    lowest = page.locator(f"{PANEL} .js-plotly-plot").first.evaluate(
+        "plot => ['yaxis', 'yaxis2', 'yaxis3'].map(one => plot._fullLayout[one].range[0])"
+    )
+    assert max(lowest) < 0
+
+
+def test_the_score_card_names_its_setting(page: Page) -> None:
+    page.locator(PANEL).get_by_role("tab", name="Score card").click()
+    caption = page.locator(f"{PANEL} .mskv-card caption")
+    for words in ("mspeckv", "int8", "on-chip 15", "resident 8", "gamma 4", "link live"):
+        assert words in caption.inner_text()
+    page.locator(PANEL).get_by_role("tab", name="Last runs").click()
+
+
+def test_words_of_the_subject_are_explained(page: Page) -> None:
+    told = "all => all.map(one => [one.textContent, one.title])"
+    found = page.locator(f"{PANEL} abbr").evaluate_all(told)
+    words = {word for word, _ in found}
+    assert {"KV", "counted", "measured", "allocated", "modelled", "tier 0", "tier 1"} <= words
+    assert all(len(meaning) > 20 for _, meaning in found)
+
+
 def test_it_fits_a_laptop_beside_the_file_browser(page: Page) -> None:
     to_the_top(page)
     top = page.locator(PANEL).bounding_box()
@@ -295,7 +332,7 @@ def test_a_profile_shows_transfers_overlapping_compute(page: Page) -> None:
     page.locator(".mskv-reset").click()
     settle(page, lambda: state(page) == "idle", 30, "the panel is idle")
     page.get_by_role("button", name="More").click()
-    page.get_by_label("Link", exact=True).select_option(label="origin: slowest, emulated")
+    page.get_by_label("Link", exact=True).select_option(label="origin: slowest")
     page.locator(".mskv-profile").click()
     settle(page, lambda: state(page) == "rehearsal", 60, "a run without the profiler")
     settle(page, lambda: state(page) == "done", 240, "the profiled run ends")

@@ -56,11 +56,16 @@ class RunRecord:
 
     @property
     def label(self) -> str:
-        """Short name for tables: ``#3 mspeckv, int8, 15+0``."""
+        """Number and setting: ``#3 mspeckv, int8, on-chip 15, resident 0, gamma 8, link live``."""
         config = self.setting.config
-        policy = config.policy
+        policy, link = config.policy, config.link
         width = "float" if policy.bits == "full" else f"int{policy.bits}"
-        return f"#{self.number} {config.method}, {width}, {policy.on_chip}+{policy.resident}"
+        speed = link.preset or (f"{link.gbps} GB/s" if link.gbps else "of its own")
+        guesses = "" if config.method == "autoregressive" else f", gamma {config.speculation.gamma}"
+        return (
+            f"#{self.number} {config.method}, {width}, on-chip {policy.on_chip}, resident "
+            f"{policy.resident}{guesses}, link {speed}"
+        )
 
     def add(self, event: Event) -> None:
         """Remember one event; it has what its steps told before."""

@@ -13,19 +13,19 @@ DEFAULT_LAYERS = 30
 DEFAULT_POSITIONS = 8192
 
 METHODS = (
-    ("autoregressive (no guessing)", "autoregressive"),
-    ("vanilla (0 guesses, 2 checks)", "vanilla"),
-    ("triforce (0, 1, 2; floats)", "triforce"),
-    ("mspeckv (0, 1, 2; packed)", "mspeckv"),
+    ("autoregressive", "autoregressive"),
+    ("vanilla: tiers 0, 2", "vanilla"),
+    ("triforce: 0, 1, 2", "triforce"),
+    ("mspeckv: 0, 1, 2", "mspeckv"),
 )
 WIDTHS = (("int8", 8), ("int4", 4), ("int3", 3), ("int2", 2), ("float", "full"))
 LINKS = (
     ("off: RAM speed", "off"),
-    ("live: slow, emulated", "live"),
-    ("origin: slowest, emulated", "origin"),
+    ("live: slow", "live"),
+    ("origin: slowest", "origin"),
 )
 GUESSERS = (("the draft", "draft"), ("lookup in the text", "lookup"), ("nobody", "none"))
-PLACES_OF_RESIDENTS = (("fixed layers", "static"), ("layers used last (LRU)", "lru"))
+PLACES_OF_RESIDENTS = (("fixed layers", "static"), ("used last (LRU)", "lru"))
 DEFAULTS: dict[str, Any] = {
     "method": "mspeckv",
     "bits": 8,
@@ -60,7 +60,11 @@ def build_inputs(codecs: tuple[str, ...]) -> dict[str, Any]:
     assert tuple(value for _, value in PLACES_OF_RESIDENTS) == RESIDENCIES
     most = DEFAULT_LAYERS
     made = {
-        "method": _dropdown("method", "Method", METHODS, "Which tiers guess, which check"),
+        "method": _dropdown(
+            "method", "Method", METHODS, "Which tiers guess, which check. autoregressive: nobody "
+            "guesses; vanilla: the draft guesses, the whole target checks; triforce: the target "
+            "with few KV checks in between, KV are floats; mspeckv: the same, KV are packed",
+        ),
         "bits": _dropdown("bits", "KV width", WIDTHS, "Width of stored KV of tier 2"),
         "on_chip": _slider(
             "on_chip", "On-chip", (0, most, 1),
@@ -71,7 +75,10 @@ def build_inputs(codecs: tuple[str, ...]) -> dict[str, Any]:
             "Layers whose KV stays on the device quantized; no effect at width float",
         ),
         "gamma": _slider("gamma", "Gamma", (1, 16, 1), "Tokens proposed to tier 2 per round"),
-        "link": _dropdown("link", "Link", LINKS, "Speed of the path between host and device"),
+        "link": _dropdown(
+            "link", "Link", LINKS, "Speed of the path between host and device; live and origin are "
+            "emulated: copies are held back until such a link would have brought them",
+        ),
         "residency": _dropdown(
             "residency", "Residents are", PLACES_OF_RESIDENTS,
             "Who has the resident places: the same layers throughout, or those used last",

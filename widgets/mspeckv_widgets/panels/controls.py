@@ -14,6 +14,7 @@ from mspeckv.experiments import IDS, experiment
 from mspeckv.kv.codec import codecs
 from mspeckv.settings import refuse
 from mspeckv_widgets.charts.theme import PLACES
+from mspeckv_widgets.charts.words import explained
 from mspeckv_widgets.panels.control_inputs import DEFAULTS, IN_SIGHT, build_inputs
 from mspeckv_widgets.record import Setting
 
@@ -234,7 +235,7 @@ class Controls:
             for name, style in PLACES.items()
             if counts[name]
         )
-        words = ", ".join(f"<b>{count}</b> {name}" for name, count in counts.items())
+        words = ", ".join(f"<b>{count}</b> {explained(name)}" for name, count in counts.items())
         self.placement.value = (
             f'<div class="mskv-placement mskv-small" role="status">{words} of {self.layers} layers'
             f'<div class="mskv-bar" aria-hidden="true">{bars}</div></div>'

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mspeckv_widgets.charts.run_styles import signed
 from mspeckv_widgets.charts.table import short_bytes
 from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.charts.words import explained
 from mspeckv_widgets.compared import Compared, Split, Spread
 from mspeckv_widgets.panels.prediction import Predicted
 
@@ -56,10 +57,11 @@ def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str 
 
 def _tile(what: str, kind: str, value: str, modelled: str, off: str) -> str:
     return (
-        f'<div class="mskv-tile"><div class="mskv-small">{what}</div>'
+        f'<div class="mskv-tile"><div class="mskv-small">{explained(what)}</div>'
         f'<div class="mskv-headline">{value or "not run yet"}'
-        f'<span class="mskv-small"> {kind if value else ""}</span></div>'
-        f'<div class="mskv-small mskv-model">modelled {html.escape(modelled)}{off}</div></div>'
+        f'<span class="mskv-small"> {explained(kind) if value else ""}</span></div>'
+        f'<div class="mskv-small mskv-model">{explained("modelled")} {html.escape(modelled)}{off}'
+        "</div></div>"
     )
 
 
@@ -122,7 +124,7 @@ def _key(splits: Sequence[Split]) -> str:
     looks.append(("wait for the link", _paint(_WAIT, _WAIT_PATTERN), waits))
     looks.append(("rest", _paint(_REST, "none"), any(one.rest for one in splits)))
     return " ".join(
-        f'<span class="mskv-swatch" style="{look}"></span>{name}'
+        f'<span class="mskv-swatch" style="{look}"></span>{explained(name)}'
         for name, look, there in looks
         if there
     )

@@ -10,6 +10,7 @@ from statistics import mean
 from mspeckv import Plan, TierCount
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import PURPOSES, TIERS, known
+from mspeckv_widgets.charts.words import explained
 from mspeckv_widgets.compared import link_bytes, names_of, split_of
 from mspeckv_widgets.record import RunRecord
 
@@ -96,7 +97,7 @@ def card_html(record: RunRecord | None) -> str:
     end = "stopped early" if record.summary and record.summary.cancelled else "finished"
     rows = "".join(
         f'<tr><td>{html.escape(line.name)}</td><td class="num"><b>{line.value}</b> '
-        f'{html.escape(line.unit)}</td><td class="mskv-small">{line.source}'
+        f'{html.escape(line.unit)}</td><td class="mskv-small">{explained(line.source)}'
         f"{f', {line.better} is better' if line.better else ''}</td></tr>"
         for line in lines
     )
