@@ -13,6 +13,7 @@ from mspeckv_widgets.compared import (
     Spread,
     apart,
     changed,
+    flattened,
     link_bytes,
     names_of,
     split_of,
@@ -131,6 +132,15 @@ def test_runs_are_named_by_what_differs() -> None:
 
 def test_what_was_changed_is_said() -> None:
     assert changed(SETTING, with_policy(resident=1)) == "resident 0, now 1"
+    config = replace(
+        CONFIG, new_tokens=32, speculation=replace(CONFIG.speculation, tier0="lookup", gamma=5),
+        sampling=replace(CONFIG.sampling, top_p=0.8),
+    )  # fmt: skip
+    said = changed(SETTING, replace(SETTING, config=config))
+    assert "16 new, now 32 new" in said
+    assert "tier 0 draft, now lookup" in said
+    assert f"gamma {CONFIG.speculation.gamma}, now 5" in said
+    assert "top p 0.9, now 0.8" in said
     assert changed(SETTING, SETTING) == ""
 
 
@@ -200,3 +210,34 @@ def test_the_bars_key_lists_only_what_occurs(record: RunRecord) -> None:
     assert "</span>tier 2" in alone
     assert "</span>tier 0" not in alone
     assert "</span>tier 1" not in alone
+
+
+def test_a_run_is_not_named_by_the_place_of_every_layer() -> None:
+    config = {
+        "method": "mspeckv", "policy": {"on_chip": 1}, "speculation": {}, "sampling": {},
+        "link": {}, "placement": ["on-chip", "offloaded"],
+    }  # fmt: skip
+    assert flattened(config) == {"method": "mspeckv", "on_chip": 1}
+
+
+def test_profiled_and_recorded_runs_are_not_compared() -> None:
+    record = ran()
+    assert record.timed
+    assert not replace(record, profiled=True).timed
+    assert not replace(record, pieces=object()).timed
+
+
+def test_bytes_that_differ_from_run_to_run_are_not_called_certain() -> None:
+    """Lengths that follow measured times move other bytes in each run."""
+    one, more = ran(), ran(number=2)
+    fewer = replace(more, rounds=more.rounds[:-1])
+    assert link_bytes(one) != link_bytes(fewer)
+    other = Compared(with_policy(on_chip=2), 1, (ran(with_policy(on_chip=2)),))
+    said = conclusion([Compared(SETTING, 0, (one, fewer)), other], ["a", "b"])[0]
+    assert "different from run to run" in said
+    assert "Certain" not in said
+    assert "Fewest in every run: b" in said
+    same = conclusion(
+        [Compared(SETTING, 0, (one, fewer)), Compared(SETTING, 1, (one,))], ["a", "b"]
+    )
+    assert "The ranges overlap" in same[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +16,7 @@ import torch
 
 from mspeckv import KVPolicy, Link, Pair, Prefill, RunConfig, RunSummary, Sampling, Speculation
 from mspeckv.accelerate.kept_prompts import Brought, Prefills
-from mspeckv.api import engine_of, stream
+from mspeckv.api import engine_of, release, stream
 from mspeckv.context import Shown
 from mspeckv.decoding.tiers import build_tiers
 from mspeckv.events import Transfer
@@ -279,3 +281,16 @@ def test_speculation_has_no_part_in_what_is_kept() -> None:
         )
         left(RunConfig("mspeckv", 8, KVPolicy(8, 1, 1, block=16), guess, GREEDY), kept)
     assert kept.shared
+
+
+def test_a_model_that_nobody_holds_goes_and_its_prompts_with_it() -> None:
+    kept, pair = Prefills(), tiny_pair(seed=5)
+    left(RunConfig("mspeckv", 8, KVPolicy(8, 1, block=16), SMALL, GREEDY), kept, pair=pair)
+    target, held = weakref.ref(pair.target), kept.bytes
+    assert held
+    release(pair)
+    del pair
+    gc.collect()
+    assert target() is None
+    left(RunConfig("mspeckv", 8, KVPolicy(8, 1, block=16), SMALL, GREEDY), kept)
+    assert kept.bytes <= held, "what was kept of it is dropped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,13 @@ from mspeckv import KVPolicy
 from mspeckv.kv.doors import codecs, placements
 from mspeckv.kv.placement import ResidentLayer, Room
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.testing import check_bytes, check_codec, check_exactness, check_path_independence
+from mspeckv.testing import (
+    check_bytes,
+    check_codec,
+    check_exactness,
+    check_path_independence,
+)
+from mspeckv.testing.exactness import chi_square
 
 POLICY: dict[str, Any] = {"block": 16, "group": 16, "tail": 8}
 
@@ -114,3 +121,12 @@ def test_another_distribution_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mspeckv.decoding.sampling, "residual", lambda target, proposal: target)
     with pytest.raises(AssertionError, match="not distributed as tier 2's own"):
         check_exactness(samples=1500)
+
+
+def test_chi_square_answers_where_little_was_seen() -> None:
+    shares: dict[tuple[int, ...], float] = {(0,): 0.5, (1,): 0.5}
+    sure: dict[tuple[int, ...], float] = {(0,): 1.0}
+    assert chi_square(Counter({(2,): 1}), shares) == 0.0, "a text that cannot come"
+    assert chi_square(Counter({(0,): 2, (1,): 1}), shares) == 1.0, "all texts are rare"
+    assert chi_square(Counter({(0,): 30}), sure) == 1.0, "there is one text"
+    assert chi_square(Counter({(0,): 90, (1,): 10}), shares) < 1e-9

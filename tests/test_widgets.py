@@ -33,6 +33,7 @@ from mspeckv_widgets.panels.live_labels import KEPT, TIME, TRAFFIC
 from mspeckv_widgets.panels.scorecard import comparison_html, lengths_text, rounds_html, scores
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import RunRecord, Setting, traffic_line
+from mspeckv_widgets.recording import Recording
 
 SECONDS = 300.0
 SMALL = {"prefill": 128, "new_tokens": 8, "link": "off", "temperature": 0.0, "budget": 96}
@@ -175,6 +176,112 @@ def test_reset_during_a_run(lab: LiveLab) -> None:
     assert lab.state == "idle"
     assert lab.records == []
     assert not lab.view.buttons["run"].disabled
+    assert "Ready: press Run" in lab.view.status.value
+    assert "comes with the end" in lab.view.card.value
+    assert "listed here" in lab.view.comparison.value
+
+
+def test_a_worker_that_ends_late_is_drawn_to_its_end(
+    lab: LiveLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab.runner._run
+
+    def slow_to_end(*job: Any) -> None:
+        run(*job)
+        time.sleep(0.4)
+
+    monkeypatch.setattr(lab.runner, "_run", slow_to_end)
+    exercise(lab)
+    assert "#1" in lab.view.comparison.value
+    assert not lab.view.buttons["run"].disabled
+
+
+def test_stop_in_a_series_keeps_the_stopped_run_in_sight(lab: LiveLab) -> None:
+    exercise(lab)
+    lab.controls.set(new_tokens=128)
+    lab.run(repeats=3)
+    until(lambda: lab.runner.view().turn[0] == 2 and bool(lab.records[0].rounds), "its second run")
+    lab.stop()
+    assert lab.wait(SECONDS)
+    assert lab.state == "stopped"
+    assert lab.records[0].rounds
+    assert lab.records[0].setting.config.new_tokens == 128
+
+
+def test_the_last_run_is_what_changes_are_set_against(lab: LiveLab) -> None:
+    for gamma in (8, 4, 8):
+        lab.controls.set(gamma=gamma)
+        exercise(lab)
+    lab.controls.set(gamma=3)
+    assert "gamma 8, now 3" in lab.view.said.value
+
+
+def test_reset_puts_the_tabs_back(lab: LiveLab) -> None:
+    lab.elsewhere("B1", machine="h200")
+    exercise(lab)
+    lab.view._tabs.selected_index = lab.view._tabs.children.index(lab.view.moving.box)
+    assert lab.view.moving.picture is not None
+    lab.reset()
+    assert lab.view.moving.picture is None
+    assert lab.view._tabs.selected_index == 0
+    assert lab.view.elsewhere.what_if is not None
+    assert lab.view.elsewhere.what_if.controls.values["machine"] != "h200"
+
+
+def test_pictures_of_past_runs_are_let_go(lab: LiveLab) -> None:
+    lab.view._tabs.selected_index = lab.view._tabs.children.index(lab.view.moving.box)
+    exercise(lab)
+    first = lab.view.moving.picture
+    assert first is not None
+    comms = [first.panel.comm, *(child.comm for child in first.panel.children)]
+    assert all(comm is not None for comm in comms)
+    lab.controls.set(gamma=3)
+    exercise(lab)
+    assert first.panel.comm is None, "it is closed"
+    assert all(child.comm is None for child in first.panel.children)
+
+
+def test_a_recorded_run_keeps_nobody_waiting(lab: LiveLab, pair: Pair) -> None:
+    exercise(lab)
+    other = LiveLab(pair)
+    other.controls.set(**SMALL)
+    recording = Recording.of(lab.records[0], pair.tokenizer)
+    lab.replay(recording)
+    exercise(other)
+    lab.stop()
+    assert lab.wait(SECONDS)
+
+
+def test_presets_of_small_models_keep_their_on_chip_layers(lab: LiveLab) -> None:
+    lab.controls.set_model(24, 8192)
+    lab.controls.apply_preset("A1")
+    values = lab.controls.values
+    assert (values["on_chip"], values["resident"]) == (15, 9)
+
+
+def test_a_curves_place_is_run_as_it_was_drawn(lab: LiveLab) -> None:
+    lab.controls.presets["B1"].click()
+    lab.controls.set(resident=5, on_chip=4)
+    curves = lab.view.curves
+    asked: list[dict[str, Any]] = []
+    curves._on_place = asked.append
+    curves._clicked(8)
+    assert asked[-1] == {"on_chip": 8, "resident": 5}
+    curves._clicked(28)
+    assert asked[-1] == {"on_chip": 28, "resident": 2}
+    lab.controls.set(on_chip=28, resident=2)
+    curves._clicked(8)
+    assert asked[-1] == {"on_chip": 8, "resident": 5}, "residents come back where there is room"
+
+
+def test_a_setting_that_is_not_modelled_leaves_no_old_curve(lab: LiveLab) -> None:
+    lab.controls.presets["B1"].click()
+    line = lab.view.curves.chart._lines[2, "static"]
+    assert len(line.y)
+    lab.controls.set(auto=True)
+    assert not len(line.y)
+    lab.controls.set(auto=False, method="vanilla")
+    assert line.name == "vanilla, residents fixed"
 
 
 def test_last_runs_stay_for_comparison(lab: LiveLab) -> None:

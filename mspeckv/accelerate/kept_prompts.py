@@ -17,6 +17,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import ref
 
 import psutil
 import torch
@@ -88,7 +90,7 @@ class Prefills:
         free = int(psutil.virtual_memory().available)
         self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
         self.shared, self.saved_seconds = False, 0.0
-        self._kept: OrderedDict[tuple[object, ...], Brought] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], Brought] = OrderedDict()
         self._turn = threading.Lock()
 
     @property
@@ -106,14 +108,15 @@ class Prefills:
         """
         self.shared, self.saved_seconds = False, 0.0
         for reader in readers:
-            model = reader.model, structure(reader.model), weights(reader.model)
+            # a model that nobody else holds is to go, and its prompts with it
+            model = ref(reader.model), structure(reader.model), weights(reader.model)
             for tokens, position in reader.cache.to_read(list(prompt)):
                 self._fill(reader, (*model, position, *tokens), tokens, position, link)
 
     def _fill(
         self,
         reader: ModelReader,
-        key: tuple[object, ...],
+        key: tuple[Any, ...],
         tokens: list[int],
         position: int,
         link: KVLink,
@@ -140,7 +143,7 @@ class Prefills:
         brought.seconds = time.perf_counter() - start
         self._keep(key, brought)
 
-    def _find(self, key: tuple[object, ...], queries: int) -> Brought | None:
+    def _find(self, key: tuple[Any, ...], queries: int) -> Brought | None:
         """What is kept under ``key``, if with so many queries."""
         with self._turn:
             found = self._kept.get(key)
@@ -149,11 +152,12 @@ class Prefills:
             self._kept.move_to_end(key)
             return found
 
-    def _keep(self, key: tuple[object, ...], brought: Brought) -> None:
+    def _keep(self, key: tuple[Any, ...], brought: Brought) -> None:
         """Keep one more; drop those that were used longest ago."""
         if brought.whole:
             with self._turn:
-                self._kept.pop(key, None)
+                for old in [one for one in self._kept if one == key or not one[0]()]:
+                    del self._kept[old]
                 while self.bytes > self.limit - brought.bytes:
                     self._kept.popitem(last=False)
                 self._kept[key] = brought

@@ -62,18 +62,20 @@ def check_exactness(
 def chi_square(seen: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> float:
     """Chance of counts as far from the expected shares as these, or further.
 
-    Rare texts are counted together; one that cannot come makes it 0.
+    Rare texts are counted together; one that cannot come makes it 0. Where all are, it is 1.
     """
     total = sum(seen.values())
-    if any(expected[text] == 0 for text in seen):
+    if any(not expected.get(text) for text in seen):
         return 0.0
     often = [text for text, share in expected.items() if share * total >= _LEAST_EXPECTED]
     pairs = [(seen[text], expected[text] * total) for text in often]
     rest = total - sum(count for count, _ in pairs), total - sum(share for _, share in pairs)
-    if rest[1] < _LEAST_EXPECTED:
+    if pairs and rest[1] < _LEAST_EXPECTED:
         last = pairs.pop()
         rest = rest[0] + last[0], rest[1] + last[1]
     pairs.append(rest)
+    if len(pairs) == 1:
+        return 1.0
     distance = sum((count - share) ** 2 / share for count, share in pairs)
     halves = torch.tensor([(len(pairs) - 1) / 2, distance / 2], dtype=torch.float64)
     return float(torch.special.gammaincc(*halves))

@@ -174,7 +174,9 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {"method": config["method"]}
     for part in ("policy", "speculation", "sampling", "link"):
         flat |= config[part]
-    return flat | {name: value for name, value in config.items() if not isinstance(value, Mapping)}
+    # the placement follows from the policy and the model
+    rest = {n: v for n, v in config.items() if n != "placement" and not isinstance(v, Mapping)}
+    return flat | rest
 
 
 def word_for(name: str, value: Any) -> str:
@@ -202,8 +204,13 @@ def names_among(flat: Sequence[Mapping[str, Any]]) -> list[str]:
 def changed(old: Setting, new: Setting) -> str:
     """What is no longer as it was: ``resident 8, now 15``; empty where nothing changed."""
     before, after = values_of(old), values_of(new)
-    return ", ".join(
-        f"{word_for(name, before[name])}, now {word_for(name, after[name]).split(' ', 1)[-1]}"
-        for name in before
-        if before[name] != after[name]
-    )
+    differ = [name for name in before if before[name] != after[name]]
+    pairs = [(word_for(name, before[name]), word_for(name, after[name])) for name in differ]
+    return ", ".join(f"{was}, now {_news(was, now)}" for was, now in pairs)
+
+
+def _news(was: str, now: str) -> str:
+    """What ``now`` says after the words with which both begin."""
+    old, new = was.split(), now.split()
+    same = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
+    return " ".join(new[same:])

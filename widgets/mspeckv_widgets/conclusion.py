@@ -32,7 +32,10 @@ def _alone(one: Compared) -> str:
 
 
 def _bytes(compared: Sequence[Compared], names: Sequence[str]) -> str:
-    moved = [one.link_bytes.middle for one in compared]
+    spreads = [one.link_bytes for one in compared]
+    if any(one.width for one in spreads):
+        return _varying_bytes(spreads, names)
+    moved = [one.middle for one in spreads]
     listed = ", ".join(
         f"{name}: {short_bytes(count)}" for name, count in zip(names, moved, strict=True)
     )
@@ -42,6 +45,20 @@ def _bytes(compared: Sequence[Compared], names: Sequence[str]) -> str:
     if len(fewest) == len(names):
         return said + " All move as many."
     return said + f" Fewest: {' and '.join(fewest)}."
+
+
+def _varying_bytes(spreads: Sequence[Spread], names: Sequence[str]) -> str:
+    """Lengths that follow measured times differ from run to run, and with them the bytes."""
+    listed = ", ".join(
+        f"{name}: {short_bytes(one.low)} to {short_bytes(one.high)}"
+        for name, one in zip(names, spreads, strict=True)
+    )
+    said = f"Counted, per token over the link, different from run to run: {listed}."
+    ranked = sorted(zip(spreads, names, strict=True), key=lambda pair: pair[0].high)
+    first, *others = ranked
+    if all(first[0].high < one.low for one, _ in others):
+        return said + f" Fewest in every run: {first[1]}."
+    return said + " The ranges overlap."
 
 
 def _times(compared: Sequence[Compared], names: Sequence[str]) -> list[str]:

@@ -102,6 +102,13 @@ class HasPanel:
         return self.panel._repr_mimebundle_(**kwargs)
 
 
+def close_all(box: Any) -> None:
+    """Close a widget and all in it, so that nothing keeps them alive."""
+    for child in getattr(box, "children", ()):
+        close_all(child)
+    box.close()
+
+
 def _figures(box: Any) -> Iterator[Any]:
     for child in getattr(box, "children", ()):
         if isinstance(child, BaseFigure):

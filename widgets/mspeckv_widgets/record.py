@@ -42,6 +42,7 @@ class RunRecord:
         steps: passes and transfers since the last event.
         read: share of the prompt's layers that have been read.
         pieces: stands in for a tokenizer, of a run that was recorded elsewhere.
+        profiled: a profiler was looking on, which costs time.
     """
 
     number: int
@@ -53,6 +54,7 @@ class RunRecord:
     steps: list[Pass | Transfer] = field(default_factory=list)
     read: float = 0.0
     pieces: Any = None
+    profiled: bool = False
 
     @property
     def label(self) -> str:
@@ -85,6 +87,11 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether it came to its end."""
         return self.summary is not None and not self.summary.cancelled and bool(self.rounds)
+
+    @property
+    def timed(self) -> bool:
+        """Whether its times are those of this machine, undisturbed, and may be compared."""
+        return self.finished and not self.profiled and self.pieces is None
 
     @property
     def waits_are_emulated(self) -> bool:

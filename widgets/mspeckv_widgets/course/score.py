@@ -11,7 +11,7 @@ from mspeckv_widgets.compared import flattened, names_among
 
 CAPTION = (
     "Score card: runs named by what differs; lower is better everywhere. Bytes moved and read are "
-    "counted, KV on the device is allocated, weights apart; times are measured, and called "
+    "counted, KV on the device is modelled, weights apart; times are measured, and called "
     "emulated where they hold waits for a throttled link."
 )
 
@@ -61,7 +61,7 @@ def _row(name: str, run: RunSummary) -> tuple[str, ...]:
         f"{run.ms_per_token:.1f} ms {clock}",
         f"{_size(run.link.to_device_bytes / max(1, len(run.tokens)))} counted",
         *(f"{_size(read[tier])} counted" if tier in read else "" for tier in TIERS),
-        "" if held is None else f"{_size(held)} allocated",
+        "" if held is None else f"{_size(held)} modelled",
     )
 
 

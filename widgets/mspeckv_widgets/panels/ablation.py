@@ -82,7 +82,6 @@ class Ablation(WorkerPanel[SweepRunner]):
         """
         self.runner.forget()
         self._read()
-        self._drawn = -1
         self._draw()
 
     def run(self) -> None:
@@ -200,9 +199,9 @@ class Ablation(WorkerPanel[SweepRunner]):
             self.buttons["run"].disabled = self.buttons["load"].disabled = view.busy
             self.buttons["stop"].disabled = not view.busy
             self._status.value = self._status_html(view)
-            if view.version == self._drawn:
+            if (view.version, view.busy) == self._drawn:
                 return view.busy
-            self._drawn = view.version
+            self._drawn = view.version, view.busy
             if view.order is not None:
                 known = experiment(view.order.name)
                 self.match = match_of(known, view.rows) if view.rows else None

@@ -132,6 +132,10 @@ class Controls:
         unknown = sorted(set(values) - set(self.inputs))
         if unknown:
             raise refuse("control", unknown[0], f"use some of {', '.join(self.inputs)}")
+        if {"on_chip", "resident"} <= set(values):
+            # where both do not fit, on-chip layers are what was meant
+            room = self.layers - min(values["on_chip"], self.layers)
+            values = {**values, "resident": min(values["resident"], room)}
         with self._together():
             # In the order of DEFAULTS: a method comes before the width it may constrain.
             for name in sorted(values, key=list(DEFAULTS).index):

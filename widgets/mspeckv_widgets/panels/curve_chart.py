@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -31,6 +32,8 @@ _LOOKS = {
 }
 _ROWS = {PUBLISHED: ("static", "lru", "reference"), HERE: ("static", "lru", "plain")}
 _RUN_HERE = "#009E73"
+_NOTHING = Curve(np.array([]), {name: np.array([]) for name in _ROWS[HERE]}, {}, ())
+"""A setting that is not modelled."""
 
 
 class CurveChart:
@@ -78,7 +81,12 @@ class CurveChart:
         self._lay_out()
 
     def draw(
-        self, name: str, published: Curve, here: Curve | None, runs: Mapping[int, Spread]
+        self,
+        name: str,
+        published: Curve,
+        here: Curve | None,
+        runs: Mapping[int, Spread],
+        method: str = "mspeckv",
     ) -> None:
         """Show a preset.
 
@@ -87,6 +95,7 @@ class CurveChart:
             published: see `mspeckv_widgets.panels.prediction.as_published`.
             here: the same axis on this machine; None where the setting is not modelled.
             runs: what has been measured here, by place.
+            method: whose curves are here.
         """
         known = experiment(name)
         self._runs = known.values
@@ -97,11 +106,13 @@ class CurveChart:
                 trace = self._lines[PUBLISHED, f"{line} points"]
                 trace.x, trace.y = [p[0] for p in points], [p[1] for p in points]
                 trace.error_y.array = [p[2] for p in points]
-            if here is not None:
-                self._draw_curve(HERE, here)
-                places = self._lines[HERE, "places"]
-                places.x = list(here.places)
-                places.y = [_at(here, one) for one in here.places]
+            here = here or _NOTHING
+            self._draw_curve(HERE, here)
+            places = self._lines[HERE, "places"]
+            places.x = list(here.places)
+            places.y = [_at(here, one) for one in here.places]
+            for line in ("static", "lru"):
+                self._lines[HERE, line].name = _WORDS[line].replace("mspeckv", method, 1)
             self._draw_runs(runs)
             self._name(name, known.axis)
 

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 
 from mspeckv.experiments import experiment
 from mspeckv_widgets.compared import Spread, split_of
-from mspeckv_widgets.panels.controls import Controls, preset_values
+from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.curve_chart import CurveChart
 from mspeckv_widgets.panels.prediction import Curve, Model, as_published
 from mspeckv_widgets.record import RunRecord, Setting
@@ -35,7 +35,8 @@ class Curves:
     def __init__(self, on_place: Callable[[dict[str, Any]], None]) -> None:
         self._on_place = on_place
         self._preset, self._layers = _FIRST, 0
-        self._on_chip = self._resident = 0
+        # residents that the curve has wherever on-chip layers leave room for them
+        self._resident = 0
         self.chart = CurveChart(self._clicked)
         self.box = widgets.VBox([self.chart.figure], layout={"display": "none"})
 
@@ -43,33 +44,45 @@ class Curves:
         """Show the chosen preset's axis, all else as the controls say."""
         name = self._preset = controls.preset or _FIRST
         self._layers = controls.layers
-        self._resident = int(controls.values["resident"])
+        on_chip, resident = (int(controls.values[n]) for n in ("on_chip", "resident"))
+        if resident != min(self._resident, controls.layers - on_chip) or name != "B1":
+            self._resident = resident
         here: Curve | None = None
         runs: dict[int, Spread] = {}
         try:
-            setting = controls.setting()
+            setting = _with_residents(controls.setting(), self._resident)
+            runs = _runs_along(name, setting, records, controls.layers)
             here = model.here(name, setting)
-            runs = _runs_along(name, setting, records)
         except ValueError:
             pass  # the tiles say what is wrong with the setting
-        self.chart.draw(name, _published(name), here, runs)
+        self.chart.draw(name, _published(name), here, runs, str(controls.values["method"]))
 
     def _clicked(self, place: int) -> None:
         axis = experiment(self._preset).axis
         values: dict[str, Any] = {axis: place}
         if axis == "on_chip":
-            values["resident"] = min(preset_values("B1")["resident"], self._layers - place)
+            # what was drawn there: on-chip layers take residents' room
+            values["resident"] = min(self._resident, self._layers - place)
         self._on_place(values)
 
 
-def _runs_along(name: str, setting: Setting, records: Sequence[RunRecord]) -> dict[int, Spread]:
-    """Milliseconds of finished runs that differ from ``setting`` along the axis alone."""
+def _runs_along(
+    name: str, setting: Setting, records: Sequence[RunRecord], layers: int
+) -> dict[int, Spread]:
+    """Milliseconds of runs that are ``setting`` at another place of the axis."""
     axis = experiment(name).axis
     found: dict[int, list[float]] = {}
     for record in records:
-        if record.finished and _without(record.setting, axis) == _without(setting, axis):
-            found.setdefault(_value(record.setting, axis), []).append(split_of(record).total)
+        place = _value(record.setting, axis)
+        if record.timed and record.setting == _at(setting, axis, place, layers):
+            found.setdefault(place, []).append(split_of(record).total)
     return {place: Spread.of(ms) for place, ms in found.items()}
+
+
+def _with_residents(setting: Setting, resident: int) -> Setting:
+    config = setting.config
+    policy = replace(config.policy, resident=resident)
+    return replace(setting, config=replace(config, policy=policy))
 
 
 def _value(setting: Setting, axis: str) -> int:
@@ -79,14 +92,14 @@ def _value(setting: Setting, axis: str) -> int:
     return int(config.new_tokens if axis == "new_tokens" else getattr(config.policy, axis))
 
 
-def _without(setting: Setting, axis: str) -> Setting:
-    """The setting with its place on the axis left out; on-chip layers take residents' room."""
+def _at(setting: Setting, axis: str, place: int, layers: int) -> Setting:
+    """The setting at a place of the axis; on-chip layers take residents' room."""
     config = setting.config
     if axis == "prefill":
-        return replace(setting, prefill=1)
+        return replace(setting, prefill=place)
     if axis == "new_tokens":
-        return replace(setting, config=replace(config, new_tokens=1))
-    policy = replace(config.policy, resident=0)
+        return replace(setting, config=replace(config, new_tokens=place))
+    changes: dict[str, Any] = {axis: place}
     if axis == "on_chip":
-        policy = replace(policy, on_chip=0)
-    return replace(setting, config=replace(config, policy=policy))
+        changes["resident"] = min(config.policy.resident, layers - place)
+    return replace(setting, config=replace(config, policy=replace(config.policy, **changes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from IPython.core import display
 from mspeckv import Pair, Profile
 from mspeckv_widgets.charts.story import story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
-from mspeckv_widgets.compared import ENOUGH, changed, names_of
+from mspeckv_widgets.compared import ENOUGH, changed
 from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.curves import Curves
@@ -101,8 +102,9 @@ class LiveLab(WorkerPanel[Runner]):
     @property
     def conclusions(self) -> list[str]:
         """What the panel claims of the settings that are compared, as it stands under the bars."""
-        found = self.runner.view().compared
-        return conclusion(found, names_of([one.setting for one in found]))
+        view = self.runner.view()
+        called = view.names
+        return conclusion(view.compared, [called[one.setting] for one in view.compared])
 
     def run(self, profiled: bool = False, repeats: int = 1) -> None:
         """Start a run with the controls' setting; nothing happens while one is at work.
@@ -139,6 +141,7 @@ class LiveLab(WorkerPanel[Runner]):
         """Stop, clear charts, text and last runs, and put every control back."""
         self.runner.forget()
         self.view.view_as.value = "tokens"
+        self.view.reset()
         self.controls.reset()
         self._draw()
 
@@ -171,7 +174,9 @@ class LiveLab(WorkerPanel[Runner]):
         """Before the first run on a machine: what the model needs, kept for all later ones."""
         if not self.machine.measured:
             self.runner.measuring(on=True)
-            self.machine.measure(pair)
+            # a pair of few positions cannot be measured: the assumed machine stays
+            with suppress(ValueError):
+                self.machine.measure(pair)
             self._predict()
             self.runner.measuring(on=False)
 
@@ -195,12 +200,15 @@ class LiveLab(WorkerPanel[Runner]):
         self.redraw_ms = (time.perf_counter() - start) * 1e3
 
     def _predict(self) -> None:
-        self.predicted, self._why = None, "the setting is not allowed"
-        if self._setting is not None:
-            try:
-                self.predicted = self.machine.model.of(self._setting)
-            except ValueError as error:
-                self._why = str(error)
+        """Ask the model; whoever draws meanwhile sees the old answer or the new one."""
+        found, why = None, "the setting is not allowed"
+        with self._drawing:
+            if self._setting is not None:
+                try:
+                    found = self.machine.model.of(self._setting)
+                except ValueError as error:
+                    why = str(error)
+            self.predicted, self._why = found, why
 
     def _draw(self, again: bool = False) -> bool:
         """Draw what has changed; returns whether the worker is busy.
@@ -210,9 +218,12 @@ class LiveLab(WorkerPanel[Runner]):
         with self._drawing:
             view = self.runner.view()
             self.view.busy(view.busy)
-            if view.version == self._drawn and not again:
+            # the thread may end after its last word: that end is to be drawn as well
+            if (view.version, view.busy) == self._drawn and not again:
                 return view.busy
-            self._drawn = view.version
+            self._drawn = view.version, view.busy
+            if self.machine.learn(view.records):
+                self._predict()
             self._draw_runs(view)
             if self.view.moves:
                 self._show_moving(view)
@@ -224,13 +235,12 @@ class LiveLab(WorkerPanel[Runner]):
     def _draw_runs(self, view: View) -> None:
         """Charts, headline numbers, bars and words."""
         compared, setting = view.compared, self._setting
-        names = names_of([one for one, _ in view.slots])
-        called = {one: name for (one, _), name in zip(view.slots, names, strict=True)}
+        called = view.names
         own = next((one for one in compared if one.setting == setting), None)
         # first: that a press was heard is seen at once, before charts are drawn
         self.view.status.value = status_html(view, self.machine, prompts.bytes)
         running = view.current if view.busy else None
-        ran = running.setting if running else (view.slots[-1][0] if view.slots else None)
+        ran = next((one.setting for one in view.records if one.pieces is None), None)
         stale = own is None and running is None and ran is not None and setting is not None
         drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in compared}
         if view.current is not None and view.current.setting in called:

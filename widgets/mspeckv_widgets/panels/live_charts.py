@@ -50,7 +50,7 @@ _TITLES: dict[Axis, dict[int, str]] = {
 }
 _X_TITLES: dict[Axis, str] = {
     "tokens": "tokens settled (left of 0: reading the prompt)",
-    "seconds": "seconds since Run",
+    "seconds": "seconds since the prompt was begun",
 }
 _LABEL_ROOM = 1.34
 """The x axis ends so many times as far as the lines, for the labels at their ends."""
@@ -235,9 +235,10 @@ def _dotted() -> Any:
 
 
 def _prefill_of(shown: Sequence[Drawn]) -> float:
-    """Seconds that the newest prefill took: where a modelled line begins on a clock."""
-    read = [one.record.prefill.seconds for one in shown if one.record.prefill is not None]
-    return read[-1] if read else 0.0
+    """Seconds that the newest run's prefill took: where a modelled line begins on a clock."""
+    read = [one.record for one in shown if one.record.prefill is not None]
+    newest = max(read, key=lambda record: record.number, default=None)
+    return newest.prefill.seconds if newest is not None and newest.prefill is not None else 0.0
 
 
 def _modelled(

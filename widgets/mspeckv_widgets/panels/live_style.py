@@ -50,7 +50,7 @@ def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
     elif view.state == "loading":
         words = "Loading the model pair (a few seconds; the first time it is converted)"
     elif view.state == "measuring":
-        words = "Measuring this machine for the model, once (some ten seconds)"
+        words = "Measuring this machine for the model, once (some ten seconds; Stop waits for it)"
     elif view.state == "replay":
         words = f"A recorded run, {SLOWER} times slower than it was. Stop, then Run, for a new one"
         if not view.busy:

@@ -106,6 +106,13 @@ class LiveView:
     def _in_front(self, box: Any) -> bool:
         return bool(self._tabs.children[self._tabs.selected_index or 0] is box)
 
+    def reset(self) -> None:
+        """Put the tabs back; what they show of runs is told by who drew it."""
+        self._tabs.selected_index = 0
+        self.moving.clear()
+        if self.elsewhere.what_if is not None:
+            self.elsewhere.what_if.reset()
+
     def show_elsewhere(self) -> None:
         """Bring other machines and models to the front."""
         self._tabs.selected_index = self._tabs.children.index(self.elsewhere.box)

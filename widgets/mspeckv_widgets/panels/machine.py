@@ -51,15 +51,19 @@ class Machine:
 
     def measure(self, pair: Pair) -> None:
         """Measure the machine; some ten seconds."""
-        self.model = Model(self.model.shape, this_machine(pair.device.type, pair))
+        self.model = Model(
+            self.model.shape, this_machine(pair.device.type, pair), self.model.origin
+        )
 
-    def learn(self, records: Sequence[RunRecord]) -> None:
-        """Take over the ``origin`` link's bandwidth, once a run has had it."""
+    def learn(self, records: Sequence[RunRecord]) -> bool:
+        """Take over the ``origin`` link's bandwidth once a run has had it; whether it is news."""
         for record in records:
             summary = record.summary
-            if summary is not None and record.setting.config.link == Link("origin"):
+            if record.timed and summary and record.setting.config.link == Link("origin"):
+                news = self.model.origin != summary.link.gbps
                 self.model.origin = summary.link.gbps
-                return
+                return news
+        return False
 
     @property
     def words(self) -> str:
@@ -75,7 +79,7 @@ class Machine:
         then: what a browser costs, `DRAWN`, or what the calibration's own runs differed by if that
         is more.
         """
-        newest = next((one for one in records if one.summary is not None), None)
+        newest = next((one for one in records if one.timed), None)
         if not self.measured or newest is None:
             return ""
         if self._judged[0] is not newest.summary:

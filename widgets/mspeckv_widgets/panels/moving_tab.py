@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from mspeckv import Event, Pair
+from mspeckv_widgets.panel import close_all
 from mspeckv_widgets.panels.moving.moving_round import MovingRound
 from mspeckv_widgets.record import RunRecord
 
@@ -39,6 +40,19 @@ class MovingTab:
             self.picture.add(record.summary)
         self._note(record)
 
+    def clear(self) -> None:
+        """Show nothing, and forget what was shown."""
+        self._let_go()
+        self.box.children = (widgets.HTML(_EMPTY),)
+        self._number, self._taken, self._first = 0, 0, None
+
+    def _let_go(self) -> None:
+        """Take the shown picture from the page and from what keeps widgets alive."""
+        shown, self.picture = self.picture, None
+        self.box.children = ()
+        if shown is not None:
+            close_all(shown.panel)
+
     def _goes_on(self, record: RunRecord) -> bool:
         """Whether this is the run that is shown; after a reset numbers begin anew."""
         same = self._first is None or (record.rounds and record.rounds[0] is self._first)
@@ -49,6 +63,7 @@ class MovingTab:
         events: list[Event] = [*record.rounds]
         if record.summary is not None:
             events.append(record.summary)
+        self._let_go()
         self.picture = MovingRound(events, pair, policy)
         self.picture.picture.over = record.summary is not None
         self.box.children = (self.picture.panel,)

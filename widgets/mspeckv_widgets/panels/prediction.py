@@ -33,7 +33,8 @@ class Predicted:
         tiers: milliseconds of compute by tier.
         wait: milliseconds that compute stands still for the link.
         rest: milliseconds of drawing and choosing.
-        kept: by guessing tier, percent of its tokens kept by the tier above.
+        kept: by guessing tier, percent of its tokens kept by the tier above: the usual rates of
+            the default pair; empty where tier 0 is not the draft.
     """
 
     link_bytes: float
@@ -110,8 +111,11 @@ class Model:
         steps, rates = found.steps, Acceptance()
         tiers = {tier: sum(steps[name] for name in names) for tier, names in _TIERS.items()}
         wait = steps["tier 2 wait"]
+        # the rates are the draft's, and tier 1's when it judges the draft
         kept: dict[int, float] = {}
-        if setting.config.method == "vanilla":
+        if setting.config.speculation.tier0 != "draft":
+            pass
+        elif setting.config.method == "vanilla":
             kept = {0: 100 * float(np.asarray(rates.draft_full))}
         elif setting.config.method != "autoregressive":
             kept = {

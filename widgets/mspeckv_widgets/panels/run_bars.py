@@ -47,9 +47,8 @@ def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str 
             _off(spent.middle if spent else None, model.ms if model else None),
         ),
         _tile(
-            "KV on the device, at its end", "allocated", _bytes(held),
-            _bytes(model.device_bytes) if model else why,
-            _off(held, model.device_bytes if model else None),
+            "KV on the device, at its end", "modelled", _bytes(held),
+            f"{_bytes(model.device_bytes)}, from sizes alone" if model else why, "",
         ),
     ]  # fmt: skip
     return f'<div class="mskv-tiles">{"".join(tiles)}</div>'

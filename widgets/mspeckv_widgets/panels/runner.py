@@ -14,7 +14,7 @@ from mspeckv import Event, Pair, RunSummary, Transfer, documents, load_pair, pro
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.events import Pass
 from mspeckv_widgets.charts.run_styles import RUNS
-from mspeckv_widgets.compared import Compared
+from mspeckv_widgets.compared import Compared, names_of
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.record import RunRecord, Setting
 from mspeckv_widgets.recording import Recording
@@ -58,11 +58,17 @@ class View:
         return [*([self.current] if self.current else []), *self.past]
 
     @property
+    def names(self) -> dict[Setting, str]:
+        """What each setting with a colour is called: by what differs among them."""
+        settings = [setting for setting, _ in self.slots]
+        return dict(zip(settings, names_of(settings), strict=True))
+
+    @property
     def compared(self) -> list[Compared]:
-        """Finished runs by compared setting; settings without any are left out."""
+        """Finished runs by compared setting, profiled ones left out; so are settings without."""
         found = []
         for setting, slot in self.slots:
-            runs = [one for one in self.records if one.setting == setting and one.finished]
+            runs = [one for one in self.records if one.setting == setting and one.timed]
             if runs:
                 found.append(Compared(setting, slot, tuple(reversed(runs))))
         return found
@@ -120,8 +126,8 @@ class Runner(Worker[State]):
             self._give_slot(setting)
             series = [setting] if repeats == 1 else [*self._slots] * repeats
             self._series += 1
-            self._begin(series[0], (1, len(series)))
-            self._launch(self._series, series, profiled)
+            self._begin(series[0], (1, len(series)), profiled)
+            self._launch(self._series, series)
             return True
 
     def replay(self, recording: Recording) -> bool:
@@ -153,7 +159,7 @@ class Runner(Worker[State]):
         taken = set(self._slots.values())
         self._slots[setting] = next(slot for slot in range(len(RUNS)) if slot not in taken)
 
-    def _begin(self, setting: Setting, turn: tuple[int, int]) -> RunRecord:
+    def _begin(self, setting: Setting, turn: tuple[int, int], profiled: bool = False) -> RunRecord:
         """Make a new run the current one; called with the lock held."""
         if self._current is not None and self._current.summary and self._current.rounds:
             # a profile is large: the panel keeps the newest alone
@@ -161,9 +167,13 @@ class Runner(Worker[State]):
             self._past = (self._current, *self._past)[:KEPT]
         self._started += 1
         self._turn = turn
-        self._current = RunRecord(self._started, setting)
+        self._current = RunRecord(self._started, setting, profiled=profiled)
         self._set("loading" if self.pair is None else "prefill")
         return self._current
+
+    def _computes(self, *options: Any) -> bool:
+        """A recorded run is only shown."""
+        return not isinstance(options[0], Recording)
 
     def _shown(self) -> int:
         return self._series
@@ -190,17 +200,20 @@ class Runner(Worker[State]):
 
         return on_step
 
-    def _run_series(
-        self, job: Any, cancel: threading.Event, series: Sequence[Setting], profiled: bool
-    ) -> None:
+    def _run_series(self, job: Any, cancel: threading.Event, series: Sequence[Setting]) -> None:
         if self.pair is None:
             self.pair = load_pair()
             self._on_pair(self.pair)
+            self._enter(job, "prefill")
         if self.pair.tokenizer is None:
             raise ValueError("this pair has no tokenizer, so there is no text to read or to show")
         for place, setting in enumerate(series):
             with self._lock:
                 if job != self._series:
+                    return
+                if place and cancel.is_set():
+                    # the run that was stopped stays the one that is shown
+                    self._set("stopped")
                     return
                 if place:
                     self._begin(setting, (place + 1, len(series)))
@@ -210,16 +223,18 @@ class Runner(Worker[State]):
                 self._enter(job, "stopped")
                 return
             self._prepare(self.pair, setting)
-            self._run_one(record, self.pair, cancel, profiled)
+            if cancel.is_set():
+                self._enter(job, "stopped")
+                return
+            self._run_one(job, record, self.pair, cancel)
 
     def measuring(self, on: bool) -> None:
-        """Say that the machine is being measured, or that it is done."""
+        """Say that the machine is being measured, or that it is done; not of a forgotten run."""
         with self._lock:
-            self._set("measuring" if on else "prefill")
+            if self._current is not None:
+                self._set("measuring" if on else "prefill")
 
-    def _run_one(
-        self, record: RunRecord, pair: Pair, cancel: threading.Event, profiled: bool
-    ) -> None:
+    def _run_one(self, job: Any, record: RunRecord, pair: Pair, cancel: threading.Event) -> None:
         assert pair.tokenizer is not None
         setting, config = record.setting, record.setting.config
         prompt = documents.load_document(setting.document, pair.tokenizer, setting.prefill)
@@ -230,7 +245,7 @@ class Runner(Worker[State]):
                 self._version += record is self._current
 
         ways: dict[str, Any] = {"cancel": cancel, "on_progress": on_progress}
-        if not profiled:
+        if not record.profiled:
             ways |= {"on_step": self._watch(record), "prefills": prompts}
             for event in stream(pair, prompt, config, **ways):
                 self._take(record, event)
@@ -245,7 +260,7 @@ class Runner(Worker[State]):
         except RuntimeError:
             if not cancel.is_set():
                 raise
-            self._enter(self._series, "stopped")
+            self._enter(job, "stopped")
             return
         with self._lock:
             record.profile = found

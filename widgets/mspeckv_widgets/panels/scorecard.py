@@ -62,7 +62,7 @@ def scores(record: RunRecord) -> list[Score]:
     lines = [
         Score("Time per token", f"{summary.ms_per_token:.1f}", "ms", clock, "lower"),
         Score("Speed", f"{summary.tokens_per_second:.2f}", "tokens/s", clock, "higher"),
-        Score("Prefill", f"{summary.prefill_seconds:.2f}", "s", clock, "lower"),
+        Score(_prefill_name(record), f"{summary.prefill_seconds:.2f}", "s", clock, "lower"),
         Score("Kept per round", f"{summary.accepted_per_round:.2f}", "tokens", "counted", "higher"),
     ]
     if record.setting.config.speculation.adaptive:
@@ -87,6 +87,12 @@ def scores(record: RunRecord) -> list[Score]:
         if size is not None:
             lines.append(_bytes_score(name, size, "", "modelled", better))
     return lines
+
+
+def _prefill_name(record: RunRecord) -> str:
+    """A prompt that was kept is placed, not read: two different times."""
+    read = record.prefill is None or any(one.tier == 2 for one in record.prefill.passes)
+    return "Prefill" if read else "Prefill, placing a kept prompt"
 
 
 def card_html(record: RunRecord | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import ipywidgets as ipw
 
 from mspeckv.experiments import Match
+from mspeckv.settings import refuse
 from mspeckv.whatif import MODELS
 from mspeckv.whatif import Forecast as Prediction
 from mspeckv_widgets.charts.table import table_html
@@ -22,6 +23,7 @@ from mspeckv_widgets.panels.what_if_setting import (
     AXES,
     CONTEXT_SCALE,
     SHARED,
+    TOKENS_SCALE,
     at_full_size,
     classroom,
     curves,
@@ -103,8 +105,12 @@ class WhatIf(HasPanel):
         """Move controls by name; see `WhatIfControls.set`.
 
         Raises:
-            ValueError: no such control, or a value that it does not have.
+            ValueError: no such control, or a value that it does not have; or one that is the live
+                panel's.
         """
+        for name, value in values.items():
+            if self._lab is not None and name in SHARED:
+                raise refuse(name, value, "set it in the live panel, whose setting this is")
         self.controls.set(**values)
 
     def published(self) -> None:
@@ -185,12 +191,17 @@ class WhatIf(HasPanel):
             return said
         values, live = self.controls.values, self._lab.controls.values
         said += (
-            f". The setting is the panel's, contexts x {CONTEXT_SCALE}, layers by their share: "
+            f". The setting is the panel's, contexts x {CONTEXT_SCALE}, "
+            f"new tokens x {TOKENS_SCALE}, layers by their share: "
             f"{values['prefill']:,} + {values['new_tokens']:,} tokens, {values['on_chip']} on-chip "
             f"and {values['resident']} resident of {MODELS[values['model']].layers} layers"
         )
         if live["auto"] or live["tier0"] != "draft":
             said += ", with the draft as tier 0 and fixed lengths"
+        if values["method"] in ("autoregressive", "vanilla") and live["bits"] != "full":
+            said += f", and floats, as {values['method']} was published"
+        if live["nibble"] and values["method"] == "mspeckv":
+            said += ", and a tier 1 that reads the streamed plane"
         return said
 
     def _match(self, name: str) -> Match | None:

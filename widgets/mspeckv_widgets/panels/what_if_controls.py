@@ -148,7 +148,7 @@ class WhatIfControls:
             "prefill": slider(
                 "prefill", "Prompt tokens", 1024, 131072, 1024, "Context read before decoding"
             ),
-            "new_tokens": slider("new_tokens", "New tokens", 64, 4096, 64, "Tokens produced"),
+            "new_tokens": slider("new_tokens", "New tokens", 32, 4096, 32, "Tokens produced"),
             "on_chip": slider(
                 "on_chip", "On-chip layers", 0, layers, 1,
                 "Layers whose KV stays as floats on the device",

@@ -60,6 +60,9 @@ class Worker(ABC, Generic[State]):
 
     def _work(self, job: Any, cancel: threading.Event, *options: Any) -> None:
         try:
+            if not self._computes(*options):
+                self._run(job, cancel, *options)
+                return
             while not turn.acquire(timeout=0.1):
                 if cancel.is_set():
                     self._enter(job, self._stopped)
@@ -71,6 +74,10 @@ class Worker(ABC, Generic[State]):
         except Exception as error:  # whatever it is, the panel must say it and stay usable
             text = str(error) if isinstance(error, ValueError) else ""
             self._enter(job, self._failed, text or f"{type(error).__name__}: {error}")
+
+    def _computes(self, *options: Any) -> bool:
+        """Whether the job needs the machine to itself."""
+        return True
 
     def _enter(self, job: Any, state: State, error: str = "") -> None:
         """A job's new state, unless the job was forgotten meanwhile."""

@@ -26,7 +26,7 @@ class WorkerPanel(HasPanel, ABC, Generic[Kind]):
     def __init__(self, runner: Kind, tick: float) -> None:
         self.runner, self._tick = runner, tick
         self._drawing = threading.RLock()
-        self._drawn = -1
+        self._drawn = -1, False
         self._painter: threading.Thread | None = None
 
     def stop(self) -> None:
