@@ -100,11 +100,9 @@ def test_the_moving_picture_follows_a_run(page: Page, logs: Logs) -> None:
     with clean_log(page, logs):
         panel.get_by_role("tab", name="A round, moving").click()
         panel.get_by_role("button", name="More").click()
-        set_slider(page, "New tokens", 64)
+        set_slider(page, "New tokens", 256)
         panel.evaluate(WATCH_ROUNDS)
         press_run(panel)
-        rounds = page.evaluate("() => { clearInterval(window.mskvLook); return [...mskvRounds]; }")
-        assert len(rounds) >= 3, "rounds appear while it runs"
         slide = panel.locator(".mskv-mr").get_by_role("slider", name="Round")
         many = panel.locator(".mskv-mr[data-round]")
         settle(
@@ -116,6 +114,8 @@ def test_the_moving_picture_follows_a_run(page: Page, logs: Logs) -> None:
             10,
             "it ends at the last round",
         )
+        rounds = page.evaluate("() => { clearInterval(window.mskvLook); return [...mskvRounds]; }")
+        assert len(rounds) >= 3, f"rounds appear while it runs: {rounds} of {many.count()}"
         picture(page, "live_moving", PANEL)
         set_slider(page, "New tokens", 8)
         panel.get_by_role("button", name="Less").click()
@@ -135,7 +135,10 @@ def test_on_a_projector_everything_is_large(page: Page, logs: Logs) -> None:
         assert width > 1200
         assert height >= 500, "they were 322 px high"
         assert panel.evaluate(WIDE) <= 1
+        panel.get_by_role("button", name="More").click()
+        page.wait_for_timeout(400)
         assert panel.locator(CAN_BE_CUT).evaluate_all(CUT) == []
+        panel.get_by_role("button", name="Less").click()
         assert grave(examine(page)) == []
         picture(page, "live_full_screen", PANEL)
         # a run and its tabs draw large, too
