@@ -97,6 +97,20 @@ def test_a_picture_replaces_the_output_before_the_panel(shown: Shown) -> None:
     assert "<img" not in shown[2][0], "one too large is no picture"
 
 
+def test_a_page_that_lost_the_output_is_handed_it(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, sent = made(), []
+    monkeypatch.setattr(type(box._frame), "send", lambda _, content: sent.append(content))
+    box._repr_mimebundle_()
+    told(box, stamp=1700000000123)
+    told(box, kind="renew")
+    assert [one["kind"] for one in sent] == ["last"]
+    assert sent[0]["html"] == shown[-1][0], "the same that the kernel shows"
+    assert 'data-drawn="1700000000123"' in sent[0]["html"]
+    assert f'mskv-last mskv-is-{box._frame.own_id}"' in sent[0]["html"]
+
+
 def test_only_the_last_places_are_kept_up_to_date(shown: Shown) -> None:
     box = made()
     for _ in range(last_picture.PLACES + 2):

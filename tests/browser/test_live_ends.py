@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Page
 
 from tests.labs import load, of_cells, save
 
@@ -22,61 +21,30 @@ from .axe import examine, grave
 from .driver import READY, Visit, open_notebook, picture, run_all, set_slider, settle, visit
 from .lab_server import serve
 from .live_cells import LIVE
+from .live_page import (
+    CAN_BE_CUT,
+    CLOSE_VIEW,
+    COUNT_CHANGES,
+    CUT,
+    FILLED,
+    PANEL,
+    SMALL_TYPE,
+    TIME_A_PRESS,
+    WATCH_ROUNDS,
+    WIDE,
+    gamma,
+    is_big,
+    open_view,
+    press_run,
+    tiles_differ,
+    told,
+)
 from .logs import Logs, clean_log
 from .restart_cells import END, LAST, LINE, RESTART, SAVE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NAME = "ends.ipynb"
-PANEL = ".mskv-panel[aria-label='Live lab']"
-SMALL_TYPE = """panel => {
-  const found = new Map(), words = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
-  while (words.nextNode()) {
-    const text = words.currentNode.data.trim(), one = words.currentNode.parentElement;
-    if (!text || !one.checkVisibility() || one.closest('style, script, .mskv-screen')) continue;
-    const drawn = one.getScreenCTM ? one.getScreenCTM().a : 1;
-    const size = drawn * parseFloat(getComputedStyle(one).fontSize);
-    if (size < 19.9) found.set(`${size} ${one.className.baseVal ?? one.className}`, text);
-  }
-  return [...found];
-}"""
-CAN_BE_CUT = ":is(.jupyter-button, .widget-label, .lm-TabBar-tabLabel)"
-CUT = """all => all.filter(one => one.scrollWidth > one.clientWidth + 1)
-  .map(one => one.innerText)"""
-DRAWN = """plot => plot._fullData.map(
-  one => [one.x.length, one.y[one.y.length - 1], one.opacity])"""
-FILLED = """plot => [plot.parentElement.clientWidth, plot._fullLayout.width,
-  plot._fullLayout.height]"""
-WIDE = "panel => panel.scrollWidth - panel.clientWidth"
-TIME_A_PRESS = """panel => new Promise(done => {
-  const box = panel.querySelector('.mskv-status').closest('.widget-html-content');
-  const begun = performance.now();
-  const seen = new MutationObserver(() => {
-    const state = box.querySelector('.mskv-status').dataset.state;
-    if (['idle', 'done'].includes(state)) return;
-    seen.disconnect();
-    requestAnimationFrame(() => done([performance.now() - begun, state]));
-  });
-  seen.observe(box, { childList: true, subtree: true, attributes: true });
-  panel.querySelector('.mskv-run.mod-success').click();
-})"""
-WATCH_ROUNDS = """panel => {
-  window.mskvRounds = new Set();
-  window.mskvLook = setInterval(() => {
-    const shown = panel.querySelector('.mskv-mr[data-round]');
-    const busy = panel.querySelector('.mskv-status').dataset.state === 'decoding';
-    if (shown && busy) window.mskvRounds.add(shown.dataset.round);
-  }, 20);
-}"""
-CLOSE_VIEW = """() => { const views = [...window.jupyterapp.shell.widgets("main")];
-  views.find(one => one.node.querySelector(".jp-LinkedOutputView")).close(); }"""
-COUNT_CHANGES = """() => new Promise(done => {
-  let count = 0;
-  const seen = new MutationObserver(changes => { count += changes.length; });
-  for (const plot of document.querySelectorAll('.mskv-panel .js-plotly-plot'))
-    seen.observe(plot, { subtree: true, childList: true, attributes: true });
-  setTimeout(() => { seen.disconnect(); done(count); }, 2500);
-})"""
 
 
 @pytest.fixture(scope="module")
@@ -113,19 +81,6 @@ def logs(seen: tuple[Visit, Logs]) -> Logs:
     return seen[1]
 
 
-def press_run(panel: Locator) -> None:
-    """Run in one view, to the end."""
-    page, done = panel.page, panel.locator(".mskv-status[data-state=done]")
-    before = panel.locator("tbody tr").count()
-    panel.locator(".mskv-run.mod-success").click()
-    settle(
-        page,
-        lambda: done.count() and panel.locator("tbody tr").count() > before,
-        120,
-        "the run ends",
-    )
-
-
 def test_a_press_is_seen_within_a_tenth_of_a_second(page: Page) -> None:
     panel, took = page.locator(PANEL).first, []
     for _ in range(6):
@@ -145,11 +100,9 @@ def test_the_moving_picture_follows_a_run(page: Page, logs: Logs) -> None:
     with clean_log(page, logs):
         panel.get_by_role("tab", name="A round, moving").click()
         panel.get_by_role("button", name="More").click()
-        set_slider(page, "New tokens", 64)
+        set_slider(page, "New tokens", 256)
         panel.evaluate(WATCH_ROUNDS)
         press_run(panel)
-        rounds = page.evaluate("() => { clearInterval(window.mskvLook); return [...mskvRounds]; }")
-        assert len(rounds) >= 3, "rounds appear while it runs"
         slide = panel.locator(".mskv-mr").get_by_role("slider", name="Round")
         many = panel.locator(".mskv-mr[data-round]")
         settle(
@@ -161,15 +114,12 @@ def test_the_moving_picture_follows_a_run(page: Page, logs: Logs) -> None:
             10,
             "it ends at the last round",
         )
+        rounds = page.evaluate("() => { clearInterval(window.mskvLook); return [...mskvRounds]; }")
+        assert len(rounds) >= 3, f"rounds appear while it runs: {rounds} of {many.count()}"
         picture(page, "live_moving", PANEL)
         set_slider(page, "New tokens", 8)
         panel.get_by_role("button", name="Less").click()
         panel.get_by_role("tab", name="Last runs").click()
-
-
-def is_big(panel: Locator) -> bool:
-    """Whether the panel fills the screen."""
-    return bool(panel.evaluate("panel => document.fullscreenElement === panel"))
 
 
 def test_on_a_projector_everything_is_large(page: Page, logs: Logs) -> None:
@@ -185,7 +135,10 @@ def test_on_a_projector_everything_is_large(page: Page, logs: Logs) -> None:
         assert width > 1200
         assert height >= 500, "they were 322 px high"
         assert panel.evaluate(WIDE) <= 1
+        panel.get_by_role("button", name="More").click()
+        page.wait_for_timeout(400)
         assert panel.locator(CAN_BE_CUT).evaluate_all(CUT) == []
+        panel.get_by_role("button", name="Less").click()
         assert grave(examine(page)) == []
         picture(page, "live_full_screen", PANEL)
         # a run and its tabs draw large, too
@@ -199,47 +152,6 @@ def test_on_a_projector_everything_is_large(page: Page, logs: Logs) -> None:
         page.wait_for_timeout(800)
         room, width, height = panel.locator(".js-plotly-plot").first.evaluate(FILLED)
         assert (width, height) == (pytest.approx(room, abs=2), 322)
-
-
-def open_view(page: Page) -> tuple[Locator, Locator]:
-    """The notebook's view and a further one, by the menu that a right click opens."""
-    page.locator(f"{PANEL} .mskv-status").first.click(button="right")
-    page.get_by_text("Create New View for Cell Output", exact=True).click()
-    both = page.locator(PANEL)
-    settle(page, lambda: both.count() == 2, 30, "the further view is there")
-    settle(
-        page,
-        lambda: page.locator(f"{PANEL} .js-plotly-plot:visible .main-svg").count() >= 2,
-        30,
-        "it is drawn",
-    )
-    page.wait_for_timeout(1500)
-    other = page.locator(f".jp-LinkedOutputView {PANEL}")
-    return page.locator(f".jp-Notebook {PANEL}"), other
-
-
-def told(panel: Locator) -> dict[str, Any]:
-    """What a view shows."""
-    charts = panel.locator(".js-plotly-plot").first
-    return {
-        "lines": charts.evaluate(DRAWN),
-        "notes": charts.locator(".annotation-text").all_text_contents(),
-        "tiles": panel.locator(".mskv-tiles").inner_text(),
-        "said": panel.locator(".mskv-said").inner_text(),
-        "status": panel.locator(".mskv-status").first.inner_text(),
-        "values": panel.locator(".widget-readout").all_inner_texts(),
-        "choices": panel.locator("select").evaluate_all("all => all.map(one => one.value)"),
-    }
-
-
-def gamma(view: Locator) -> Locator:
-    """The slider's handle."""
-    return view.get_by_role("slider", name="Gamma", exact=True).first
-
-
-def tiles_differ(view: Locator, before: str) -> bool:
-    """Whether the headline numbers have changed."""
-    return bool(told(view)["tiles"] != before)
 
 
 def test_two_views_are_one_panel(page: Page, logs: Logs) -> None:

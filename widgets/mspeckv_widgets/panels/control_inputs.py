@@ -47,8 +47,8 @@ DEFAULTS: dict[str, Any] = {
     "codec": "kivi",
 }
 IN_SIGHT = ("method", "bits", "on_chip", "resident", "gamma")
-_STYLE = {"description_width": "92px"}
-_LAYOUT = {"width": "280px", "max_width": "100%"}
+_STYLE = {"description_width": "104px"}
+_LAYOUT = {"width": "284px", "max_width": "100%"}
 
 
 def build_inputs(codecs: tuple[str, ...]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mspeckv_widgets.panels.run_bars import bars_html, tiles_html
 from mspeckv_widgets.panels.runner import Runner, State, View, prompts
 from mspeckv_widgets.panels.scorecard import card_html, comparison_html, rounds_html
 from mspeckv_widgets.panels.snippet import code_text
-from mspeckv_widgets.panels.worker_panel import WorkerPanel
+from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.record import RunRecord, Setting
 from mspeckv_widgets.recording import Recording
 
@@ -121,9 +121,12 @@ class LiveLab(WorkerPanel[Runner]):
             self.runner.refuse(str(error))
             self._draw()
             return
+        # before the worker takes its share of the processor: that the press was heard
+        self.view.status.value = status_line("prefill", "Starting the run", 0, 100)
         if self.runner.start(setting, profiled, repeats):
-            self._draw()
             self._begin_painting()
+        else:
+            self._draw(again=True)
 
     def replay(self, recording: Recording) -> None:
         """Show a recorded run again, as it was; nothing happens while a run is at work."""
