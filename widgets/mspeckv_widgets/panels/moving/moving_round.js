@@ -185,19 +185,19 @@ function render({ model, el }) {
     const before = known;
     known = rounds().length;
     if (known <= before || model.get("over") || now.playing || now.beat !== null) return false;
-    if (now.at !== before - 1) return false;
+    if (now.at !== Math.max(before - 1, 0)) return false;
     now.at = known - 1;
     return true;
   };
   const renew = () => {
-    const fresh = !shown || follow();
+    const led = follow(), fresh = !shown || led;
     now.at = Math.min(now.at, Math.max(rounds().length - 1, 0));
     build();
     if (fresh && shown) now.t = shown.script.poster;
     draw();
   };
   const more = () => {
-    if (!shown) { known = rounds().length; renew(); return; }
+    if (!shown) { renew(); return; }
     if (!follow()) { label_(); return; }
     build();
     now.t = shown.script.poster;
@@ -211,7 +211,7 @@ function render({ model, el }) {
   calm.addEventListener("change", calmed);
   const sized = new ResizeObserver(() => { if (el.clientWidth && fitting() !== drawnOn) { build(); draw(); } });
   sized.observe(el);
-  now.at = Math.max(model.get("shown"), 0);
+  now.at = Math.max(model.get("over") ? model.get("shown") : known - 1, 0);
   renew();
   return () => {
     cancelAnimationFrame(handle);
