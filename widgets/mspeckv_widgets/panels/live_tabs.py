@@ -7,30 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mspeckv import Pair
-from mspeckv_widgets.panels.moving.moving_round import MovingRound
 from mspeckv_widgets.panels.what_if import Live, WhatIf
-from mspeckv_widgets.record import RunRecord
-
-_EMPTY = '<em class="mskv-small">The newest run is shown here, round by round.</em>'
-
-
-class MovingTab:
-    """The newest finished run as a moving picture; `box` is what is shown."""
-
-    def __init__(self) -> None:
-        self.box = widgets.VBox([widgets.HTML(_EMPTY)])
-        self._shown: RunRecord | None = None
-
-    def show(self, record: RunRecord | None, pair: Pair | None) -> None:
-        """Put a run in, unless it is there; nothing is changed while there is none."""
-        if record is None or pair is None or not record.rounds or record.pieces is not None:
-            return
-        if self._shown is not None and self._shown.number == record.number:
-            return
-        self._shown = record
-        picture = MovingRound(record.rounds, pair, record.setting.config.policy)
-        self.box.children = (picture.panel,)
 
 
 class ElsewhereTab:
