@@ -91,4 +91,3 @@ def as_number(found: Any) -> float | None:
         return float(found)
     except (TypeError, ValueError):
         return None
-

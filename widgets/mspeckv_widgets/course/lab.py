@@ -27,6 +27,8 @@ from mspeckv_widgets.course.score import score_html, score_text
 from mspeckv_widgets.course.shown import Shown, line
 from mspeckv_widgets.course.verdict_view import leaderboard_shown, ranking_words, verdict_shown
 
+UNRECORDED = "taken as it stood in the field"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -89,7 +91,8 @@ class Lab:
     def reveal(self, name: str, result: Any) -> None:
         """Show the result beside the guess, and keep both.
 
-        Where the result is ``...`` or None, it is said to be not known yet.
+        A guess that was typed or chosen but not recorded counts, and the table says so. Where the
+        result is ``...`` or None, it is said to be not known yet.
 
         Raises:
             ValueError: the result is no answer to the question.
@@ -102,14 +105,20 @@ class Lab:
             found: Answer = box.parse(result)
         else:
             found = result if isinstance(result, str) else parse_number(name, result)
+        typed = box.unrecorded() if box is not None else None
         with self._file.change(self.lab_id) as lab:
             record = lab.predictions.setdefault(name, PredictionRecord())
             self._describe(record, box)
+            typed = typed if record.result is None else None
+            if typed is not None:
+                record.guess = typed
             record.result = found
         if box is not None:
             box.show(record)
         guess, words = words_of(record.guess, record.unit), words_of(found, record.unit)
-        row = (guess, words, compare(record) + (" (late)" if record.late else ""))
+        note = " (late)" if record.late else ""
+        note += f" ({UNRECORDED})" if typed is not None else ""
+        row = (guess, words, compare(record) + note)
         asked = f"{name}: {record.question}" if record.question else name
         table = table_html(asked, ("your guess", "result", "so the guess was"), [row], text=3)
         _show(Shown(table, f"{name}: guess {guess}, result {words}: {row[2]}"))

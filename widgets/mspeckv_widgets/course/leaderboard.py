@@ -109,9 +109,7 @@ class LeaderboardFile:
         """Entries of a lab, or of one of its exercises, the best of each exercise first."""
         with contextlib.suppress(OSError, ValueError):
             return ranked(
-                one
-                for one in self._load()
-                if one.lab == lab and exercise in {None, one.exercise}
+                one for one in self._load() if one.lab == lab and exercise in {None, one.exercise}
             )
         return []
 
@@ -131,9 +129,7 @@ class LeaderboardFile:
     def _store(self, entry: Entry) -> None:
         place = (entry.lab, entry.exercise, entry.student)
         try:
-            kept = [
-                one for one in self._load() if (one.lab, one.exercise, one.student) != place
-            ]
+            kept = [one for one in self._load() if (one.lab, one.exercise, one.student) != place]
             body = {"version": 1, "entries": [asdict(one) for one in (*kept, entry)]}
             write_whole(self.path, json.dumps(body, indent=1))
         except (OSError, ValueError) as error:
