@@ -115,10 +115,12 @@ def judge(exercise: Exercise, answer: Any) -> Verdict:
         return _OPEN
     except TooSlow as error:
         told = f"this answer was stopped: it took longer than {exercise.seconds:g} seconds"
-        return Verdict(False, told, attempt=failed_attempt(error, "nothing in time"))
+        return Verdict(
+            False, told, attempt=failed_attempt(error, "nothing in time", exercise.check)
+        )
     except (Exception, SystemExit) as error:  # a learner's function may raise anything
         raised = f"{type(error).__name__}: {error}"
-        attempt = failed_attempt(error, f"the error {raised}")
+        attempt = failed_attempt(error, f"the error {raised}", exercise.check)
         return Verdict(False, f"this answer raised {raised}", attempt=attempt)
 
 

@@ -49,14 +49,21 @@ const goOn = (box, run) => {
   enterCell(next || within);
   if (next && run) pressShiftEnter(next);
 };
-// Only for who has just run this cell, and has nothing else in hand.
+const countOf = (cell) => {
+  const said = cell?.querySelector(".jp-InputArea-prompt")?.textContent || "";
+  return said.includes("*") ? Infinity : parseInt(said.replace(/\D/g, ""), 10) || 0;
+};
+// Only for who has just run this cell, and has nothing else in hand. Where the next cell was run
+// after it, or waits for its turn, somebody runs them all.
 const isAwaited = (box) => {
   const cell = box.closest(".jp-Cell"), notebook = box.closest(".jp-Notebook");
   const at = document.activeElement;
   if (!cell || !notebook?.matches(".jp-mod-commandMode") || !notebook.contains(at)) return false;
   if (at.matches(EDITABLE)) return false;
   const active = notebook.querySelector(".jp-Cell.jp-mod-active");
-  return active === cell || active === cellAfter(cell);
+  const next = cellAfter(cell), later = countOf(next);
+  if (later === Infinity || later > countOf(cell)) return false;
+  return active === cell || active === next;
 };
 
 function render({ model, el }) {

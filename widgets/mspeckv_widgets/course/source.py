@@ -10,6 +10,7 @@ import ast
 import builtins
 import importlib
 import inspect
+import linecache
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -77,18 +78,32 @@ def _copy(thing: Any, parts: dict[str, str]) -> None:
     if name in parts:
         return
     parts[name] = ""  # two may name each other
-    text = textwrap.dedent(inspect.getsource(thing))
+    text, around = _written(thing)
     tree = ast.parse(text)
     if not isinstance(tree.body[0], (ast.FunctionDef, ast.ClassDef)):
         raise _NoSource  # a lambda comes with the line around it
-    around: Mapping[str, Any] = (
-        thing.__globals__ if inspect.isfunction(thing) else vars(sys.modules[thing.__module__])
-    )
     for needed in dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)):
         if needed in around and needed not in parts:
             _need(needed, around[needed], thing.__module__, parts)
     del parts[name]
     parts[name] = text.strip() + "\n"
+
+
+def _written(thing: Any) -> tuple[str, Mapping[str, Any]]:
+    """A function's or class's source, and what the names in it stand for."""
+    if inspect.isfunction(thing):
+        return textwrap.dedent(inspect.getsource(thing)), thing.__globals__
+    # Python finds a class of a notebook's cell only by its methods.
+    for method in (part for part in vars(thing).values() if inspect.isfunction(part)):
+        lines = linecache.getlines(method.__code__.co_filename)
+        for node in ast.walk(ast.parse("".join(lines))):
+            if not isinstance(node, ast.ClassDef) or node.name != thing.__name__:
+                continue
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            if node.end_lineno and first <= method.__code__.co_firstlineno <= node.end_lineno:
+                text = "".join(lines[first - 1 : node.end_lineno])
+                return textwrap.dedent(text), method.__globals__
+    return textwrap.dedent(inspect.getsource(thing)), vars(sys.modules[thing.__module__])
 
 
 def _need(name: str, value: Any, home: str, parts: dict[str, str]) -> None:

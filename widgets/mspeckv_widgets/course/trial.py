@@ -147,10 +147,15 @@ def returned_at(found: Any, arguments: Sequence[Any]) -> Place | None:
     return Place.at(code.co_filename, lines[-1]) if isinstance(code, CodeType) and lines else None
 
 
-def failed_attempt(error: BaseException, got: str) -> Attempt:
-    """What an error's traceback tells: the learner's last line, and the call that led there."""
+def failed_attempt(error: BaseException, got: str, checker: Any) -> Attempt:
+    """What an error's traceback tells: the learner's last line, and the call that led there.
+
+    Args:
+        checker: the function that judged; its own lines are not the learner's.
+    """
+    judging = getattr(checker, "__code__", None)
     frames = list(_frames(error.__traceback__))
-    theirs = [(frame, line) for frame, line in frames if _is_theirs(frame.f_code)]
+    theirs = [(frame, line) for frame, line in frames if _is_theirs(frame.f_code, judging)]
     place = Place.at(theirs[-1][0].f_code.co_filename, theirs[-1][1]) if theirs else None
     calls = [frame.f_locals for frame, _ in frames if frame.f_code is call.__code__]
     if calls:
@@ -225,9 +230,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
         trace = trace.tb_next
 
 
-def _is_theirs(code: CodeType) -> bool:
+def _is_theirs(code: CodeType, judging: CodeType | None) -> bool:
     name = code.co_filename
-    return not name.startswith(("<frozen", "<__array", *(f"{folder}{os.sep}" for folder in _OURS)))
+    return code is not judging and not name.startswith(
+        ("<frozen", "<__array", *(f"{folder}{os.sep}" for folder in _OURS))
+    )
 
 
 def _call_of(frame: FrameType) -> str:
