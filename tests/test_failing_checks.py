@@ -1,4 +1,4 @@
-"""What a failing check shows: the student's line, the arguments tried, both values, staged hints."""
+"""A failing check shows the student's line, the arguments tried, both values and staged hints."""
 
 from __future__ import annotations
 
@@ -92,10 +92,7 @@ def test_an_error_is_told_where_a_checker_calls_by_itself() -> None:
     plain = Exercise("a", lambda found: Verdict(bool(found(1.0)), ""), "b")
     told = attempt(twice, plain)
     assert told["Tried"] == "twice(x=1.0)"
-    assert (
-        told["Got"] == "the error ZeroDivisionError: float division by zero"
-        or "division" in told["Got"]
-    )
+    assert told["Got"].startswith("the error ZeroDivisionError: ")
     assert told["Your line"] == f"{line_of(twice, 1)}: return 1 / (x - 1)"
 
 
@@ -120,7 +117,7 @@ def test_an_endless_answer_is_stopped() -> None:
         while True:
             try:
                 time.sleep(0.01)
-            except Exception:  # noqa: S112
+            except Exception:
                 continue
 
     start = time.monotonic()

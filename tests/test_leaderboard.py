@@ -1,4 +1,4 @@
-"""Scores: shown beside the best so far, kept in one file, and recomputed from an answer's source."""
+"""Scores are shown beside the best so far, kept in a file, recomputed from an answer's source."""
 
 from __future__ import annotations
 
@@ -199,7 +199,8 @@ def in_cells(shell: Any, *cells: str) -> Any:
 
 CELLS = (
     "import math\nimport numpy as np\nfrom math import floor as down\nSIZE = (3, 4)",
-    "def helper(x):\n    return down(x) + other(x)\n\ndef other(x):\n    return SIZE[0] if x else helper(x)",
+    "def helper(x):\n    return down(x) + other(x)\n\n"
+    "def other(x):\n    return SIZE[0] if x else helper(x)",
     "def found(x, least=SIZE[1]):\n    return max(least, int(np.ceil(math.sqrt(helper(x)))))",
 )
 
