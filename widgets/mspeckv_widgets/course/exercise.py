@@ -74,7 +74,7 @@ class Exercise:
     check: Callable[[Any], Verdict]
     hint: str
     step: str = ""
-    seconds: float = 30.0
+    seconds: float = 60.0
     gives: Callable[[], Mapping[str, Any]] | None = None
 
 
