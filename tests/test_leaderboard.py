@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -263,6 +264,15 @@ def test_what_the_exercise_gives_is_there(monkeypatch: pytest.MonkeyPatch) -> No
     again = recompute(entry(source=source))
     assert again.score is not None
     assert again.score.value == 7
+
+
+def test_a_part_that_cannot_be_written_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = object()
+    assert source_of((check_small, pair)) == ""
+    monkeypatch.setattr(sys.modules["__main__"], "pair", pair, raising=False)
+    space: dict[str, Any] = {"pair": pair}
+    exec(source_of((check_small, pair)), space)
+    assert space["answer"][1] is pair
 
 
 def test_a_source_that_fails_is_a_verdict() -> None:

@@ -33,7 +33,8 @@ def source_of(answer: Any) -> str:
 
     Numbers, texts, lists and the like are written as such, arrays as lists. Functions and classes
     of the notebook are copied, with the functions, classes and plain values that they name, and
-    with the imports they need.
+    with the imports they need. Within a tuple or the like, what cannot be written down goes by its
+    name in the notebook, which the exercise must give then (`Exercise.gives`).
 
     Returns:
         An empty text where that cannot be done, as for a run's summary or a lambda.
@@ -53,13 +54,25 @@ def _expression(value: Any, parts: dict[str, str]) -> str:
         _copy(value, parts)
         return str(value.__name__)
     if isinstance(value, Mapping):
-        inside = (f"{_literal(key)}: {_expression(part, parts)}" for key, part in value.items())
+        inside = (f"{_literal(key)}: {_part(part, parts)}" for key, part in value.items())
         return "{" + ", ".join(inside) + "}"
     if type(value) in {list, tuple}:
-        inside = (_expression(part, parts) for part in value)
+        inside = (_part(part, parts) for part in value)
         text = ", ".join(inside)
         return f"[{text}]" if type(value) is list else f"({text},)" if value else "()"
     return _literal(value)
+
+
+def _part(value: Any, parts: dict[str, str]) -> str:
+    """A part of an answer; what cannot be written, such as a pair, goes by its notebook's name."""
+    try:
+        return _expression(value, parts)
+    except _NoSource:
+        names = (name for name, one in vars(sys.modules["__main__"]).items() if one is value)
+        for name in names:
+            if not name.startswith("_"):
+                return name
+        raise
 
 
 def _literal(value: Any) -> str:
