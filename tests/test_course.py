@@ -178,7 +178,7 @@ def test_an_answer_that_raises_is_a_wrong_answer(lab: Lab, shown: list[Any]) -> 
     assert not lab.check("e1", lambda layers: layers)
     assert "This answer raised TypeError" in repr(shown[-1])
     assert not lab.check("e1", lambda *shape: None)
-    assert "it returned None instead of a number" in repr(shown[-1])
+    assert "It returned None instead of a number" in repr(shown[-1])
     assert not lab.check("e1", lambda *shape: ...)
     assert "There is no answer yet" in repr(shown[-1])
 

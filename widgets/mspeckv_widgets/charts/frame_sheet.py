@@ -13,6 +13,10 @@ _TABLES = """\
   padding: 2px 6px; text-align: left; vertical-align: top; line-height: 1.35; }
 .mskv-table.mskv-table.mskv-table .num { text-align: right; font-variant-numeric: tabular-nums; }
 .mskv-table.mskv-table.mskv-table tr { background: none; }
+.mskv-attempt.mskv-attempt { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px;
+  margin: 4px 0 0; }
+.mskv-attempt.mskv-attempt :is(dt, dd) { margin: 0; font-weight: inherit; min-width: 0; }
+.mskv-attempt.mskv-attempt code { background: none; color: inherit; overflow-wrap: anywhere; }
 .mskv-scroll { overflow-x: auto; max-width: 100%; }
 .mskv-panel .widget-html { max-width: 100%; }
 .mskv-panel .widget-html-content { min-width: 0; }

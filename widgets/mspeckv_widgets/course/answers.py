@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mspeckv import RunSummary
+from mspeckv_widgets.course import trial
 from mspeckv_widgets.course.exercise import StillOpen, Verdict
+from mspeckv_widgets.course.trial import Attempt, call_text, returned_at, short
+
+__all__ = ["as_number", "call", "is_run", "near", "same_function", "short", "tried"]
 
 
 def near(found: Any, right: float, share: float, why: str) -> Verdict:
@@ -41,21 +45,32 @@ def same_function(
     for case in cases:
         gave, wanted = call(found, *case), right(*case)
         number = as_number(gave)
-        called = f"called with {', '.join(short(part) for part in case)}"
         if number is None:
-            return Verdict(False, f"{called}, it returned {short(gave)} instead of a number")
+            told = f"it returned {short(gave)} instead of a number"
+            return Verdict(False, told, attempt=tried(found, case, short(gave), f"{wanted:.6g}"))
         if not math.isclose(number, wanted, rel_tol=share, abs_tol=1e-9):
-            return Verdict(False, f"{called}, it returned {number:.6g}; {wanted:.6g} is right")
+            told = f"it returned {number:.6g}; {wanted:.6g} is right"
+            seen = tried(found, case, f"{number:.6g}", f"{wanted:.6g}")
+            return Verdict(False, told, attempt=seen)
     return Verdict(True, why)
 
 
+def tried(found: Any, case: Sequence[Any], got: str, wanted: str = "") -> Attempt:
+    """What a failing check shows: the call, both values, and the line that returned.
+
+    Args:
+        case: the arguments tried.
+    """
+    return Attempt(call_text(found, case), got, wanted, returned_at(found, case))
+
+
 def call(found: Callable[..., Any], *arguments: Any) -> Any:
-    """What a learner's function returns.
+    """What a learner's function returns; it gets copies of arrays, tensors, lists and the like.
 
     Raises:
         StillOpen: it returns the placeholder; `judge` says that there is no answer yet.
     """
-    gave = found(*arguments)
+    gave = trial.call(found, *arguments)
     if gave is ...:
         raise StillOpen
     return gave
@@ -76,9 +91,3 @@ def as_number(found: Any) -> float | None:
         return float(found)
     except (TypeError, ValueError):
         return None
-
-
-def short(found: Any) -> str:
-    """A value as text that fits on a line."""
-    text = repr(found)
-    return text if len(text) <= 60 else text[:57] + "..."

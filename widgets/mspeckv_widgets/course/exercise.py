@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mspeckv.settings import refuse
+from mspeckv_widgets.course.trial import Attempt, TooSlow, failed_attempt, few_prints, limited
 
 _PACKAGE = "mspeckv_widgets.course.exercises"
 _LAB_ID = re.compile(r"(\d\d)_\w+")
@@ -39,11 +40,13 @@ class Verdict:
         passed: whether the answer holds.
         message: one line: why it holds, or what is wrong with it.
         score: how good it is, where the exercise has a score and the answer holds.
+        attempt: the call that it failed, where the answer is a function.
     """
 
     passed: bool
     message: str
     score: Score | None = None
+    attempt: Attempt | None = None
 
 
 class StillOpen(Exception):
@@ -62,12 +65,17 @@ class Exercise:
         check: judges an answer; what it raises counts as a wrong answer.
         hint: the first hint, a nudge: it points the way without giving the answer.
         step: the second hint: the first step of a solution; empty where the nudge is enough.
+        seconds: how long judging an answer may take before it is stopped.
+        gives: makes the names that the lab has given to an answer before, such as a pair; with
+            them `leaderboard.recompute` runs an answer's source.
     """
 
     title: str
     check: Callable[[Any], Verdict]
     hint: str
     step: str = ""
+    seconds: float = 60.0
+    gives: Callable[[], Mapping[str, Any]] | None = None
 
 
 def find_exercises(lab_id: str) -> dict[str, Exercise]:
@@ -94,15 +102,26 @@ def find_exercises(lab_id: str) -> dict[str, Exercise]:
 
 
 def judge(exercise: Exercise, answer: Any) -> Verdict:
-    """The verdict on an answer; an answer that makes the checker stumble is a wrong one."""
+    """The verdict on an answer; one that makes the checker stumble, or never returns, is wrong.
+
+    It is stopped after `Exercise.seconds` in the main thread, where a notebook's cells run.
+    """
     if is_open(answer):
         return _OPEN
     try:
-        return exercise.check(answer)
+        with limited(exercise.seconds), few_prints():
+            return exercise.check(answer)
     except StillOpen:
         return _OPEN
-    except Exception as error:  # a learner's function may raise anything
-        return Verdict(False, f"this answer raised {type(error).__name__}: {error}")
+    except TooSlow as error:
+        told = f"this answer was stopped: it took longer than {exercise.seconds:g} seconds"
+        return Verdict(
+            False, told, attempt=failed_attempt(error, "nothing in time", exercise.check)
+        )
+    except (Exception, SystemExit) as error:  # a learner's function may raise anything
+        raised = f"{type(error).__name__}: {error}"
+        attempt = failed_attempt(error, f"the error {raised}", exercise.check)
+        return Verdict(False, f"this answer raised {raised}", attempt=attempt)
 
 
 def is_open(answer: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from IPython.core import display_functions
 from mspeckv import RunSummary
 from mspeckv.settings import refuse
 from mspeckv_widgets.charts.table import table_html
-from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
+from mspeckv_widgets.course.hints import find_solution
+from mspeckv_widgets.course.leaderboard import Entry, LeaderboardFile
 from mspeckv_widgets.course.predict import PredictBox, compare, parse_number, words_of
 from mspeckv_widgets.course.progress import (
     Answer,
@@ -24,8 +24,10 @@ from mspeckv_widgets.course.progress import (
     ProgressFile,
 )
 from mspeckv_widgets.course.score import score_html, score_text
+from mspeckv_widgets.course.shown import Shown, line
+from mspeckv_widgets.course.verdict_view import leaderboard_shown, ranking_words, verdict_shown
 
-HINT_LABEL = "Hint"
+UNRECORDED = "taken as it stood in the field"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Lab:
         self.exercises = find_exercises(lab_id)
         self.boxes: dict[str, PredictBox] = {}
         self._file = ProgressFile(folder, _say)
+        self._board = LeaderboardFile(self._file.path.parent, _say)
+        # a notebook's kernel begins in its folder, and a cell may leave it
+        self._labs = Path.cwd()
 
     def predict(
         self, name: str, question: str, unit: str = "", choices: Sequence[str] = ()
@@ -86,7 +91,8 @@ class Lab:
     def reveal(self, name: str, result: Any) -> None:
         """Show the result beside the guess, and keep both.
 
-        Where the result is ``...`` or None, it is said to be not known yet.
+        A guess that was typed or chosen but not recorded counts, and the table says so. Where the
+        result is ``...`` or None, it is said to be not known yet.
 
         Raises:
             ValueError: the result is no answer to the question.
@@ -99,20 +105,28 @@ class Lab:
             found: Answer = box.parse(result)
         else:
             found = result if isinstance(result, str) else parse_number(name, result)
+        typed = box.unrecorded() if box is not None else None
         with self._file.change(self.lab_id) as lab:
             record = lab.predictions.setdefault(name, PredictionRecord())
             self._describe(record, box)
+            typed = typed if record.result is None else None
+            if typed is not None:
+                record.guess = typed
             record.result = found
         if box is not None:
             box.show(record)
         guess, words = words_of(record.guess, record.unit), words_of(found, record.unit)
-        row = (guess, words, compare(record) + (" (late)" if record.late else ""))
+        note = " (late)" if record.late else ""
+        note += f" ({UNRECORDED})" if typed is not None else ""
+        row = (guess, words, compare(record) + note)
         asked = f"{name}: {record.question}" if record.question else name
         table = table_html(asked, ("your guess", "result", "so the guess was"), [row], text=3)
-        _show(_Shown(table, f"{name}: guess {guess}, result {words}: {row[2]}"))
+        _show(Shown(table, f"{name}: guess {guess}, result {words}: {row[2]}"))
 
     def check(self, name: str, answer: Any) -> Outcome:
-        """Judge an answer to an exercise, show verdict and hint, keep whether it passed.
+        """Judge an answer to an exercise, show the verdict, keep whether it passed and its score.
+
+        Where it has not passed, what was tried is shown, and hints in stages.
 
         Args:
             name: the exercise's id, such as ``e1``.
@@ -132,8 +146,28 @@ class Lab:
             record = lab.exercises.setdefault(name, ExerciseRecord())
             record.tries += 1
             record.passed = record.passed or verdict.passed
-        _show(_verdict_shown(name, exercise.title, verdict, exercise.hint))
+        ranking = self._rank(name, verdict, answer)
+        solution = None if verdict.passed else find_solution(self.lab_id, name, self._labs)
+        _show(verdict_shown(name, exercise, verdict, solution, ranking))
         return Outcome(verdict.passed)
+
+    def leaderboard(self, name: str | None = None) -> None:
+        """Show the best scores that are kept here, of one exercise or of all.
+
+        Args:
+            name: the exercise's id; default: every exercise that has a score.
+
+        Raises:
+            ValueError: there is no such exercise.
+        """
+        if name is not None and name not in self.exercises:
+            raise refuse("exercise", name, f"use one of {', '.join(self.exercises)}")
+        entries = self._board.entries(self.lab_id, name)
+        if not entries:
+            _say("No score is kept yet: it comes with a solved exercise that has one.")
+            return
+        titles = {one: exercise.title for one, exercise in self.exercises.items()}
+        _show(leaderboard_shown(f"{self.lab_id}: best scores", entries, titles))
 
     def score(self, runs: RunSummary | Sequence[RunSummary]) -> None:
         """Show the score card of a run, or of several side by side."""
@@ -141,7 +175,7 @@ class Lab:
         if not listed:
             _say("The score card comes with the end of a run.")
             return
-        _show(_Shown(score_html(listed), score_text(listed)))
+        _show(Shown(score_html(listed), score_text(listed)))
 
     def progress(self) -> None:
         """Show predictions and exercises of this lab, and what is recorded of each."""
@@ -151,7 +185,7 @@ class Lab:
         caption = f"{self.lab_id}: {solved} of {len(self.exercises)} exercises solved"
         heads = ("id", "what", "yours", "result")
         text = "\n".join([caption, *("  ".join(cell for cell in row if cell) for row in rows)])
-        _show(_Shown(table_html(caption, heads, rows, text=4), text))
+        _show(Shown(table_html(caption, heads, rows, text=4), text))
 
     def reset(self) -> None:
         """Forget this lab's guesses, results and solved exercises."""
@@ -161,6 +195,13 @@ class Lab:
         for box in self.boxes.values():
             box.show(PredictionRecord())
         _say(f"{self.lab_id}: guesses and solved exercises are forgotten.")
+
+    def _rank(self, name: str, verdict: Verdict, answer: Any) -> str:
+        """Keep a score; returns how it stands beside the student's best."""
+        if not verdict.passed or verdict.score is None:
+            return ""
+        entry = Entry.of(self.lab_id, name, verdict.score, answer)
+        return ranking_words(entry, self._board.add(entry))
 
     def _record(self, name: str, guess: Answer) -> None:
         """Keep a guess, unless one stands beside its result already."""
@@ -219,41 +260,10 @@ class Lab:
         return rows
 
 
-class _Shown:
-    """Something to display: HTML where that is possible, plain text elsewhere."""
-
-    def __init__(self, body: str, text: str) -> None:
-        self._body, self._text = body, text
-
-    def __repr__(self) -> str:
-        return self._text
-
-    def _repr_html_(self) -> str:
-        return f'{STYLE_SHEET}<div class="mskv-panel">{self._body}</div>'
-
-
 def _show(thing: Any) -> None:
     display_functions.display(thing)  # type: ignore[no-untyped-call]  # IPython leaves it untyped
 
 
 def _say(words: str) -> None:
     """Show one line to the learner."""
-    _show(_Shown(f'<div class="mskv-small" role="status">{html.escape(words)}</div>', words))
-
-
-def _verdict_shown(name: str, title: str, verdict: Verdict, hint: str) -> _Shown:
-    message = verdict.message[:1].upper() + verdict.message[1:]
-    head = f"{name}: {'solved' if verdict.passed else 'not yet'}"
-    kind = "mskv-passed" if verdict.passed else "mskv-error"
-    body = (
-        f'<div class="{kind}" role="status"><b>{html.escape(head)}</b>, {html.escape(title)}. '
-        f"{html.escape(message)}</div>"
-    )
-    text = f"{head}, {title}. {message}"
-    if not verdict.passed:
-        body += (
-            f'<details class="mskv-small"><summary>{HINT_LABEL}</summary>{html.escape(hint)}'
-            "</details>"
-        )
-        text += f"\n{HINT_LABEL}: {hint}"
-    return _Shown(body, text)
+    _show(line(words))

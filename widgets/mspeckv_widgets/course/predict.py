@@ -1,17 +1,38 @@
-"""A question with a control for the guess, and the guess beside the result."""
+"""A question with a control for the guess, and the guess beside the result.
+
+`GuessKeys` lies unseen in the box. With it the keyboard is enough: a box that was just shown has
+the focus, Enter records and goes on, Shift+Enter records and runs the next cell.
+"""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as ipw
+import traitlets
 
 from mspeckv.settings import refuse
 from mspeckv_widgets.course.progress import Answer, PredictionRecord
 from mspeckv_widgets.panel import HasPanel, panel
+
+KEYS = "Enter records; Shift+Enter records and runs on."
+
+
+class GuessKeys(anywidget.AnyWidget):
+    """The keys of a prediction's box.
+
+    The page sends ``{"kind": "typed" | "guess", "value": text or place of the choice}``, the
+    second to be recorded; ``{"kind": "recorded", "taken": bool}`` is the answer to it.
+    `unanswered` says that there is no guess yet.
+    """
+
+    _esm = Path(__file__).with_name("predict_keys.js")
+    unanswered = traitlets.Bool(True).tag(sync=True)
 
 
 class PredictBox(HasPanel):
@@ -48,8 +69,13 @@ class PredictBox(HasPanel):
             )
         self.control.style.description_width = "initial"
         self.button = ipw.Button(description="Record guess", tooltip=f"Record the guess for {name}")
+        self.button.add_class("mskv-record")
         self.button.on_click(lambda _: self.press())
         self.status = ipw.HTML()
+        self.status.add_class("mskv-guess-status")
+        self.keys = GuessKeys()
+        self.keys.on_msg(lambda _, told, __: self.hear(told))
+        self._put: Any = None if self.choices else ""
         asked = html.escape(question)
         self.panel = panel(
             f"Prediction {name}",
@@ -57,8 +83,10 @@ class PredictBox(HasPanel):
                 ipw.HTML(f'<div class="mskv-title">Predict {name}: {asked}</div>'),
                 self.control,
                 ipw.HBox([self.button, self.status], layout={"align_items": "center"}),
+                self.keys,
             ],
         )
+        self.panel.add_class("mskv-guess")
 
     def press(self) -> None:
         """What the button does: record what the control holds, or say why that cannot be."""
@@ -66,6 +94,28 @@ class PredictBox(HasPanel):
             self._record(self.parse(self.control.value))
         except ValueError as error:
             self.say(str(error), "mskv-error")
+            self.keys.send({"kind": "recorded", "taken": False})
+        else:
+            self.keys.send({"kind": "recorded", "taken": True})
+
+    def hear(self, told: Any) -> None:
+        """Take what the page says that the control holds, and record it where it says so."""
+        kind, value = told.get("kind"), told.get("value")
+        if kind not in {"typed", "guess"} or self.control.disabled:
+            return
+        if value is not None:
+            self.control.value = self.choices[value] if self.choices else str(value)
+        if kind == "guess":
+            self.press()
+
+    def unrecorded(self) -> Answer | None:
+        """What the control holds beyond what is recorded, if it is an answer."""
+        if self.control.value == self._put:
+            return None
+        try:
+            return self.parse(self.control.value)
+        except ValueError:
+            return None
 
     def parse(self, guess: Any) -> Answer:
         """A guess or a result as it is recorded.
@@ -82,16 +132,18 @@ class PredictBox(HasPanel):
     def show(self, record: PredictionRecord) -> None:
         """Put a recorded guess into the control, and say what is recorded."""
         if record.guess is None:
-            self.control.value = None if self.choices else ""
+            self._put = None if self.choices else ""
         else:
-            self.control.value = record.guess if self.choices else f"{record.guess:g}"
+            self._put = record.guess if self.choices else f"{record.guess:g}"
+        self.control.value = self._put
+        self.keys.unanswered = record.guess is None
         known = record.result is not None and record.guess is not None
         self.control.disabled = self.button.disabled = known
         self.say(status_of(record))
 
     def say(self, words: str, kind: str = "mskv-small") -> None:
         """Show one line under the control."""
-        self.status.value = f'<div class="{kind}" role="status">{html.escape(words)}</div>'
+        self.status.value = f'<div class="{kind}">{html.escape(words)}</div>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -118,7 +170,7 @@ def status_of(record: PredictionRecord) -> str:
     """What is recorded, in one line."""
     if record.guess is None:
         if record.result is None:
-            return "Guess before you run the next cell."
+            return f"Guess before you run the next cell. {KEYS}"
         return "The result was shown before there was a guess; a guess now is marked as late."
     guess = words_of(record.guess, record.unit)
     if record.result is None:

@@ -1,4 +1,8 @@
-"""What a learner guessed and solved, in one local JSON file."""
+"""What a learner guessed and solved, in one local JSON file.
+
+The file is ``{"version": 1, "labs": {lab id: {"predictions": {id: PredictionRecord},
+"exercises": {id: ExerciseRecord}}}}``, each record an object with the fields named below.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from filelock import FileLock
+from mspeckv_widgets.course.files import locked, write_whole
 
 Answer = float | str
 """A guess or a result: a number, or one of the choices."""
@@ -20,7 +24,6 @@ FILE_NAME = ".mspeckv-progress.json"
 FOLDER_VARIABLE = "MSPECKV_PROGRESS"
 """Environment variable that names another folder than the notebook's."""
 
-_LOCK_SECONDS = 10.0
 _Record = TypeVar("_Record", "PredictionRecord", "ExerciseRecord")
 
 
@@ -98,24 +101,11 @@ class ProgressFile:
     @contextmanager
     def change(self, lab_id: str) -> Iterator[LabRecord]:
         """A lab's record to change; it is written at the end, whole or not at all."""
-        with self._thread_lock, self._file_lock():
+        with self._thread_lock, locked(self.path, self._tell_unwritable):
             labs = self._load()
             record = labs.setdefault(lab_id, LabRecord())
             yield record
             self._kept = None if self._store(labs) else labs
-
-    @contextmanager
-    def _file_lock(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except OSError as error:
-            self._tell_unwritable(error)
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _load(self) -> dict[str, LabRecord]:
         if self._kept is not None:
@@ -144,13 +134,9 @@ class ProgressFile:
         text = json.dumps(
             {"version": 1, "labs": {name: asdict(lab) for name, lab in labs.items()}}, indent=1
         )
-        new = self.path.with_suffix(f".{os.getpid()}.new")
         try:
-            new.write_text(text, encoding="utf-8")
-            new.replace(self.path)
+            write_whole(self.path, text)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
             self._tell_unwritable(error)
             return False
         return True
