@@ -1,8 +1,7 @@
 """Three ways to settle a round's guesses. All read well; one of them changes the text.
 
-Each is given the guessed tokens, the target's distributions ``ps`` after each of them (one more
-than there are guesses), and the draft's ``qs`` that they were drawn from; and returns what the round
-settles.
+Each is given the guessed tokens, the target's distributions ``ps`` at each of them and after the
+last, and the draft's ``qs`` that they were drawn from; and returns what the round settles.
 """
 
 from __future__ import annotations
@@ -75,7 +74,8 @@ def loop_of(settle: Settle) -> Decode:
             for _ in range(gamma):
                 qs.append(draft(tokens + guesses))
                 guesses.append(int(rng.choice(len(qs[-1]), p=qs[-1])))
-            tokens += settle(guesses, target(tokens + guesses, gamma + 1), qs, rng)
+            ps = target(tokens + guesses, gamma + 1)
+            tokens += settle(guesses, list(ps), qs, rng)
         return tokens[len(prompt) :][:n]
 
     return decode

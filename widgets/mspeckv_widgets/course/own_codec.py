@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mspeckv import doors
-from mspeckv.kv.codec import Codec, Restore
+from mspeckv.kv.codec import Codec, Restore, codecs
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy
 
@@ -36,10 +35,10 @@ class OwnCodec(Codec):
     def __init__(self, shape: KVShape, policy: KVPolicy, pack: Pack, unpack: Unpack) -> None:
         super().__init__(shape, policy)
         self._pack, self._unpack = pack, unpack
-        tried = np.linspace(-1, 1, self.block * self.dim, dtype=np.float32)
+        count = self.block * self.dim
+        tried = np.linspace(-1, 1, count, dtype=np.float32).reshape(self.block, -1)
         self._forms = {
-            name: [(one.dtype, one.shape) for one in self._packed(tried.reshape(self.block, -1), name)]
-            for name in NAMES
+            name: [(one.dtype, one.shape) for one in self._packed(tried, name)] for name in NAMES
         }
         self._sizes = {
             name: sum(np.dtype(kind).itemsize * int(np.prod(form)) for kind, form in forms)
@@ -109,4 +108,4 @@ def register_own(name: str, pack: Pack, unpack: Unpack) -> None:
     def make(shape: KVShape, policy: KVPolicy, restore: Restore | None = None) -> OwnCodec:
         return OwnCodec(shape, policy, pack, unpack)
 
-    doors.codecs.register(name)(make)
+    codecs.register(name)(make)

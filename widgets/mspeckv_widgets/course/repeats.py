@@ -32,7 +32,7 @@ class Repeated:
         }
 
     def faster(self, one: str, other: str) -> bool:
-        """Whether one way may be called faster than another: see `mspeckv_widgets.compared.apart`."""
+        """Whether one way may be called faster: see `mspeckv_widgets.compared.apart`."""
         fast, slow = self.ms[one], self.ms[other]
         return apart(fast, slow) and fast.middle < slow.middle
 

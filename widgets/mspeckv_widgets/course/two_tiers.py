@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from mspeckv import Pair, Sampling
 from mspeckv.decoding.sampling import Sampler
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Text = tuple[int, ...]
 Draft = Callable[[list[int]], Floats]
 Target = Callable[[list[int], int], Floats]
+"""``target(tokens, last)``: rows after each of the last tokens."""
 Decode = Callable[[Draft, Target, list[int], int, int, np.random.Generator], Sequence[int]]
 """``decode(draft, target, prompt, n, gamma, rng)``: the n tokens that follow."""
 
@@ -64,8 +66,8 @@ class TwoTiers:
         sampler, draft = Sampler(sampling or Sampling(0)), pair.draft
         assert draft is not None
 
-        def read(model: object, tokens: list[int], last: int) -> Floats:
-            logits = read_text(model, tokens, last, use_cache=False)  # type: ignore[arg-type]
+        def read(model: PreTrainedModel, tokens: list[int], last: int) -> Floats:
+            logits = read_text(model, tokens, last, use_cache=False)
             return _exact(sampler.distribution(logits, tokens).double().numpy())
 
         return cls(

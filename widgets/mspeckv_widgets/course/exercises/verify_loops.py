@@ -49,7 +49,9 @@ def check_decode(answer: Any) -> Verdict:
     if told:
         return Verdict(False, told)
     if drawn.longest > 3:
-        return Verdict(False, f"at gamma 2 it asked the target about {drawn.longest} places at once")
+        return Verdict(
+            False, f"at gamma 2 it asked the target about {drawn.longest} places at once"
+        )
     cost = 0.0
     for prompt in _prompts(pair):
         real = TwoTiers.of_pair(pair)
@@ -65,9 +67,9 @@ def check_decode(answer: Any) -> Verdict:
         cost += (real.looks + DRAFT_STEP * real.drafts) / TOKENS / 2
     return Verdict(
         True,
-        f"{2 * TOKENS} greedy tokens on the real pair are plain decoding's, and {2 * SAMPLES} drawn "
-        f"texts are distributed as the target's own. A token costs {cost:.2f} looks by the target, "
-        f"one by the draft counted as {DRAFT_STEP}; plain decoding's costs 1.",
+        f"{2 * TOKENS} greedy tokens on the real pair are plain decoding's, and {2 * SAMPLES} "
+        f"drawn texts are distributed as the target's own. A token costs {cost:.2f} looks by the "
+        f"target, one by the draft counted as {DRAFT_STEP}; plain decoding's costs 1.",
         Score(cost, "looks per token", "counted", less_is_better=True),
     )
 
