@@ -177,8 +177,8 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {"method": config["method"]}
     for part in ("policy", "speculation", "sampling", "link"):
         flat |= config[part]
-    flat.pop("placement", None)
-    return flat | {name: value for name, value in config.items() if not isinstance(value, Mapping)}
+    own = {name: value for name, value in config.items() if not isinstance(value, Mapping)}
+    return flat | {name: value for name, value in own.items() if name != "placement"}
 
 
 def word_for(name: str, value: Any) -> str:
