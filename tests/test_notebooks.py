@@ -5,6 +5,7 @@ With one, `tests/browser/test_labs.py` executes them in JupyterLab instead.
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -12,13 +13,26 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from .labs import LABS, NOTEBOOKS, SOLUTIONS, exercise_cells, judge, load, named, solved_lab
+from .labs import (
+    LABS,
+    NOTEBOOKS,
+    SOLUTIONS,
+    claims_of,
+    exercise_cells,
+    is_explanation,
+    judge,
+    load,
+    named,
+    solved_lab,
+)
 
 KEPT = [*NOTEBOOKS, *sorted(SOLUTIONS.glob("*.ipynb")), *sorted(LABS.glob("demo/*.ipynb"))]
 CELL_SECONDS = 300
 LONGEST_CELL = 15
 MOST_CODE = 300
 FEWEST_EXERCISES = 3
+CLAIMED = {"00", "01", "02", "03"}
+"""Labs whose explanations are claimed, and whose predictions are not spoiled."""
 
 
 def test_labs_are_found() -> None:
@@ -68,6 +82,37 @@ def test_exercises_are_open_and_have_solutions(path: Path) -> None:
     for name in solved:
         place = next(i for i, c in enumerate(solution.cells) if c.metadata.get("exercise") == name)
         assert solution.cells[place - 1].cell_type == "markdown", "the answer is explained"
+
+
+CLAIMED_LABS = [path for path in NOTEBOOKS if path.name[:2] in CLAIMED]
+
+
+@pytest.mark.parametrize("path", CLAIMED_LABS, ids=named)
+def test_every_explanation_is_folded_and_claimed(path: Path) -> None:
+    cells = load(path).cells
+    found = [cell for cell in cells if is_explanation(cell)]
+    assert found
+    for cell in found:
+        assert cell.source.startswith("<details><summary><b>Explain</b></summary>\n\n")
+        assert cell.source.endswith("\n\n</details>")
+        assert claims_of(cell), cell.source
+    for claim in (claim for cell in cells for claim in claims_of(cell)):
+        compile(claim, path.name, "eval")
+    assert not any("**Explain.**" in cell.source for cell in cells)
+
+
+@pytest.mark.parametrize("path", CLAIMED_LABS, ids=named)
+def test_what_reveals_a_prediction_hides_its_source(path: Path) -> None:
+    cells = [cell for cell in load(path).cells if cell.cell_type == "code"]
+    asked, revealed = set(), set()
+    for cell in cells:
+        asked |= set(re.findall(r'lab\.predict\("(\w+)"', cell.source))
+        revealed |= (
+            set(re.findall(r'"(p\d)"', cell.source)) if "lab.reveal(" in cell.source else set()
+        )
+        if "lab.reveal(" in cell.source:
+            assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
+    assert asked == revealed
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from mspeckv import KVProbe, Packing
+from mspeckv import KVPolicy, KVProbe, Packing, doors
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.kv_probe import pack
 from tests.random_models import block_codec, random_pair, random_prompt
@@ -46,6 +46,17 @@ def test_unpacked_kv_is_agreed_with_and_narrow_kv_less(probe: KVProbe) -> None:
 
     assert at("full") == pytest.approx(1, abs=1e-5)
     assert 1 > at(8) > at(4) > at(2) > 0
+
+
+@pytest.mark.parametrize("codec", ["kivi", "lloyd"])
+def test_asking_about_a_codec_leaves_the_kv_as_it_was(probe: KVProbe, codec: str) -> None:
+    assert codec in doors.codecs.names()
+    keys, values = probe.keys.clone(), probe.values.clone()
+    first = probe.over(KVPolicy(2, block=16, tail=8, codec=codec))
+    assert torch.equal(probe.keys, keys)
+    assert torch.equal(probe.values, values)
+    assert first.acceptance < 1
+    assert probe.over(KVPolicy("full", block=16, tail=8)).acceptance > 0.999
 
 
 def test_loud_channels_want_a_scale_of_their_own() -> None:

@@ -186,7 +186,7 @@ class KVProbe:
             raise refuse("block", policy.block, f"there are {length} tokens: use smaller blocks")
         restored = [torch.empty_like(self.keys), torch.empty_like(self.values)]
         for layer in range(layers):
-            floats = [codec.turn(of[layer, None]) for of in (self.keys, self.values)]
+            floats = [codec.turn(of[layer, None].clone()) for of in (self.keys, self.values)]
             records = codec.encode(*(part[:, :, :packed] for part in floats))
             codec.decode(records, *(part[:, :, :packed] for part in floats))
             for part, out in zip(floats, restored, strict=True):

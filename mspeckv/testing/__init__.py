@@ -1,4 +1,4 @@
-"""The tests that an extension must pass, for its author to call; nothing but tests imports this.
+"""The tests that an extension must pass, for its author to call; the engine imports none of it.
 
     from mspeckv import KVPolicy
     from mspeckv.testing import check_bytes, check_codec, check_exactness, check_path_independence

@@ -170,7 +170,10 @@ def values_of(setting: Setting) -> dict[str, Any]:
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's configuration, as its summary has it, in one level."""
+    """A run's configuration, as its summary has it, in one level.
+
+    Where each layer lies is left out: it follows from the policy, and is no setting of its own.
+    """
     flat = {"method": config["method"]}
     for part in ("policy", "speculation", "sampling", "link"):
         flat |= config[part]

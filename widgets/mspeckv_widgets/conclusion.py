@@ -67,14 +67,14 @@ def _times(compared: Sequence[Compared], names: Sequence[str]) -> list[str]:
         return [
             f"Time: not to be compared before {ENOUGH} runs of each setting; press Run x{ENOUGH}."
         ]
-    time = _ordered("Time", [one.ms for one in compared], names)
+    time = ordered("Time", [one.ms for one in compared], names)
     waits = [one.wait for one in compared]
     kind = "emulated link" if any(one.emulated for one in compared) else "link"
-    wait = _ordered(f"Wait for the {kind}", waits, names)
+    wait = ordered(f"Wait for the {kind}", waits, names)
     if not time.claims and not wait.claims:
         return [time.words]
     # what the time consists of matters only where something of it differs
-    compute = _ordered("Compute alone", [one.compute for one in compared], names)
+    compute = ordered("Compute alone", [one.compute for one in compared], names)
     return [time.words, wait.words, compute.words]
 
 
@@ -90,7 +90,7 @@ class Ordered:
     claims: tuple[str, ...]
 
 
-def _ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> Ordered:
+def ordered(what: str, spreads: Sequence[Spread], names: Sequence[str]) -> Ordered:
     """Which are less than which, as far as that can be told."""
     ranked = sorted(zip(spreads, names, strict=True), key=lambda pair: pair[0].middle)
     claims = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mspeckv_widgets.course.answers import is_run, near, same_function
-from mspeckv_widgets.course.exercise import Exercise, Verdict
+from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 
 LLAMA_2_7B = {"layers": 32, "kv_heads": 32, "head_dim": 128}
 _CONTEXT = 32 * 1024
@@ -59,32 +59,34 @@ def check_few_bytes(found: Any) -> Verdict:
     told = f"{fetched / 1e6:.2f} MB per token crossed the link (counted)"
     if fetched > _FEW_BYTES:
         return Verdict(False, f"{told}; get below {_FEW_BYTES / 1e6:g} MB")
-    return Verdict(True, f"{told}.")
+    score = Score(fetched / 1e6, "MB per token", "counted", less_is_better=True)
+    return Verdict(True, f"{told}.", score)
 
 
 EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "bytes of KV per token from a model's shape",
         check_bytes,
-        "Count the numbers one token leaves in one layer, then the layers, then bytes per number. "
-        "Keys and values are two tensors.",
+        "Count the numbers that one token leaves in one layer; then layers, then bytes.",
+        "Keys and values are two tensors, each of kv_heads * head_dim numbers.",
     ),
     "e2": Exercise(
         "Llama-2-7B at 32 k tokens in int4",
         check_gigabytes,
-        "Use your function with 32 layers, 32 KV heads, 128 channels. How many bytes are 4 bits? "
-        "32 k is 32 * 1024 tokens, a GB is 1e9 bytes.",
+        "Use your function. How many bytes are 4 bits?",
+        "32 layers, 32 KV heads, 128 channels, half a byte; 32 k is 32 * 1024 tokens, a GB is 1e9 "
+        "bytes.",
     ),
     "e3": Exercise(
         "a formula for ms per token",
         check_time,
-        "MB divided by GB/s are milliseconds. A trip and the arithmetic after it are paid once, "
-        "whatever number of tokens they settle.",
+        "MB divided by GB/s are milliseconds. What is paid once a trip, and what for each token?",
+        "One trip and the arithmetic after it take megabytes / gbps + compute_ms.",
     ),
     "e4": Exercise(
         "few bytes with nothing kept on the device",
         check_few_bytes,
-        "Two things divide the bytes: narrower KV divides each trip, guessing divides the number "
-        "of trips. Neither alone is enough here.",
+        "What divides each trip, and what divides the number of trips?",
+        'Narrower KV is bits=4 or less, guessing is method "mspeckv". Neither alone is enough.',
     ),
 }

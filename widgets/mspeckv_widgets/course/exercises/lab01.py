@@ -1,59 +1,92 @@
-"""The live lab: numbers that are read off runs of one's own."""
+"""The live lab: what the panel counts, and formulas held against runs of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from mspeckv_widgets.compared import link_bytes
-from mspeckv_widgets.course.answers import near, same_function
+from mspeckv_widgets.compared import link_bytes, values_of
+from mspeckv_widgets.course.answers import as_number, call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.record import RunRecord
 
-Test = Callable[[RunRecord], bool]
-_SHARE = 0.05
-"""How far a number read off a table may be from the records'."""
+LAYERS = 30
+"""Of the default target."""
 
 
-def check_factor(answer: Any) -> Verdict:
-    """By what guessing divided the link's bytes per token: two runs, and the learner's quotient."""
-    runs = _two_runs(
-        answer,
-        ("autoregressive", lambda one: one.setting.config.method == "autoregressive"),
-        ("mspeckv", lambda one: one.setting.config.method == "mspeckv"),
-        blind_to=("method",),
-    )
-    if isinstance(runs, Verdict):
-        return runs
-    plain, guessed = runs
-    if plain.setting.config.sampling.greedy and plain.tokens != guessed.tokens:
-        return Verdict(False, "the two texts differ: were both runs finished, with one width?")
-    if not link_bytes(guessed):
-        return Verdict(False, "nothing crossed the link: leave some layers offloaded")
-    right = link_bytes(plain) / link_bytes(guessed)
-    return near(
-        answer[1], right, _SHARE,
-        f"{len(plain.rounds)} looks by tier 2 became {len(guessed.rounds)}, and the texts are one.",
-    )  # fmt: skip
+def alike(records: Sequence[RunRecord], field: str, *values: Any) -> dict[Any, RunRecord]:
+    """The newest finished runs that have each of the values in one field, and all else alike.
+
+    Args:
+        records: newest first, as the panel has them.
+        field: of `mspeckv_widgets.compared.values_of`, such as ``resident``.
+
+    Returns:
+        A run by value; nothing where there are no such runs.
+    """
+    finished = [(values_of(one.setting), one) for one in records if one.finished]
+    for flat, first in finished:
+        if flat[field] != values[0]:
+            continue
+        found = {values[0]: first}
+        for wanted in values[1:]:
+            for other, record in finished:
+                if other == {**flat, field: wanted}:
+                    found.setdefault(wanted, record)
+        if len(found) == len(values):
+            return found
+    return {}
+
+
+def check_bytes(answer: Any) -> Verdict:
+    """``(function, panel.records)``: it gives each run's bytes over the link per token."""
+    told = _function_and_runs(answer)
+    if isinstance(told, Verdict):
+        return told
+    found, finished = told
+    if not any(link_bytes(one) for one in finished):
+        return Verdict(False, "in none of your runs anything crossed the link: offload some layers")
+    for record in finished:
+        gave, right = call(found, record.rounds), link_bytes(record)
+        number = as_number(gave)
+        if number is None:
+            return Verdict(False, f"it returned {short(gave)} instead of a number")
+        if not math.isclose(number, right, rel_tol=1e-3, abs_tol=1e-9):
+            return Verdict(
+                False, f"for run {record.label} it returned {number:,.0f}; the panel counted "
+                f"{right:,.0f} bytes per token",
+            )  # fmt: skip
+    return Verdict(True, f"that is what the panel counted, for all {len(finished)} of your runs.")
+
+
+def share_left(on_chip: int, resident: int) -> float:
+    """The share of the link's bytes that is left, beside no resident layer at all."""
+    return (LAYERS - on_chip - resident) / (LAYERS - on_chip)
 
 
 def check_left(answer: Any) -> Verdict:
-    """Percent of the link's bytes left at resident 8, from two runs and the learner's number."""
-    runs = _two_runs(
-        answer,
-        ("resident 0", lambda one: one.setting.config.policy.resident == 0),
-        ("resident 8", lambda one: one.setting.config.policy.resident == 8),
-        blind_to=("resident",),
+    """``(function, panel.records)``: the share that is left, held against two runs' bytes."""
+    told = _function_and_runs(answer)
+    if isinstance(told, Verdict):
+        return told
+    found, finished = told
+    cases = [(15, 0), (15, 8), (15, 15), (0, 10), (4, 13)]
+    formula = same_function(found, share_left, cases, "")
+    if not formula.passed:
+        return formula
+    runs = alike(finished, "resident", 0, 8)
+    if not runs or not link_bytes(runs[0]):
+        return Verdict(
+            False, "the formula is right; now run resident 0 and resident 8, nothing else changed, "
+            "with some layers offloaded",
+        )  # fmt: skip
+    counted = link_bytes(runs[8]) / link_bytes(runs[0])
+    predicted = share_left(runs[0].setting.config.policy.on_chip, 8)
+    return Verdict(
+        math.isclose(counted, predicted, rel_tol=0.02),
+        f"the formula says {predicted:.1%} for your runs, {counted:.1%} was counted.",
     )
-    if isinstance(runs, Verdict):
-        return runs
-    nothing, eight = runs
-    if not link_bytes(nothing):
-        return Verdict(False, "nothing crossed the link: leave some layers offloaded")
-    right = 100 * link_bytes(eight) / link_bytes(nothing)
-    why = "bytes fall with the share of layers that still travel, here 7 of 15 with preset A2."
-    return near(answer[1], right, _SHARE, why)
 
 
 def kept_guesses(a: float, gamma: int) -> float:
@@ -67,53 +100,35 @@ def check_kept(found: Any) -> Verdict:
     return same_function(found, kept_guesses, cases, "a sum of powers, which levels off.")
 
 
-def _two_runs(
-    answer: Any, first: tuple[str, Test], second: tuple[str, Test], blind_to: Sequence[str]
-) -> tuple[RunRecord, RunRecord] | Verdict:
-    """The newest two finished runs that differ as wanted and in nothing else."""
-    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], list):
-        return Verdict(False, "give (panel.records, your number)")
-    finished = [one for one in answer[0] if one.summary and not one.summary.cancelled]
-    for name, wanted in (first, second):
-        if not any(wanted(one) for one in finished):
-            return Verdict(False, f"there is no finished run with {name} among the last ones")
-    for one in filter(first[1], finished):
-        for other in filter(second[1], finished):
-            if _alike(one, blind_to) == _alike(other, blind_to):
-                return one, other
-    return Verdict(
-        False, f"the runs with {first[0]} and {second[0]} differ in other settings too: one change"
-        " at a time",
-    )  # fmt: skip
-
-
-def _alike(record: RunRecord, blind_to: Sequence[str]) -> object:
-    """A run's setting with the named fields made equal."""
-    config = record.setting.config
-    if "method" in blind_to:
-        config = replace(config, method="mspeckv")
-    if "resident" in blind_to:
-        config = replace(config, policy=replace(config.policy, resident=0))
-    return replace(record.setting, config=config)
+def _function_and_runs(answer: Any) -> tuple[Any, list[RunRecord]] | Verdict:
+    """A learner's function and the finished runs, at least one."""
+    if not isinstance(answer, tuple) or len(answer) != 2 or not callable(answer[0]):
+        return Verdict(False, "give (your function, panel.records)")
+    if not isinstance(answer[1], list):
+        return Verdict(False, "give (your function, panel.records)")
+    finished = [one for one in answer[1] if one.finished]
+    if not finished:
+        return Verdict(False, "there is no finished run on the panel yet")
+    return answer[0], finished
 
 
 EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
-        "the factor between two runs' bytes",
-        check_factor,
-        "Run both methods at temperature 0 with the same width and placement; the number comes "
-        "from the column link KB/token of the table Last runs.",
+        "what the panel counts",
+        check_bytes,
+        "Two sums over the rounds, and a quotient: what crossed, and what was settled.",
+        "The first sum is sum(t.bytes for one in rounds for t in one.transfers).",
     ),
     "e2": Exercise(
-        "what is left at resident 8",
+        "the share that is left",
         check_left,
-        "Two runs, resident 0 and resident 8, nothing else changed. Divide their link KB/token "
-        "and count in percent.",
+        "Count layers: which of the 30 travel with no resident one, and which with some?",
+        "With resident 0, 30 - on_chip layers travel in each round. Each resident one is one less.",
     ),
     "e3": Exercise(
         "how many guesses are kept",
         check_kept,
-        "The first guess is kept with chance a, the second with a * a. The expected number is the "
-        "sum of the chances that guess 1, 2, ... gamma is kept.",
+        "An expected number is a sum of chances. With what chance is guess number k kept?",
+        "The first guess is kept with chance a, the second with a * a.",
     ),
 }

@@ -6,12 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from mspeckv import KVPolicy, KVProbe
+from mspeckv.kv.codec import codec_of, codecs
+from mspeckv.kv.shape import KVShape
 from mspeckv_widgets.course.answers import as_number, call, same_function, short
-from mspeckv_widgets.course.exercise import Exercise, Verdict
-from mspeckv_widgets.explorers.quant import QuantExplorer
+from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
+from mspeckv_widgets.course.own_codec import OwnCodec, StoredOtherwise, register_own
 
 _SCALE_BITS = 32
 """A step and a low in float16."""
+MOST_BITS = 4.5
+"""Int4 codes, and a step and a low of 16 bits for 64 of them."""
+OWN = "mine"
+"""The learner's codec, as settings call it."""
 
 
 def check_round_trip(found: Any) -> Verdict:
@@ -25,6 +32,11 @@ def check_round_trip(found: Any) -> Verdict:
         if back.shape != x.shape:
             return Verdict(False, f"an array of {x.shape[0]} numbers should come back")
         levels, step = len(np.unique(back.round(9))), np.ptp(x) / (2**bits - 1)
+        if levels == 2**bits + 1:
+            return Verdict(
+                False, f"at {bits} bits it gives {levels} different values, one more than there "
+                f"are codes: from code 0 to code {2**bits - 1} it is {2**bits - 1} steps",
+            )  # fmt: skip
         if levels > 2**bits:
             return Verdict(False, f"at {bits} bits it gives {levels} different values; round codes")
         worst = float(np.abs(back - x).max())
@@ -49,26 +61,47 @@ def check_stored(found: Any) -> Verdict:
     return same_function(found, stored_bits, cases, why)
 
 
-def check_axis(answer: Any) -> Verdict:
-    """The better axis for values at int2, by the model's own answers in the explorer."""
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        return Verdict(False, "give (explorer, 'channel' or 'token')")
-    explorer, axis = answer
-    if not isinstance(explorer, QuantExplorer):
-        return Verdict(False, "give (explorer, 'channel' or 'token')")
-    found = {
-        one.packing.axis: one.acceptance
-        for one in explorer.asked
-        if one.tensor == "values" and one.packing.bits == 2 and one.packing.group == 64
-    }
-    if set(found) != {"channel", "token"}:
-        return Verdict(False, "ask the model about int2 values both ways first, 64 numbers a scale")
-    if axis not in found:
-        return Verdict(False, f"answer 'channel' or 'token', this is {short(axis)}")
-    told = ", ".join(f"per {way} {share:.2f}" for way, share in sorted(found.items()))
-    if found[axis] < max(found.values()):
-        return Verdict(False, f"the model disagrees (acceptance measured): {told}")
-    return Verdict(True, f"acceptance (measured): {told}.")
+def check_codec(answer: Any) -> Verdict:
+    """``(pack, unpack, probe)``: few bits, and an acceptance like that of the engine's codec.
+
+    A codec that passes is a setting from then on: ``KVPolicy(codec="mine")``.
+    """
+    if not isinstance(answer, tuple) or len(answer) != 3 or not all(map(callable, answer[:2])):
+        return Verdict(False, "give (pack, unpack, explorer.probe)")
+    pack, unpack, probe = answer
+    if not isinstance(probe, KVProbe):
+        return Verdict(False, f"a probe is asked for, this is {short(probe)}")
+    register_own(
+        OWN, lambda x, name: call(pack, x, name), lambda stored, name: call(unpack, stored, name)
+    )
+    verdict = Verdict(False, "")
+    try:
+        verdict = _codec_judged(probe)
+    except StoredOtherwise as error:
+        verdict = Verdict(False, str(error))
+    finally:
+        if not verdict.passed:
+            codecs.unregister(OWN)
+    return verdict
+
+
+def _codec_judged(probe: KVProbe) -> Verdict:
+    """Bits (counted) and acceptance (measured) of the learner's codec, beside the engine's."""
+    layers, heads, _, dim = probe.keys.shape
+    policy = KVPolicy(4, codec=OWN)
+    made = codec_of(KVShape(layers, heads, dim, probe.keys.dtype), policy)
+    assert isinstance(made, OwnCodec)
+    mine, ours = probe.over(policy), probe.over(KVPolicy(4))
+    told = (
+        f"{made.bits:.2f} bits a number (counted), acceptance {mine.acceptance:.3f} (measured); "
+        f"the engine's own int4: {MOST_BITS} bits, {ours.acceptance:.3f} ± {ours.error:.3f}"
+    )
+    if made.bits > MOST_BITS:
+        return Verdict(False, f"{told}. Get down to {MOST_BITS} bits: two codes fit into a byte")
+    # one that is no number fails as well
+    if not mine.acceptance >= ours.acceptance - ours.error:
+        return Verdict(False, f"{told}. Which way do keys want their scales, and which way values?")
+    return Verdict(True, f"{told}.", Score(mine.acceptance, "acceptance", "measured"))
 
 
 def check_planes(found: Any) -> Verdict:
@@ -90,24 +123,30 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "quantize and restore",
         check_round_trip,
-        "low = x.min(); step = (x.max() - low) / (2**bits - 1); a code is the rounded number of "
-        "steps above low. Return low + step * code.",
+        "How many steps lie between the first code and the last? Count them for 2 bits.",
+        "low is x.min(), step is the range over 2**bits - 1. A code is a whole number of steps "
+        "above low.",
     ),
     "e2": Exercise(
         "what a scale costs",
         check_stored,
-        "A step and a low of 16 bits each are shared by the group: spread them over its numbers.",
+        "A step and a low of 16 bits each are shared by the group.",
+        "Spread the 32 bits over the numbers that share them, and add a code's own.",
     ),
     "e3": Exercise(
-        "which way values want their scales",
-        check_axis,
-        "In the explorer: tensor values, width int2, 64 numbers a scale. Ask the model once per "
-        "channel and once per token, then compare the two acceptances.",
+        "a codec of your own",
+        check_codec,
+        "Exercise 1 for 64 groups at once: x.min(0, keepdims=True) is one low a channel, "
+        "x.min(1, keepdims=True) one a token. Scales count too: keep them as float16. And what "
+        "does a byte have room for?",
+        'Begin with along = 0 if name == "keys" else 1, low = x.min(along, keepdims=True)'
+        '.astype("float16"), and step likewise. Of codes of uint8, 16 * codes[::2] + codes[1::2] '
+        "puts two rows into one.",
     ),
     "e4": Exercise(
         "two planes",
         check_planes,
-        "The upper four bits are the code divided by 16, the lower four what is left: // and %, "
-        "or divmod.",
+        "Which part of a code is a whole number of sixteens, and what is left?",
+        "The upper four bits are the code divided by 16, without the remainder.",
     ),
 }

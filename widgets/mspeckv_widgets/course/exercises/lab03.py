@@ -1,4 +1,7 @@
-"""Speculative decoding: the test, its proof by trial, and the length of a guess."""
+"""Speculative decoding: the test, its proof by trial, the length of a guess, and a whole loop.
+
+The loops of exercises 5 and 6 are judged in `mspeckv_widgets.course.exercises.verify_loops`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from mspeckv_widgets.course.answers import as_number, call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
+from mspeckv_widgets.course.exercises.verify_loops import check_decode, check_suspect
 
 P, Q = (0.5, 0.3, 0.15, 0.05), (0.2, 0.5, 0.05, 0.25)
 """The lab's four-token vocabulary."""
@@ -136,25 +140,50 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "the residual by hand",
         check_residual,
+        "Which tokens does the draft offer less often than the target wants them? Only those are "
+        "still owed something.",
         "Take q from p token by token and set what is negative to 0. Then make the rest add up "
         "to 1.",
     ),
     "e2": Exercise(
         "accept or reject",
         check_emit,
-        "Draw x with rng.choice(len(q), p=q). Keep it if rng.random() * q[x] < p[x]. If not, draw "
-        "from exercise 1's residual, with the arrays p and q in place of the numbers.",
+        "Three steps, as in section 1: guess, test, and where the test fails draw from what is "
+        "left. Take the residual of the arrays that are given, not exercise 1's numbers.",
+        "Begin with x = rng.choice(len(q), p=q). It is accepted if rng.random() * q[x] < p[x].",
     ),
     "e3": Exercise(
         "tokens per round",
         check_tokens,
+        "With what chance does guess number k count? Add up. And what does the target add, however "
+        "many guesses were right?",
         "Guess k is kept with chance a**k. After the kept ones the target always adds one token: "
         "its correction, or a bonus where all were right.",
     ),
     "e4": Exercise(
         "the best gamma",
         check_best,
-        "In target steps, a round takes gamma * c + 1. Divide tokens per round by that for each "
-        "gamma, and return the gamma with the largest quotient: max(range(...), key=...).",
+        "How long does a round take, counted in target steps? Tokens per round over that is what "
+        "should be largest.",
+        "A round takes gamma * c + 1 target steps. max(range(1, 17), key=...) returns the gamma "
+        "with the largest value of a function.",
+    ),
+    "e5": Exercise(
+        "the loop on the real pair",
+        check_decode,
+        "Round by round: let the draft guess gamma tokens, keeping the distribution of each; ask "
+        "the target once, about all of them; then exercise 2's rule, guess by guess, until one is "
+        "rejected. If none is, what does the target's last row give?",
+        "A round begins so: for each of gamma guesses qs.append(draft(tokens + guesses)), then "
+        "guesses.append(rng.choice(len(qs[-1]), p=qs[-1])). Then ps = target(tokens + guesses, "
+        "gamma + 1): row i is what the target holds likely where guess i stands.",
+    ),
+    "e6": Exercise(
+        "the wrong loop, shown",
+        check_suspect,
+        "Each of the three treats a single guess rightly. So look at texts of two tokens, and at "
+        "what the second guess's test knows of the first one's.",
+        "With p and q as in section 1, count 4000 texts of two tokens at gamma 2 by each loop, and "
+        "compare with the products of p.",
     ),
 }
