@@ -174,7 +174,12 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = {"method": config["method"]}
     for part in ("policy", "speculation", "sampling", "link"):
         flat |= config[part]
-    return flat | {name: value for name, value in config.items() if not isinstance(value, Mapping)}
+    # "placement" lists, layer by layer, what the policy says
+    return flat | {
+        name: value
+        for name, value in config.items()
+        if not isinstance(value, Mapping) and name != "placement"
+    }
 
 
 def word_for(name: str, value: Any) -> str:
