@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from mspeckv import Profile
 from mspeckv.profiling import Ceilings, StepRow
+from mspeckv_widgets.charts.figure import LOG_AXIS
 from mspeckv_widgets.charts.theme import INK, TIERS
 from mspeckv_widgets.panels.profile_view import View, figure_of, rows_html
 
@@ -37,10 +38,8 @@ class Roofline(View):
         figure.add_trace(self._ceiling(ceilings))
         for row in rows:
             figure.add_trace(self._point(row))
-        figure.update_xaxes(
-            type="log", dtick=1, title_text="operations per byte of weights and KV (counted)"
-        )
-        figure.update_yaxes(type="log", dtick=1, title_text="GFLOP/s (measured)")
+        figure.update_xaxes(title_text="operations per byte of weights and KV (counted)", **LOG_AXIS)
+        figure.update_yaxes(title_text="GFLOP/s (measured)", **LOG_AXIS)
         note = f'<div class="mskv-small">{ceilings.describe()}<br>{"<br>".join(self.sides)}</div>'
         super().__init__(figure, note + rows_html(rows))
 
