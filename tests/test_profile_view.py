@@ -10,6 +10,7 @@ import pytest
 from mspeckv import KVPolicy, Profile, Sampling, profile
 from mspeckv.profiling import Bar, Ceilings, StepRow
 from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
+from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panels.profile_view import STEPS, longest_rest, overlap_ms, rows_html
 from tests.random_models import random_pair, random_prompt
 
@@ -43,6 +44,7 @@ def test_a_timeline_shows_every_range_and_transfer_of_its_round(taken: Profile) 
         sum(t.bytes for t in moved) / 1e6
     )
     assert all(start >= -1 for start in trace(view, "tier2/verify").base)
+    assert link.marker.color not in {style.colour for style in TIERS.values()}
     assert "link was busy for" in view.table.value
 
 

@@ -37,6 +37,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "not attributed": ("#BBBBBB", ""),
 }
 """Colour and pattern of each step."""
+LINK_COLOUR = "#332288"
+"""Of what crosses the link: no tier's."""
 
 
 class View(HasPanel):
@@ -199,7 +201,7 @@ def _lane_name(depth: int) -> str:
 
 def _lane(bars: Sequence[Bar], name: str) -> Any:
     """One step's bars, on all lanes."""
-    colour, pattern = STEPS.get(name, ("#0072B2", ""))
+    colour, pattern = STEPS.get(name, (LINK_COLOUR, ""))
     return go.Bar(
         base=[bar.start_ms for bar in bars],
         x=[bar.ms for bar in bars],

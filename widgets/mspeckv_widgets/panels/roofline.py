@@ -38,7 +38,8 @@ class Roofline(View):
         figure.add_trace(self._ceiling(ceilings))
         for row in rows:
             figure.add_trace(self._point(row))
-        figure.update_xaxes(title_text="operations per byte of weights and KV (counted)", **LOG_AXIS)
+        asked = "operations per byte of weights and KV (counted)"
+        figure.update_xaxes(title_text=asked, **LOG_AXIS)
         figure.update_yaxes(title_text="GFLOP/s (measured)", **LOG_AXIS)
         note = f'<div class="mskv-small">{ceilings.describe()}<br>{"<br>".join(self.sides)}</div>'
         super().__init__(figure, note + rows_html(rows))
