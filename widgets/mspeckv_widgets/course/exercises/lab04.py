@@ -155,8 +155,10 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "what tier 0 sees",
         check_sees,
-        "The first `sinks` positions, and the last `window` of them. Count positions from 0, so "
-        "the last one is length - 1.",
+        "Two stretches of the context are seen, and nothing between them. What if the context is "
+        "shorter than both together?",
+        "Positions count from 0, so those of the window begin at length - window; those of the "
+        "sinks are less than sinks.",
     ),
     "e2": Exercise(
         "choose the chunks yourself",
@@ -177,7 +179,9 @@ EXERCISES: dict[str, Exercise] = {
     "e4": Exercise(
         f"the least budget that captures {MASS:.0%}",
         check_budget,
-        "probe.report(Speculation(budget=...)).captured is an array of shares; take its mean. "
-        "Try multiples of 8, by a loop or by halving.",
+        "More budget never captures less, so there is one place where 90 % is passed. Look for it "
+        "from below, or by halving.",
+        "probe.report(Speculation(budget=budget)).captured.mean() is the share; go through "
+        "range(48, len(prompt), 8).",
     ),
 }

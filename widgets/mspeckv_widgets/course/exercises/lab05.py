@@ -117,8 +117,10 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "the share of time spent waiting",
         check_waiting,
-        "Waits are the rows whose step is kv/fetch. There may be one for each tier that waits: "
-        "add up their share.",
+        "Which step's name says that compute stands still? There may be a row of it for each tier "
+        "that waits.",
+        "Go through streamed.rows and keep those whose step is kv/fetch; each has a share of the "
+        "wall time.",
     ),
     "e2": Exercise(
         "how long the link rests",
@@ -139,7 +141,8 @@ EXERCISES: dict[str, Exercise] = {
     "e4": Exercise(
         "where the ceilings meet",
         check_ridge,
-        "At x operations per byte, memory allows memory_gbps * x GFLOP/s. For which x is that as "
-        "much as the matrix products reach?",
+        "Under the slope a machine does memory_gbps * x GFLOP/s at x operations per byte. Where "
+        "is that as much as its arithmetic reaches?",
+        "Set memory_gbps * x equal to matrix_gflops, and solve for x.",
     ),
 }

@@ -166,8 +166,9 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "what fits as floats",
         check_fit,
-        "what_if takes an array for on_chip: device_bytes is then an array as well. Count how far "
-        "it stays under 24e9; draft=None leaves the draft's weights out.",
+        "The cache is one of several things that must fit, so ask for device_bytes. How does it "
+        "grow with on_chip?",
+        "what_if takes an array for on_chip, of 0 to 32; device_bytes is then an array as well.",
     ),
     "e2": Exercise(
         "place the layers",
@@ -180,13 +181,16 @@ EXERCISES: dict[str, Exercise] = {
     "e3": Exercise(
         "the front",
         check_front,
-        "Sort by bytes, then by time. Going through them, keep a setting if it is faster than "
-        "every one before it.",
+        "How do you see, going through settings from the smallest to the largest, that one is "
+        "worth its bytes?",
+        "Sort by bytes, then by time; keep in a variable the least time so far.",
     ),
     "e4": Exercise(
         "what paid",
         check_owed,
-        "The choice's prediction has equal_memory: plain decoding, as floats, in the same bytes. "
-        'Compare its time with that of best["autoregressive"], which guesses nothing either.',
+        "Two settings, and neither guesses: one in floats in the choice's bytes, one with the "
+        "width and the places of its own.",
+        "The former is chosen.choice.prediction.equal_memory, the latter is in chosen.best; "
+        "compare their ms_per_token.",
     ),
 }

@@ -166,20 +166,25 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "the same tokens by a model of your own",
         check_same,
-        "Load the folder with load_pair, run method autoregressive and then another method, at "
-        "temperature 0 with one KVPolicy. A draft is not needed: tier0='lookup' guesses.",
+        "What do guesses need that this folder has not got, and who guesses without it? Both runs "
+        "must keep their KV alike.",
+        "own = load_pair(str(folder), 'none'); then generate(own, prompt, ...) with "
+        "policy=policy, sampling=greedy, new_tokens=32, and a method each.",
     ),
     "e2": Exercise(
         "the acceptance of tier 1",
         check_rate,
-        "A run's tiers are counts, one for each tier in use, lowest first. Which place tier 1 has "
-        "depends on the run: look at count.tier.",
+        "Which place tier 1 has among the counts depends on the run; and the top tier proposes to "
+        "nobody.",
+        "Find the count whose tier is 1; a share is accepted over proposed.",
     ),
     "e3": Exercise(
         "a policy by peaks",
         check_peak,
-        "Scores queries @ landmarks, times D to the power of -1/2, softmax over chunks: shares "
-        "[heads, queries, chunks]. Set those of padding to 0, then take the maximum over queries.",
+        "A share is what one query gives away: over chunks they add up to 1. Of a chunk only its "
+        "best query counts.",
+        "queries @ landmarks.transpose(1, 2), times channels to the power of -1/2, softmax over "
+        "chunks: shares [heads, queries, chunks].",
     ),
     "e4": Exercise(
         "better than the control on hidden documents",
