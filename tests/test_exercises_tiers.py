@@ -69,7 +69,8 @@ def by_keys(
     shares = (queries @ keys.transpose(1, 2) * keys.shape[-1] ** -0.5).softmax(-1).sum(1)
     scores = scale * shares.unflatten(1, (-1, chunk)).sum(2)
     scores[:, 0] = float("inf")
-    return scores.topk(count).indices
+    best: torch.Tensor = scores.topk(count).indices
+    return best
 
 
 def test_a_choice_of_chunks_is_scored_by_what_it_captures(probe: AttentionProbe) -> None:
@@ -79,7 +80,7 @@ def test_a_choice_of_chunks_is_scored_by_what_it_captures(probe: AttentionProbe)
     assert right.score is not None
     assert 100 * report.captured.mean() - 0.5 <= right.score.value <= 100 * report.best.mean() + 0.1
     assert (right.score.kind, right.score.less_is_better) == ("measured", False)
-    worst = verdict("04_tiers", "e2", (probe, GUESS, lambda *a: by_keys(*a, scale=-1.0)))
+    worst = verdict("04_tiers", "e2", (probe, GUESS, lambda k, q, c, n: by_keys(k, q, c, n, -1.0)))
     assert not worst.passed
     assert "the engine's landmarks capture" in worst.message
 
@@ -88,7 +89,7 @@ def test_what_is_no_choice_is_told(probe: AttentionProbe) -> None:
     def message(choose: Any) -> str:
         return verdict("04_tiers", "e2", (probe, GUESS, choose)).message
 
-    assert "leaves out chunk 0" in message(lambda *a: by_keys(*a[:3], a[3] + 1)[:, 1:])
+    assert "leaves out chunk 0" in message(lambda k, q, c, n: by_keys(k, q, c, n + 1)[:, 1:])
     assert "chunk twice" in message(lambda k, q, c, n: torch.zeros(len(k), n, dtype=torch.long))
     assert "return [2, " in message(lambda k, q, c, n: torch.arange(n))
     assert "numbered from 0" in message(lambda *a: by_keys(*a) + 1000)

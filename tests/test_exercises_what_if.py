@@ -96,7 +96,9 @@ def best_of(gpu_gb: float, link_gbps: float, widths: tuple[Any, ...]) -> dict[st
     ]  # fmt: skip
     for method in METHODS:
         for bits in widths:
-            kind = {"method": method, "bits": "full" if method == "triforce" else bits}
+            kind: dict[str, Any] = {
+                "method": method, "bits": "full" if method == "triforce" else bits,
+            }  # fmt: skip
             found = what_if(
                 "llama-2-7b", "h100", prefill=32768, link_gbps=link_gbps, budget=4096,
                 control=False, **kind, **dict(zip(names, np.array(rows).T, strict=True)),
