@@ -10,7 +10,8 @@ import pytest
 from mspeckv import KVPolicy, Profile, Sampling, profile
 from mspeckv.profiling import Bar, Ceilings, StepRow
 from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
-from mspeckv_widgets.panels.profile_view import STEPS, overlap_ms, rows_html
+from mspeckv_widgets.charts.theme import TIERS
+from mspeckv_widgets.panels.profile_view import STEPS, longest_rest, overlap_ms, rows_html
 from tests.random_models import random_pair, random_prompt
 
 CEILINGS = Ceilings("cpu", "2", 5.0, 5.0, 10.0, 100.0, 2.0, 0.0)
@@ -43,6 +44,7 @@ def test_a_timeline_shows_every_range_and_transfer_of_its_round(taken: Profile) 
         sum(t.bytes for t in moved) / 1e6
     )
     assert all(start >= -1 for start in trace(view, "tier2/verify").base)
+    assert link.marker.color not in {style.colour for style in TIERS.values()}
     assert "link was busy for" in view.table.value
 
 
@@ -75,17 +77,51 @@ def test_the_roofline_has_ceilings_and_a_point_per_kind_of_pass(taken: Profile) 
     ceiling, *points = view.figure.data
     assert max(ceiling.y) == 100.0
     assert ceiling.y[0] == pytest.approx(10.0 * ceiling.x[0])
+    assert ceiling.x[1] == view.ridge == 10.0
     rows = [row for row in taken.rows if row.step.startswith("tier") and row.bytes]
     assert [point.name for point in points] == [row.step for row in rows]
     assert all(point.y[0] > 0 for point in points)
     assert "measured" in view.table.value
+    assert "weights and KV (counted)" in view.figure.layout.xaxis.title.text
 
 
-def test_the_memory_map_has_every_layer_once(taken: Profile) -> None:
+def test_a_points_place_counts_weights_and_kv(taken: Profile) -> None:
+    view = Roofline(taken, CEILINGS)
+    (draft,) = (row for row in taken.rows if row.step == "tier0/draft")
+    kv = sum(one.kv_bytes for done in taken.rounds for one in done.passes if one.tier == 0)
+    assert draft.bytes == draft.calls * taken.weights[0] + kv
+    assert view.intensity["tier0/draft"] == pytest.approx(draft.gflop * 1e9 / draft.bytes)
+    assert list(trace(view, "tier0/draft").x) == [view.intensity["tier0/draft"]]
+
+
+def test_the_side_of_the_ridge_is_said(taken: Profile) -> None:
+    steep = replace(CEILINGS, matrix_gflops=1e6)
+    flat = replace(CEILINGS, matrix_gflops=1e-3)
+    assert all("left of the ridge" in words for words in Roofline(taken, steep).sides)
+    assert all("right of the ridge" in words for words in Roofline(taken, flat).sides)
+    assert Roofline(taken, flat).sides[0] in Roofline(taken, flat).table.value
+
+
+def test_the_memory_map_has_every_layer_once_and_their_bytes(taken: Profile) -> None:
     view = MemoryMap(taken.summary)
     layers = {one.name: list(one.x) for one in view.figure.data}
     assert layers == {"on-chip": [0], "resident": [1], "offloaded": [2, 3]}
+    drawn = {one.name: 1e6 * sum(one.y) for one in view.figure.data}
+    memory = taken.summary.memory
+    assert drawn["on-chip"] == pytest.approx(memory.on_chip_bytes)
+    assert drawn["resident"] == pytest.approx(memory.resident_bytes)
+    assert drawn["offloaded"] == pytest.approx(memory.offloaded_bytes)
+    assert view.figure.layout.yaxis.title.text == "MB of KV (modelled)"
+    assert view.figure.layout.yaxis.visible is not False
     assert "modelled" in view.table.value
+
+
+def test_the_longest_rest_lies_between_transfers() -> None:
+    bars = [Bar("link", "verify, layer 0", *span, 0, 2, 9) for span in ((40, 5), (0, 10), (12, 4))]
+    assert longest_rest(bars) == 24
+    assert longest_rest([*bars, Bar("compute", "tier1/verify", 16, 24, 0, 1)]) == 24
+    assert longest_rest([*bars, Bar("link", "verify, layer 1", 5, 33, 0, 2, 9)]) == 2
+    assert longest_rest([]) == 0
 
 
 def test_a_round_that_was_not_profiled_is_refused(taken: Profile) -> None:

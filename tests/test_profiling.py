@@ -91,6 +91,44 @@ def test_bytes_are_the_ledgers(taken: Profile) -> None:
     assert 0 < fetch.gbps <= 1.01 * taken.summary.link.gbps
 
 
+def test_a_pass_reads_weights_and_kv(taken: Profile) -> None:
+    draft, target = taken.weights
+    # SmolLM2-135M's float32 weights; the draft's two layers and the head that it shares
+    assert 5.3e8 < target < 5.5e8
+    assert 1.3e8 < draft < 1.5e8
+    by_step = {row.step: row for row in taken.rows}
+    for step, weights in (("tier0/draft", draft), ("tier1/verify", target)):
+        row = by_step[step]
+        passes = [one for done in taken.rounds for one in done.passes if one.tier == int(step[4])]
+        assert row.bytes == row.calls * weights + sum(one.kv_bytes for one in passes)
+        assert row.gbps == pytest.approx(row.bytes / row.total_ms / 1e6)
+
+
+def test_guessing_lies_left_of_the_ridge(taken: Profile) -> None:
+    """A pass over one token does two operations per float32 weight, which has four bytes."""
+    found = {row.step: row.gflop * 1e9 / row.bytes for row in taken.rows if row.gflop and row.bytes}
+    assert found["tier0/draft"] == pytest.approx(0.5, abs=0.05)
+    assert found["tier0/draft"] < found["tier1/verify"] < found["tier2/verify"]
+    ceilings = calibrate()
+    ridge = ceilings.matrix_gflops / ceilings.memory_gbps
+    assert found["tier1/verify"] < ridge
+
+
+def test_floats_are_copied_and_not_dequantized() -> None:
+    found = profile(
+        random_pair(), random_prompt(200), new_tokens=4, overhead=False, memory=False, link=1.0,
+        policy=KVPolicy("full", block=16), sampling=GREEDY,
+    )  # fmt: skip
+    steps = {row.step for row in found.rows}
+    assert "kv/copy" in steps
+    assert "kv/dequantize" not in steps
+
+
+def test_the_tracer_writes_no_lines_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    profile(random_pair(), random_prompt(60), new_tokens=4, overhead=False, sampling=GREEDY)
+    assert "profiler_start" not in capfd.readouterr().err
+
+
 def test_an_exported_trace_gives_the_same_totals(taken: Profile, tmp_path: Path) -> None:
     path = taken.export_trace(tmp_path / "deep" / "trace.json")
     json.loads(path.read_text(encoding="utf-8"))

@@ -117,3 +117,13 @@ def test_controls_have_names_and_axes_units(explorer: RetrievalExplorer) -> None
     assert "%" in layout.yaxis2.title.text
     assert layout.yaxis.title.text == "layer"
     assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
+
+
+def test_lengths_of_bars_may_be_compared(explorer: RetrievalExplorer) -> None:
+    explorer.set(layer=1, head=1)
+    axis, mass = explorer.figure.layout.yaxis2, 100 * explorer.report.mass[1, 1]
+    assert axis.type != "log"
+    assert axis.range[0] == 0
+    assert axis.range[1] >= mass[1:].max()
+    beyond = "goes beyond" in explorer.figure.layout.annotations[1].text
+    assert beyond == (mass[0] > axis.range[1])

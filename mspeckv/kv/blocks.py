@@ -122,7 +122,7 @@ class BlockLayer(PlacedLayer):
     def bring(self, length: int) -> None:
         """Have the shared scratch buffer hold the first ``length`` tokens."""
         scratch = self.store.scratch
-        with span("kv/dequantize"):
+        with span("kv/copy" if self.policy.lossless else "kv/dequantize"):
             self.unpack(scratch.read(self.packed_tokens))
         scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
 

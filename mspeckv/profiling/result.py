@@ -37,8 +37,8 @@ class StepRow:
         share: ``self_ms`` of the wall time.
         device_ms: on a GPU, from the first to the last kernel of each range (measured); else 0.
         gflop: 1e9 floating-point operations, as far as the profiler counts them.
-        bytes: for a pass, KV that it read; for ``kv/fetch`` and ``kv/flush``, what crossed the
-            link, from the ledger (counted).
+        bytes: for a pass, weights and KV that it read; for ``kv/fetch`` and ``kv/flush``, what
+            crossed the link, from the ledger (counted).
         gbps: ``bytes`` per second, in 1e9: of a pass's time, or of the time the link was busy.
     """
 
@@ -126,6 +126,7 @@ class Profile:
         ops: operators, by tier.
         memory: (milliseconds since the first round, bytes allocated since then).
         gflop: 1e9 floating-point operations by tier and step.
+        weights: bytes of weights that a pass of the draft, and one of the target, reads.
         trace_folder: holds the exported trace, since torch exports one only once; it goes with
             the profile.
     """
@@ -139,6 +140,7 @@ class Profile:
     ops: tuple[OpRow, ...]
     memory: tuple[tuple[float, int], ...]
     gflop: dict[tuple[int | None, str], float]
+    weights: tuple[int, int]
     trace_folder: TemporaryDirectory[str]
 
     @property
@@ -158,10 +160,7 @@ class Profile:
         # of a range within another, entering and leaving are in the other's own time
         outer = sum(span.depth <= 1 for span in self.spans)
         ranges = min(outer * self.range_us / 1e3, max(rest, 0.0))
-        for step, calls, ms in (
-            (RANGES, outer, ranges),
-            (REST, len(self.rounds), rest - ranges),
-        ):
+        for step, calls, ms in ((RANGES, outer, ranges), (REST, len(self.rounds), rest - ranges)):
             rows.append(StepRow(None, step, calls, ms, ms, ms / self.wall_ms))
         return tuple(rows)
 
@@ -170,30 +169,22 @@ class Profile:
         own = sum(span.self_us for span in spans) / 1e3
         size, busy = self._bytes(tier, step, total)
         return StepRow(
-            tier,
-            step,
-            len(spans),
-            total,
-            own,
-            own / self.wall_ms,
-            sum(span.device_us for span in spans) / 1e3,
-            self.gflop.get((tier, step), 0.0),
-            size,
-            size / busy / 1e6 if busy else 0.0,
-        )
+            tier, step, len(spans), total, own, own / self.wall_ms,
+            sum(span.device_us for span in spans) / 1e3, self.gflop.get((tier, step), 0.0),
+            size, size / busy / 1e6 if busy else 0.0,
+        )  # fmt: skip
 
     def _bytes(self, tier: int | None, step: str, total_ms: float) -> tuple[int, float]:
         """Bytes of a step, and the milliseconds in which they moved."""
         if step.startswith("tier"):
             passes = [p for one in self.rounds for p in one.passes if p.tier == tier]
-            return sum(p.kv_bytes for p in passes if p.step == step[6:]), total_ms
+            weights = self.weights[0 if tier == 0 else 1]
+            return sum(weights + p.kv_bytes for p in passes if p.step == step[6:]), total_ms
         moved = [
-            t
-            for one in self.rounds
-            for t in one.transfers
+            t for one in self.rounds for t in one.transfers
             if (step == "kv/fetch" and t.direction == "to_device")
             or (step == "kv/flush" and t.purpose == "flush")
-        ]
+        ]  # fmt: skip
         return sum(t.bytes for t in moved), sum(t.ms for t in moved)
 
     @property
@@ -252,10 +243,7 @@ class Profile:
         return "\n".join(lines)
 
     def export_trace(self, path: str | Path) -> Path:
-        """Write a Chrome trace, which Perfetto opens; returns its path.
-
-        A name that ends in ``.gz`` makes it a compressed one, which Perfetto opens too.
-        """
+        """Write a Chrome trace, which Perfetto opens, compressed if its name ends in ``.gz``."""
         where = Path(path)
         where.parent.mkdir(parents=True, exist_ok=True)
         taken = Path(self.trace_folder.name) / TRACE

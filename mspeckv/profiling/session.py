@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from bisect import bisect_right
@@ -18,12 +19,14 @@ from typing import Any, Unpack
 
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
+from transformers import PreTrainedModel
 
 from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.api import stream
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
+from mspeckv.models.pair import own_part
 from mspeckv.models.text import Prompt
 from mspeckv.profiling.result import TRACE, OpRow, Profile
 from mspeckv.profiling.spans import Span, spans_of
@@ -55,12 +58,9 @@ def profile(
 ) -> Profile:
     """Decode under torch's profiler and read the result by tier and step.
 
-    Prefill is not profiled. Ranges are named ``tier0/draft``, ``tier1/verify``, ``tier2/verify``,
-    ``kv/fetch``, ``kv/packed`` (attention over codes), ``kv/dequantize``, ``kv/flush``,
-    ``retrieval/score``, ``retrieval/gather``,
-    ``sample``, ``settle`` (taking back what was not kept), ``plan`` (choosing lengths) and
-    ``record`` (writing a round down). On a GPU a range is what the host did, ``wait`` is its
-    waiting for the device, and ``device_ms`` what a range took there; operators show both sides.
+    Prefill is not profiled. What ranges are called: ``docs/profiling.md``. On a GPU a range is what
+    the host did, ``wait`` is its waiting for the device, and ``device_ms`` what a range took there;
+    operators show both sides.
 
     Args:
         pair: models and tokenizer.
@@ -127,11 +127,14 @@ def _take(
     plain: float | None,
     on_event: Callable[[Event], None] | None,
 ) -> Profile:
-    activities = [ProfilerActivity.CPU]
-    if pair.device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
+    on_gpu = [ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
+    # torch's tracer writes lines about itself to the notebook, unless told to be silent
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     taken = torch_profile(
-        activities=activities, profile_memory=memory, with_stack=stacks, with_flops=True
+        activities=[ProfilerActivity.CPU, *on_gpu],
+        profile_memory=memory,
+        with_stack=stacks,
+        with_flops=True,
     )
     events = begin()
     done: list[Round] = []
@@ -177,8 +180,18 @@ def _take(
         ops=ops,
         memory=_memory_of(raw.kineto_results, spans[0].start) if memory and spans else (),
         gflop=gflop,
+        weights=(_weights_read(pair.draft), _weights_read(pair.target)),
         trace_folder=folder,
     )
+
+
+def _weights_read(model: PreTrainedModel | None) -> int:
+    """Bytes of weights that a pass reads: of an embedding that is not the head too, only rows."""
+    if model is None:
+        return 0
+    rows, head = model.get_input_embeddings(), model.get_output_embeddings()
+    read = {*model.parameters()} - {rows.weight} | {head.weight}
+    return sum(own_part(weight).nbytes for weight in read)
 
 
 def _read_events(

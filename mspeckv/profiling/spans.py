@@ -62,8 +62,7 @@ def nest(
         device: by stream of a GPU, from a range's first kernel to its last.
     """
     ordered = sorted(ranges, key=lambda one: (one[1], -one[2]))
-    inner = [0.0] * len(ordered)
-    depths = [0] * len(ordered)
+    inner, depths = [0.0] * len(ordered), [0] * len(ordered)
     tiers: list[int | None] = [None] * len(ordered)
     open_: list[int] = []
     for place, (name, start, end) in enumerate(ordered):

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from mspeckv_widgets.explorers.retrieval import RetrievalExplorer
     from mspeckv_widgets.panels.ablation import Ablation
     from mspeckv_widgets.panels.live import LiveLab
+    from mspeckv_widgets.panels.memory_map import MemoryMap
     from mspeckv_widgets.panels.moving.moving_round import MovingRound
     from mspeckv_widgets.panels.plan_view import PlanView
-    from mspeckv_widgets.panels.profile_view import MemoryMap, Roofline, TierBreakdown, Timeline
+    from mspeckv_widgets.panels.profile_view import TierBreakdown, Timeline
+    from mspeckv_widgets.panels.roofline import Roofline
     from mspeckv_widgets.panels.token_story import TokenStory
     from mspeckv_widgets.panels.what_if import WhatIf
 
@@ -43,12 +45,12 @@ _HOMES = {
     "Ablation": "panels.ablation",
     "AcceptanceExplorer": "explorers.acceptance",
     "LiveLab": "panels.live",
-    "MemoryMap": "panels.profile_view",
+    "MemoryMap": "panels.memory_map",
     "MovingRound": "panels.moving.moving_round",
     "PlanView": "panels.plan_view",
     "QuantExplorer": "explorers.quant",
     "RetrievalExplorer": "explorers.retrieval",
-    "Roofline": "panels.profile_view",
+    "Roofline": "panels.roofline",
     "TierBreakdown": "panels.profile_view",
     "Timeline": "panels.profile_view",
     "TokenStory": "panels.token_story",

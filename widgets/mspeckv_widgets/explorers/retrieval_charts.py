@@ -66,7 +66,7 @@ def build_figure() -> Any:
     figure.update_layout(barmode="overlay", bargap=0, margin={"t": 30, "b": 75})
     figure.update_annotations(font={"size": 13, "color": INK}, x=0, xanchor="left")
     figure.update_yaxes(title_text="layer", autorange="reversed", row=1, col=1)
-    figure.update_yaxes(title_text="% of attention<br>(measured)", type="log", row=2, col=1)
+    figure.update_yaxes(title_text="% of attention<br>(measured)", row=2, col=1)
     figure.update_xaxes(title_text="chunk of the document", row=2, col=1)
     return figure
 
@@ -83,8 +83,13 @@ def draw_figure(figure: Any, report: RetrievalReport, layer: int, head: int, chu
         figure.data[MARK].x, figure.data[MARK].y = np.array([-0.5]), np.array([layer])
         for place, which in ((KEPT, ours), (LEFT, ~ours)):
             figure.data[place].x, figure.data[place].y = chunks[which], mass[which]
-        figure.data[HERE].x, figure.data[HERE].y = np.array([chunk]), np.array([mass.max()])
-        figure.layout.annotations[1].text = f"Attention mass by chunk: layer {layer}, head {head}"
+        # chunk 0 has so much in most heads that all others would be flat beside it
+        top = 1.2 * float(mass[1:].max(initial=0.0)) or float(mass.max())
+        figure.data[HERE].x, figure.data[HERE].y = np.array([chunk]), np.array([0.95 * top])
+        figure.layout.yaxis2.range = [0, top]
+        beyond = f"; chunk 0, {mass[0]:.0f} %, goes beyond" if mass[0] > top else ""
+        where = f"layer {layer}, head {head}{beyond}"
+        figure.layout.annotations[1].text = f"Attention mass by chunk: {where}"
 
 
 def captured_html(report: RetrievalReport, layer: int, head: int) -> str:

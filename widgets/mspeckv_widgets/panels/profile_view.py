@@ -1,4 +1,4 @@
-"""Four views of a profile: a round's timeline, shares by step, the roofline, and where KV lies."""
+"""Two views of a profile: a round's timeline, and shares by step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import ipywidgets as ipw
 import plotly.graph_objects as go
 
-from mspeckv import Profile, RunSummary
-from mspeckv.profiling import Bar, Ceilings, StepRow
+from mspeckv import Profile
+from mspeckv.profiling import Bar, StepRow
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import readable_bytes, table_html
-from mspeckv_widgets.charts.theme import INK, PLACES, TIERS
+from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panel import HasPanel, panel
 
 STEPS: dict[str, tuple[str, str]] = {
@@ -24,6 +24,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "kv/fetch": ("#E69F00", "/"),
     "kv/packed": ("#56B4E9", "+"),
     "kv/dequantize": ("#56B4E9", "x"),
+    "kv/copy": ("#56B4E9", "."),
     "kv/flush": ("#CC79A7", "."),
     "retrieval/score": ("#F0E442", "\\"),
     "retrieval/gather": ("#F0E442", "+"),
@@ -36,12 +37,11 @@ STEPS: dict[str, tuple[str, str]] = {
     "not attributed": ("#BBBBBB", ""),
 }
 """Colour and pattern of each step."""
+LINK_COLOUR = "#332288"
+"""Of what crosses the link: no tier's."""
 
 
-_PATTERNS = {"on-chip": "", "resident": "/", "offloaded": "|"}
-
-
-class _View(HasPanel):
+class View(HasPanel):
     """A figure over a table, shown together."""
 
     def __init__(self, figure: Any, table: str) -> None:
@@ -50,7 +50,7 @@ class _View(HasPanel):
         self.panel = panel(figure.layout.title.text, [figure, self.table])
 
 
-class Timeline(_View):
+class Timeline(View):
     """One round: spans on the compute lane, transfers on the link lane, so that overlap is seen.
 
     A slider goes through the profiled rounds.
@@ -66,7 +66,7 @@ class Timeline(_View):
     def __init__(self, profile: Profile, index: int = 0) -> None:
         self.profile = profile
         bars = profile.timeline(index)
-        figure = _figure("Compute and link in one round", 260)
+        figure = figure_of("Compute and link in one round", 260)
         figure.update_xaxes(title_text="ms since the round began (measured)")
         figure.update_layout(barmode="overlay")
         super().__init__(figure, "")
@@ -114,11 +114,11 @@ class Timeline(_View):
         self.table.value = overlap_html(bars)
 
 
-class TierBreakdown(_View):
+class TierBreakdown(View):
     """Share of the wall time by step, one bar per tier."""
 
     def __init__(self, profile: Profile) -> None:
-        figure = _figure("Time by tier and step (ranges inside taken out)", 300)
+        figure = figure_of("Time by tier and step (ranges inside taken out)", 300)
         for step in dict.fromkeys(row.step for row in profile.rows):
             rows = [row for row in profile.rows if row.step == step]
             colour, pattern = STEPS.get(step, ("#999999", ""))
@@ -137,89 +137,6 @@ class TierBreakdown(_View):
         super().__init__(figure, rows_html(profile.rows))
 
 
-class Roofline(_View):
-    """Each tier's passes under this machine's measured ceilings.
-
-    A point's place is operations per byte of KV read; weights are read too, once per pass, so that
-    a point may lie far under the slope that KV alone would allow.
-
-    Args:
-        profile: from `mspeckv.profile`.
-        ceilings: from `mspeckv.calibrate`.
-    """
-
-    def __init__(self, profile: Profile, ceilings: Ceilings) -> None:
-        figure = _figure("Roofline", 360)
-        corner = ceilings.matrix_gflops / ceilings.memory_gbps
-        slope = [corner / 1e3, corner]
-        figure.add_trace(
-            go.Scatter(
-                x=[*slope, corner * 1e2],
-                y=[ceilings.memory_gbps * slope[0], *[ceilings.matrix_gflops] * 2],
-                mode="lines",
-                name="ceiling: memory, then matrix products (measured)",
-                line={"color": INK, "dash": "dash"},
-            )
-        )
-        rows = [row for row in profile.rows if row.step.startswith("tier") and row.bytes]
-        for row in rows:
-            assert row.tier is not None
-            style = TIERS[row.tier]
-            figure.add_trace(
-                go.Scatter(
-                    x=[row.gflop * 1e9 / row.bytes],
-                    y=[row.gflop / row.total_ms * 1e3],
-                    mode="markers",
-                    name=row.step,
-                    marker={"symbol": style.marker, "color": style.colour, "size": 12},
-                    hovertemplate=f"{row.step}<br>%{{y:.1f}} GFLOP/s<extra></extra>",
-                )
-            )
-        figure.update_xaxes(type="log", title_text="operations per byte of KV (counted)")
-        figure.update_yaxes(type="log", title_text="GFLOP/s (measured)")
-        note = f'<div class="mskv-small">{ceilings.describe()}</div>'
-        super().__init__(figure, note + rows_html(rows))
-
-
-class MemoryMap(_View):
-    """Layers coloured by placement, and the bytes on each side.
-
-    Args:
-        summary: of any run.
-    """
-
-    def __init__(self, summary: RunSummary) -> None:
-        placement = summary.config["placement"]
-        figure = _figure("Tier 2's layers", 210)
-        for place, style in PLACES.items():
-            layers = [layer for layer, found in enumerate(placement) if found == place]
-            figure.add_trace(
-                go.Bar(
-                    x=layers,
-                    y=[1] * len(layers),
-                    name=place,
-                    marker={
-                        "color": style.colour,
-                        "line": {"color": INK, "width": 1},
-                        "pattern": {"shape": _PATTERNS[place], "size": 6},
-                    },
-                    hovertemplate=f"layer %{{x}}: {place}<extra></extra>",
-                )
-            )
-        figure.update_yaxes(visible=False)
-        figure.update_xaxes(title_text="layer")
-        memory = summary.memory
-        sides = [
-            ("device", "on-chip", memory.on_chip_bytes),
-            ("device", "resident", memory.resident_bytes),
-            ("host", "offloaded", memory.offloaded_bytes),
-            ("device", "everything, at the peak", memory.peak_device_bytes),
-        ]
-        cells = [(side, what, " ".join(readable_bytes(size))) for side, what, size in sides]
-        table = table_html("Bytes by place (modelled)", ("side", "what", "bytes"), cells, text=2)
-        super().__init__(figure, table)
-
-
 def overlap_ms(bars: Sequence[Bar]) -> tuple[float, float]:
     """How long the link was busy, and how much of it compute did not stand waiting.
 
@@ -228,6 +145,18 @@ def overlap_ms(bars: Sequence[Bar]) -> tuple[float, float]:
     busy = sum(bar.ms for bar in bars if bar.lane == "link" and bar.bytes)
     waited = sum(bar.ms for bar in bars if bar.name == "kv/fetch")
     return busy, max(0.0, busy - waited)
+
+
+def longest_rest(bars: Sequence[Bar]) -> float:
+    """The longest time, between its first transfer and its last one's end, that the link rests."""
+    moved = sorted(
+        (bar.start_ms, bar.start_ms + bar.ms) for bar in bars if bar.lane == "link" and bar.bytes
+    )
+    rests, busy_until = [0.0], moved[0][0] if moved else 0.0
+    for start, end in moved:
+        rests.append(start - busy_until)
+        busy_until = max(busy_until, end)
+    return max(rests)
 
 
 def overlap_html(bars: Sequence[Bar]) -> str:
@@ -272,7 +201,7 @@ def _lane_name(depth: int) -> str:
 
 def _lane(bars: Sequence[Bar], name: str) -> Any:
     """One step's bars, on all lanes."""
-    colour, pattern = STEPS.get(name, ("#0072B2", ""))
+    colour, pattern = STEPS.get(name, (LINK_COLOUR, ""))
     return go.Bar(
         base=[bar.start_ms for bar in bars],
         x=[bar.ms for bar in bars],
@@ -290,5 +219,6 @@ def _gbps(bar: Bar) -> float:
     return bar.bytes / bar.ms / 1e6 if bar.ms else 0.0
 
 
-def _figure(title: str, height: int) -> Any:
+def figure_of(title: str, height: int) -> Any:
+    """An empty figure in the panels' own style."""
     return lay_out(Figure(), title, height)

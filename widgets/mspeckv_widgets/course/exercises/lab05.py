@@ -1,16 +1,19 @@
-"""The profiler: reading shares, overlap and ceilings from the data behind the pictures."""
+"""The profiler: waits, the link's longest rest, a prefetch that fills it, and ceilings."""
 
 from __future__ import annotations
 
+import math
+from statistics import median
 from typing import Any
 
 from mspeckv import Profile
-from mspeckv.profiling import Ceilings
-from mspeckv_widgets.course.answers import near
-from mspeckv_widgets.course.exercise import Exercise, Verdict
-from mspeckv_widgets.panels.profile_view import overlap_ms
+from mspeckv.profiling import Bar, Ceilings
+from mspeckv_widgets.course.answers import near, same_function
+from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
+from mspeckv_widgets.panels.profile_view import longest_rest
 
-_ROUND = 1
+_TO_SPARE = 4
+"""Slots above the least that are forgiven: a round's guessing takes now more, now less."""
 
 
 def check_waiting(answer: Any) -> Verdict:
@@ -27,14 +30,74 @@ def check_waiting(answer: Any) -> Verdict:
     )  # fmt: skip
 
 
-def check_hidden(answer: Any) -> Verdict:
-    """Link time of round 1 that no wait was for, from a profile and the learner's number."""
-    if not _pair_of(answer, Profile):
-        return Verdict(False, "give (mended, your milliseconds)")
-    busy, hidden = overlap_ms(answer[0].timeline(_ROUND))
-    if not busy:
-        return Verdict(False, "nothing crossed the link in this round: use the mended profile")
-    return near(answer[1], hidden, 0.02, f"{hidden:.0f} of {busy:.0f} ms were hidden (measured).")
+def check_rest(found: Any) -> Verdict:
+    """A function finds the longest rest of the link among a timeline's bars."""
+    cases = [
+        [_moved(0, 10), _moved(10, 10), _moved(50, 10), _moved(60, 10)],
+        [_moved(90, 10), _moved(0, 10), _moved(40, 10)],
+        [_moved(5, 40), _moved(10, 5), _moved(60, 5)],
+        [_moved(0, 10), Bar("compute", "tier1/verify", 10, 30, 0, 1), _moved(45, 5)],
+        [_moved(7, 10), _moved(17, 10)],
+    ]
+    why = "so long the link could have carried something, and did not."
+    return same_function(found, longest_rest, [(case,) for case in cases], why)
+
+
+def _moved(start: float, ms: float) -> Bar:
+    return Bar("link", "verify, layer 3", start, ms, 0, 2, 1000)
+
+
+def check_filled(answer: Any) -> Verdict:
+    """A profile whose prefetch leaves the link no rest, with no more slots than that takes."""
+    kinds = isinstance(answer, tuple) and [isinstance(part, Profile) for part in answer]
+    if kinds != [True, True]:
+        return Verdict(False, "give (streamed, what look(bits='full', ahead=...) returned)")
+    before, after = answer
+    if _without_ahead(before) != _without_ahead(after):
+        return Verdict(False, "the two runs differ in more than `ahead`: change that alone")
+    moved = [bar for bar in _link(after) if bar.bytes]
+    if not moved:
+        return Verdict(False, "nothing crossed the link in this run: use the streamed setting")
+    ahead = int(after.summary.config["policy"]["ahead"])
+    transfer = median(bar.ms for bar in moved)
+    rests = [longest_rest(after.timeline(place)) for place in range(len(after.rounds))]
+    told = f"ahead={ahead}: the link rests for up to {max(rests):.0f} ms"
+    if max(rests) > transfer:
+        return Verdict(False, f"{told} (measured); one transfer takes {transfer:.0f} ms")
+    enough = max(_slots(after, place, transfer) for place in range(len(after.rounds)))
+    if ahead > enough + _TO_SPARE:
+        why = f"guessing lasts as long as {enough} transfers, and each slot costs device memory"
+        return Verdict(False, f"{told}, but {ahead} slots are more than that takes: {why}")
+    waits = [_wait_per_token(one) for one in (before, after)]
+    return Verdict(
+        True,
+        f"{told}, and compute waits {waits[1]:.0f} ms per token, {waits[0]:.0f} before (emulated).",
+        Score(round(waits[1], 1), "ms of waiting per token", "emulated", less_is_better=True),
+    )
+
+
+def _slots(profile: Profile, place: int, transfer: float) -> int:
+    """Transfers that fit between a round's first one and tier 2's pass."""
+    bars = profile.timeline(place)
+    first = min((bar.start_ms for bar in bars if bar.lane == "link" and bar.bytes), default=0.0)
+    check = [bar.start_ms for bar in bars if bar.name.startswith("tier2")]
+    return math.ceil((check[0] - first) / transfer) + 1 if check else 1
+
+
+def _link(profile: Profile) -> list[Bar]:
+    rounds = range(len(profile.rounds))
+    return [bar for place in rounds for bar in profile.timeline(place) if bar.lane == "link"]
+
+
+def _wait_per_token(profile: Profile) -> float:
+    waited = sum(row.self_ms for row in profile.rows if row.step == "kv/fetch")
+    return waited / sum(len(one.tokens) for one in profile.rounds)
+
+
+def _without_ahead(profile: Profile) -> dict[str, Any]:
+    config = profile.summary.config
+    policy = {name: value for name, value in config["policy"].items() if name != "ahead"}
+    return {**config, "policy": policy}
 
 
 def check_ridge(answer: Any) -> Verdict:
@@ -54,19 +117,32 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "the share of time spent waiting",
         check_waiting,
-        "Waits are the rows whose step is kv/fetch. There may be one for each tier that waits: "
-        "add up their share.",
+        "Which step's name says that compute stands still? There may be a row of it for each tier "
+        "that waits.",
+        "Go through streamed.rows and keep those whose step is kv/fetch; each has a share of the "
+        "wall time.",
     ),
     "e2": Exercise(
-        "how much of the link's time was hidden",
-        check_hidden,
-        "Add the ms of the bars on the link lane that carry bytes; take away the ms of those "
-        "named kv/fetch. Waits are never longer than the transfers that they wait for.",
+        "how long the link rests",
+        check_rest,
+        "Rests lie between transfers: between where one ends, start_ms + ms, and where the next "
+        "begins. The bars of a timeline come in no promised order.",
+        'Take the bars with lane == "link" and bytes, sorted by start_ms. Go through them with the '
+        "latest end so far in a variable.",
     ),
     "e3": Exercise(
+        "fill the hole",
+        check_filled,
+        "The transfers that begin before the guessing should last as long as the guessing does. "
+        "Read both lengths from the timeline.",
+        "Divide: the milliseconds from a round's first transfer to tier 2's pass, by those of one "
+        'transfer. So many layers may be on their way; then look(bits="full", ahead=so_many).',
+    ),
+    "e4": Exercise(
         "where the ceilings meet",
         check_ridge,
-        "At x operations per byte, memory allows memory_gbps * x GFLOP/s. For which x is that as "
-        "much as the matrix products reach?",
+        "Under the slope a machine does memory_gbps * x GFLOP/s at x operations per byte. Where "
+        "is that as much as its arithmetic reaches?",
+        "Set memory_gbps * x equal to matrix_gflops, and solve for x.",
     ),
 }

@@ -79,25 +79,31 @@ EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "bytes over bandwidth",
         check_bound,
-        "Everything is read once: add the bytes, divide by bytes per second (1 GB/s is 1e9), and "
-        "mind that milliseconds are asked for.",
+        "Everything is read once. Mind the units: bytes per second on one side, milliseconds on "
+        "the other.",
+        "Add the bytes, then divide by gbps * 1e9: that is in seconds.",
     ),
     "e2": Exercise(
         "where the roofline bends",
         check_ridge,
-        "A pass over n tokens does 2 n operations per weight and reads its 2 bytes once. Set "
-        "operations over rate equal to bytes over bandwidth, and solve for n.",
+        "Both times grow with the number of weights, so it drops out. Which of the two grows with "
+        "the tokens of a pass?",
+        "Per weight: 2 n operations over the card's operations per second, and 2 bytes over its "
+        "bytes per second; set them equal.",
     ),
     "e3": Exercise(
         "a pass that streams",
         check_pass,
-        "Draw it for two streamed layers: wait for the first, then compute it while the second "
-        "arrives, then compute the second. Nothing is waited for when nothing is streamed.",
+        "Draw it for two streamed layers, with transfers shorter and with transfers longer than a "
+        "layer's arithmetic. What if none is streamed?",
+        "Wait for the first, then compute it while the second arrives, then compute the second: "
+        "of transfers and layers, the first of one and the last of the other stand alone.",
     ),
     "e4": Exercise(
         "how far off, fairly counted",
         check_median,
-        "Each cell has `error` (a share, with a sign) and `counts`. Take absolute values of those "
-        "that count, and statistics.median.",
+        "Some cells are no test: those that the machine was fitted on, and the method that is "
+        "mostly one streamed pass. Misses have signs.",
+        "Take abs(cell.error) of the cells with cell.counts; the answer is wanted in percent.",
     ),
 }

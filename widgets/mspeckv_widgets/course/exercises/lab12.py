@@ -5,15 +5,42 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from mspeckv import RunSummary, TierCount, retrieval
+from mspeckv import (
+    KVPolicy,
+    Pair,
+    RunSummary,
+    Sampling,
+    Speculation,
+    TierCount,
+    documents,
+    generate,
+    retrieval,
+)
 from mspeckv_widgets.course.answers import is_run, same_function, short
-from mspeckv_widgets.course.exercise import Exercise, Verdict, is_open
+from mspeckv_widgets.course.exercise import Exercise, Score, Verdict, is_open
 
 MOST_LINES = 30
-_ENGINES = ("attention", "newest")
+CONTROL = "newest"
+HIDDEN = (
+    (
+        "The train to Marseille leaves at 17:42 from platform 9.",
+        "The train to Marseille leaves at",
+        0.2,
+    ),
+    (
+        "The key to the cellar lies under the blue flower pot.",
+        "The key to the cellar lies under",
+        0.6,
+    ),
+)
+"""Sentences, what asks for them, and how deep they lie: documents that no notebook shows."""
+
+_controls: WeakKeyDictionary[Pair, tuple[int, int]] = WeakKeyDictionary()
+"""Of each pair, what `_kept` found for the control."""
 
 
 def check_same(answer: Any) -> Verdict:
@@ -73,27 +100,56 @@ def check_peak(found: Any) -> Verdict:
     return Verdict(False, "other chunks should come first: softmax over chunks, largest by query")
 
 
-def check_better(answer: Any) -> Verdict:
-    """A policy of one's own keeps more of tier 1's guesses than the control, in few lines."""
-    runs = _two_runs(answer)
-    if isinstance(runs, Verdict):
-        return runs
-    control, own = runs
-    names = [run.config["speculation"]["retrieval"] for run in runs]
-    if names[0] != "newest":
-        return Verdict(False, "the first run is the control: retrieval='newest'")
-    if names[1] in _ENGINES:
-        return Verdict(False, f"{names[1]!r} is the engine's: register one of your own")
-    if _without_policy(control) != _without_policy(own):
-        return Verdict(False, "the runs differ in more than the policy: change that alone")
-    lines = len(inspect.getsource(retrieval.policy(names[1])).strip().splitlines())
+def check_hidden(answer: Any) -> Verdict:
+    """A registered policy keeps more of tier 1's guesses than the control, on documents not seen.
+
+    The answer is the pair and the policy's name.
+    """
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[0], Pair):
+        return Verdict(False, "give (pair, the name of your policy)")
+    pair, name = answer
+    if name not in retrieval.names():
+        known = ", ".join(retrieval.names())
+        return Verdict(False, f"no policy {short(name)} is registered; there are {known}")
+    function = retrieval.policy(name)
+    if function.__module__.startswith("mspeckv."):
+        return Verdict(False, f"{name!r} is the engine's: register one of your own")
+    lines = len(inspect.getsource(function).strip().splitlines())
     if lines > MOST_LINES:
         return Verdict(False, f"{lines} lines: {MOST_LINES} are enough")
-    rates = [tier1_rate(run.tiers) for run in runs]
-    told = f"tier 2 kept {rates[1]:.0%} of tier 1's guesses, with the control {rates[0]:.0%}"
-    if rates[1] <= rates[0]:
-        return Verdict(False, f"{told} (measured): the policy must choose better than that")
-    return Verdict(True, f"{told} (measured), by {lines} lines.")
+    if pair not in _controls:
+        _controls[pair] = _kept(pair, CONTROL)
+    rates = [100 * kept / proposed for kept, proposed in (_kept(pair, name), _controls[pair])]
+    told = (
+        f"on {len(HIDDEN)} hidden documents tier 2 kept {rates[0]:.0f}% of tier 1's "
+        f"guesses, with the control {rates[1]:.0f}% (counted)"
+    )
+    if rates[0] <= rates[1]:
+        return Verdict(False, f"{told}: the policy must choose better than that")
+    score = Score(round(rates[0], 1), "% of tier 1's guesses kept", "counted")
+    return Verdict(True, f"{told}, by {lines} lines.", score)
+
+
+def _kept(pair: Pair, name: str) -> tuple[int, int]:
+    """Guesses of tier 1 that tier 2 kept, and all of them, over the hidden documents."""
+    guess = Speculation(budget=128, gamma=4, tier0="none", retrieval=name)
+    kept = proposed = 0
+    for prompt in _hidden_prompts(pair):
+        found = generate(
+            pair, prompt, new_tokens=16, policy=KVPolicy(8, on_chip=pair.layers),
+            speculation=guess, sampling=Sampling(temperature=0, stop_at_eos=False),
+        )  # fmt: skip
+        (count,) = (one for one in found.tiers if one.tier == 1)
+        kept, proposed = kept + count.accepted, proposed + count.proposed
+    return kept, proposed
+
+
+def _hidden_prompts(pair: Pair) -> list[list[int]]:
+    assert pair.tokenizer is not None
+    return [
+        documents.needle_in_haystack(needle, depth, pair.tokenizer, 768, question=question)
+        for needle, question, depth in HIDDEN
+    ]
 
 
 def _two_runs(answer: Any) -> tuple[RunSummary, RunSummary] | Verdict:
@@ -106,35 +162,36 @@ def _two_runs(answer: Any) -> tuple[RunSummary, RunSummary] | Verdict:
     return answer[0], answer[1]
 
 
-def _without_policy(run: RunSummary) -> dict[str, Any]:
-    """A run's settings with its retrieval policy left out."""
-    guess = {name: x for name, x in run.config["speculation"].items() if name != "retrieval"}
-    return {**run.config, "speculation": guess}
-
-
 EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
         "the same tokens by a model of your own",
         check_same,
-        "Load the folder with load_pair, run method autoregressive and then another method, at "
-        "temperature 0 with one KVPolicy. A draft is not needed: tier0='lookup' guesses.",
+        "What do guesses need that this folder has not got, and who guesses without it? Both runs "
+        "must keep their KV alike.",
+        "own = load_pair(str(folder), 'none'); then generate(own, prompt, ...) with "
+        "policy=policy, sampling=greedy, new_tokens=32, and a method each.",
     ),
     "e2": Exercise(
         "the acceptance of tier 1",
         check_rate,
-        "A run's tiers are counts, one for each tier in use, lowest first. Which place tier 1 has "
-        "depends on the run: look at count.tier.",
+        "Which place tier 1 has among the counts depends on the run; and the top tier proposes to "
+        "nobody.",
+        "Find the count whose tier is 1; a share is accepted over proposed.",
     ),
     "e3": Exercise(
         "a policy by peaks",
         check_peak,
-        "Scores queries @ landmarks, times D to the power of -1/2, softmax over chunks: shares "
-        "[heads, queries, chunks]. Set those of padding to 0, then take the maximum over queries.",
+        "A share is what one query gives away: over chunks they add up to 1. Of a chunk only its "
+        "best query counts.",
+        "queries @ landmarks.transpose(1, 2), times channels to the power of -1/2, softmax over "
+        "chunks: shares [heads, queries, chunks].",
     ),
     "e4": Exercise(
-        "better than the control",
-        check_better,
-        "Any policy that looks at the queries should beat the newest chunks. Benchmark both with "
-        "the same prompt and settings.",
+        "better than the control on hidden documents",
+        check_hidden,
+        "Any policy that looks at the queries should beat the newest chunks. What would make a "
+        "chunk worth reading for the next tokens, and not for this one alone?",
+        "Register exercise 3's function first: retrieval.register('mine')(peak). Then look at "
+        "the chunks it leaves out; with reads_keys=True a policy is given the keys themselves.",
     ),
 }

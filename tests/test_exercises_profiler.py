@@ -1,0 +1,108 @@
+"""Checkers of lab 05: wrong answers get a reason, right ones pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from mspeckv import KVPolicy, Profile, Sampling, profile
+from mspeckv.profiling import Bar, Ceilings
+from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
+from mspeckv_widgets.panels.profile_view import longest_rest
+from tests.random_models import random_pair, random_prompt
+
+CEILINGS = Ceilings("cpu", "2", 5.0, 5.0, 10.0, 100.0, 2.0, 0.0)
+
+
+def verdict(name: str, answer: Any) -> Verdict:
+    return judge(find_exercises("05_profiler")[name], answer)
+
+
+def look(ahead: int = 2, **options: Any) -> Profile:
+    """Four float layers of which each takes about as long to cross as guessing takes."""
+    return profile(
+        random_pair(), random_prompt(200), overhead=False, memory=False, link=0.005, new_tokens=10,
+        policy=KVPolicy("full", block=16, ahead=ahead), sampling=Sampling(0, stop_at_eos=False),
+        **options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def streamed() -> Profile:
+    return look()
+
+
+def with_bars(base: Profile, ahead: int, bars: list[Bar]) -> Any:
+    """A profile that shows the given bars in each round, and says that it had so many slots."""
+    config = base.summary.config
+    told = {**config, "policy": {**config["policy"], "ahead": ahead}}
+
+    class Told(Profile):
+        def timeline(self, index: int) -> tuple[Bar, ...]:
+            return tuple(bars)
+
+    fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
+    return Told(**{**fields, "summary": replace(base.summary, config=told)})
+
+
+def round_of(starts: list[float], check: float) -> list[Bar]:
+    moved = [Bar("link", f"verify, layer {i}", at, 10, 0, 2, 99) for i, at in enumerate(starts)]
+    return [*moved, Bar("compute", "tier2/verify", check, 50, 0, 2)]
+
+
+def test_the_longest_rest() -> None:
+    assert verdict("e2", longest_rest).passed
+
+    def in_given_order(bars: Any) -> float:
+        moved = [bar for bar in bars if bar.lane == "link"]
+        pairs = pairwise(moved)
+        return max((b.start_ms - a.start_ms - a.ms for a, b in pairs), default=0.0)
+
+    assert not verdict("e2", in_given_order).passed
+
+    def without_overlap(bars: Any) -> float:
+        moved = sorted((bar.start_ms, bar.ms) for bar in bars if bar.lane == "link")
+        pairs = pairwise(moved)
+        return float(max(b[0] - a[0] - a[1] for a, b in pairs))
+
+    assert not verdict("e2", without_overlap).passed
+    assert "no answer yet" in verdict("e2", lambda bars: ...).message
+
+
+def test_a_hole_is_filled_by_slots_and_not_by_more_than_it_takes(streamed: Profile) -> None:
+    hole = with_bars(streamed, 2, round_of([0, 10, 60, 70], 60))
+    filled = with_bars(streamed, 7, round_of([0, 10, 20, 30, 40, 50, 60], 60))
+    found = verdict("e3", (streamed, filled))
+    assert found.passed, found.message
+    assert found.score is not None
+    assert (found.score.kind, found.score.less_is_better) == ("emulated", True)
+    still = verdict("e3", (streamed, hole))
+    assert "rests for up to 40 ms" in still.message
+    wasteful = with_bars(streamed, 30, round_of([0, 10, 20, 30, 40, 50, 60], 60))
+    assert "more than that takes" in verdict("e3", (streamed, wasteful)).message
+
+
+def test_only_the_slots_may_differ(streamed: Profile) -> None:
+    other = look(4, method="vanilla")
+    assert "more than `ahead`" in verdict("e3", (streamed, other)).message
+    assert "give" in verdict("e3", streamed).message
+    assert "give" in verdict("e3", (streamed, 3)).message
+
+
+def test_a_real_prefetch_waits_less(streamed: Profile) -> None:
+    ahead = look(4)
+    assert ahead.summary.link.to_device_bytes == streamed.summary.link.to_device_bytes
+    assert max(longest_rest(ahead.timeline(i)) for i in range(len(ahead.rounds))) <= max(
+        longest_rest(streamed.timeline(i)) for i in range(len(streamed.rounds))
+    )
+
+
+def test_waits_and_the_ridge(streamed: Profile) -> None:
+    share = sum(row.share for row in streamed.rows if row.step == "kv/fetch")
+    assert verdict("e1", (streamed, share)).passed
+    assert "too large" in verdict("e1", (streamed, 2 * share)).message
+    assert verdict("e4", (CEILINGS, 10.0)).passed
+    assert "too small" in verdict("e4", (CEILINGS, 0.1)).message
