@@ -20,7 +20,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from mspeckv_widgets.course import Exercise, Lab, Verdict
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.answers import call, same_function
-from mspeckv_widgets.course.exercise import judge
+from mspeckv_widgets.course.exercise import find_exercises, judge
 from mspeckv_widgets.course.hints import find_solution
 from mspeckv_widgets.course.trial import PRINTED_LINES, copied, limited
 
@@ -229,7 +229,7 @@ def test_a_failing_check_shows_it_all(make: Callable[[], Lab], shown: list[Any])
 
 
 def solutions(folder: Path) -> None:
-    cells = [
+    cells: list[dict[str, object]] = [
         {"cell_type": "code", "source": ["other"], "metadata": {"exercise": "e0"}},
         {"cell_type": "markdown", "source": ["## Exercise 1\n", "\n", "Add `x` <twice>."]},
         {"cell_type": "code", "source": ["lab.check(1 < 2)"], "metadata": {"exercise": "e1"}},
@@ -285,7 +285,7 @@ def test_damaged_solutions_are_none(tmp_path: Path, text: str) -> None:
 def test_every_exercise_of_the_course_has_its_solution() -> None:
     labs = Path(__file__).resolve().parents[1] / "labs"
     for path in sorted((labs / "solutions").glob("*.ipynb")):
-        for name in course_lab.find_exercises(path.stem):
+        for name in find_exercises(path.stem):
             found = find_solution(path.stem, name, labs)
             assert found is not None, (path.stem, name)
             assert "lab.check" in found.code

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from mspeckv import KVPolicy, KVProbe, Packing, doors
+from mspeckv import KVPolicy, KVProbe, Packing
+from mspeckv.kv.doors import codecs
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.kv_probe import pack
 from tests.random_models import block_codec, random_pair, random_prompt
@@ -50,7 +51,7 @@ def test_unpacked_kv_is_agreed_with_and_narrow_kv_less(probe: KVProbe) -> None:
 
 @pytest.mark.parametrize("codec", ["kivi", "lloyd"])
 def test_asking_about_a_codec_leaves_the_kv_as_it_was(probe: KVProbe, codec: str) -> None:
-    assert codec in doors.codecs.names()
+    assert codec in codecs.names()
     keys, values = probe.keys.clone(), probe.values.clone()
     first = probe.over(KVPolicy(2, block=16, tail=8, codec=codec))
     assert torch.equal(probe.keys, keys)

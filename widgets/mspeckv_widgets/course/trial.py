@@ -248,7 +248,7 @@ def _call_of(frame: FrameType) -> str:
 
 
 def _cell_name(filename: str) -> str:
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]  # IPython leaves it untyped
+    shell: Any = get_ipython()
     told = getattr(getattr(shell, "compile", None), "format_code_name", None)
     named = told(filename) if told is not None else None
     return " ".join(named) if named else Path(filename).name
