@@ -1,8 +1,10 @@
-"""Acceptance against context: a draft that reads everything, one with a window, and tier 1.
+r"""Acceptance against context: a draft that reads everything, one with a window, and tier 1.
 
     python -m benchmarks.draft_context --out labs/results/drafts-at-length.jsonl
-    python -m benchmarks.draft_context --device cuda --positions 32768 \
-        --contexts 512 1024 2048 4096 8192 16384 32704 --out rows.jsonl      # by YaRN past 8 k
+    python -m benchmarks.draft_context --device cuda --dtype float16 --positions 32768 \
+        --contexts 512 1024 2048 4096 8192 16384 32768 --places 10 --out rows.jsonl
+
+The second line stretches the target to 32 k by YaRN (`benchmarks.inflate.stretch`).
 
 At each place of the Python language reference the same tokens are asked after contexts of several
 lengths, so that lengths are compared on one text; and after each context the target goes on by
@@ -27,10 +29,11 @@ from benchmarks.inflate import stretch
 from mspeckv import Pair, load_pair
 from mspeckv.experiments.rows import hardware, installed
 from mspeckv.models.documents import load_document
-from mspeckv_widgets.guess_probe import GuessProbe, Kept, squeezed
+from mspeckv_widgets.guess_probe import GuessProbe, Kept, Prefix, squeezed
 
-CONTEXTS = (512, 1024, 2048, 4096, 8128)
-"""The last one leaves room for the asked tokens under the model's 8192 positions."""
+CONTEXTS = (512, 1024, 2048, 4096, 8192)
+"""Tokens that are read, the asked ones included: from the draft's windows in training to all of
+the target's positions."""
 BUDGETS = (128, 256, 512)
 SINKS, WINDOW = 4, 252
 """Of a run's default."""
@@ -41,10 +44,13 @@ SEEN = 2 * WINDOW
 TEXTS = ("document", "own")
 
 
-def ends(total: int, places: int, longest: int, asked: int) -> list[int]:
-    """Where the contexts of each place end, evenly over the document."""
-    room = total - asked - longest
-    return [longest + round(room * place / max(1, places - 1)) for place in range(places)]
+def ends(total: int, places: int, longest: int) -> list[int]:
+    """Where the texts of each place end, evenly over the document.
+
+    Every third comes first, so that those that are there when time is up are spread too.
+    """
+    found = [longest + (total - longest) * place // max(1, places - 1) for place in range(places)]
+    return [place for start in range(3) for place in found[start::3]]
 
 
 def far_sinks(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
@@ -66,15 +72,11 @@ def guesses(probe: GuessProbe, budgets: Sequence[int]) -> Iterator[tuple[str, Ke
         yield f"tier 1, {budget}", probe.tier1(budget)
 
 
-def measure(
-    pair: Pair, tokens: list[int], context: int, asked: int, budgets: Sequence[int], text: str
-) -> dict[str, Any]:
+def measure(probe: GuessProbe, budgets: Sequence[int]) -> dict[str, Any]:
     """What a row says of everybody: acceptance rates at temperatures 1 and 0."""
-    probe = GuessProbe(pair, tokens, context, asked, budgets, own=text == "own")
-    found = dict(guesses(probe, budgets))
     return {
         name: {"sampled": round(kept.rate, 5), "greedy": round(kept.greedy_rate, 5)}
-        for name, kept in found.items()
+        for name, kept in guesses(probe, budgets)
     }
 
 
@@ -93,15 +95,16 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--texts", nargs="+", default=list(TEXTS), choices=TEXTS)
     parser.add_argument("--places", type=int, default=12)
-    parser.add_argument("--asked", type=int, default=64, help="places asked after each context")
+    parser.add_argument("--asked", type=int, default=64, help="places asked, the last of each text")
     parser.add_argument("--document", default="python-reference")
     parser.add_argument("--tokens", type=int, default=112_000, help="of the document")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--positions", type=int, help="stretch the target by YaRN")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no row after these")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
-    pair = load_pair(device=options.device)
+    pair = load_pair(device=options.device, dtype=options.dtype)
     if options.positions:
         target = stretch(pair.target, options.positions)
         pair = Pair.of(
@@ -113,25 +116,29 @@ def main() -> None:
     known = known_rows(options.out)
     same = {
         "target": pair.target_id, "draft": pair.draft_id, "document": options.document,
-        "asked": options.asked, "hardware": hardware(pair.device),
+        "asked": options.asked, "dtype": options.dtype, "hardware": hardware(pair.device),
         "versions": {name: installed(name) for name in ("mspeckv", "torch", "transformers")},
     }  # fmt: skip
-    for place in ends(len(document), options.places, max(options.contexts), options.asked):
+    for place in ends(len(document), options.places, max(options.contexts)):
         for context in options.contexts:
-            for text in options.texts:
-                if (place, context, text) in known or time.monotonic() > deadline:
-                    continue
-                began = time.perf_counter()
-                tokens = document[place - context : place + options.asked]
-                kept = measure(pair, tokens, context, options.asked, options.budgets, text)
+            texts = [text for text in options.texts if (place, context, text) not in known]
+            if not texts or time.monotonic() > deadline:
+                continue
+            began = time.perf_counter()
+            *before, first = document[place - context : place - options.asked + 1]
+            prefix = Prefix(pair, before, options.budgets, options.asked)
+            for text in texts:
+                asked = document[place - options.asked : place]
+                probe = GuessProbe(prefix, asked if text == "document" else prefix.write(first))
+                seconds = round(time.perf_counter() - began, 2)
                 row = {
-                    "place": place, "context": context, "text": text, "kept": kept,
-                    "seconds": round(time.perf_counter() - began, 2),
+                    "place": place, "context": context, "text": text,
+                    "kept": measure(probe, options.budgets), "seconds": seconds,
                     "started": datetime.now(UTC).isoformat(timespec="seconds"), **same,
                 }  # fmt: skip
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                print(place, context, text, f"{row['seconds']} s", flush=True)
+                print(place, context, text, f"{seconds} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -64,61 +64,97 @@ class Kept:
         return float(self.greedy.mean())
 
 
-class GuessProbe:
-    """A target after a context, asked place by place.
+class Prefix:
+    """A context that the target has read, with tier 1's caches looking on.
 
     Args:
         pair: with a draft.
-        tokens: the context and, unless ``own``, at least ``asked`` tokens that follow it.
-        context: how many of them are context.
-        asked: places.
+        tokens: the context, less its last token, which the first guess begins from.
         budgets: of tier 1.
-        own: the target itself writes what follows, at temperature 1.
-        seed: of that writing.
-
-    Attributes:
-        tokens: the context, and all that was read after it.
+        more: tokens that are to follow at most.
 
     Raises:
-        ValueError: no draft, too short a text, or too long a one for the target.
+        ValueError: no draft, or more tokens than the target has positions.
     """
 
     def __init__(
-        self,
-        pair: Pair,
-        tokens: Sequence[int],
-        context: int,
-        asked: int = 64,
-        budgets: Sequence[int] = (),
-        *,
-        own: bool = False,
-        seed: int = 1,
+        self, pair: Pair, tokens: Sequence[int], budgets: Sequence[int] = (), more: int = 64
     ) -> None:
         if pair.draft is None:
             raise refuse("pair", pair.target_id, "it has no draft: load one")
-        check_count("asked", asked, 1)
-        needed = context if own else context + asked - 1
-        check_count("context", context, 2, pair.max_positions + 1 - asked)
-        if len(tokens) < needed:
-            raise refuse("tokens", len(tokens), f"use at least {needed}")
+        check_count("more", more, 1)
+        check_count("tokens", len(tokens), 1, pair.max_positions - more)
         self.pair, self.draft = pair, pair.draft
-        self.context, self.asked = context, asked
-        self.tokens = list(tokens[:needed])
-        self._first = context - 1
-        self._cache = DynamicCache()
-        chunks = {
+        self.tokens, self.more = list(tokens), more
+        self.chunks = {
             budget: RetrievalCache(
-                pair.kv_shape, Speculation(budget=budget), self._first, asked, pair.device
+                pair.kv_shape, Speculation(budget=budget), len(tokens), more, pair.device
             )
             for budget in budgets
         }
-        self._onlookers = list(chunks.values())
-        self._read(0, self._first, 1)
-        if own:
-            self._write(Sampler(Sampling(temperature=1.0, top_p=1.0, seed=seed)))
-        readers = {budget: self._reader(pair.target, cache) for budget, cache in chunks.items()}
-        self._ask(readers)
-        del self._cache, self._onlookers
+        self._cache = DynamicCache()
+        self.read(self.tokens, 1, list(self.chunks.values()))
+
+    def read(
+        self, tokens: Sequence[int], rows: int, onlookers: Sequence[RetrievalCache] = ()
+    ) -> torch.Tensor:
+        """The target reads on; logits of the last tokens."""
+
+        def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
+            for cache in onlookers:
+                cache.watch(layer, query, shown)
+
+        named = {cache_argument(self.pair.target): self._cache}
+        return read_text(self.pair.target, tokens, rows, watch, **named)
+
+    def forget(self, count: int) -> None:
+        """Take back the last tokens that were read."""
+        if count:
+            self._cache.crop(-count)
+
+    def write(self, first: int, seed: int = 1) -> list[int]:
+        """``more`` tokens: a given one, and how the target goes on at temperature 1."""
+        sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, seed=seed))
+        written = [first]
+        while len(written) < self.more:
+            logits = self.read(written[-1:], 1)
+            row = sampler.distribution(logits, self.tokens + written)[0]
+            written.append(sampler.draw(row))
+        self.forget(len(written) - 1)
+        return written
+
+
+class GuessProbe:
+    """A target after a context, asked place by place; and whoever guesses what it says.
+
+    Args:
+        prefix: what stands before.
+        asked: the tokens after each of which the target is asked, as many as the prefix has room
+            for at most.
+
+    Attributes:
+        tokens: all that was read.
+    """
+
+    def __init__(self, prefix: Prefix, asked: Sequence[int]) -> None:
+        check_count("asked", len(asked), 1, prefix.more)
+        self.pair, self.draft = prefix.pair, prefix.draft
+        self.tokens, self.asked = [*prefix.tokens, *asked], len(asked)
+        self._first = len(prefix.tokens)
+        self._ask(prefix)
+        prefix.forget(self.asked)
+
+    @classmethod
+    def of(
+        cls, pair: Pair, tokens: Sequence[int], asked: int = 64, budgets: Sequence[int] = ()
+    ) -> Self:
+        """A text, asked at its last places.
+
+        Raises:
+            ValueError: no draft, too few tokens, or more than the target has positions.
+        """
+        check_count("tokens", len(tokens), asked + 1, pair.max_positions)
+        return cls(Prefix(pair, tokens[:-asked], budgets, asked), tokens[-asked:])
 
     def tier1(self, budget: int) -> Kept:
         """Tier 1 guesses, from chunks that are chosen anew as in a run."""
@@ -175,37 +211,24 @@ class GuessProbe:
         return [(end, range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
     @torch.inference_mode()
-    def _ask(self, readers: dict[int, ModelReader]) -> None:
+    def _ask(self, prefix: Prefix) -> None:
         """Round by round: tier 1 guesses a round's tokens, tier 2 reads them and shows itself."""
-        target, chosen = [], {budget: [] for budget in readers}  # type: ignore[var-annotated]
+        chunks = copy.deepcopy(prefix.chunks)
+        readers = {
+            budget: self._reader(self.pair.target, cache) for budget, cache in chunks.items()
+        }
+        target: list[torch.Tensor] = []
+        chosen: dict[int, list[torch.Tensor]] = {budget: [] for budget in chunks}
         for count, part in self._rounds():
             end = self._first + count
             for budget, reader in readers.items():
                 chosen[budget].append(reader.read(self.tokens[:end], len(part)))
-            target.append(self._read(end - len(part), end, len(part)))
+            new = self.tokens[end - len(part) : end]
+            target.append(prefix.read(new, len(part), list(chunks.values())))
             for reader in readers.values():
                 reader.settle(end)
         self._target = torch.cat(target)
         self._chosen = {budget: torch.cat(rows) for budget, rows in chosen.items()}
-
-    @torch.inference_mode()
-    def _write(self, sampler: Sampler) -> None:
-        """Let the target go on, and forget that it read what it wrote."""
-        onlookers, self._onlookers = self._onlookers, []
-        while len(self.tokens) < self.context + self.asked - 1:
-            logits = self._read(len(self.tokens) - 1, len(self.tokens), 1)
-            self.tokens.append(sampler.draw(sampler.distribution(logits, self.tokens)[0]))
-        self._cache.crop(self._first)
-        self._onlookers = onlookers
-
-    def _read(self, start: int, end: int, rows: int) -> torch.Tensor:
-        """The target reads on; logits of the last tokens."""
-        named = {cache_argument(self.pair.target): self._cache}
-        return read_text(self.pair.target, self.tokens[start:end], rows, self._watch, **named)
-
-    def _watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
-        for cache in self._onlookers:
-            cache.watch(layer, query, shown)
 
     def _reader(self, model: PreTrainedModel, cache: Tier) -> ModelReader:
         return ModelReader(Seat(0, "draft", model, cache, Recorder(Ledger())))
