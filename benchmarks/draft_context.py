@@ -70,6 +70,7 @@ def guesses(probe: GuessProbe, budgets: Sequence[int]) -> Iterator[tuple[str, Ke
     yield "draft, far sinks and window", probe.reading_what(far_sinks, [*range(SINKS), *near])
     for budget in budgets:
         yield f"tier 1, {budget}", probe.tier1(budget)
+        yield f"draft for tier 1, {budget}", probe.reading_window(SINKS, WINDOW, judge=budget)
 
 
 def measure(probe: GuessProbe, budgets: Sequence[int]) -> dict[str, Any]:

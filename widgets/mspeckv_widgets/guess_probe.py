@@ -141,6 +141,7 @@ class GuessProbe:
         self.pair, self.draft = prefix.pair, prefix.draft
         self.tokens, self.asked = [*prefix.tokens, *asked], len(asked)
         self._first = len(prefix.tokens)
+        self._windows: dict[tuple[int, int], torch.Tensor] = {}
         self._ask(prefix)
         prefix.forget(self.asked)
 
@@ -164,22 +165,31 @@ class GuessProbe:
         """The draft guesses from the whole text; or another draft, such as a `squeezed` one."""
         return self._kept(read_text(draft or self.draft, self.tokens, self.asked, use_cache=False))
 
+    def reading_window(self, sinks: int = 4, window: int = 252, judge: int | None = None) -> Kept:
+        """The draft guesses from its first and latest tokens, through the engine's own cache.
+
+        Args:
+            sinks: first tokens.
+            window: latest tokens.
+            judge: tier 1 with this budget keeps or rejects; None for the target over everything.
+        """
+        if (sinks, window) not in self._windows:
+            self._windows[sinks, window] = self._through_window(sinks, window)
+        return self._kept(self._windows[sinks, window], judge)
+
     @torch.inference_mode()
-    def reading_window(self, sinks: int = 4, window: int = 252) -> Kept:
-        """The draft guesses from its first and latest tokens, through the engine's own cache."""
+    def _through_window(self, sinks: int, window: int) -> torch.Tensor:
         shape = KVShape.of(self.draft.config, self.draft.dtype)
         slack = window_slack(Speculation())
-        reader = self._reader(
-            self.draft, StreamingCache(shape, sinks, window, slack, self.pair.device)
-        )
+        cache = StreamingCache(shape, sinks, window, slack, self.pair.device)
+        reader = self._reader(self.draft, cache)
         at = max(1, self._first - MOVED)
         reader.prefill(self.tokens[:at])
         while at < self._first:
-            step = min(slack, self._first - at)
-            at += step
+            at = min(at + slack, self._first)
             reader.read(self.tokens[:at], 1)
         rows = [reader.read(self.tokens[: at + n], len(part)) for n, part in self._rounds()]
-        return self._kept(torch.cat(rows))
+        return torch.cat(rows)
 
     @torch.inference_mode()
     def reading_what(self, sees: Sees, positions: Sequence[int] | None = None) -> Kept:
@@ -233,8 +243,9 @@ class GuessProbe:
     def _reader(self, model: PreTrainedModel, cache: Tier) -> ModelReader:
         return ModelReader(Seat(0, "draft", model, cache, Recorder(Ledger())))
 
-    def _kept(self, guessed: torch.Tensor) -> Kept:
-        p, q = self._target.float(), guessed.float()
+    def _kept(self, guessed: torch.Tensor, judge: int | None = None) -> Kept:
+        told = self._target if judge is None else self._chosen[judge]
+        p, q = told.float(), guessed.float()
         sampled = torch.minimum(p.softmax(-1), q.softmax(-1)).sum(-1)
         greedy = p.argmax(-1) == q.argmax(-1)
         return Kept(sampled.double().cpu().numpy(), greedy.double().cpu().numpy())
