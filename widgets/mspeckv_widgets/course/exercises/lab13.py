@@ -211,8 +211,8 @@ EXERCISES: dict[str, Exercise] = {
         check_three_tiers,
         "What does a token cost that tier 1 hands up? It comes from a round of its own, in which "
         "the draft guesses and tier 1 checks.",
-        "An inner round takes draft_gamma * draft + tier1 and yields 1 + inner + ... tokens. Divide; "
-        "gamma such tokens and one pass of tier 2 make a round.",
+        "An inner round takes draft_gamma * draft + tier1 and yields 1 + inner + ... tokens: "
+        "divide. Then gamma such tokens and one pass of tier 2 make a round.",
     ),
     "e5": Exercise(
         "budget and gamma at the longest context",
