@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -107,12 +108,17 @@ def test_passes_cost_what_they_read() -> None:
     assert everything.draft > long.draft
 
 
-def test_the_best_plan() -> None:
+@pytest.fixture
+def series() -> Series:
     names = ("tier 1, 64", "tier 1, 128", "draft for tier 1, 64", "draft for tier 1, 128")
     rates = dict(zip(names, (0.9, 0.95, 0.5, 0.5), strict=True))
-    series = Series(tuple(row(at, 1024, "own", **rates) for at in range(6)))
+    rates |= {"draft, all": 0.0, "draft, sinks and window": 0.5}
+    return Series(tuple(row(at, 1024, "own", **rates) for at in range(6)))
+
+
+def test_the_best_plan(series: Series) -> None:
     assert lab13.budgets_of(series) == [64, 128]
-    plans = [(one, gamma) for one in (64, 128) for gamma in lab13.GAMMAS]
+    plans = list(product((64, 128), lab13.DRAFT_GAMMAS, lab13.GAMMAS))
     best = min(plans, key=lambda plan: lab13.planned(PAIR, series, *plan))
     right = verdict("e5", (PAIR, series, *best))
     assert right.passed
@@ -120,5 +126,17 @@ def test_the_best_plan() -> None:
     assert right.score.kind == "modelled"
     worst = max(plans, key=lambda plan: lab13.planned(PAIR, series, *plan))
     assert "something else takes" in verdict("e5", (PAIR, series, *worst)).message
-    assert "a budget of [64, 128]" in verdict("e5", (PAIR, series, 100, 8)).message
-    assert "no answer yet" in verdict("e5", (PAIR, series, ..., ...)).message
+    assert "a budget of [64, 128]" in verdict("e5", (PAIR, series, 100, 2, 8)).message
+    assert "no answer yet" in verdict("e5", (PAIR, series, ..., ..., ...)).message
+
+
+def test_a_link_makes_acceptance_count(series: Series) -> None:
+    near = lab13.speedups(PAIR, series, 1024, 128)
+    far = lab13.speedups(PAIR, series, 1024, 128, link=1e6)
+    assert near[lab13.PLAIN].median == 1
+    # guesses that are never kept only cost
+    assert near[lab13.FULL].median < 1
+    # guesses that cost nothing settle 1 / (1 - a) tokens at most
+    assert far[lab13.WINDOW].median == pytest.approx(2, abs=0.01)
+    assert 2 < far[lab13.TIERS].median < 20
+    assert near[lab13.WINDOW].median < far[lab13.WINDOW].median

@@ -69,7 +69,8 @@ def test_positions_that_no_window_reaches_need_not_be_read(probe: GuessProbe) ->
     def near(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return query - key < 12
 
-    layers, read = 2, len(TEXT)
+    assert PAIR.draft is not None
+    layers, read = PAIR.draft.config.num_hidden_layers, len(TEXT)
     some = range(read - ASKED - layers * 12, read)
     assert probe.reading_what(near, some).sampled == pytest.approx(
         probe.reading_what(near).sampled, abs=1e-4

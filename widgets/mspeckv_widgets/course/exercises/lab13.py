@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 
 from mspeckv import Pair
 from mspeckv.kv.shape import KVShape
-from mspeckv_widgets.at_length import Series
+from mspeckv_widgets.at_length import Series, Spread
 from mspeckv_widgets.course.answers import as_number, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict, is_open
 from mspeckv_widgets.course.exercises.lab03 import tokens_per_round
@@ -19,8 +20,13 @@ SEEN, NEAR, TRAINED = 256, 128, 512
 """Exercise 2: tokens that a place may see, latest ones that it must see, training's length."""
 ALIVE, DEAD = 0.33, 0.25
 """Acceptance above and below which a draft counts as such."""
-DRAFT_GAMMA, GAMMAS = 2, range(1, 25)
+GAMMAS = range(1, 25)
+DRAFT_GAMMAS = range(1, 7)
 DRAFT_SEES = 256
+LINK = 50.0
+"""By what a byte over the link is dearer than one from the device's memory: 55.4 and 2756 GB/s on
+an H200 (measured, `benchmarks/results/gpu-h200.txt`)."""
+PLAIN, FULL, WINDOW, TIERS = "plain decoding", "0 > 2, full cache", "0 > 2, window", "0 > 1 > 2"
 _CLOSE = 1.01
 
 
@@ -100,16 +106,31 @@ class PassCosts:
     tier1: float
 
     @classmethod
-    def of(cls, pair: Pair, context: int, budget: int, draft_sees: int = DRAFT_SEES) -> PassCosts:
-        """Weights, and keys and values of what is seen."""
+    def of(
+        cls,
+        pair: Pair,
+        context: int,
+        budget: int,
+        draft_sees: int = DRAFT_SEES,
+        link: float = 1.0,
+    ) -> PassCosts:
+        """Weights, and keys and values of what is seen.
+
+        Args:
+            pair: the models.
+            context: tokens that tier 2 reads.
+            budget: of tier 1.
+            draft_sees: tokens that the draft reads.
+            link: by what a byte of tier 2's KV is dearer than one from the device's memory.
+        """
         assert pair.draft is not None
 
-        def read(model: Any, tokens: int) -> float:
+        def read(model: Any, tokens: int, dearer: float = 1.0) -> float:
             shape = KVShape.of(model.config, model.dtype)
             weights = sum(weight.nbytes for weight in model.parameters())
-            return float(weights + min(tokens, context) * shape.layers * shape.token_bytes)
+            return float(weights + dearer * min(tokens, context) * shape.layers * shape.token_bytes)
 
-        whole = read(pair.target, context)
+        whole = read(pair.target, context, link)
         return cls(read(pair.draft, draft_sees) / whole, read(pair.target, budget) / whole)
 
 
@@ -143,13 +164,38 @@ def check_three_tiers(found: Any) -> Verdict:
     return same_function(found, three_tiers, cases, why)
 
 
-def planned(pair: Pair, series: Series, budget: int, gamma: int) -> float:
+def speedups(
+    pair: Pair, series: Series, context: int, budget: int, link: float = 1.0
+) -> dict[str, Spread]:
+    """How many times as fast as plain decoding each nesting is, at its best lengths (modelled).
+
+    From the rates of each recorded place, on the target's own words; the spread is over places.
+    """
+    near = PassCosts.of(pair, context, budget, link=link)
+    full = PassCosts.of(pair, context, budget, context, link)
+    names = ("draft, all", "draft, sinks and window", f"draft for tier 1, {budget}")
+    by_place = [series.rates(name, context, "own") for name in (*names, f"tier 1, {budget}")]
+    found: dict[str, list[float]] = {PLAIN: [], FULL: [], WINDOW: [], TIERS: []}
+    for place in by_place[0]:
+        everything, window, inner, outer = (rates[place] for rates in by_place)
+        found[PLAIN].append(1.0)
+        found[FULL].append(1 / min(two_tiers(full.draft, everything, g) for g in GAMMAS))
+        found[WINDOW].append(1 / min(two_tiers(near.draft, window, g) for g in GAMMAS))
+        costs = near.draft, near.tier1, inner, outer
+        times = (three_tiers(*costs, d, g) for d in DRAFT_GAMMAS for g in GAMMAS)
+        found[TIERS].append(1 / min(times))
+    return {name: Spread.of(ups) for name, ups in found.items()}
+
+
+def planned(
+    pair: Pair, series: Series, budget: int, draft_gamma: int, gamma: int, link: float = 1.0
+) -> float:
     """Modelled time per token of the hierarchy at the longest recorded context."""
     context = series.contexts[-1]
-    costs = PassCosts.of(pair, context, budget)
+    costs = PassCosts.of(pair, context, budget, link=link)
     inner = series.spread(f"draft for tier 1, {budget}", context, "own").median
     outer = series.spread(f"tier 1, {budget}", context, "own").median
-    return three_tiers(costs.draft, costs.tier1, inner, outer, DRAFT_GAMMA, gamma)
+    return three_tiers(costs.draft, costs.tier1, inner, outer, draft_gamma, gamma)
 
 
 def budgets_of(series: Series) -> list[int]:
@@ -159,22 +205,21 @@ def budgets_of(series: Series) -> list[int]:
 
 
 def check_plan(answer: Any) -> Verdict:
-    """Budget and gamma with the least modelled time, from a pair, rows and the choice."""
-    if not _starts_with(answer, 4, Pair) or not isinstance(answer[1], Series):
-        return Verdict(False, "give (pair, series, budget, gamma)")
-    pair, series, budget, gamma = answer
-    budgets = budgets_of(series)
-    if as_number(budget) not in budgets or as_number(gamma) not in GAMMAS:
-        return Verdict(
-            False, f"a budget of {budgets} and a gamma from 1 to {GAMMAS[-1]} are asked for"
-        )
-    here = planned(pair, series, int(budget), int(gamma))
-    best = min(planned(pair, series, one, length) for one in budgets for length in GAMMAS)
+    """The settings with the least modelled time, from a pair, rows and the choice."""
+    if not _starts_with(answer, 5, Pair) or not isinstance(answer[1], Series):
+        return Verdict(False, "give (pair, series, budget, draft_gamma, gamma)")
+    pair, series, *chosen = answer
+    allowed = (budgets_of(series), DRAFT_GAMMAS, GAMMAS)
+    if any(as_number(one) not in known for one, known in zip(chosen, allowed, strict=True)):
+        lengths = f"a draft_gamma to {DRAFT_GAMMAS[-1]} and a gamma to {GAMMAS[-1]}"
+        return Verdict(False, f"a budget of {allowed[0]}, {lengths} are asked for")
+    here = planned(pair, series, *map(int, chosen))
+    best = min(planned(pair, series, *plan) for plan in product(*allowed))
     told = f"{here:.3f} tier-2 passes a token (modelled)"
     if here > best * _CLOSE:
         return Verdict(False, f"{told}; something else takes {1 - best / here:.0%} less")
     score = Score(here, "tier-2 passes per token", "modelled", less_is_better=True)
-    return Verdict(True, f"{told}: {1 / here:.1f} times as fast as plain decoding.", score)
+    return Verdict(True, f"{told}: {1 / here:.2f} times as fast as plain decoding.", score)
 
 
 def _starts_with(answer: Any, parts: int, kind: type) -> bool:
@@ -215,10 +260,11 @@ EXERCISES: dict[str, Exercise] = {
         "divide. Then gamma such tokens and one pass of tier 2 make a round.",
     ),
     "e5": Exercise(
-        "budget and gamma at the longest context",
+        "budget and lengths at the longest context",
         check_plan,
-        "A larger budget is kept more often and costs more per pass. Try all budgets and gammas.",
-        "planned(pair, series, budget, gamma) is the time per token: take the pair with the least, "
-        "with min(..., key=...).",
+        "A larger budget is kept more often and costs more per pass; a longer guess settles more "
+        "and is wrong more often. There are few enough of them to try all.",
+        "planned(pair, series, budget, draft_gamma, gamma) is the time per token. Three loops, or "
+        "itertools.product and min(..., key=...).",
     ),
 }
