@@ -110,3 +110,18 @@ def test_the_committed_rows_are_whole(name: str, longest: int) -> None:
         assert 0 <= min(rates) <= max(rates) < 1.001
     assert len({one["hardware"]["machine"] for one in kept.rows}) == 1
     assert set(LOOKS) <= set(kept.guessers)
+
+
+def test_the_page_says_what_the_rows_say() -> None:
+    page = (RESULTS.parents[1] / "docs" / "tiers-and-speculation.md").read_text(encoding="utf-8")
+    told = " ".join(page.split("## Long contexts")[1].split("\n## ")[0].split())
+    kept = load_series("gpu", RESULTS)
+
+    def rate(guesser: str, context: int) -> str:
+        return f"{kept.spread(guesser, context).median:.2f}"
+
+    dead, small = rate("draft, all", 1024), "tier 1, 256"
+    assert f"from {rate('draft, all', 512)} to {dead} at 1,024 tokens" in told
+    assert f"goes from {rate(small, 512)} at 512 to {rate(small, 32768)} at 32 k" in told
+    assert f"over 1,024 tokens to {rate('tier 1, 1024', 32768)}" in told
+    assert {rate("draft, sinks and window", at) for at in kept.contexts} <= {"0.50", "0.51", "0.52"}
