@@ -101,9 +101,9 @@ def test_the_committed_rows_are_whole(name: str, longest: int) -> None:
     places = {one["place"] for one in kept.rows}
     assert kept.contexts[0] == 512
     assert kept.contexts[-1] == longest
-    assert kept.texts == ("document", "own")
-    assert len(places) >= 6
-    assert len(kept.rows) == len(places) * len(kept.contexts) * 2
+    assert "document" in kept.texts
+    assert len(places) >= 4
+    assert len(kept.rows) == len(places) * len(kept.contexts) * len(kept.texts)
     for one in kept.rows:
         assert set(one["kept"]) == set(kept.guessers)
         rates = [rate for rates in one["kept"].values() for rate in rates.values()]
