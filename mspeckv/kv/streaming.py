@@ -63,7 +63,8 @@ class StreamingCache(Tier):
             return
         if self.must_slide(len(new)):
             self.slide()
-            yield tokens[: self.sinks], self.first_position
+            if self.sinks:
+                yield tokens[: self.sinks], self.first_position
             self.reopen()
         yield new, len(tokens) - len(new)
 
@@ -96,8 +97,7 @@ class StreamingCache(Tier):
 
     def must_slide(self, coming: int) -> bool:
         """Whether ``coming`` more tokens do not fit."""
-        slots = streaming_slots(self.sinks, self.window, self.slack)
-        return int(self.layers[0].length) + coming > slots
+        return int(self.layers[0].length) + coming > self.sinks + self.window + self.slack
 
     def slide(self) -> None:
         """Drop the oldest window tokens; afterwards the sinks must be read again.
