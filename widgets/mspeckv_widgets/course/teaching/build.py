@@ -14,7 +14,7 @@ from mspeckv_widgets.course.teaching.places import checkout, empty_folder
 JUDGES = "judges.json"
 _TEST_PACKAGES = ("tests", "tools", "benchmarks")
 
-_CONFTEST = '''"""Judges this copy of the engine alone, and with nothing that would go round your functions."""
+_CONFTEST = '''"""Judges this copy of the engine, with nothing that would go round your functions."""
 
 import json
 import os
@@ -28,7 +28,7 @@ os.environ["MSPECKV_ACCELERATE"] = "none"
 import mspeckv  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-JUDGES = {test for tests in json.loads((HERE / "judges.json").read_text()).values() for test in tests}
+JUDGES = {test for of in json.loads((HERE / "judges.json").read_text()).values() for test in of}
 
 if Path(mspeckv.__file__).resolve().parent != HERE / "mspeckv":
     raise pytest.UsageError(f"run `python -m pytest` in {HERE}: another mspeckv was imported")
@@ -51,8 +51,8 @@ docstring, which says what it must do. Write them in this order: a later one may
 {tasks}
 ## How you are judged
 
-By the project's own tests, on your copy, with accelerations off (`MSPECKV_ACCELERATE=none`), so that
-nothing goes round your functions:
+By the project's own tests, on your copy, with accelerations off (`MSPECKV_ACCELERATE=none`), so
+that nothing goes round your functions:
 
     mspeckv course judge {folder}
 

@@ -1,4 +1,4 @@
-"""`mspeckv course judge`: the project's own tests against a student's copy, function by function."""
+"""`mspeckv course judge`: the project's own tests against what a student wrote."""
 
 from __future__ import annotations
 

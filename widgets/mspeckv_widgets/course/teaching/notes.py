@@ -1,0 +1,144 @@
+"""`mspeckv course notes`: what to expect of each lab, taken from the solved labs themselves.
+
+Each lab is executed with its solutions in place. What its predictions turned out to be comes from
+the progress file that it writes, what its exercises expect from the verdicts that it shows. Both
+are kept in `labs/solutions/expected.json`; the pages are written from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mspeckv.settings import refuse
+from mspeckv_widgets.course.exercise import find_exercises
+from mspeckv_widgets.course.predict import words_of
+from mspeckv_widgets.course.progress import FILE_NAME, FOLDER_VARIABLE
+from mspeckv_widgets.course.teaching.assignments import (
+    Cell,
+    LabSource,
+    Task,
+    read_labs,
+    rebuilt,
+    source_of,
+)
+from mspeckv_widgets.course.teaching.places import checkout
+from mspeckv_widgets.course.teaching.probes import PROBES
+
+EXPECTED, PAGE, SYLLABUS = (
+    Path("labs/solutions/expected.json"),
+    Path("docs/instructor-notes.md"),
+    Path("labs/README.md"),
+)
+COMMAND = "mspeckv course notes"
+BEGIN, END = f"<!-- begin: written by `{COMMAND}` -->", "<!-- end -->"
+CELL_SECONDS = 600
+_CLOCKS = ("ms", "s", "tokens/s")
+"""Units of what a clock says: another machine says something else."""
+
+_HEAD = f"""# Instructor notes: what to expect
+
+This page is written by `{COMMAND}`, which executes every lab with its solutions. Results in a unit
+of time, and others that depend on it, were measured on two CPU cores: yours differ. Bytes are
+counted, what labs 06 and 07 say is modelled, and both come out the same everywhere.
+
+Answers with their reasons: [solutions](../labs/solutions/). How to teach with them, hand out and
+grade: [teaching](teaching.md).
+"""
+
+Expected = dict[str, Any]
+
+
+def write(chosen: Sequence[str], out: str | Path | None, execute: bool = True) -> list[Path]:
+    """Execute the labs and write what came of them; returns the files.
+
+    Args:
+        chosen: two digits of the labs to execute; all where none is named. Of the others, what is
+            known already stays.
+        out: of the page; default: ``docs/instructor-notes.md``.
+        execute: False writes the pages from what is known.
+
+    Raises:
+        ValueError: no checkout, no such lab, or a solved lab that does not pass its checks.
+    """
+    root = checkout()
+    labs = read_labs(None, [])
+    known = load_expected(root)
+    found = {lab.name: known[lab.name] for lab in labs if lab.name in known}
+    if execute:
+        for lab in read_labs(None, chosen):
+            print(f"{lab.name} ...", flush=True)
+            found[lab.name] = measure(lab)
+        kept = {lab.name: found[lab.name] for lab in labs if lab.name in found}
+        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+        (root / EXPECTED).write_text(text, encoding="utf-8")
+    page = root / PAGE if out is None else Path(out).expanduser()
+    page.write_text(page_of(labs, found), encoding="utf-8")
+    syllabus = root / SYLLABUS
+    syllabus.write_text(with_table(syllabus.read_text(encoding="utf-8")), encoding="utf-8")
+    return [page, root / EXPECTED, syllabus]
+
+
+def load_expected(root: Path) -> dict[str, Expected]:
+    """What is known of each lab, by its name."""
+    path = root / EXPECTED
+    if not path.is_file():
+        return {}
+    known: dict[str, Expected] = json.loads(path.read_text(encoding="utf-8"))
+    return known
+
+
+def measure(lab: LabSource) -> Expected:
+    """Execute a lab with its solutions: results of its predictions, answers of its exercises.
+
+    Raises:
+        ValueError: an exercise's own solution does not pass.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.from_dict(rebuilt(lab, _solved))  # type: ignore[no-untyped-call]
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=CELL_SECONDS, resources=place)
+        with _progress_in(notebook, folder):
+            client.execute()
+        text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
+    record = json.loads(text)["labs"][lab.name]
+    cells = {cell.metadata["exercise"]: cell for cell in notebook.cells if "exercise" in cell.metadata}
+    wanted = ("question", "unit", "result")
+    return {
+        "predictions": {
+            name: {part: one[part] for part in wanted}
+            for name, one in sorted(record["predictions"].items())
+        },
+        "exercises": {name: _answer(lab.name, name, cells[name]) for name in lab.tasks},
+    }
+
+
+def page_of(labs: Sequence[LabSource], found: dict[str, Expected]) -> str:
+    """The page for instructors."""
+    return "\n".join([_HEAD, *(_section(lab, found.get(lab.name)) for lab in labs)])
+
+
+def with_table(syllabus: str) -> str:
+    """The syllabus with its table of misconceptions written anew.
+
+    Raises:
+        ValueError: it has no place for the table.
+    """
+    if BEGIN not in syllabus or END not in syllabus:
+        raise refuse("syllabus", SYLLABUS.name, f"mark the table's place by {BEGIN} and {END}")
+    before, rest = syllabus.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    rows = [f"| {one.lab} | {one.expect} | {one.probe} |" for one in PROBES]
+    head = ["| lab | expect | probe for the misconception |", "| --- | --- | --- |"]
+    return before + "\n".join([BEGIN, *head, *rows, END]) + after
+
+
+def _solved(task: Task, cell: Cell) -> list[Cell]:
+    return [{**cell, "source": f"{task.prompt}\n\n\n{task.answer}\n\n\n{task.check}"}]
