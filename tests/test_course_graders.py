@@ -21,7 +21,6 @@ from mspeckv_widgets.course.teaching.assignments import (
     LabSource,
     code_cell,
     read_labs,
-    source_of,
     write_notebook,
 )
 
@@ -76,14 +75,14 @@ def answered(notebook: Any, lab: LabSource, share: float) -> Any:
     solved = list(lab.tasks.values())[: round(share * len(lab.tasks))]
     for cell in notebook["cells"]:
         for task in solved:
-            source = source_of(cell)
+            source = "".join(cell["source"])
             if task.prompt in source:
                 cell["source"] = source.replace(task.prompt, task.answer)
     return notebook
 
 
 def holds_no_solution(path: Path, lab: LabSource) -> None:
-    text = "\n".join(source_of(cell) for cell in load(path)["cells"])
+    text = "\n".join("".join(cell["source"]) for cell in load(path)["cells"])
     for task in lab.tasks.values():
         assert task.prompt in text
         assert task.answer not in text

@@ -244,7 +244,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command, (words, flags) in _COMMANDS.items():
         # what follows `course` has a parser of its own, which answers to --help too
-        own = {"add_help": False, "prefix_chars": "\0"} if command == "course" else {}
+        own: Any = {"add_help": False, "prefix_chars": "\0"} if command == "course" else {}
         one = commands.add_parser(command, help=words, **own)
         for name, flag in flags.items():
             flag.add_to(one, name)

@@ -1,4 +1,4 @@
-"""Labs and solutions as the exporters need them: each exercise with its prompt, answer and check."""
+"""Labs and solutions as the exporters need them: of each exercise prompt, answer and check."""
 
 from __future__ import annotations
 
@@ -79,12 +79,6 @@ def read_labs(folder: str | Path | None, chosen: Sequence[str]) -> list[LabSourc
     return [_read(path) for number, path in found.items() if not chosen or number in chosen]
 
 
-def source_of(cell: Cell) -> str:
-    """A cell's text."""
-    text = cell["source"]
-    return text if isinstance(text, str) else "".join(text)
-
-
 def code_cell(source: str, name: str, metadata: Cell | None = None) -> Cell:
     """A new code cell; ``name`` is its id."""
     return {
@@ -110,7 +104,7 @@ def rebuilt(lab: LabSource, for_task: Callable[[Task, Cell], list[Cell]]) -> dic
             cells += for_task(lab.tasks[name], cell)
             continue
         if cell["cell_type"] == "markdown":
-            cell["source"] = _LINK.sub(r"\1", source_of(cell))
+            cell["source"] = _LINK.sub(r"\1", cell["source"])
         cells.append(cell)
     notebook["cells"] = cells
     return notebook
@@ -138,26 +132,36 @@ def _read(path: Path) -> LabSource:
     answers = path.parent / "solutions" / path.name
     if not answers.is_file():
         raise refuse("labs", path.name, f"there is no {answers}")
-    lab, solved = (json.loads(one.read_text(encoding="utf-8")) for one in (path, answers))
+    lab, solved = _load(path), _load(answers)
     asked, answered = _exercises(lab), _exercises(solved)
     if list(asked) != list(answered):
         raise refuse("labs", path.stem, "its solutions have other exercises")
     tasks = {name: _task(path.stem, name, asked[name], answered[name]) for name in asked}
-    code = "\n".join(source_of(cell) for cell in lab["cells"] if cell["cell_type"] == "code")
+    code = "\n".join(cell["source"] for cell in lab["cells"] if cell["cell_type"] == "code")
     needed = "load_results(" in code
     files = sorted((path.parent / RESULTS).glob("*.json*")) if needed else []
     return LabSource(path.stem, lab, tasks, tuple(files))
 
 
+def _load(path: Path) -> dict[str, Any]:
+    """A notebook whose cells' texts are not cut into lines."""
+    notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
 def _exercises(notebook: dict[str, Any]) -> dict[str, str]:
     cells = [cell for cell in notebook["cells"] if "exercise" in cell["metadata"]]
-    return {cell["metadata"]["exercise"]: source_of(cell) for cell in cells}
+    return {cell["metadata"]["exercise"]: cell["source"] for cell in cells}
 
 
 def _task(lab: str, name: str, asked: str, answered: str) -> Task:
     (prompt, check), (answer, same) = _split(lab, name, asked), _split(lab, name, answered)
     if check != same:
-        raise refuse("labs", f"{lab} {name}", f"its solution ends with {same}, the lab with {check}")
+        raise refuse(
+            "labs", f"{lab} {name}", f"its solution ends with {same}, the lab with {check}"
+        )
     return Task(name, prompt, answer, check)
 
 

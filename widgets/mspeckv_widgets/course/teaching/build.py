@@ -14,7 +14,7 @@ from mspeckv_widgets.course.teaching.places import checkout, empty_folder
 JUDGES = "judges.json"
 _TEST_PACKAGES = ("tests", "tools", "benchmarks")
 
-_CONFTEST = '''"""Judges this copy of the engine, with nothing that would go round your functions."""
+_CONFTEST = '''"""Judges this copy of the engine, with nothing that goes round your functions."""
 
 import json
 import os

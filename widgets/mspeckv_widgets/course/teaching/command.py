@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("judge", _judge, "run the project's own tests against what you wrote")
     one.add_argument("folder", metavar="DIR", help="a folder that `build` made")
+    one.add_argument("names", nargs="*", metavar="NAME", help="functions to judge; all")
 
     one = add("export", _export, "assignments for nbgrader or otter-grader, solutions apart")
     form = one.add_mutually_exclusive_group(required=True)
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 
     one = add("result", _result, "write your progress and scores into a file to hand in")
     one.add_argument("--student", metavar="NAME", help="default: the name you are logged in under")
-    one.add_argument("--folder", metavar="DIR", help="of the progress file (default: labs, or here)")
+    one.add_argument(
+        "--folder", metavar="DIR", help="of the progress file (default: labs, or here)"
+    )
     one.add_argument("--out", metavar="FILE", help="default: mspeckv-result-NAME.json")
     one.add_argument("--key", metavar="FILE", help="the teacher's key, to sign with")
 
@@ -79,7 +82,7 @@ def _build(options: argparse.Namespace) -> int:
 def _judge(options: argparse.Namespace) -> int:
     from mspeckv_widgets.course.teaching.judge import judge
 
-    found = judge(options.folder)
+    found = judge(options.folder, options.names)
     for one in found:
         print(one.describe())
     return 0 if all(one.holds for one in found) else 1

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,20 +48,24 @@ class Judgement:
         return "\n".join([f"{self.name:10} failed  {failed}", *(f"    {it}" for it in self.first)])
 
 
-def judge(folder: str | Path) -> list[Judgement]:
+def judge(folder: str | Path, names: Sequence[str] = ()) -> list[Judgement]:
     """Run the tests on a copy that `build` made; the tests are taken from the checkout anew.
 
+    Args:
+        folder: the copy.
+        names: of the functions to judge; all that were blanked where none is named.
+
     Raises:
-        ValueError: no such copy, no checkout, or no pytest.
+        ValueError: no such copy or function, no checkout, or no pytest.
     """
     out = Path(folder).expanduser().resolve()
     if not (out / JUDGES).is_file():
         raise refuse("folder", str(folder), "use a folder that `mspeckv course build` made")
     if find_spec("pytest") is None or find_spec("pytest_timeout") is None:
         raise refuse("course", "pytest", "it is not installed: pip install 'mspeckv[test]'")
-    named = json.loads((out / JUDGES).read_text(encoding="utf-8"))
-    chosen = blanks(list(named))
-    copy_tests(checkout(), out, chosen)
+    made = blanks(list(json.loads((out / JUDGES).read_text(encoding="utf-8"))))
+    copy_tests(checkout(), out, made)
+    chosen = [blank for blank in made if not names or blank in blanks(names)]
     cases, said = _run(out, sorted({test for blank in chosen for test in blank.tests}))
     return [_judged(blank.name, set(blank.tests), cases, said) for blank in chosen]
 

@@ -8,6 +8,7 @@ are kept in `labs/solutions/expected.json`; the pages are written from there.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ from mspeckv_widgets.course.teaching.assignments import (
     Task,
     read_labs,
     rebuilt,
-    source_of,
 )
 from mspeckv_widgets.course.teaching.places import checkout
 from mspeckv_widgets.course.teaching.probes import PROBES
@@ -101,15 +101,15 @@ def measure(lab: LabSource) -> Expected:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.from_dict(rebuilt(lab, _solved))  # type: ignore[no-untyped-call]
+    notebook = nbformat.from_dict(rebuilt(lab, _solved))
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
         client = NotebookClient(notebook, timeout=CELL_SECONDS, resources=place)
-        with _progress_in(notebook, folder):
-            client.execute()
+        client.execute(env={**os.environ, FOLDER_VARIABLE: folder})
         text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
     record = json.loads(text)["labs"][lab.name]
-    cells = {cell.metadata["exercise"]: cell for cell in notebook.cells if "exercise" in cell.metadata}
+    asked = (cell for cell in notebook.cells if "exercise" in cell.metadata)
+    cells = {cell.metadata["exercise"]: cell for cell in asked}
     wanted = ("question", "unit", "result")
     return {
         "predictions": {
@@ -142,3 +142,62 @@ def with_table(syllabus: str) -> str:
 
 def _solved(task: Task, cell: Cell) -> list[Cell]:
     return [{**cell, "source": f"{task.prompt}\n\n\n{task.answer}\n\n\n{task.check}"}]
+
+
+def _answer(lab: str, name: str, cell: Any) -> dict[str, str]:
+    """An exercise's title, why its answer holds, and what its solution printed.
+
+    Raises:
+        ValueError: the solution does not pass.
+    """
+    title = find_exercises(lab)[name].title
+    shown = [one["data"].get("text/plain", "") for one in cell.outputs if "data" in one]
+    begin = f"{name}: solved"
+    told = next((text[len(begin) :] for text in shown if text.startswith(begin)), None)
+    if told is None:
+        raise refuse("labs", f"{lab} {name}", "its own solution does not pass")
+    why = told.lstrip(",. ").removeprefix(title).lstrip(",. ")
+    printed = "".join(one.get("text", "") for one in cell.outputs if one.get("name") == "stdout")
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    return {"title": title, "why": " ".join(why.split()), "printed": "; ".join(lines[-3:])}
+
+
+def _section(lab: LabSource, found: Expected | None) -> str:
+    """A lab's part of the page."""
+    lines = [f"## {lab.name[:2]}. {_title(lab)}", ""]
+    probe = next((one for one in PROBES if one.lab == lab.name[:2]), None)
+    if probe is not None:
+        lines += [
+            f"Expect: {probe.expect}.",
+            "",
+            f"Probe for the misconception: {probe.probe}.",
+            "",
+        ]
+    if found is None:
+        return "\n".join([*lines, f"Not executed yet: run `{COMMAND} --labs {lab.name[:2]}`.", ""])
+    if found["predictions"]:
+        lines += ["| prediction | question | result |", "| --- | --- | --- |"]
+        for name, one in found["predictions"].items():
+            result = words_of(one["result"], one["unit"]) + _label(one["unit"])
+            lines.append(f"| {name} | {_cell(one['question'])} | {_cell(result)} |")
+        lines.append("")
+    lines += ["| exercise | task | what holds | its solution prints |", "| --- | --- | --- | --- |"]
+    for name, one in found["exercises"].items():
+        parts = (_cell(one[part]) for part in ("title", "why", "printed"))
+        lines.append(f"| {name} | {' | '.join(parts)} |")
+    return "\n".join([*lines, ""])
+
+
+def _title(lab: LabSource) -> str:
+    heading = re.match(r"# (.+)", lab.notebook["cells"][0]["source"])
+    return heading[1] if heading else lab.name
+
+
+def _label(unit: str) -> str:
+    """What a time is."""
+    return " (measured or emulated)" if unit in _CLOCKS else ""
+
+
+def _cell(text: str) -> str:
+    """Text that does not end a table's cell or mark anything up."""
+    return re.sub(r"([|*_<`\[\]])", r"\\\1", text)

@@ -36,8 +36,7 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         "02",
-        "K per channel, V per token; int8 is nearly free, int2 is not; step = range / (2^b - "
-        "1)",
+        "K per channel, V per token; int8 is nearly free, int2 is not; step = range / (2^b - 1)",
         '"Smaller mean error is better": attention weighs tokens; judge by acceptance. "2^b '
         'steps": the largest value needs a code too',
     ),
@@ -77,8 +76,7 @@ PROBES: tuple[Probe, ...] = (
         "08",
         "link time grows with the context, arithmetic does not, so the speed-up grows; the "
         "control takes most of it back",
-        '"14 times faster": than a comparator that streams 15 layers while the method streams'
-        " none",
+        '"14 times faster": than a comparator that streams 15 layers while the method streams none',
     ),
     Probe(
         "09",
