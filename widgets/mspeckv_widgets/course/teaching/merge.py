@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mspeckv.cli.system import check_writable
-from mspeckv.settings import refuse
 from mspeckv_widgets.course.exercise import find_exercises
+from mspeckv_widgets.course.teaching.recompute import Again, Entry, judge_anew
 from mspeckv_widgets.course.teaching.result import KEY_VARIABLE, Result, read_key, read_result
 
-_BOARD = "mspeckv_widgets.course.leaderboard"
-Entry = dict[str, Any]
+_CLOCKS = ("measured", "emulated")
+"""Kinds of score that differ each time."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,11 @@ def merge(
             could be recomputed.
     """
     secret, table = read_key(key), Path(out).expanduser()
-    judge_anew = _recompute() if recompute else None
     check_writable("out", table)
     results, complaints = _read(files, secret)
     latest = _latest(results, complaints)
     _write(table, _table(latest))
-    board, doubts = _board(latest, judge_anew)
+    board, doubts = _board(latest, recompute)
     complaints += doubts
     place = table.with_name(f"{table.stem}-leaderboard.csv")
     if board:
@@ -141,60 +139,40 @@ def _guesses(found: Result) -> int:
     return sum(one.get("guess") is not None and not one.get("late") for one in records)
 
 
-def _board(
-    results: Sequence[Result], judge_anew: Callable[[Entry], Any] | None
-) -> tuple[list[list[Any]], list[str]]:
+def _board(results: Sequence[Result], recompute: bool) -> tuple[list[list[Any]], list[str]]:
     """Heads and entries by exercise, the best first; and what could not be confirmed."""
     rows: list[tuple[Any, ...]] = []
     complaints: list[str] = []
     for found in results:
-        for entry in found.leaderboard:
-            place = f"{entry.get('lab', '')} {entry.get('exercise', '')}".strip()
-            score, checked = _claimed(entry), "no"
-            if judge_anew is not None:
-                score, checked = _again(judge_anew, entry)
-                if checked != "yes":
-                    complaints.append(f"{found.student}: {place}: {checked}")
-            if not isinstance(score.get("value"), (int, float)):
-                complaints.append(f"{found.student}: {place}: an entry without a score")
+        entries = found.leaderboard
+        again = judge_anew(entries) if recompute and entries else [None] * len(entries)
+        for entry, judged in zip(entries, again, strict=True):
+            place = f"{entry.get('lab', '')} {entry.get('exercise', '')}"
+            score, doubt = (entry, "") if judged is None else _compared(entry, judged)
+            if score is not None and not isinstance(score.get("value"), (int, float)):
+                score, doubt = None, "an entry without a score"
+            if doubt:
+                complaints.append(f"{found.student}: {place}: {doubt}")
+            if score is None:
                 continue
-            sign = 1 if score.get("less_is_better") else -1
-            order = place, sign * score["value"], found.student
-            shown = [score["value"], score.get("unit", ""), score.get("kind", "")]
+            value = score["value"]
+            order = place, value if score.get("less_is_better") else -value, found.student
+            shown = [value, score.get("unit", ""), score.get("kind", "")]
+            checked = "yes" if recompute else "no"
             rows.append((order, [place, found.student, *shown, checked, found.signature]))
     heads = ["exercise", "student", "score", "unit", "kind", "recomputed", "signature"]
     ranked = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return [heads, *ranked] if ranked else [], complaints
 
 
-def _claimed(entry: Entry) -> Entry:
-    """The score that an entry says it has."""
-    score = entry.get("score", {})
-    return dict(score) if isinstance(score, dict) else {"value": score, **entry}
-
-
-def _again(judge_anew: Callable[[Entry], Any], entry: Entry) -> tuple[Entry, str]:
-    """The score of an entry's answer, judged anew, and whether it is what was claimed."""
-    claimed = _claimed(entry)
-    try:
-        score = judge_anew(entry)
-    except Exception as error:  # the answer is a student's code, and may raise anything
-        return {**claimed, "value": None}, f"it raised {type(error).__name__}: {error}"
+def _compared(entry: Entry, judged: Again) -> tuple[Entry | None, str]:
+    """The score of an answer that was judged anew, and what is wrong with the one claimed."""
+    score, claimed = judged.score, entry.get("value")
     if score is None:
-        return {**claimed, "value": None}, "the answer does not hold"
-    same = claimed.get("value") == score.value or score.kind in ("measured", "emulated")
-    told = "yes" if same else f"claimed {claimed.get('value')}, recomputed {score.value}"
-    known = ("value", "unit", "kind", "less_is_better")
-    return {name: getattr(score, name) for name in known}, told
-
-
-def _recompute() -> Callable[[Entry], Any]:
-    """The leaderboard's own judge."""
-    try:
-        judge: Callable[[Entry], Any] = import_module(_BOARD).recompute
-    except (ModuleNotFoundError, AttributeError):
-        raise refuse("recompute", True, "this version has no leaderboard to recompute") from None
-    return judge
+        return None, f"claimed {claimed}; judged anew it has no score: {judged.message}"
+    if score["kind"] in _CLOCKS or score["value"] == claimed:
+        return score, ""
+    return score, f"claimed {claimed}; judged anew it is {score['value']}"
 
 
 def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:

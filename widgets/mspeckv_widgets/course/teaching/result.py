@@ -26,7 +26,9 @@ from mspeckv_widgets.course.progress import FILE_NAME, FOLDER_VARIABLE
 
 KEY_VARIABLE = "MSPECKV_COURSE_KEY"
 """Environment variable that holds the key itself."""
-LEADERBOARD = ".mspeckv-leaderboard.json"
+LEADERBOARD, BOARD_VARIABLE = ".mspeckv-leaderboard.json", "MSPECKV_LEADERBOARD"
+"""The leaderboard's file; the variable names its folder where a class shares one."""
+NAME_VARIABLES = ("MSPECKV_STUDENT", "JUPYTERHUB_USER")
 FORMAT, VERSION = "mspeckv-result", 1
 _PACKAGES = ("mspeckv", "torch", "transformers")
 
@@ -72,7 +74,7 @@ def write_result(
     """Write a result file; returns its path, and whether it is signed.
 
     Args:
-        student: default: the hub's or the system's name of the user.
+        student: default: what ``MSPECKV_STUDENT`` holds, else the hub's name, else the login.
         folder: of the progress file; default: what ``MSPECKV_PROGRESS`` names, else here, else
             ``labs`` here.
         out: default: ``mspeckv-result-NAME.json`` here.
@@ -81,7 +83,8 @@ def write_result(
     Raises:
         ValueError: there is no progress, or a file that cannot be read or written.
     """
-    name = student or os.environ.get("JUPYTERHUB_USER") or getpass.getuser()
+    known = _login()
+    name = student or known
     home, secret = _progress_folder(folder), read_key(key)
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -90,7 +93,7 @@ def write_result(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **_installed()},
         "progress": _read_json(home / FILE_NAME).get("labs", {}),
-        "leaderboard": _entries(home / LEADERBOARD),
+        "leaderboard": _entries(home, {name, known}),
     }
     default = f"mspeckv-result-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.json"
     path = Path(out or default).expanduser()
@@ -179,11 +182,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The leaderboard's entries; none where there is no such file yet."""
+def _entries(home: Path, names: set[str]) -> list[dict[str, Any]]:
+    """A student's entries of the leaderboard; none where there is no such file yet."""
+    shared = os.environ.get(BOARD_VARIABLE)
+    path = (Path(shared).expanduser() if shared else home) / LEADERBOARD
     if not path.is_file():
         return []
-    return list(_read_json(path).get("entries", []))
+    found = _read_json(path).get("entries", [])
+    return [entry for entry in found if not shared or entry.get("student") in names]
+
+
+def _login() -> str:
+    """The name under which the leaderboard keeps this student."""
+    for variable in NAME_VARIABLES:
+        if os.environ.get(variable, "").strip():
+            return os.environ[variable].strip()
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        return "nobody"
 
 
 def _installed() -> dict[str, str]:
