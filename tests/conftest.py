@@ -25,7 +25,9 @@ Build = Callable[..., PreTrainedModel]
 
 
 LAB_PARTS = {
-    "test_ablation", "test_acceptance_explorer", "test_course", "test_cost", "test_distil",
+    "test_ablation", "test_acceptance_explorer", "test_course", "test_course_build",
+    "test_course_export", "test_course_graders", "test_course_notes", "test_course_result",
+    "test_cost", "test_distil",
     "test_docs", "test_exercises_ablations", "test_exercises_tiers", "test_exercises_what_if",
     "test_experiments", "test_experiments_cluster", "test_kernel_memory", "test_notebooks",
     "test_packaging", "test_plan", "test_profile_view", "test_quant_explorer", "test_report",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import mspeckv_widgets
 from mspeckv.cli import main
-from mspeckv_widgets.course.teaching import places
 from mspeckv_widgets.course.teaching.blanks import (
     BLANKS,
     Blank,
@@ -138,7 +138,7 @@ def test_names_folders_and_words_are_checked(
 def test_without_the_checkout_it_says_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places.mspeckv_widgets, "__file__", str(tmp_path / "a/b/c/__init__.py"))
+    monkeypatch.setattr(mspeckv_widgets, "__file__", str(tmp_path / "a/b/c/__init__.py"))
     with pytest.raises(ValueError, match="checkout is needed"):
         build(tmp_path / "copy")
     assert not (tmp_path / "copy").exists()

@@ -34,7 +34,7 @@ def otter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path) -> Any:
-    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    notebook: Any = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     return notebook

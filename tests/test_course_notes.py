@@ -10,7 +10,7 @@ import pytest
 
 from mspeckv.cli import main
 from mspeckv_widgets.course.teaching import notes
-from mspeckv_widgets.course.teaching.assignments import LabSource, code_cell, read_labs
+from mspeckv_widgets.course.teaching.assignments import LabSource, Task, code_cell, read_labs
 from mspeckv_widgets.course.teaching.probes import PROBES
 
 from .labs import LABS
@@ -45,6 +45,7 @@ def test_every_prediction_and_exercise_has_a_line(lab: LabSource) -> None:
         assert one["result"] is not None
     for one in found["exercises"].values():
         assert one["why"]
+        assert one["answer"]
 
 
 def test_the_pages_are_those_of_what_is_known() -> None:
@@ -86,7 +87,7 @@ def test_a_solution_that_does_not_pass_is_refused(tmp_path: Path) -> None:
             "nbformat": 4,
             "nbformat_minor": 5,
         },
-        {"e2": notes.Task("e2", "x = ...", "x = -1.5", check)},
+        {"e2": Task("e2", "x = ...", "x = -1.5", check)},
         (),
     )
     with pytest.raises(ValueError, match="does not pass"):

@@ -7,6 +7,7 @@ are kept in `labs/solutions/expected.json`; the pages are written from there.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from mspeckv_widgets.course.teaching.assignments import (
     Cell,
     LabSource,
     Task,
+    code_cell,
     read_labs,
     rebuilt,
 )
@@ -44,7 +46,8 @@ _HEAD = f"""# Instructor notes: what to expect
 
 This page is written by `{COMMAND}`, which executes every lab with its solutions. Results in a unit
 of time, and others that depend on it, were measured on two CPU cores: yours differ. Bytes are
-counted, what labs 06 and 07 say is modelled, and both come out the same everywhere.
+counted, what labs 06 and 07 say is modelled, and both come out the same everywhere. Where an answer
+is a function, its last line stands for it.
 
 Answers with their reasons: [solutions](../labs/solutions/). How to teach with them, hand out and
 grade: [teaching](teaching.md).
@@ -73,9 +76,10 @@ def write(chosen: Sequence[str], out: str | Path | None, execute: bool = True) -
         for lab in read_labs(None, chosen):
             print(f"{lab.name} ...", flush=True)
             found[lab.name] = measure(lab)
-        kept = {lab.name: found[lab.name] for lab in labs if lab.name in found}
-        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
-        (root / EXPECTED).write_text(text, encoding="utf-8")
+            # after each, so that what was executed is not lost by what comes
+            kept = {one.name: found[one.name] for one in labs if one.name in found}
+            text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+            (root / EXPECTED).write_text(text, encoding="utf-8")
     page = root / PAGE if out is None else Path(out).expanduser()
     page.write_text(page_of(labs, found), encoding="utf-8")
     syllabus = root / SYLLABUS
@@ -103,20 +107,22 @@ def measure(lab: LabSource) -> Expected:
 
     notebook = nbformat.from_dict(rebuilt(lab, _solved))
     with tempfile.TemporaryDirectory() as folder:
-        place = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, timeout=CELL_SECONDS, resources=place)
+        where = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, timeout=CELL_SECONDS, resources=where)
         client.execute(env={**os.environ, FOLDER_VARIABLE: folder})
         text = (Path(folder) / FILE_NAME).read_text(encoding="utf-8")
     record = json.loads(text)["labs"][lab.name]
-    asked = (cell for cell in notebook.cells if "exercise" in cell.metadata)
-    cells = {cell.metadata["exercise"]: cell for cell in asked}
+    place = {cell.id: cell for cell in notebook.cells}
+    found = {name: (place[name], place[f"{name}-values"]) for name in lab.tasks}
     wanted = ("question", "unit", "result")
     return {
         "predictions": {
             name: {part: one[part] for part in wanted}
             for name, one in sorted(record["predictions"].items())
         },
-        "exercises": {name: _answer(lab.name, name, cells[name]) for name in lab.tasks},
+        "exercises": {
+            name: _answer(lab.name, task, *found[name]) for name, task in lab.tasks.items()
+        },
     }
 
 
@@ -141,25 +147,51 @@ def with_table(syllabus: str) -> str:
 
 
 def _solved(task: Task, cell: Cell) -> list[Cell]:
-    return [{**cell, "source": f"{task.prompt}\n\n\n{task.answer}\n\n\n{task.check}"}]
+    source = f"{task.prompt}\n\n\n{task.answer}\n\n\n{task.check}"
+    values = code_cell(_values(task), f"{task.name}-values")
+    return [{**cell, "id": task.name, "source": source}, values]
 
 
-def _answer(lab: str, name: str, cell: Any) -> dict[str, str]:
-    """An exercise's title, why its answer holds, and what its solution printed.
+def _answer(lab: str, task: Task, cell: Any, values: Any) -> dict[str, str]:
+    """An exercise's title, its answer in a line, and why that holds.
 
     Raises:
         ValueError: the solution does not pass.
     """
-    title = find_exercises(lab)[name].title
+    title = find_exercises(lab)[task.name].title
     shown = [one["data"].get("text/plain", "") for one in cell.outputs if "data" in one]
-    begin = f"{name}: solved"
+    begin = f"{task.name}: solved"
     told = next((text[len(begin) :] for text in shown if text.startswith(begin)), None)
     if told is None:
-        raise refuse("labs", f"{lab} {name}", "its own solution does not pass")
-    why = told.lstrip(",. ").removeprefix(title).lstrip(",. ")
-    printed = "".join(one.get("text", "") for one in cell.outputs if one.get("name") == "stdout")
-    lines = [line.strip() for line in printed.splitlines() if line.strip()]
-    return {"title": title, "why": " ".join(why.split()), "printed": "; ".join(lines[-3:])}
+        raise refuse("labs", f"{lab} {task.name}", "its own solution does not pass")
+    why = " ".join(told.lstrip(",. ").removeprefix(title).lstrip(",. ").split())
+    plain = "; ".join(ast.literal_eval(_printed(values))) or _returned(task.answer)
+    lines = [line.strip() for line in _printed(cell).splitlines() if line.strip()]
+    return {"title": title, "answer": plain or "; ".join(lines[-1:]), "why": why}
+
+
+def _printed(cell: Any) -> str:
+    return "".join(one.get("text", "") for one in cell.outputs if one.get("name") == "stdout")
+
+
+def _returned(answer: str) -> str:
+    """The last ``return`` of a solution that is a function, with the line that it is on."""
+    found = [node for node in ast.walk(ast.parse(answer)) if isinstance(node, ast.Return)]
+    last = max(found, key=lambda node: node.lineno, default=None)
+    return "" if last is None else " ".join(ast.unparse(last).split())
+
+
+def _values(task: Task) -> str:
+    """Code that prints what the check is given, as far as it is plain and short."""
+    given = ast.parse(task.check, mode="eval").body
+    assert isinstance(given, ast.Call)
+    last = given.args[1]
+    parts = [ast.unparse(one) for one in (last.elts if isinstance(last, ast.Tuple) else [last])]
+    return (
+        f"print([format(it, '.4g') if isinstance(it, float) else repr(it) "
+        f"for it in ({', '.join(parts)},) "
+        "if isinstance(it, (int, float, str, list, tuple, dict)) and len(repr(it)) <= 80])"
+    )
 
 
 def _section(lab: LabSource, found: Expected | None) -> str:
@@ -181,9 +213,9 @@ def _section(lab: LabSource, found: Expected | None) -> str:
             result = words_of(one["result"], one["unit"]) + _label(one["unit"])
             lines.append(f"| {name} | {_cell(one['question'])} | {_cell(result)} |")
         lines.append("")
-    lines += ["| exercise | task | what holds | its solution prints |", "| --- | --- | --- | --- |"]
+    lines += ["| exercise | task | answer | why |", "| --- | --- | --- | --- |"]
     for name, one in found["exercises"].items():
-        parts = (_cell(one[part]) for part in ("title", "why", "printed"))
+        parts = (_cell(one[part]) for part in ("title", "answer", "why"))
         lines.append(f"| {name} | {' | '.join(parts)} |")
     return "\n".join([*lines, ""])
 
