@@ -2,6 +2,7 @@
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
 # make test  set up what is missing, then run every check but the next one
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
+# make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
 # make test-oldest  the engine's tests under the oldest supported transformers
 # make test-matrix  the same, and under the newest that there is today
 #
@@ -11,13 +12,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where nbgrader and otter-grader are.
+GRADERS := .venv-graders
 # Stamps: a step is done again when what it depends on has changed.
 DONE := .setup
 # What every environment of ours installs beside the engine.
 EXTRAS := lab,demo,profile,cluster,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-labs lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
+.PHONY: help setup test-labs test-graders lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -62,8 +65,20 @@ test: setup lint types
 	$(PYTEST) -m "browser and not labs"
 
 # As long again as all other tests together.
-test-labs: setup
+test-labs: setup test-graders
 	$(PYTEST) -m labs
+
+# The graders change JupyterLab, so they have an environment of their own; two minutes to make it.
+test-graders: $(DONE)/installed-graders
+	OMP_NUM_THREADS=1 $(GRADERS)/bin/python -m pytest $(TWO_AT_A_TIME) tests/test_course_graders.py
+
+$(DONE)/installed-graders: $(DONE)/installed
+	test -x $(GRADERS)/bin/python || $(PYTHON) -m venv $(GRADERS)
+	$(GRADERS)/bin/python -m pip install --disable-pip-version-check --quiet \
+		-c constraints.txt -e '.[lab,teach]' pytest pytest-timeout pytest-xdist
+	@# without them the tests would be skipped
+	@$(GRADERS)/bin/python -c 'import nbgrader, otter'
+	@touch $@
 
 lint: $(DONE)/installed
 	$(BIN)/ruff check
@@ -108,14 +123,15 @@ endef
 hooks: $(DONE)/installed
 	$(BIN)/pre-commit install
 
-# After a deliberate upgrade: note what is installed now.
-constraints: $(DONE)/installed
+# After a deliberate upgrade: note what is installed now, here and where the graders are.
+constraints: $(DONE)/installed $(DONE)/installed-graders
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[bench]'
 	{ sed -n '/^#/p' constraints.txt; \
-	  $(BIN)/python -m pip freeze --all --exclude-editable \
-		| grep -v -E '^pip==' | sed 's/+cpu$$//' | sort -f; } > $(DONE)/constraints.txt
+	  for python in $(BIN)/python $(GRADERS)/bin/python; do \
+		$$python -m pip freeze --all --exclude-editable; done \
+		| grep -v -E '^pip==' | sed 's/+cpu$$//' | sort -f -u; } > $(DONE)/constraints.txt
 	mv $(DONE)/constraints.txt constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest $(DONE) build dist *.egg-info \
+	rm -rf $(VENV) .venv-oldest .venv-newest $(GRADERS) $(DONE) build dist *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mspeckv.cli.arguments import build_parser, run_config, what_if_settings
@@ -25,7 +26,6 @@ from mspeckv.cli.system import check_writable
 from mspeckv.settings import refuse
 
 if TYPE_CHECKING:
-    from mspeckv.experiments.report import Page
     from mspeckv.parallel import Ranks
 
 NO_PAGE = "the HTML page needs the lab's libraries: pip install 'mspeckv[lab]'"
@@ -140,8 +140,7 @@ def _on_terminal(command: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from mspeckv.cli import runs
 
-        code: int = getattr(runs, command)(options)
-        return code
+        return int(getattr(runs, command)(options))
 
     return run
 
@@ -151,22 +150,28 @@ def _report(options: argparse.Namespace) -> int:
 
     out = options.out or options.results
     check_writable("out", out, folder=True)
-    page = _page()
+    page = _of_the_lab("panels.report_page:page")
     print(write_report(options.results, out, page).describe())
     if page is None:
         print(f"mspeckv: {NO_PAGE}", file=sys.stderr)
     return 1 if page is None else 0
 
 
-def _page() -> Page | None:
-    """What draws a report's page, where the lab's libraries are installed."""
+def _of_the_lab(place: str) -> Any:
+    """What stands there in `mspeckv_widgets`; None where the lab's libraries are not installed."""
     try:
-        from mspeckv_widgets.panels.report_page import page
+        return resolve_name(f"mspeckv_widgets.{place}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mspeckv."):
             raise
         return None
-    return page
+
+
+def _course(options: argparse.Namespace) -> int:
+    run = _of_the_lab("course.teaching.command:run")
+    if run is None:
+        raise refuse("course", "mspeckv_widgets", "it is not installed: pip install 'mspeckv[lab]'")
+    return int(run(options.words))
 
 
 def _modelled(options: argparse.Namespace) -> dict[str, Any]:
@@ -224,4 +229,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "lab": _serve,
     "demo": _serve,
+    "course": _course,
 }

@@ -214,6 +214,7 @@ _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
         "open the panels alone, code hidden, for a projector",
         {**_SERVER, "--dark": _Flag("light on dark", default=False)},
     ),
+    "course": ("write the engine anew, hand in and grade labs; see `mspeckv course --help`", {}),
 }
 """What each command does, and its flags."""
 
@@ -242,12 +243,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mspeckv {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command, (words, flags) in _COMMANDS.items():
-        one = commands.add_parser(command, help=words)
+        # what follows `course` has a parser of its own, which answers to --help too
+        own: Any = {"add_help": False, "prefix_chars": "\0"} if command == "course" else {}
+        one = commands.add_parser(command, help=words, **own)
         for name, flag in flags.items():
             flag.add_to(one, name)
         if command == "run":
             # these are the preset's
             one.set_defaults(device=None, dtype=None)
+        if own:
+            one.add_argument("words", nargs="*")
     return parser
 
 

@@ -43,7 +43,7 @@ def examine(
     """
     where = parse_device(device)
     parse_dtype(dtype)
-    memory = psutil.virtual_memory()
+    memory, reported = psutil.virtual_memory(), {"how": "reported"}
     present = is_fetched()
     model = {
         "present": present,
@@ -53,21 +53,14 @@ def examine(
     package = {"damaged": damaged_package(), "folder": str(DATA)}
     wrong = bool(package["damaged"]) or (target == DEFAULT and bool(model["damaged"]))
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: installed(name) for name in PACKAGES},
-        },
+        "versions": {"python": platform.python_version(), **{n: installed(n) for n in PACKAGES}},
         "cores": {
             "physical": psutil.cpu_count(logical=False),
             "logical": os.cpu_count(),
             "torch_threads": torch.get_num_threads(),
-            "how": "reported",
+            **reported,
         },
-        "memory": {
-            "total_bytes": memory.total,
-            "available_bytes": memory.available,
-            "how": "reported",
-        },
+        "memory": {"total_bytes": memory.total, "available_bytes": memory.available, **reported},
         "device": _device(where),
         "link": measure_link(where),
         "native": {"packed_attention": compiled(), "how": "tested"},
@@ -104,11 +97,8 @@ def measure_link(device: torch.device) -> dict[str, Any]:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     # The first copies also pay for touching the memory.
-    return {
-        "kind": "pcie" if on_gpu else "memory",
-        "gbps": _COPY_BYTES / median(seconds[2:]) / 1e9,
-        "how": "measured",
-    }
+    gbps = _COPY_BYTES / median(seconds[2:]) / 1e9
+    return {"kind": "pcie" if on_gpu else "memory", "gbps": gbps, "how": "measured"}
 
 
 def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, Any]:
@@ -133,10 +123,7 @@ def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, An
         for method in _METHODS
     }
     for method, run in runs.items():
-        found[method] = {
-            "tokens_per_second": run.tokens_per_second,
-            "ms_per_token": run.ms_per_token,
-        }
+        found[method] = {name: getattr(run, name) for name in ("tokens_per_second", "ms_per_token")}
     found["passed"] = len({run.tokens for run in runs.values()}) == 1
     found["reason"] = "both methods gave the same tokens" if found["passed"] else "tokens differ"
     return found
