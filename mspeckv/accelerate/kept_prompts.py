@@ -147,10 +147,10 @@ class Prefills:
         """What is kept under ``key``, if with so many queries."""
         with self._turn:
             found = self._kept.get(key)
-            if found is None or found.asking[0].shape[2] < queries:
-                return None
-            self._kept.move_to_end(key)
-            return found
+            if found is not None and found.asking[0].shape[2] >= queries:
+                self._kept.move_to_end(key)
+                return found
+        return None
 
     def _keep(self, key: tuple[Any, ...], brought: Brought) -> None:
         """Keep one more; drop those that were used longest ago."""
