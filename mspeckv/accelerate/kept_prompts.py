@@ -29,6 +29,7 @@ from mspeckv.decoding.reader import ModelReader
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import QUERY_WINDOW
 
+Key = tuple[Any, ...]
 MOST_BYTES = 2 << 30
 """Bytes kept at most, unless a quarter of the free memory is less."""
 
@@ -90,7 +91,7 @@ class Prefills:
         free = int(psutil.virtual_memory().available)
         self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
         self.shared, self.saved_seconds = False, 0.0
-        self._kept: OrderedDict[tuple[Any, ...], Brought] = OrderedDict()
+        self._kept: OrderedDict[Key, Brought] = OrderedDict()
         self._turn = threading.Lock()
 
     @property
@@ -114,12 +115,7 @@ class Prefills:
                 self._fill(reader, (*model, position, *tokens), tokens, position, link)
 
     def _fill(
-        self,
-        reader: ModelReader,
-        key: tuple[Any, ...],
-        tokens: list[int],
-        position: int,
-        link: KVLink,
+        self, reader: ModelReader, key: Key, tokens: list[int], position: int, link: KVLink
     ) -> None:
         """Have a reader's caches hold the tokens of one pass."""
         start, looking = time.perf_counter(), reader.seat.onlooker
@@ -143,7 +139,7 @@ class Prefills:
         brought.seconds = time.perf_counter() - start
         self._keep(key, brought)
 
-    def _find(self, key: tuple[Any, ...], queries: int) -> Brought | None:
+    def _find(self, key: Key, queries: int) -> Brought | None:
         """What is kept under ``key``, if with so many queries."""
         with self._turn:
             found = self._kept.get(key)
@@ -152,7 +148,7 @@ class Prefills:
                 return found
         return None
 
-    def _keep(self, key: tuple[Any, ...], brought: Brought) -> None:
+    def _keep(self, key: Key, brought: Brought) -> None:
         """Keep one more; drop those that were used longest ago."""
         if brought.whole:
             with self._turn:
