@@ -18,7 +18,7 @@ A1_SPEEDS = {
     "vanilla": (9.0, 5.0, 3.0, 2.2),
     "triforce": (20.0, 15.0, 10.0, 8.0),
     "mspeckv": (40.0, 36.0, 35.0, 28.0),
-    "control": (50.0, 45.0, 40.0, 30.0),
+    "all-float": (50.0, 45.0, 40.0, 30.0),
 }
 B1_LRU = (9.0, 9.5, 10.0, 20.0, 21.0)
 B1_STATIC = (12.0, 14.0, 17.0, 20.0, 21.0)
@@ -47,7 +47,7 @@ def row(
     known = experiment(name, preset)
     (cell,) = known.cells([value], [variant])
     config = replace(cell.config, sampling=replace(cell.config.sampling, seed=seed))
-    guesses = 40 if variant not in {"autoregressive", "control"} else 0
+    guesses = 40 if config.method != "autoregressive" else 0
     hits, misses = residency
     summary = RunSummary(
         tokens=(1, 2, 3),

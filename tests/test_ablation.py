@@ -111,7 +111,7 @@ def test_every_control_says_what_it_is(folder: str) -> None:
 
 def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     lab = Ablation("A1", folder, pair)
-    lab.inputs["variants"].value = ("mspeckv", "control")
+    lab.inputs["variants"].value = ("mspeckv", "all-float")
     lab.inputs["new_tokens"].value = 8
     start = time.monotonic()
     lab.run()
@@ -122,10 +122,10 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     assert "2 of 2 trials" in lab._status.value
     assert lab.match is not None
     assert (lab.match.table.values, lab.match.table.seeds) == ((512,), (1,))
-    assert set(lab.match.table.variants) == {"mspeckv", "control"}
-    speeds = [drawn(lab, "speed", name).y[0] for name in ("mspeckv", "control")]
+    assert set(lab.match.table.variants) == {"mspeckv", "all-float"}
+    speeds = [drawn(lab, "speed", name).y[0] for name in ("mspeckv", "all-float")]
     assert all(speed > 0 for speed in speeds)
-    pair_ = lab.match.table.compare(512, "mspeckv", "control")
+    pair_ = lab.match.table.compare(512, "mspeckv", "all-float")
     assert pair_ is not None
     assert pair_.speedup.mean == pytest.approx(speeds[0] / speeds[1])
     assert drawn(lab, "published", "mspeckv (published)").y[0] == 22.86
@@ -136,7 +136,7 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
 
 def test_stop_ends_a_sweep_and_keeps_its_rows(folder: str, pair: Pair) -> None:
     lab = Ablation("A1", folder, pair)
-    lab.inputs["variants"].value = ("mspeckv", "control", "vanilla", "autoregressive")
+    lab.inputs["variants"].value = ("mspeckv", "all-float", "vanilla", "autoregressive")
     lab.inputs["new_tokens"].value = 64
     lab.run()
     assert not lab.buttons["stop"].disabled or lab.runner.busy

@@ -132,7 +132,7 @@ def test_spread_and_a_single_seed() -> None:
 
 
 def test_failures_come_first() -> None:
-    rows = [*b1(), row("B1", 4, "control", 1, error="MemoryError: 3 GB")]
+    rows = [*b1(), row("B1", 4, "all-float", 1, error="MemoryError: 3 GB")]
     first, second, *_ = findings(match_of(rows))
     assert (first.topic, first.holds) == ("failed trials", False)
     assert "control at on-chip layers 4, seed 1: MemoryError: 3 GB" in first.text
@@ -175,7 +175,7 @@ def test_tables_stand_beside_the_published_ones() -> None:
 
 
 def test_command_writes_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "rows", [*a1(), *b1(), row("B1", 4, "control", 1, error="E: <b>")])
+    source = write(tmp_path / "rows", [*a1(), *b1(), row("B1", 4, "all-float", 1, error="E: <b>")])
     assert main(["report", str(source), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "cliff, LRU [met]" in said

@@ -53,7 +53,7 @@ def test_only_seeds_that_finished_both_are_compared() -> None:
     pair = one_table(rows).compare(0, "mspeckv", "triforce")
     assert pair is not None
     assert (pair.seeds, pair.speedup, pair.interval) == ((2,), MeanStd(4.0, None), None)
-    assert one_table(rows).compare(0, "mspeckv", "control") is None
+    assert one_table(rows).compare(0, "mspeckv", "all-float") is None
 
 
 @pytest.mark.parametrize("values", [[2.0, 3.0, 1.5], [1.0, 1.1, 1.3, 0.9, 1.2]])
@@ -94,7 +94,7 @@ def test_bytes_and_guesses_are_averaged_by_tier() -> None:
     rows = [
         row("A1", 512, "mspeckv", 1, accepted=4, link_bytes=100, kv_read={"0": 1, "2": 30}),
         row("A1", 512, "mspeckv", 2, accepted=6, link_bytes=300, kv_read={"0": 3, "2": 10}),
-        row("A1", 512, "control", 1),
+        row("A1", 512, "all-float", 1),
     ]
     table = one_table(rows)
     outcome = table.cells[512, "mspeckv"]
@@ -103,7 +103,7 @@ def test_bytes_and_guesses_are_averaged_by_tier() -> None:
     assert {tier: one.mean for tier, one in outcome.kv_read.items()} == {0: 2, 2: 20}
     assert outcome.accepted is not None
     assert outcome.accepted.mean == 5
-    assert table.cells[512, "control"].accepted is None, "it guesses nothing"
+    assert table.cells[512, "all-float"].accepted is None, "it guesses nothing"
 
 
 def test_a_tiers_time_is_per_token() -> None:
@@ -122,14 +122,14 @@ def test_hits_are_added_up_over_seeds() -> None:
 
 def test_tables_are_by_experiment_and_preset_and_in_order() -> None:
     rows = [
-        row("B1", 12, "control"),
+        row("B1", 12, "all-float"),
         row("B1", 4, "triforce"),
         row("A1", 8192, "mspeckv", preset="origin", link="pcie"),
         row("B1", 4, "mspeckv"),
     ]
     first, second = summarise(rows)
     assert (first.experiment, first.preset, first.clock) == ("A1", "origin", "measured")
-    assert (second.values, second.variants) == ((4, 12), ("triforce", "mspeckv", "control"))
+    assert (second.values, second.variants) == ((4, 12), ("triforce", "mspeckv", "all-float"))
     assert second.clock == "emulated"
 
 
@@ -180,7 +180,7 @@ def test_values_stand_for_the_published_ones_by_place() -> None:
 
 def test_modelled_speeds_are_the_cost_models_for_the_published_machine() -> None:
     rows = [row("B1", value, name) for value in (12, 15) for name in ("mspeckv", "mspeckv-lru")]
-    match = Match.of(one_table([*rows, row("B1", 12, "control"), row("B1", 9, "mspeckv")]))
+    match = Match.of(one_table([*rows, row("B1", 12, "all-float"), row("B1", 9, "mspeckv")]))
     for variant, residency in (("mspeckv", "static"), ("mspeckv-lru", "lru")):
         found = match.modelled_speed(12, variant)
         assert found is not None
@@ -200,5 +200,5 @@ def test_modelled_speeds_are_the_cost_models_for_the_published_machine() -> None
     even = match.modelled_speedup(15, "mspeckv", "mspeckv-lru")
     assert even is not None
     assert even.mean == pytest.approx(1.0)
-    assert match.modelled_speed(12, "control") is None
+    assert match.modelled_speed(12, "all-float") is None
     assert match.modelled_speed(9, "mspeckv") is None

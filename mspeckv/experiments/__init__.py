@@ -6,9 +6,12 @@ what is there, `match_rows` puts it beside the published figures, `findings` say
 """
 
 from mspeckv.experiments.ablations import (
+    ALL_FLOAT,
+    EQUAL_MEMORY,
     EXPERIMENTS,
     IDS,
     PRESETS,
+    SQUARE,
     VARIANTS,
     Cell,
     Experiment,
@@ -29,10 +32,13 @@ from mspeckv.experiments.statistics import cliff, largest_step, summarise, tier2
 from mspeckv.whatif.published_tables import published
 
 __all__ = [
+    "ALL_FLOAT",
+    "EQUAL_MEMORY",
     "EXPERIMENTS",
     "IDS",
     "PRESETS",
     "SEEDS",
+    "SQUARE",
     "VARIANTS",
     "Bench",
     "Cell",

@@ -18,6 +18,7 @@ from mspeckv.settings import (
     RunConfig,
     Sampling,
     Speculation,
+    Width,
     check_choice,
     check_count,
     default_width,
@@ -86,8 +87,8 @@ CLASSROOM = Preset(
     prefill=1024,
     on_chip=15,
     resident=15,
-    # a sixteenth of 256 would be two or three rounds: too few for an average
-    new_tokens=64,
+    # some six rounds a run; the average is over ten runs, and all four experiments take an hour
+    new_tokens=32,
     # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
     # tokens that were chosen once soon miss what matters, so the choice is this project's default.
     # On a CPU a draft's head over all words costs more than its layers, and a guess that the draft
@@ -110,23 +111,33 @@ class Variant:
     """One of the things compared.
 
     Attributes:
+        words: what it is, for legends.
         method: as in `mspeckv.generate`.
+        bits: of tier 2's KV; None for the method's own width.
+        streamed: no layer is resident: what is not on-chip crosses the link in every pass.
         residency: who gets the ``resident`` places.
-        whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
+        whole: every layer on-chip, unquantized: more memory than any other, and no link.
         adaptive: ``"auto"`` lengths and a short list for the draft's head.
+        part: it writes only one of so many tokens. Plain decoding over a link takes the same time
+            for every token, and so long that a quarter of them says as much.
     """
 
+    words: str
     method: str
+    bits: Width | None = None
+    streamed: bool = False
     residency: str = "static"
     whole: bool = False
     adaptive: bool = False
+    part: int = 1
 
     def config(self, preset: Preset) -> RunConfig:
-        """The run, still with the preset's seed; widths of tier 2's KV are the methods' own."""
-        bits, on_chip, resident = default_width(self.method), preset.on_chip, 0
+        """The run, still with the preset's seed."""
+        bits = default_width(self.method) if self.bits is None else self.bits
+        on_chip, resident = preset.on_chip, 0
         if self.whole:
             on_chip = preset.layers
-        elif bits != "full":
+        elif bits != "full" and not self.streamed:
             resident = min(preset.resident, preset.layers - on_chip)
         policy = KVPolicy(bits, on_chip, resident, residency=self.residency)
         guess = preset.speculation
@@ -134,20 +145,34 @@ class Variant:
             guess = replace(
                 guess, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST, draft_threshold=0.0
             )
-        return RunConfig(
-            self.method, preset.new_tokens, policy, guess, preset.sampling, preset.link
-        )
+        tokens = max(1, preset.new_tokens // self.part)
+        return RunConfig(self.method, tokens, policy, guess, preset.sampling, preset.link)
 
 
 VARIANTS: dict[str, Variant] = {
-    "autoregressive": Variant("autoregressive"),
-    "vanilla": Variant("vanilla"),
-    "triforce": Variant("triforce"),
-    "mspeckv": Variant("mspeckv"),
-    "mspeckv-lru": Variant("mspeckv", residency="lru"),
-    "mspeckv-auto": Variant("mspeckv", adaptive=True),
-    "control": Variant("autoregressive", whole=True),
+    "autoregressive": Variant("plain decoding, KV as floats, streamed", "autoregressive", part=4),
+    "vanilla": Variant("tier 0 guesses, tier 2 checks, floats, streamed", "vanilla"),
+    "triforce": Variant("three tiers, KV as floats, streamed", "triforce"),
+    "mspeckv": Variant("three tiers, KV quantized, fixed places", "mspeckv"),
+    "mspeckv-streamed": Variant("three tiers, KV quantized, streamed", "mspeckv", streamed=True),
+    "mspeckv-lru": Variant("three tiers, KV quantized, LRU places", "mspeckv", residency="lru"),
+    "mspeckv-auto": Variant("as mspeckv, lengths chosen while it runs", "mspeckv", adaptive=True),
+    "plain-int8": Variant("plain decoding, mspeckv's own policy: equal memory",
+                          "autoregressive", 8),
+    "plain-int8-streamed": Variant("plain decoding, KV quantized, streamed",
+                                   "autoregressive", 8, streamed=True, part=4),
+    "all-float": Variant("plain decoding, all KV on the device as floats: more memory",
+                         "autoregressive", whole=True),
+}  # fmt: skip
+EQUAL_MEMORY, ALL_FLOAT = "plain-int8", "all-float"
+"""The controls: the same policy without guesses, and everything on the device unquantized."""
+SQUARE = {
+    ("plain", "streamed"): "plain-int8-streamed",
+    ("plain", "kept"): EQUAL_MEMORY,
+    ("guessing", "streamed"): "mspeckv-streamed",
+    ("guessing", "kept"): "mspeckv",
 }
+"""Two questions apart, KV quantized in all four: does it guess, and do layers stay?"""
 
 
 @dataclass(frozen=True)
@@ -237,8 +262,8 @@ class Experiment:
         return out
 
 
-_LADDER = ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control")
-_OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", "control")
+_LADDER = ("autoregressive", "vanilla", "triforce", *SQUARE.values(), "mspeckv-auto", ALL_FLOAT)
+_OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", EQUAL_MEMORY, ALL_FLOAT)
 _CLASSROOM = (
     Experiment(
         "A1", "Context length", "How does the speed-up grow with the context?",
@@ -247,7 +272,7 @@ _CLASSROOM = (
     Experiment(
         "A2", "Resident layers",
         "What do quantized layers on the device add to quantization itself?",
-        "resident", (0, 8, 15), _OVER_TRIFORCE, "triforce", CLASSROOM,
+        "resident", (0, 8, 15), ("autoregressive", *_OVER_TRIFORCE), "triforce", CLASSROOM,
     ),
     Experiment(
         "B1", "On-chip layers", "How many layers must be unquantized on the device?",
@@ -257,7 +282,8 @@ _CLASSROOM = (
     ),
     Experiment(
         "B2", "Output length", "Does the speed-up last while the output grows?",
-        "new_tokens", (16, 32, 48, 64, 96, 128), ("triforce", "mspeckv", "control"), "triforce",
+        "new_tokens", (16, 32, 48, 64, 96, 128),
+        ("triforce", "mspeckv", EQUAL_MEMORY, ALL_FLOAT), "triforce",
         replace(CLASSROOM, prefill=512),
     ),
 )  # fmt: skip

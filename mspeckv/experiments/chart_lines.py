@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from mspeckv.experiments.ablations import VARIANTS
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.statistics import CellOutcome, Comparison
 from mspeckv.whatif.published_tables import MeanStd
@@ -33,19 +34,20 @@ class VariantStyle:
 
 
 STYLES = {
-    name: VariantStyle(*signs)
+    name: VariantStyle(VARIANTS[name].words, *signs)
     for name, signs in {
-        "autoregressive": ("one token a pass, KV as floats", INK, "solid", "circle"),
-        "vanilla": ("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
-        "triforce": ("three tiers, KV as floats", "#0072B2", "dash", "square"),
-        "mspeckv": ("three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"),
-        "mspeckv-lru": ("three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"),
-        "mspeckv-auto": (
-            "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down",
-        ),
-        "control": ("autoregressive with all KV on the device", "#009E73", "longdash", "star"),
+        "autoregressive": (INK, "solid", "circle"),
+        "vanilla": ("#E69F00", "dot", "triangle-up"),
+        "triforce": ("#0072B2", "dash", "square"),
+        "mspeckv": ("#D55E00", "solid", "diamond"),
+        "mspeckv-streamed": ("#D55E00", "dot", "diamond-open"),
+        "mspeckv-lru": ("#CC79A7", "dashdot", "cross"),
+        "mspeckv-auto": ("#56B4E9", "longdashdot", "triangle-down"),
+        "plain-int8": ("#009E73", "solid", "star"),
+        "plain-int8-streamed": ("#009E73", "dot", "star-open"),
+        "all-float": ("#8A6D00", "longdash", "hexagon"),
     }.items()
-}  # fmt: skip
+}
 
 
 def style(variant: str) -> VariantStyle:

@@ -210,7 +210,7 @@ def _length(match: Match) -> Iterator[Finding]:
 
 def _control(table: Table) -> Iterator[Finding]:
     """What plain decoding does when it gets all its KV on the device."""
-    along = table.along("mspeckv", "control")
+    along = table.along("mspeckv", "all-float")
     if not along:
         return
     parts = [f"{one.value}: {one.text()}" for one in along]
@@ -224,7 +224,7 @@ def _control(table: Table) -> Iterator[Finding]:
     if sure:
         text += f": surely faster at {ahead}, surely slower at {behind} of {len(sure)} values"
     last = along[-1].value
-    ours, theirs = (table.cells[last, name].device_kv_bytes for name in ("mspeckv", "control"))
+    ours, theirs = (table.cells[last, name].device_kv_bytes for name in ("mspeckv", "all-float"))
     if ours is not None and theirs:
         share = f"{ours / theirs:.0%}"
         text += f". Its KV of the full context takes {share} of the control's (modelled)"

@@ -65,9 +65,9 @@ class Match:
         published one kept layers by LRU. None for what was not published in any form.
         """
         place, known = self.value(value), VARIANTS.get(variant)
-        if place is None or known is None or known.whole or known.adaptive:
+        if place is None or known is None or known.method not in self.paper.methods:
             return None
-        if known.method not in self.paper.methods:
+        if known.whole or known.adaptive or known.streamed or known.bits is not None:
             return None
         speed = curve(self.table.experiment, known.method, place, residency=known.residency)
         return MeanStd(float(speed))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mspeckv.experiments.ablations import ALL_FLOAT, EQUAL_MEMORY
 from mspeckv.experiments.findings import findings
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report_tables import TIERS, grids, speedup_summary
@@ -221,7 +222,7 @@ def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
         "found_on_device": outcome.hit_rate,
         "device_kv_bytes_modelled": outcome.device_kv_bytes,
     }
-    for name in (*match.references, "control"):
+    for name in (*match.references, EQUAL_MEMORY, ALL_FLOAT):
         ours = None if variant == name else table.compare(value, variant, name)
         paper = match.speedup(value, variant, name)
         line |= _spreads({f"delta_over_{name}": None if ours is None else ours.delta})

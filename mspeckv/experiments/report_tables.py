@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.ablations import ALL_FLOAT, EQUAL_MEMORY, axis_words
 from mspeckv.experiments.matching import Match
 from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome, Comparison
 from mspeckv.text_table import aligned
@@ -80,9 +80,9 @@ def speedups(match: Match) -> TextTable:
     }
     columns: list[_Column] = [
         (f"over {name}, {label}", partial(over, ask, name))
-        for name in (*match.references, "control")
+        for name in (*match.references, EQUAL_MEMORY, ALL_FLOAT)
         for label, ask in asked.items()
-        if label == clock or name != "control"
+        if label == clock or name in match.references
     ]
     caption = (
         f"Speed-up: mean of the seeds' ratios of tokens/s ({clock}), with a {CONFIDENCE:.0%} "
