@@ -69,24 +69,16 @@ class Preset:
 
 
 ORIGIN = Preset(
-    name="origin",
-    layers=32,
-    prefill=16384,
-    on_chip=16,
-    resident=16,
-    new_tokens=256,
+    name="origin", layers=32, prefill=16384, on_chip=16, resident=16, new_tokens=256,
     # the published retrieval cache is built once
     speculation=Speculation(gamma=8, draft_gamma=3, budget=4096, chunk=8, refresh=0),
-    device="cuda",
-    dtype="float16",
-)
+    device="cuda", dtype="float16",
+)  # fmt: skip
 CLASSROOM = Preset(
     name="classroom",
     # 15 and 15 of the default target's 30 layers stand for 16 and 16 of 32
     layers=30,
-    prefill=1024,
-    on_chip=15,
-    resident=15,
+    prefill=1024, on_chip=15, resident=15,
     # some six rounds a run; the average is over ten runs, and all four experiments take an hour
     new_tokens=32,
     # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
@@ -94,16 +86,10 @@ CLASSROOM = Preset(
     # On a CPU a draft's head over all words costs more than its layers, and a guess that the draft
     # doubts is seldom kept: a short list and a threshold, for every method that has a draft
     speculation=Speculation(
-        gamma=8,
-        draft_gamma=3,
-        budget=256,
-        chunk=8,
-        refresh=8,
-        draft_vocab=SHORT_LIST,
-        draft_threshold=0.3,
+        8, 3, budget=256, chunk=8, refresh=8, draft_vocab=SHORT_LIST, draft_threshold=0.3
     ),
     link=Link("origin"),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,6 @@ class Variant:
     """One of the things compared.
 
     Attributes:
-        words: what it is, for legends.
         method: as in `mspeckv.generate`.
         bits: of tier 2's KV; None for the method's own width.
         streamed: no layer is resident: what is not on-chip crosses the link in every pass.
@@ -122,7 +107,6 @@ class Variant:
             for every token, and so long that a quarter of them says as much.
     """
 
-    words: str
     method: str
     bits: Width | None = None
     streamed: bool = False
@@ -140,32 +124,28 @@ class Variant:
         elif bits != "full" and not self.streamed:
             resident = min(preset.resident, preset.layers - on_chip)
         policy = KVPolicy(bits, on_chip, resident, residency=self.residency)
-        guess = preset.speculation
+        guess, tokens = preset.speculation, max(1, preset.new_tokens // self.part)
         if self.adaptive:
-            guess = replace(
-                guess, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST, draft_threshold=0.0
-            )
-        tokens = max(1, preset.new_tokens // self.part)
+            adaptive: dict[str, Any] = {"gamma": "auto", "draft_gamma": "auto"}
+            guess = replace(guess, **adaptive, draft_vocab=SHORT_LIST, draft_threshold=0.0)
         return RunConfig(self.method, tokens, policy, guess, preset.sampling, preset.link)
 
 
+_KEPT, _PLAIN = Variant("mspeckv"), Variant("autoregressive")
 VARIANTS: dict[str, Variant] = {
-    "autoregressive": Variant("plain decoding, KV as floats, streamed", "autoregressive", part=4),
-    "vanilla": Variant("tier 0 guesses, tier 2 checks, floats, streamed", "vanilla"),
-    "triforce": Variant("three tiers, KV as floats, streamed", "triforce"),
-    "mspeckv": Variant("three tiers, KV quantized, fixed places", "mspeckv"),
-    "mspeckv-streamed": Variant("three tiers, KV quantized, streamed", "mspeckv", streamed=True),
-    "mspeckv-lru": Variant("three tiers, KV quantized, LRU places", "mspeckv", residency="lru"),
-    "mspeckv-auto": Variant("as mspeckv, lengths chosen while it runs", "mspeckv", adaptive=True),
-    "plain-int8": Variant("plain decoding, mspeckv's own policy: equal memory",
-                          "autoregressive", 8),
-    "plain-int8-streamed": Variant("plain decoding, KV quantized, streamed",
-                                   "autoregressive", 8, streamed=True, part=4),
-    "all-float": Variant("plain decoding, all KV on the device as floats: more memory",
-                         "autoregressive", whole=True),
-}  # fmt: skip
+    "autoregressive": replace(_PLAIN, part=4),
+    "vanilla": Variant("vanilla"),
+    "triforce": Variant("triforce"),
+    "mspeckv": _KEPT,
+    "mspeckv-streamed": replace(_KEPT, streamed=True),
+    "mspeckv-lru": replace(_KEPT, residency="lru"),
+    "mspeckv-auto": replace(_KEPT, adaptive=True),
+    "plain-int8": replace(_PLAIN, bits=8),
+    "plain-int8-streamed": replace(_PLAIN, bits=8, streamed=True, part=4),
+    "all-float": replace(_PLAIN, whole=True),
+}
 EQUAL_MEMORY, ALL_FLOAT = "plain-int8", "all-float"
-"""The controls: the same policy without guesses, and everything on the device unquantized."""
+"""The controls: mspeckv's own policy without guesses; and everything on the device unquantized."""
 SQUARE = {
     ("plain", "streamed"): "plain-int8-streamed",
     ("plain", "kept"): EQUAL_MEMORY,
@@ -177,13 +157,7 @@ SQUARE = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of the axis, one variant.
-
-    Attributes:
-        experiment: its experiment's id.
-        preset: the settings, with the axis' value put in.
-        variant: a key of `VARIANTS`.
-    """
+    """One value of the axis, put into ``preset``, and one variant: a key of `VARIANTS`."""
 
     experiment: str
     preset: Preset
@@ -305,8 +279,7 @@ EXPERIMENTS: dict[tuple[str, str], Experiment] = {
     (one.id, one.preset.name): one for one in (*_CLASSROOM, *_ORIGIN)
 }
 """By id and preset."""
-IDS = ("A1", "A2", "B1", "B2")
-PRESETS = ("classroom", "origin")
+IDS, PRESETS = ("A1", "A2", "B1", "B2"), ("classroom", "origin")
 
 
 def experiment(id: str, preset: str = "classroom") -> Experiment:  # noqa: A002  # its name
