@@ -214,7 +214,7 @@ def _cliff(match: Match) -> Iterator[Finding]:
         hits = ", ".join("none packed" if rate is None else f"{rate:.0%}" for rate in hit)
         text = (
             f"{'No cliff' if fixed else 'A cliff'} under {policy}? Tier 2's steepest step is from "
-            f"{ends[0]} to {ends[1]} on-chip layers, {steps[ends].text()} times as fast "
+            f"{ends[0]} to {ends[1]} on-chip layers, {steps[ends].text()} as fast "
             f"({table.clock}). Packed layers found on the device at "
             f"{', '.join(map(str, table.values))}: {hits} (counted)."
         )

@@ -40,7 +40,7 @@ STYLES = {
         "vanilla": ("tier 0 guesses, tier 2 checks; floats", "#E69F00", "dot", "triangle-up"),
         "triforce": ("three tiers, KV as floats, streamed", "#0072B2", "dash", "square"),
         "mspeckv": ("three tiers, int8, fixed places", "#D55E00", "solid", "diamond"),
-        "mspeckv-streamed": ("three tiers, int8, streamed", "#D55E00", "dot", "diamond-open"),
+        "mspeckv-streamed": ("three tiers, int8, streamed", "#D55E00", "dot", "diamond-wide"),
         "mspeckv-lru": ("three tiers, int8, LRU places", "#CC79A7", "dashdot", "cross"),
         "mspeckv-auto": (
             "as mspeckv, lengths chosen as it runs", "#56B4E9", "longdashdot", "triangle-down",
@@ -49,7 +49,7 @@ STYLES = {
             "plain decoding, mspeckv's own policy: equal memory", "#009E73", "solid", "star",
         ),
         "plain-int8-streamed": (
-            "plain decoding, int8, streamed", "#009E73", "dot", "star-open",
+            "plain decoding, int8, streamed", "#009E73", "dot", "star-diamond",
         ),
         "all-float": (
             "plain decoding, all on device, float: more memory", "#8A6D00", "longdash", "hexagon",
