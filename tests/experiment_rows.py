@@ -21,6 +21,8 @@ A1_SPEEDS = {
     "triforce": (20.0, 15.0, 10.0, 8.0),
     "mspeckv": (40.0, 36.0, 35.0, 28.0),
     "plain-int8": (20.0, 36.0, 35.0, 56.0),
+    "plain-int8-streamed": (10.0, 6.0, 4.0, 4.0),
+    "mspeckv-streamed": (30.0, 25.0, 22.0, 20.0),
     "all-float": (50.0, 45.0, 40.0, 30.0),
 }
 B1_LRU = (9.0, 9.5, 10.0, 20.0, 21.0)
@@ -100,7 +102,7 @@ def row(
 
 
 def a1() -> list[Row]:
-    """Six variants of A1; a repeat is as slow or fast for all of them."""
+    """Eight variants of A1; a repeat is as slow or fast for all of them."""
     return [
         row("A1", value, variant, seed, speeds[place] * FACTORS[seed])
         for variant, speeds in A1_SPEEDS.items()

@@ -56,7 +56,7 @@ def test_results_stand_beside_the_published_ones(folder: str) -> None:
     names = [t.name for t in lab.chart.figure.data if t.showlegend]
     assert len(names) == len(set(names)), "a line stands in the legend once"
     assert "speed-up over triforce" in lab._tables[0].value
-    assert lab._tables[1].value.count("<tr>") == 1 + 24
+    assert lab._tables[1].value.count("<tr>") == 1 + 32
     assert "emulated" in lab._tables[2].value
     assert lab.state == "idle"
     assert "on machine a test" in lab.message

@@ -248,7 +248,7 @@ def test_csv_and_json_hold_the_numbers(tmp_path: Path) -> None:
     write_report(write(tmp_path / "rows", a1()), tmp_path)
     with (tmp_path / "report.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 24
+    assert len(lines) == 32
     (one,) = (x for x in lines if (x["value"], x["variant"]) == ("1024", "mspeckv"))
     assert float(one["tokens_per_second"]) == pytest.approx(36.0)
     assert float(one["tokens_per_second_low"]) == pytest.approx(36 * 0.965)

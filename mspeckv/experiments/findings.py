@@ -110,8 +110,8 @@ def _dear(match: Match) -> str:
     longer = times[0].over(times[1]) if len(times) == 2 and times[0] and times[1] else None
     return "" if longer is None else (
         f" Here a pass of tier 2 over a round's guesses takes {longer.text()} as long as one over "
-        f"a single token ({match.table.clock}), on the published GPU hardly longer: arithmetic, "
-        "which nothing kept or packed makes less, is a larger share."
+        f"a single token ({match.table.clock}), on a GPU, which waits for weights, hardly "
+        "longer: arithmetic, which nothing kept or packed makes less, is a larger share."
     )  # fmt: skip
 
 
@@ -241,7 +241,10 @@ def _controls(match: Match) -> Iterator[Finding]:
     """What guessing gives over the same policy, and over everything on the device."""
     table = match.table
     ask = "Does guessing pay at equal memory, under the same policy"
-    yield from _effect(match, "equal memory", ask, "mspeckv", EQUAL_MEMORY)
+    for one in _effect(match, "equal memory", ask, "mspeckv", EQUAL_MEMORY):
+        yield Finding(one.topic, one.text + (one.verdict != "shown") * _dear(match), one.verdict)
+    ask = "And with lengths chosen while it runs"
+    yield from _effect(match, "equal memory, auto", ask, "mspeckv-auto", EQUAL_MEMORY)
     ask = "Faster than plain decoding with all KV on the device as floats"
     for one in _effect(match, "all on device, float", ask, "mspeckv", ALL_FLOAT):
         cells = [table.cells.get((table.values[-1], name)) for name in ("mspeckv", ALL_FLOAT)]

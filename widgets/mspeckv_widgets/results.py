@@ -10,7 +10,17 @@ from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
 from mspeckv.events import LinkSummary, Residency
-from mspeckv.experiments import Cell, Experiment, Match, Row, experiment, load_rows, match_rows, run
+from mspeckv.experiments import (
+    Cell,
+    Experiment,
+    Match,
+    Row,
+    experiment,
+    findings,
+    load_rows,
+    match_rows,
+    run,
+)
 from mspeckv.settings import refuse
 
 FOLDER = "results"
@@ -135,3 +145,11 @@ def summary_of(row: Row) -> RunSummary:
         found[name] = tuple(found[name])
     kinds = {"link": LinkSummary, "residency": Residency, "memory": Memory}
     return RunSummary(**{**found, **{name: kind(**found[name]) for name, kind in kinds.items()}})
+
+
+def tell(match: Match, *topics: str) -> None:
+    """Print what intervals show on some topics, each with its verdict."""
+    for one in findings(match):
+        if one.topic in topics:
+            verdict = f" [{one.verdict}]" if one.verdict else ""
+            print(f"{one.topic}{verdict}: {one.text}")
