@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mspeckv.cli import NO_PAGE, main
-from mspeckv.experiments import Row
+from mspeckv.experiments import Row, load_rows
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.intervals import Ratio
 from mspeckv.experiments.matching import Match, match_rows
@@ -302,3 +302,36 @@ def test_one_row_alone_is_a_page(experiment: str, tmp_path: Path) -> None:
         assert main(["report", str(tmp_path)]) == 0, variant
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Speed" in page
+
+
+def test_the_stored_results_say_what_their_page_says() -> None:
+    """Every speed-up in the page's tables, the noise floor, and what prose says of the rows."""
+    folder = Path(__file__).resolve().parents[1] / "labs" / "results"
+    rows = load_rows(folder)
+    assert all(row.ok for row in rows)
+    matches = {one.table.experiment: one for one in match_rows(rows)}
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    name, values, told = "", [""], 0
+    for line in page.splitlines():
+        first, *cells = (part.strip() for part in line.strip("|").split("|"))
+        if first[:3] in {f"{one}," for one in matches}:
+            name, values = first[:2], cells
+        elif " over " in first:
+            variant, reference = first.replace("`", "").split(" over ")
+            along = matches[name].table.along(variant, reference)
+            assert dict(zip(map(int, values), cells, strict=True)) == {
+                value: ratio.text() for value, ratio in along.items()
+            }
+            told += 1
+    assert told >= 10
+    assert matches["A1"].noise.text() in " ".join(page.split())
+    assert f"{len(rows)} runs, none failed" in page
+    assert {len(match.table.seeds) for match in matches.values()} == {10}
+    # what docs and labs/README.md say in prose
+    found = {
+        (name, one.topic): one.verdict for name, match in matches.items() for one in findings(match)
+    }
+    assert all(found[name, "equal memory"] == "not shown" for name in matches)
+    assert found["A2", "residency or quantization"] == "contradicted"
+    assert found["B1", "cliff, LRU"] == found["B1", "cliff, fixed places"] == "shown"
+    assert found["A1", "context"] == "shown"
