@@ -195,3 +195,17 @@ def test_a_reduced_sweep_has_few_tokens_unless_they_are_the_axis() -> None:
     assert [cell.config.new_tokens for cell in longer] == [32]
     with pytest.raises(ValueError, match="variants"):
         results.reduced(experiment("B2"), [32], ["nobody"])
+
+
+def test_sentences_are_told_with_their_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
+    results.tell(results.match_of(experiment("B1"), b1()), "cliff, LRU", "cliff, published")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("cliff, LRU [shown]: A cliff under LRU?")
+    assert second.startswith("cliff, published: The published mspeckv")
+
+
+def test_the_noise_floor_is_of_every_experiment_in_the_folder(folder: str) -> None:
+    """A2's and B1's cells repeat some of A1's, which alone has none twice."""
+    assert not results.match_of(experiment("A1"), a1()).noise.groups
+    noise = results.load_results("A1", folder).noise
+    assert {cell[0] for group in noise.groups for cell in group} == {"A1", "A2", "B1"}
