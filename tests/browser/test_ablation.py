@@ -57,7 +57,7 @@ def test_results_are_drawn_beside_the_published_ones(seen: Visit) -> None:
     drawn = settle(page, lambda: page.evaluate(POINTS, "mspeckv"), 30, "points are there")
     assert drawn == pytest.approx([40.0, 36.0, 35.0, 28.0])
     panel = page.locator(PANEL)
-    assert "published 14.45x" in panel.inner_text()
+    assert "published 4.75x to 14.45x" in panel.inner_text()
     page.wait_for_timeout(800)
     legend = panel.locator(".legendtext").all_text_contents()
     assert len(legend) == len(set(legend)) > 0, "a line stands in the legend once"

@@ -140,6 +140,8 @@ class Ablation(WorkerPanel[SweepRunner]):
         """Let the controls offer the experiment's own values and variants: few to begin with."""
         known = experiment(self.inputs["experiment"].value)
         values, variants = self.inputs["values"], self.inputs["variants"]
+        # a browser stumbles over a selected place that the new, shorter list has not got
+        values.value = variants.value = ()
         values.options = known.values
         values.value = known.values[:1]
         variants.options = known.variants
