@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def test_results_stand_beside_the_published_ones(folder: str) -> None:
     names = [t.name for t in lab.chart.figure.data if t.showlegend]
     assert len(names) == len(set(names)), "a line stands in the legend once"
     assert "speed-up over triforce" in lab._tables[0].value
-    assert lab._tables[1].value.count("<tr>") == 1 + 20
+    assert lab._tables[1].value.count("<tr>") == 1 + 32
     assert "emulated" in lab._tables[2].value
     assert lab.state == "idle"
     assert "on machine a test" in lab.message
@@ -68,7 +69,8 @@ def test_another_experiment_brings_its_own_cells(folder: str) -> None:
     assert lab.inputs["variants"].value == ("triforce", "mspeckv")
     assert list(drawn(lab, "speed", "mspeckv-lru").y) == [9.0, 9.5, 10.0, 20.0, 21.0]
     assert list(drawn(lab, "speed", "vanilla").y) == []
-    assert "a cliff: at this step, from 12 to 15" in lab._tables[0].value
+    assert "A cliff under LRU? Tier 2\u0027s steepest" in html.unescape(lab._tables[0].value)
+    assert "(shown)" in lab._tables[0].value
     assert not lab.inputs["new_tokens"].disabled
     lab.inputs["experiment"].value = "B2"
     assert lab.inputs["new_tokens"].disabled, "they are its axis"
@@ -111,7 +113,7 @@ def test_every_control_says_what_it_is(folder: str) -> None:
 
 def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     lab = Ablation("A1", folder, pair)
-    lab.inputs["variants"].value = ("mspeckv", "control")
+    lab.inputs["variants"].value = ("mspeckv", "all-float")
     lab.inputs["new_tokens"].value = 8
     start = time.monotonic()
     lab.run()
@@ -122,12 +124,13 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     assert "2 of 2 trials" in lab._status.value
     assert lab.match is not None
     assert (lab.match.table.values, lab.match.table.seeds) == ((512,), (1,))
-    assert set(lab.match.table.variants) == {"mspeckv", "control"}
-    speeds = [drawn(lab, "speed", name).y[0] for name in ("mspeckv", "control")]
+    assert set(lab.match.table.variants) == {"mspeckv", "all-float"}
+    speeds = [drawn(lab, "speed", name).y[0] for name in ("mspeckv", "all-float")]
     assert all(speed > 0 for speed in speeds)
-    pair_ = lab.match.table.compare(512, "mspeckv", "control")
+    pair_ = lab.match.table.compare(512, "mspeckv", "all-float")
     assert pair_ is not None
-    assert pair_.speedup.mean == pytest.approx(speeds[0] / speeds[1])
+    assert pair_.centre == pytest.approx(speeds[0] / speeds[1])
+    assert "(one run)" in lab._tables[1].value
     assert drawn(lab, "published", "mspeckv (published)").y[0] == 22.86
     assert lab.buttons["stop"].disabled
     lab.load()
@@ -136,7 +139,7 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
 
 def test_stop_ends_a_sweep_and_keeps_its_rows(folder: str, pair: Pair) -> None:
     lab = Ablation("A1", folder, pair)
-    lab.inputs["variants"].value = ("mspeckv", "control", "vanilla", "autoregressive")
+    lab.inputs["variants"].value = ("mspeckv", "all-float", "vanilla", "autoregressive")
     lab.inputs["new_tokens"].value = 64
     lab.run()
     assert not lab.buttons["stop"].disabled or lab.runner.busy
@@ -185,8 +188,24 @@ def test_a_reduced_sweep_has_few_tokens_unless_they_are_the_axis() -> None:
     assert [(cell.value, cell.variant) for cell in cells] == [
         (512, "autoregressive"), (512, "mspeckv"),
     ]  # fmt: skip
-    assert {cell.config.new_tokens for cell in cells} == {results.FEW_TOKENS}
+    assert [cell.config.new_tokens for cell in cells] == [
+        results.FEW_TOKENS // 4, results.FEW_TOKENS,
+    ]  # fmt: skip
     longer = results.reduced(experiment("B2"), [32], ["mspeckv"], new_tokens=8)
     assert [cell.config.new_tokens for cell in longer] == [32]
     with pytest.raises(ValueError, match="variants"):
         results.reduced(experiment("B2"), [32], ["nobody"])
+
+
+def test_sentences_are_told_with_their_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
+    results.tell(results.match_of(experiment("B1"), b1()), "cliff, LRU", "cliff, published")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("cliff, LRU [shown]: A cliff under LRU?")
+    assert second.startswith("cliff, published: The published mspeckv")
+
+
+def test_the_noise_floor_is_of_every_experiment_in_the_folder(folder: str) -> None:
+    """A2's and B1's cells repeat some of A1's, which alone has none twice."""
+    assert not results.match_of(experiment("A1"), a1()).noise.groups
+    noise = results.load_results("A1", folder).noise
+    assert {cell[0] for group in noise.groups for cell in group} == {"A1", "A2", "B1"}

@@ -20,9 +20,13 @@ from mspeckv import Link, Pair, stream
 from mspeckv.api import engine_of
 from mspeckv.cli import main
 from mspeckv.experiments import (
+    ALL_FLOAT,
+    EQUAL_MEMORY,
     EXPERIMENTS,
     IDS,
     PRESETS,
+    SQUARE,
+    VARIANTS,
     Bench,
     Row,
     RowStore,
@@ -103,7 +107,32 @@ def test_every_cell_is_a_run_that_its_target_allows(id: str, preset: str) -> Non
         assert not config.sampling.stop_at_eos
         assert getattr(cell.preset, cell.axis) == cell.value
     assert chosen.reference in chosen.variants
-    assert "control" in chosen.variants
+    assert {"mspeckv", EQUAL_MEMORY, ALL_FLOAT} < set(chosen.variants)
+
+
+def test_the_control_of_equal_memory_has_mspeckvs_policy_and_does_not_guess() -> None:
+    for chosen in EXPERIMENTS.values():
+        cells = chosen.cells(variants=["mspeckv", EQUAL_MEMORY])
+        for guessing, plain in zip(cells[::2], cells[1::2], strict=True):
+            assert plain.config == replace(guessing.config, method="autoregressive")
+
+
+def test_the_square_asks_two_questions_apart() -> None:
+    """Only the method differs along one side, only places along the other."""
+    (chosen,) = experiment("A1").cells([1024], ["mspeckv"])
+    runs = {
+        place: VARIANTS[name].config(replace(chosen.preset, new_tokens=8))
+        for place, name in SQUARE.items()
+    }
+    assert {one.policy.bits for one in runs.values()} == {8}
+    for stays in ("streamed", "kept"):
+        assert runs["plain", stays].policy == runs["guessing", stays].policy
+    for guesses in ("plain", "guessing"):
+        streamed, kept = (runs[guesses, stays].policy for stays in ("streamed", "kept"))
+        assert streamed == replace(kept, resident=0)
+        assert kept.on_chip + kept.resident == chosen.preset.layers
+        assert runs[guesses, "kept"].method == runs[guesses, "streamed"].method
+    assert set(SQUARE.values()) < set(experiment("A1").variants)
 
 
 def test_the_cliff_lies_where_residents_hold_what_on_chip_layers_leave() -> None:
@@ -117,8 +146,8 @@ def test_the_cliff_lies_where_residents_hold_what_on_chip_layers_leave() -> None
     assert fits == {4: False, 8: False, 12: False, 15: True, 17: True}
 
 
-def test_the_control_keeps_everything_on_the_device() -> None:
-    for cell in experiment("B1").cells(variants=["control"]):
+def test_all_float_keeps_everything_on_the_device() -> None:
+    for cell in experiment("B1").cells(variants=["all-float"]):
         assert set(cell.config.policy.placement(30)) == {"on-chip"}
         assert cell.config.method == "autoregressive"
 
@@ -151,12 +180,12 @@ def test_order_is_shuffled_per_seed_and_always_the_same() -> None:
     chosen = experiment("B1")
     trials = ordered(chosen, chosen.cells(), (1, 2, 3))
     assert trials == ordered(chosen, reversed(chosen.cells()), (1, 2, 3))
-    assert len({trial.key for trial in trials}) == 5 * 4 * 3
+    assert len({trial.key for trial in trials}) == 5 * 5 * 3
     by_seed = [[t.cell.key for t in trials if t.seed == seed] for seed in (1, 2, 3)]
     assert by_seed[0] != by_seed[1] != by_seed[2]
     assert sorted(by_seed[0]) == sorted(by_seed[1]) == sorted(by_seed[2])
-    for first in range(0, len(trials), 4):  # variants of one value next to one another
-        assert len({(t.seed, t.cell.value) for t in trials[first : first + 4]}) == 1
+    for first in range(0, len(trials), 5):  # variants of one value next to one another
+        assert len({(t.seed, t.cell.value) for t in trials[first : first + 5]}) == 1
 
 
 # Trials
@@ -170,13 +199,13 @@ def test_a_row_says_what_was_run_and_what_was_counted(done: Path) -> None:
         assert row.result is not None
         assert row.result["config"]["sampling"]["seed"] == row.seed
         assert len(row.result["tokens"]) == 12
-        assert row.hardware["cores"] == os.cpu_count()
+        assert row.hardware["cores"] == len(os.sched_getaffinity(0))
         assert row.seconds > 0
-        whole = row.variant == "control" or (row.variant == "mspeckv" and row.value == 3)
+        whole = row.variant == "all-float" or (row.variant == "mspeckv" and row.value == 3)
         assert (row.link_bytes_per_token == 0) == whole, row.key
         # autoregressive reads every token of the context per token; the rest share passes
         token_bytes = LAYERS * 2 * 2 * 16 * 4
-        if row.variant == "control":
+        if row.variant == "all-float":
             reads = sum(200 + step for step in range(12)) * token_bytes / 12
             assert row.kv_read_per_token == {"2": pytest.approx(reads)}
         else:
@@ -212,7 +241,7 @@ def test_the_warm_up_runs_once_and_leaves_no_row(
 
 
 def test_a_failing_trial_is_a_row_and_is_tried_again(small: Pair, tmp_path: Path) -> None:
-    chosen = replace(tiny(), variants=("vanilla", "control"))  # no draft: vanilla cannot run
+    chosen = replace(tiny(), variants=("vanilla", "all-float"))  # no draft: vanilla cannot run
     rows = run(chosen, seeds=(1,), out=tmp_path, pair=small)
     assert len(rows) == 4
     failed = [row for row in rows if not row.ok]
@@ -236,7 +265,7 @@ def test_an_experiment_for_another_target_is_refused(small: Pair, tmp_path: Path
 
 
 def test_a_folder_keeps_to_its_models_and_its_measured_step(small: Pair, tmp_path: Path) -> None:
-    chosen = replace(tiny(Link("origin")), values=(3,), variants=("control",))
+    chosen = replace(tiny(Link("origin")), values=(3,), variants=("all-float",))
     engine_of(small).step_seconds = None
     (row,) = run(chosen, seeds=(1,), out=tmp_path, pair=small)
     step = json.loads((tmp_path / "classroom.json").read_text())["step_seconds"]
@@ -374,7 +403,7 @@ def test_the_command_runs_what_is_missing(
 ) -> None:
     folder = save_thirty_layers(tmp_path / "target")
     command = [
-        "run", "a2", "--values", "15", "--variants", "mspeckv,control", "--seeds", "1",
+        "run", "a2", "--values", "15", "--variants", "mspeckv,plain-int8", "--seeds", "1",
         "--target", folder, "--draft", "none", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     assert main(command) == 0
@@ -384,8 +413,8 @@ def test_the_command_runs_what_is_missing(
     assert main(command) == 0
     assert not capsys.readouterr().out
     rows = load_rows(tmp_path / "out")
-    assert {row.variant for row in rows} == {"mspeckv", "control"}
-    assert {row.result["config"]["policy"]["on_chip"] for row in rows if row.result} == {15, 30}
+    assert {row.variant for row in rows} == {"mspeckv", "plain-int8"}
+    assert {row.result["config"]["policy"]["on_chip"] for row in rows if row.result} == {15}
 
 
 def save_thirty_layers(folder: Path) -> str:

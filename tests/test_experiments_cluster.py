@@ -111,11 +111,11 @@ def test_a_cancelled_sweep_stops_its_workers(client: Client, target: str, tmp_pa
     # so slow that a trial would take half a minute
     rows = run(
         tiny(Link("custom", SLOW_GBPS / 50)), seeds=SEEDS, out=tmp_path,
-        cells=tiny(Link("custom", SLOW_GBPS / 50)).cells(variants=["control", "triforce"]),
+        cells=tiny(Link("custom", SLOW_GBPS / 50)).cells(variants=["all-float", "triforce"]),
         scheduler=address(client), models=tiny_models(target),
         on_row=lambda _: cancel.set(), cancel=cancel,
     )  # fmt: skip
-    assert {row.variant for row in rows} == {"control"}
+    assert {row.variant for row in rows} == {"all-float"}
     assert len(rows) == len(load_rows(tmp_path)) < 8
     wait_for(lambda: not any(client.processing().values()), 15)
     with RowStore(tmp_path, "A2", "classroom").claim(rows[0].key) as mine:

@@ -55,7 +55,9 @@ def tiny(link: Link | None = None) -> Experiment:
         speculation=Speculation(gamma=4, draft_gamma=2, budget=64, recent=16, chunk=8),
         link=link or Link(),
     )
-    return replace(whole, values=(1, 3), variants=("triforce", "mspeckv", "control"), preset=preset)
+    return replace(
+        whole, values=(1, 3), variants=("triforce", "mspeckv", "all-float"), preset=preset
+    )
 
 
 if __name__ == "__main__":

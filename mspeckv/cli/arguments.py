@@ -148,7 +148,7 @@ _PROFILE: _Flags = {
 _RUN: _Flags = {
     "experiment": _Flag("context, resident, on-chip, output length", "A1|A2|B1|B2|all"),
     "--preset": _Flag("classroom (two cores) or origin (as published)", default="classroom"),
-    "--seeds": _Flag("a trial per cell and seed", "N,N", "1,2,3"),
+    "--seeds": _Flag("a trial per cell and seed", "N,N", "1,2,3,4,5,6,7,8,9,10"),
     "--out": _Flag("folder of the rows; run again to go on", "DIR", required=True),
     "--values": _Flag("of the axis, instead of the preset's", "N,N"),
     "--variants": _Flag("what is compared, instead of the preset's", "NAME,NAME"),

@@ -6,9 +6,12 @@ what is there, `match_rows` puts it beside the published figures, `findings` say
 """
 
 from mspeckv.experiments.ablations import (
+    ALL_FLOAT,
+    EQUAL_MEMORY,
     EXPERIMENTS,
     IDS,
     PRESETS,
+    SQUARE,
     VARIANTS,
     Cell,
     Experiment,
@@ -19,20 +22,25 @@ from mspeckv.experiments.ablations import (
 )
 from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.findings import Finding, findings
+from mspeckv.experiments.intervals import coverage
 from mspeckv.experiments.matching import Match, match_rows
+from mspeckv.experiments.noise import noise_floor
 from mspeckv.experiments.report import Report, write_report
 from mspeckv.experiments.report_tables import TextTable, grids, speedup_summary
 from mspeckv.experiments.rows import Row, RowStore, load_rows
 from mspeckv.experiments.runs import SEEDS, run
 from mspeckv.experiments.schedule import missing, ordered
-from mspeckv.experiments.statistics import cliff, largest_step, summarise, tier2_rates
+from mspeckv.experiments.statistics import cliff, summarise
 from mspeckv.whatif.published_tables import published
 
 __all__ = [
+    "ALL_FLOAT",
+    "EQUAL_MEMORY",
     "EXPERIMENTS",
     "IDS",
     "PRESETS",
     "SEEDS",
+    "SQUARE",
     "VARIANTS",
     "Bench",
     "Cell",
@@ -48,18 +56,18 @@ __all__ = [
     "Trial",
     "Variant",
     "cliff",
+    "coverage",
     "experiment",
     "findings",
     "grids",
-    "largest_step",
     "load_rows",
     "match_rows",
     "missing",
+    "noise_floor",
     "ordered",
     "published",
     "run",
     "speedup_summary",
     "summarise",
-    "tier2_rates",
     "write_report",
 ]

@@ -18,6 +18,7 @@ from mspeckv.settings import (
     RunConfig,
     Sampling,
     Speculation,
+    Width,
     check_choice,
     check_count,
     default_width,
@@ -68,41 +69,27 @@ class Preset:
 
 
 ORIGIN = Preset(
-    name="origin",
-    layers=32,
-    prefill=16384,
-    on_chip=16,
-    resident=16,
-    new_tokens=256,
+    name="origin", layers=32, prefill=16384, on_chip=16, resident=16, new_tokens=256,
     # the published retrieval cache is built once
     speculation=Speculation(gamma=8, draft_gamma=3, budget=4096, chunk=8, refresh=0),
-    device="cuda",
-    dtype="float16",
-)
+    device="cuda", dtype="float16",
+)  # fmt: skip
 CLASSROOM = Preset(
     name="classroom",
     # 15 and 15 of the default target's 30 layers stand for 16 and 16 of 32
     layers=30,
-    prefill=1024,
-    on_chip=15,
-    resident=15,
-    # a sixteenth of 256 would be two or three rounds: too few for an average
-    new_tokens=64,
+    prefill=1024, on_chip=15, resident=15,
+    # some six rounds a run; the average is over ten runs, and all four experiments take an hour
+    new_tokens=32,
     # chunk and gammas as published, being counts of tokens in a round, not of context; but 256
     # tokens that were chosen once soon miss what matters, so the choice is this project's default.
     # On a CPU a draft's head over all words costs more than its layers, and a guess that the draft
     # doubts is seldom kept: a short list and a threshold, for every method that has a draft
     speculation=Speculation(
-        gamma=8,
-        draft_gamma=3,
-        budget=256,
-        chunk=8,
-        refresh=8,
-        draft_vocab=SHORT_LIST,
-        draft_threshold=0.3,
+        8, 3, budget=256, chunk=8, refresh=8, draft_vocab=SHORT_LIST, draft_threshold=0.3
     ),
     link=Link("origin"),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,54 +98,66 @@ class Variant:
 
     Attributes:
         method: as in `mspeckv.generate`.
+        bits: of tier 2's KV; None for the method's own width.
+        streamed: no layer is resident: what is not on-chip crosses the link in every pass.
         residency: who gets the ``resident`` places.
-        whole: every layer on-chip, unquantized: the equal-memory control, which needs no link.
+        whole: every layer on-chip, unquantized: more memory than any other, and no link.
         adaptive: ``"auto"`` lengths and a short list for the draft's head.
+        part: it writes only one of so many tokens. Plain decoding over a link takes the same time
+            for every token, and so long that a quarter of them says as much.
     """
 
     method: str
+    bits: Width | None = None
+    streamed: bool = False
     residency: str = "static"
     whole: bool = False
     adaptive: bool = False
+    part: int = 1
 
     def config(self, preset: Preset) -> RunConfig:
-        """The run, still with the preset's seed; widths of tier 2's KV are the methods' own."""
-        bits, on_chip, resident = default_width(self.method), preset.on_chip, 0
+        """The run, still with the preset's seed."""
+        bits = default_width(self.method) if self.bits is None else self.bits
+        on_chip, resident = preset.on_chip, 0
         if self.whole:
             on_chip = preset.layers
-        elif bits != "full":
+        elif bits != "full" and not self.streamed:
             resident = min(preset.resident, preset.layers - on_chip)
         policy = KVPolicy(bits, on_chip, resident, residency=self.residency)
-        guess = preset.speculation
+        guess, tokens = preset.speculation, max(1, preset.new_tokens // self.part)
         if self.adaptive:
-            guess = replace(
-                guess, gamma="auto", draft_gamma="auto", draft_vocab=SHORT_LIST, draft_threshold=0.0
-            )
-        return RunConfig(
-            self.method, preset.new_tokens, policy, guess, preset.sampling, preset.link
-        )
+            adaptive: dict[str, Any] = {"gamma": "auto", "draft_gamma": "auto"}
+            guess = replace(guess, **adaptive, draft_vocab=SHORT_LIST, draft_threshold=0.0)
+        return RunConfig(self.method, tokens, policy, guess, preset.sampling, preset.link)
 
 
+_KEPT, _PLAIN = Variant("mspeckv"), Variant("autoregressive")
 VARIANTS: dict[str, Variant] = {
-    "autoregressive": Variant("autoregressive"),
+    "autoregressive": replace(_PLAIN, part=4),
     "vanilla": Variant("vanilla"),
     "triforce": Variant("triforce"),
-    "mspeckv": Variant("mspeckv"),
-    "mspeckv-lru": Variant("mspeckv", residency="lru"),
-    "mspeckv-auto": Variant("mspeckv", adaptive=True),
-    "control": Variant("autoregressive", whole=True),
+    "mspeckv": _KEPT,
+    "mspeckv-streamed": replace(_KEPT, streamed=True),
+    "mspeckv-lru": replace(_KEPT, residency="lru"),
+    "mspeckv-auto": replace(_KEPT, adaptive=True),
+    "plain-int8": replace(_PLAIN, bits=8),
+    "plain-int8-streamed": replace(_PLAIN, bits=8, streamed=True, part=4),
+    "all-float": replace(_PLAIN, whole=True),
 }
+EQUAL_MEMORY, ALL_FLOAT = "plain-int8", "all-float"
+"""The controls: mspeckv's own policy without guesses; and everything on the device unquantized."""
+SQUARE = {
+    ("plain", "streamed"): "plain-int8-streamed",
+    ("plain", "kept"): EQUAL_MEMORY,
+    ("guessing", "streamed"): "mspeckv-streamed",
+    ("guessing", "kept"): "mspeckv",
+}
+"""Two questions apart, KV quantized in all four: does it guess, and do layers stay?"""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value of the axis, one variant.
-
-    Attributes:
-        experiment: its experiment's id.
-        preset: the settings, with the axis' value put in.
-        variant: a key of `VARIANTS`.
-    """
+    """One value of the axis, put into ``preset``, and one variant: a key of `VARIANTS`."""
 
     experiment: str
     preset: Preset
@@ -237,8 +236,8 @@ class Experiment:
         return out
 
 
-_LADDER = ("autoregressive", "vanilla", "triforce", "mspeckv", "mspeckv-auto", "control")
-_OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", "control")
+_LADDER = ("autoregressive", "vanilla", "triforce", *SQUARE.values(), "mspeckv-auto", ALL_FLOAT)
+_OVER_TRIFORCE = ("triforce", "mspeckv", "mspeckv-lru", EQUAL_MEMORY, ALL_FLOAT)
 _CLASSROOM = (
     Experiment(
         "A1", "Context length", "How does the speed-up grow with the context?",
@@ -247,7 +246,7 @@ _CLASSROOM = (
     Experiment(
         "A2", "Resident layers",
         "What do quantized layers on the device add to quantization itself?",
-        "resident", (0, 8, 15), _OVER_TRIFORCE, "triforce", CLASSROOM,
+        "resident", (0, 8, 15), ("autoregressive", *_OVER_TRIFORCE), "triforce", CLASSROOM,
     ),
     Experiment(
         "B1", "On-chip layers", "How many layers must be unquantized on the device?",
@@ -257,7 +256,8 @@ _CLASSROOM = (
     ),
     Experiment(
         "B2", "Output length", "Does the speed-up last while the output grows?",
-        "new_tokens", (16, 32, 48, 64, 96, 128), ("triforce", "mspeckv", "control"), "triforce",
+        "new_tokens", (16, 32, 48, 64, 96, 128),
+        ("triforce", "mspeckv", EQUAL_MEMORY, ALL_FLOAT), "triforce",
         replace(CLASSROOM, prefill=512),
     ),
 )  # fmt: skip
@@ -279,8 +279,7 @@ EXPERIMENTS: dict[tuple[str, str], Experiment] = {
     (one.id, one.preset.name): one for one in (*_CLASSROOM, *_ORIGIN)
 }
 """By id and preset."""
-IDS = ("A1", "A2", "B1", "B2")
-PRESETS = ("classroom", "origin")
+IDS, PRESETS = ("A1", "A2", "B1", "B2"), ("classroom", "origin")
 
 
 def experiment(id: str, preset: str = "classroom") -> Experiment:  # noqa: A002  # its name

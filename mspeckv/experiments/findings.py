@@ -1,14 +1,23 @@
-"""What an experiment shows, in sentences made from its numbers and the published ones."""
+"""What an experiment shows, in sentences made from its intervals and the published figures.
+
+A verdict is of an interval, and of the noise floor: never of a mean alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.ablations import ALL_FLOAT, EQUAL_MEMORY, axis_words
+from mspeckv.experiments.intervals import CONFIDENCE, Ratio, Verdict, together
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import Table, cliff, largest_step, tier2_rates
-from mspeckv.whatif.published_tables import Published
+from mspeckv.experiments.statistics import Table, cliff
+
+OPPOSITE: dict[Verdict, Verdict] = {
+    "shown": "contradicted", "contradicted": "shown", "not shown": "not shown",
+}  # fmt: skip
+_SAME_POLICY = "mspeckv", EQUAL_MEMORY
 
 
 @dataclass(frozen=True)
@@ -17,28 +26,20 @@ class Finding:
 
     Attributes:
         topic: what it is about, in a word or two.
-        text: one or two sentences.
-        holds: whether what was expected (the published claim, a target) is so here; None where
-            nothing was.
+        text: a few sentences.
+        verdict: of the claim that the text names; None where nothing is claimed.
     """
 
     topic: str
     text: str
-    holds: bool | None = None
-
-    @property
-    def verdict(self) -> str:
-        """``met``, ``missed`` or nothing."""
-        return {True: "met", False: "missed", None: ""}[self.holds]
+    verdict: Verdict | None = None
 
 
 def findings(match: Match) -> tuple[Finding, ...]:
     """Everything that can be said of one experiment's table, failures first."""
-    table, paper = match.table, match.paper
-    parts: list[Iterator[Finding]] = [_failures(table), _order(match)]
+    parts: list[Iterator[Finding]] = [_failures(match.table), _order(match)]
     parts += [_targets(match, reference) for reference in match.references]
-    parts += [part(match) for part in _OWN[table.experiment]]
-    parts += [_control(table), _spread(table, paper)]
+    parts += [part(match) for part in (*_OWN[match.table.experiment], _controls, _noise)]
     return tuple(finding for part in parts for finding in part)
 
 
@@ -49,9 +50,7 @@ def _failures(table: Table) -> Iterator[Finding]:
             f"{variant} at {axis_words(table.axis)} {value}, seed {seed}: {error}"
             for value, variant, seed, error in failed
         )
-        yield Finding(
-            "failed trials", f"{len(failed)} failed and stand in no mean: {named}.", False
-        )
+        yield Finding("failed trials", f"{len(failed)} failed and count nowhere: {named}.")
     missing = [
         f"{variant} at {value}"
         for value in table.values
@@ -63,97 +62,139 @@ def _failures(table: Table) -> Iterator[Finding]:
 
 
 def _order(match: Match) -> Iterator[Finding]:
-    """Whether methods stand in the published order at every value."""
-    kept, other = 0, []
+    """Whether neighbours in the published order stand so here, at every value."""
+    found: dict[tuple[str, str], dict[int, Ratio]] = {}
     for value in match.table.values:
-        paper = match.value(value)
-        speeds = {name: match.table.speed(value, name) for name in match.paper.methods}
-        ours = {name: speed for name, speed in speeds.items() if speed is not None}
-        if paper is None or len(ours) < 2:
-            continue
-        theirs = {name: match.paper.speeds[paper, name].mean for name in ours}
-        by_speed = [sorted(one, key=lambda name: -one[name]) for one in (ours, theirs)]
-        if by_speed[0] == by_speed[1]:
-            kept += 1
-        else:
-            mine, published = (" > ".join(names) for names in by_speed)
-            other.append(f"at {value} it is {mine}, published {published}")
-    if told := kept + len(other):
-        words = f"The published order of methods by speed holds at {kept} of {told} values"
-        yield Finding("order", f"{words}{': ' if other else ''}{'; '.join(other)}.", not other)
+        ranked = sorted(
+            (speed.mean, name)
+            for name in match.paper.methods
+            if (speed := match.speed(value, name)) and match.table.speed(value, name)
+        )
+        for (_, slow), (_, fast) in pairwise(ranked):
+            ratio = match.table.compare(value, fast, slow)
+            if ratio is not None:
+                found.setdefault((fast, slow), {})[value] = ratio
+    judged = {pair: _judged(match, ratios) for pair, ratios in found.items()}
+    if judged:
+        words = "; ".join(f"{a} over {b} {told}" for (a, b), (told, _) in judged.items())
+        text = f"Do methods stand in the published order of speed? {words}."
+        yield Finding("order", text, together(verdict for _, verdict in judged.values()))
+
+
+def _judged(
+    match: Match, ratios: Mapping[int, Ratio], claimed: Mapping[int, float] | None = None
+) -> tuple[str, Verdict]:
+    """Where the ratios are shown to be more than 1, or than claimed; and the verdict of all."""
+    least = claimed or dict.fromkeys(ratios, 1.0)
+    verdicts = {at: one.verdict(least[at], match.noise.factor) for at, one in ratios.items()}
+    parts = []
+    for verdict in dict.fromkeys(verdicts.values()):
+        places = [at for at, one in verdicts.items() if one == verdict]
+        sizes = _span([ratios[at].centre for at in places])
+        told = ratios[places[0]].text() if len(places) == 1 else sizes
+        paper = f"; published {_span([claimed[at] for at in places])}" if claimed else ""
+        parts.append(f"{verdict} at {', '.join(map(str, places))} ({told}{paper})")
+    return "; ".join(parts), together(verdicts.values())
+
+
+def _span(sizes: Sequence[float]) -> str:
+    """``1.94x to 4.55x``."""
+    ends = dict.fromkeys(f"{one:.2f}x" for one in (min(sizes), max(sizes)))
+    return " to ".join(ends)
+
+
+def _dear(match: Match) -> str:
+    """Why a published speed-up may not be reached: what a pass over guesses takes here."""
+    cells = [match.table.cells.get((match.table.values[-1], one)) for one in _SAME_POLICY]
+    times = [one.tier_ms(2, per_pass=True) for one in cells if one is not None]
+    longer = times[0].over(times[1]) if len(times) == 2 and times[0] and times[1] else None
+    return "" if longer is None else (
+        f" Here a pass of tier 2 over a round's guesses takes {longer.text()} as long as one over "
+        f"a single token ({match.table.clock}), on a GPU, which waits for weights, hardly "
+        "longer: arithmetic, which nothing kept or packed makes less, is a larger share."
+    )  # fmt: skip
 
 
 def _targets(match: Match, reference: str) -> Iterator[Finding]:
-    """Mspeckv's speed-up over a reference beside the published one."""
-    found = [
-        (one, match.speedup(one.value, "mspeckv", reference))
-        for one in match.table.along("mspeckv", reference)
-    ]
-    known = [(one, paper.mean) for one, paper in found if paper is not None]
-    if known:
-        parts = [
-            f"{one.value}: {one.text()}, published {paper:.2f}x"
-            f"{'' if one.speedup.mean >= paper else ' (less)'}"
-            for one, paper in known
-        ]
-        words = f"mspeckv over {reference} by {axis_words(match.table.axis)}: {'; '.join(parts)}."
-        met = all(one.speedup.mean >= paper for one, paper in known)
-        yield Finding(f"speed-up over {reference}", words, met)
+    """Whether mspeckv's speed-up over a reference is larger than the published one."""
+    papers = {at: match.speedup(at, "mspeckv", reference) for at in match.table.values}
+    known = {at: paper.mean for at, paper in papers.items() if paper is not None}
+    along = match.table.along("mspeckv", reference)
+    ratios = {at: one for at, one in along.items() if at in known}
+    if ratios:
+        words, verdict = _judged(match, ratios, known)
+        text = f"mspeckv over {reference}, more than published? By {axis_words(match.table.axis)}"
+        less = any(one.sure and one.centre < known[at] for at, one in ratios.items())
+        why = _dear(match) if less else ""
+        yield Finding(f"speed-up over {reference}", f"{text}: {words}.{why}", verdict)
+
+
+def _effect(
+    match: Match, topic: str, claim: str, variant: str, reference: str
+) -> Iterator[Finding]:
+    """Whether a variant is faster than another one, value by value."""
+    ratios = match.table.along(variant, reference)
+    if ratios:
+        words, verdict = _judged(match, ratios)
+        yield Finding(topic, f"{claim}? {variant} over {reference}: {words}.", verdict)
+
+
+def _square(match: Match) -> Iterator[Finding]:
+    """A1: guessing, keeping and packing, each alone."""
+    for asked in (
+        ("packing, plain", "Does int8 pay without guesses", "plain-int8-streamed",
+         "autoregressive"),
+        ("packing, guessing", "Does int8 pay with guesses", "mspeckv-streamed", "triforce"),
+        ("keeping, plain", "Does keeping layers pay without guesses", EQUAL_MEMORY,
+         "plain-int8-streamed"),
+        ("keeping, guessing", "Does keeping layers pay with guesses", "mspeckv",
+         "mspeckv-streamed"),
+        ("guessing, streamed", "Does guessing pay while int8 is streamed", "mspeckv-streamed",
+         "plain-int8-streamed"),
+    ):  # fmt: skip
+        yield from _effect(match, *asked)
 
 
 def _growth(match: Match) -> Iterator[Finding]:
     """A1: the speed-up grows with the context."""
-    along = match.table.along("mspeckv", "autoregressive")
-    if len(along) < 2:
-        return
-    first, last = along[0], along[-1]
-    ours = last.speedup.mean / first.speedup.mean
-    papers = [match.speedup(one.value, "mspeckv", "autoregressive") for one in (first, last)]
-    text = (
-        f"From {first.value} to {last.value} prompt tokens the speed-up over autoregressive "
-        f"becomes {ours:.1f} times as large"
-    )
-    if papers[0] is not None and papers[1] is not None:
-        text += f" (published {papers[1].mean / papers[0].mean:.1f})"
-    yield Finding("context", f"{text}: the longer the context, the more KV has to move.", ours > 1)
+    pair = "mspeckv", "autoregressive"
+    ends = [*match.table.along(*pair).items()]
+    grown = ends[-1][1].over(ends[0][1]) if ends[1:] else None
+    if grown is not None:
+        papers = [one for at in (ends[0][0], ends[-1][0]) if (one := match.speedup(at, *pair))]
+        told = f" (published {papers[1].mean / papers[0].mean:.1f}x)" if papers[1:] else ""
+        text = f"From {ends[0][0]} to {ends[-1][0]} prompt tokens the speed-up over autoregressive "
+        text += f"becomes {grown.text()} as large{told}: does it grow with the context?"
+        yield Finding("context", text, grown.verdict(noise=match.noise.factor))
 
 
 def _quantization(match: Match) -> Iterator[Finding]:
-    """A2: what int8 does where no layer is resident, and what residency adds."""
-    along = match.table.along("mspeckv", "triforce")
-    alone = next((one for one in along if one.value == 0), None)
+    """A2: what int8 does where no layer is resident, what residency adds, and which is more."""
+    table, noise, last = match.table, match.noise.factor, match.table.values[-1]
+    alone = table.compare(0, "mspeckv", "triforce")
     if alone is not None:
         paper = match.speedup(0, "mspeckv", "triforce")
-        told = "" if paper is None else f"; published {paper.text()}x"
-        text = f"With no layer resident, quantization alone gives {alone.text()}{told}"
-        if alone.interval is not None:
-            within = alone.interval[0] <= 1 <= alone.interval[1]
-            text += ". The interval " + ("holds 1: no gain is shown" if within else "leaves 1 out")
-        yield Finding("quantization alone", f"{text}.")
-    if alone is not None and along[-1] is not alone:
-        full = along[-1]
-        share = full.speedup.mean / alone.speedup.mean
-        text = f"{full.value} resident layers make that {full.text()}, {share:.2f} times as much"
-        yield Finding("residency", f"{text}: what no longer moves is what pays.", share > 1)
-    lru = match.table.along("mspeckv-lru", "mspeckv")
-    if lru:
-        parts = [f"{one.value}: {one.text()}" for one in lru]
-        yield Finding("LRU", f"The LRU policy over fixed places: {'; '.join(parts)}.")
-
-
-def _one_column(match: Match) -> Iterator[Finding]:
-    """A2: triforce ignores resident layers, so its column is one configuration read repeatedly."""
-    speeds = match.table.speeds("triforce")
-    if len(speeds) < 2:
-        return
-    low, high = min(speeds.values()), max(speeds.values())
-    paper = [match.paper.speeds[value, "triforce"].mean for value in match.paper.values]
-    text = (
-        f"triforce has nothing quantized to keep resident, so its {len(speeds)} cells are one "
-        f"configuration: they differ by {high / low - 1:.0%} (published "
-        f"{max(paper) / min(paper) - 1:.0%}), which is noise of measuring and nothing else"
-    )
-    yield Finding("one configuration", f"{text}.")
+        text = f"With no layer resident, quantization alone gives {alone.text()} over triforce"
+        told = "" if paper is None else f" (published {paper.text()}x)"
+        yield Finding("quantization alone", f"{text}{told}: a gain?", alone.verdict(noise=noise))
+    none, full = (table.speed(at, "mspeckv") for at in (0, last))
+    added = full.over(none) if full is not None and none is not None and last else None
+    if added is not None:
+        papers = [one for at in (0, last) if (one := match.speed(at, "mspeckv"))]
+        told = f" (published {papers[1].mean / papers[0].mean:.2f}x)" if papers[1:] else ""
+        text = f"{last} resident layers make mspeckv {added.text()} as fast as none{told}"
+        yield Finding("residency", f"{text}: a gain?", added.verdict(noise=noise))
+    more = added.over(alone) if added is not None and alone is not None else None
+    if more is not None:
+        verdict = more.verdict(noise=noise)
+        text = f"Published, residency gave more than quantization. Here {more.text()} as much"
+        if verdict != "shown":
+            text += (
+                ": a float has four bytes here and two there, so int8 takes away three quarters of "
+                "what moves, not half, and leaves residency less to save"
+            )
+        yield Finding("residency or quantization", f"{text}.", verdict)
+    yield from _effect(match, "fixed places", "Better than LRU's", "mspeckv", "mspeckv-lru")
 
 
 def _cliff(match: Match) -> Iterator[Finding]:
@@ -162,97 +203,74 @@ def _cliff(match: Match) -> Iterator[Finding]:
     Looked for in tier 2's own time, since that is the tier that reads the full KV: where guesses
     are dear, as on a CPU, they hide part of it in the time of all tiers.
     """
-    expected = {"mspeckv": False, "mspeckv-lru": True}
-    for variant, wanted in expected.items():
-        rates, speeds = tier2_rates(match.table, variant), match.table.speeds(variant)
-        if len(rates) < 2:
+    table = match.table
+    for variant, policy in (("mspeckv", "fixed places"), ("mspeckv-lru", "LRU")):
+        steps = table.steps(variant)
+        if not steps:
             continue
-        found = cliff(rates)
-        low, high, most = found or largest_step(rates)
-        which = "a cliff: at this" if found else "no cliff: at the largest"
-        both = speeds[high] / speeds[low]
-        text = (
-            f"{variant} has {which} step, from {low} to {high}, tier 2 becomes {most:.2f} times "
-            f"as fast, and all tiers together {both:.2f} times ({match.table.clock})"
-        )
-        hit = [match.table.cells[value, variant].hit_rate for value in rates]
+        ends, verdict = cliff(steps)
+        fixed = variant == "mspeckv"
+        hit = [table.cells[at, variant].hit_rate for at in table.values]
         hits = ", ".join("none packed" if rate is None else f"{rate:.0%}" for rate in hit)
-        policy = "fixed places" if variant == "mspeckv" else "LRU"
-        yield Finding(
-            f"cliff, {policy}",
-            f"{text}. Packed layers found on the device at {', '.join(map(str, rates))}: {hits} "
-            "(counted).",
-            (found is not None) == wanted,
+        text = (
+            f"{'No cliff' if fixed else 'A cliff'} under {policy}? Tier 2's steepest step is from "
+            f"{ends[0]} to {ends[1]} on-chip layers, {steps[ends].text()} as fast "
+            f"({table.clock}). Packed layers found on the device at "
+            f"{', '.join(map(str, table.values))}: {hits} (counted)."
         )
-    speeds = {value: match.paper.speeds[value, "mspeckv"].mean for value in match.paper.values}
-    paper = cliff(speeds)
-    if paper is not None:
-        text = f"The published mspeckv, which keeps layers by LRU, has one of {paper[2]:.2f}x"
-        yield Finding("cliff, published", f"{text} between {paper[0]} and {paper[1]}.")
+        yield Finding(f"cliff, {policy}", text, OPPOSITE[verdict] if fixed else verdict)
+    speeds = [(at, match.paper.speeds[at, "mspeckv"].mean) for at in match.paper.values]
+    jump, low, high = max((b / a, one, two) for (one, a), (two, b) in pairwise(speeds))
+    text = f"The published mspeckv, which keeps layers by LRU, jumps by {jump:.2f}x"
+    yield Finding("cliff, published", f"{text} between {low} and {high}.")
 
 
 def _length(match: Match) -> Iterator[Finding]:
-    """B2: whether the speed-up depends on how much is written."""
-    along = match.table.along("mspeckv", "triforce")
-    if len(along) < 2:
+    """B2: whether there is a speed-up at every length, and whether it changes."""
+    yield from _effect(match, "output length", "A gain at every length", "mspeckv", "triforce")
+    ends = [*match.table.along("mspeckv", "triforce").items()]
+    change = ends[-1][1].over(ends[0][1]) if ends[1:] else None
+    if change is not None:
+        text = f"From {ends[0][0]} to {ends[-1][0]} new tokens the speed-up becomes {change.text()}"
+        verdict = change.verdict(noise=match.noise.factor)
+        moved = {"shown": "shown", "contradicted": "shown, a fall", "not shown": "not shown"}
+        yield Finding("change", f"{text} as large: a change is {moved[verdict]}.")
+
+
+def _controls(match: Match) -> Iterator[Finding]:
+    """What guessing gives over the same policy, and over everything on the device."""
+    table = match.table
+    ask = "Does guessing pay at equal memory, under the same policy"
+    for one in _effect(match, "equal memory", ask, "mspeckv", EQUAL_MEMORY):
+        yield Finding(one.topic, one.text + (one.verdict != "shown") * _dear(match), one.verdict)
+    ask = "And with lengths chosen while it runs"
+    yield from _effect(match, "equal memory, auto", ask, "mspeckv-auto", EQUAL_MEMORY)
+    ask = "Faster than plain decoding with all KV on the device as floats"
+    for one in _effect(match, "all on device, float", ask, "mspeckv", ALL_FLOAT):
+        cells = [table.cells.get((table.values[-1], name)) for name in ("mspeckv", ALL_FLOAT)]
+        held = [size for cell in cells if cell is not None and (size := cell.device_kv_bytes)]
+        more = f" That takes {held[1] / held[0]:.2f} times the KV memory (modelled)."
+        yield Finding(one.topic, one.text + (more if held[1:] else ""), one.verdict)
+
+
+def _noise(match: Match) -> Iterator[Finding]:
+    """How many repeats there are, and what a difference must exceed."""
+    samples = [one.speed for one in match.table.cells.values() if one.speed is not None]
+    if not samples:
         return
-    gains = [one.speedup.mean for one in along]
-    papers = [match.speedup(one.value, "mspeckv", "triforce") for one in along]
-    known = [paper.mean for paper in papers if paper is not None]
-    text = (
-        f"From {along[0].value} to {along[-1].value} new tokens the speed-up over triforce stays "
-        f"between {min(gains):.2f}x and {max(gains):.2f}x"
-    )
-    if known:
-        text += f" (published {min(known):.2f}x to {max(known):.2f}x)"
-    yield Finding("output length", f"{text}.", min(gains) > 1)
-
-
-def _control(table: Table) -> Iterator[Finding]:
-    """What plain decoding does when it gets all its KV on the device."""
-    along = table.along("mspeckv", "control")
-    if not along:
-        return
-    parts = [f"{one.value}: {one.text()}" for one in along]
-    sure = [one for one in along if one.interval is not None]
-    ahead = sum(one.interval[0] > 1 for one in sure if one.interval)
-    behind = sum(one.interval[1] < 1 for one in sure if one.interval)
-    text = (
-        "Against the control, autoregressive with all KV on the device and nothing to fetch, "
-        f"mspeckv makes {'; '.join(parts)}"
-    )
-    if sure:
-        text += f": surely faster at {ahead}, surely slower at {behind} of {len(sure)} values"
-    last = along[-1].value
-    ours, theirs = (table.cells[last, name].device_kv_bytes for name in ("mspeckv", "control"))
-    if ours is not None and theirs:
-        share = f"{ours / theirs:.0%}"
-        text += f". Its KV of the full context takes {share} of the control's (modelled)"
-    yield Finding("equal-memory control", f"{text}.")
-
-
-def _spread(table: Table, paper: Published) -> Iterator[Finding]:
-    """How far seeds differ, here and in the published table."""
-    spreads = [
-        (speed.std / speed.mean, cell.variant, cell.value)
-        for cell in table.cells.values()
-        if (speed := cell.speed) is not None and speed.std is not None
-    ]
-    known = [one.std / one.mean for one in paper.speeds.values() if one.std is not None]
-    if not spreads:
-        yield Finding("spread", "One seed each: how far seeds differ is not known.")
-        return
-    most, variant, value = max(spreads)
-    yield Finding(
-        "spread",
-        f"Over {len(table.seeds)} seeds the standard deviation is at most {most:.0%} of the mean "
-        f"({variant} at {value}); published, at most {max(known):.0%}.",
-    )
+    fewest = min(samples, key=lambda one: len(one.by_seed))
+    count = len(fewest.by_seed)
+    if fewest.sure:
+        held = f"an interval holds the median in {fewest.coverage:.1%}"
+    else:
+        held = f"too few for an interval of {CONFIDENCE:.0%}: only ranges are given"
+    text = f"{count} repeats of a cell at least, {held}. Of all rows loaded, {match.noise.text()}."
+    yield Finding("noise", f"{text} Only what lies beyond it is called shown or contradicted.")
 
 
 _OWN: dict[str, tuple[Callable[[Match], Iterator[Finding]], ...]] = {
-    "A1": (_growth,),
-    "A2": (_quantization, _one_column),
+    "A1": (_growth, _square),
+    "A2": (_quantization,),
     "B1": (_cliff,),
     "B2": (_length,),
 }

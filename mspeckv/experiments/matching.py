@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mspeckv.experiments.ablations import VARIANTS, Experiment, experiment
+from mspeckv.experiments.noise import Noise, noise_floor
 from mspeckv.experiments.rows import Row
 from mspeckv.experiments.statistics import Table, summarise
 from mspeckv.whatif.origin import curve
@@ -18,21 +19,25 @@ class Match:
 
     Values stand for one another by their place: the first of the experiment's values is the first
     of the published table's, whatever they are scaled by.
+
+    Attributes:
+        noise: of every row that was loaded, of whatever experiment.
     """
 
     table: Table
     paper: Published
     experiment: Experiment
+    noise: Noise
 
     @classmethod
-    def of(cls, table: Table) -> Match:
+    def of(cls, table: Table, noise: Noise | None = None) -> Match:
         """The published figures of the table's experiment.
 
         Raises:
             ValueError: an experiment or preset that is not defined.
         """
         known = experiment(table.experiment, table.preset)
-        return cls(table, published(table.experiment), known)
+        return cls(table, published(table.experiment), known, noise or Noise())
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -65,9 +70,9 @@ class Match:
         published one kept layers by LRU. None for what was not published in any form.
         """
         place, known = self.value(value), VARIANTS.get(variant)
-        if place is None or known is None or known.whole or known.adaptive:
+        if place is None or known is None or known.method not in self.paper.methods:
             return None
-        if known.method not in self.paper.methods:
+        if known.whole or known.adaptive or known.streamed or known.bits is not None:
             return None
         speed = curve(self.table.experiment, known.method, place, residency=known.residency)
         return MeanStd(float(speed))
@@ -84,4 +89,6 @@ def match_rows(rows: Iterable[Row]) -> tuple[Match, ...]:
     Raises:
         ValueError: an experiment or preset that is not defined.
     """
-    return tuple(Match.of(table) for table in summarise(rows))
+    rows = list(rows)
+    noise = noise_floor(rows)
+    return tuple(Match.of(table, noise) for table in summarise(rows))

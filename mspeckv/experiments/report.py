@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mspeckv.experiments.ablations import ALL_FLOAT, EQUAL_MEMORY
 from mspeckv.experiments.findings import findings
+from mspeckv.experiments.intervals import CONFIDENCE, Sample
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.report_tables import TIERS, grids, speedup_summary
 from mspeckv.experiments.rows import load_rows
-from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome
+from mspeckv.experiments.statistics import CellOutcome
 from mspeckv.settings import refuse
 from mspeckv.text_table import markdown
 from mspeckv.whatif.published_tables import MeanStd
@@ -29,6 +31,13 @@ LABELS = {
     "shapes, not tokens/s",
 }
 """What the words beside numbers mean."""
+METHOD = (
+    "Figures are medians of the repeats; in brackets the interval that holds the median in 95 % or "
+    "more, by ranks alone; with fewer than six repeats, their range. A speed-up is the geometric "
+    "mean of the repeats' ratios. Shown: the whole interval lies above the claim, by more than the "
+    "noise floor. Contradicted: it lies below. Not shown: neither."
+)
+"""How to read the figures."""
 Page = Callable[[Sequence[Match]], str]
 """What draws the report's page."""
 
@@ -97,6 +106,7 @@ def write_report(
 def as_markdown(matches: Sequence[Match]) -> str:
     """The whole report."""
     parts = ["# Ablations of MSpecKV", *(f"- **{name}**: {text}" for name, text in LABELS.items())]
+    parts += ["", METHOD]
     for match in matches:
         parts += ["", *_section(match)]
     return "\n".join(parts) + "\n"
@@ -166,7 +176,9 @@ def as_csv(matches: Sequence[Match]) -> str:
 
 def as_json(matches: Sequence[Match]) -> dict[str, Any]:
     """Plain dictionaries: per experiment its cells, comparisons, findings and origins."""
-    return {"confidence": CONFIDENCE, "experiments": [_experiment(match) for match in matches]}
+    noise = matches[0].noise.factor if matches else 1.0
+    found = [_experiment(match) for match in matches]
+    return {"confidence": CONFIDENCE, "noise_factor": noise, "experiments": found}
 
 
 def _experiment(match: Match) -> dict[str, Any]:
@@ -193,9 +205,9 @@ def _experiment(match: Match) -> dict[str, Any]:
 
 
 def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
-    """A cell's columns: a figure that has a spread takes two, its name and ``_std``."""
+    """A cell's columns: ours with ``_low`` and ``_high``, published ones with ``_std``."""
     table, value, variant = match.table, outcome.value, outcome.variant
-    figures: dict[str, MeanStd | None] = {
+    figures: dict[str, Sample | MeanStd | None] = {
         "tokens_per_second": outcome.speed,
         "published_tokens_per_second": match.speed(value, variant),
         "modelled_tokens_per_second": match.modelled_speed(value, variant),
@@ -206,7 +218,7 @@ def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
     }
     for tier in TIERS:
         figures[f"tier{tier}_ms_per_token"] = outcome.tier_ms(tier)
-        figures[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read.get(tier)
+        figures[f"kv_read_tier{tier}_bytes_per_token"] = outcome.kv_read(tier)
     line: dict[str, Any] = {
         "experiment": table.experiment,
         "preset": table.preset,
@@ -221,19 +233,23 @@ def _line(match: Match, outcome: CellOutcome) -> dict[str, Any]:
         "found_on_device": outcome.hit_rate,
         "device_kv_bytes_modelled": outcome.device_kv_bytes,
     }
-    for name in (*match.references, "control"):
+    for name in (*match.references, EQUAL_MEMORY, ALL_FLOAT):
         ours = None if variant == name else table.compare(value, variant, name)
         paper = match.speedup(value, variant, name)
-        line |= _spreads({f"delta_over_{name}": None if ours is None else ours.delta})
-        line |= _spreads({f"speedup_over_{name}": None if ours is None else ours.speedup})
-        low, high = (None if ours is None else ours.interval) or (None, None)
-        line[f"speedup_over_{name}_low"], line[f"speedup_over_{name}_high"] = low, high
+        line |= _spreads({f"speedup_over_{name}": ours})
+        line[f"verdict_over_{name}"] = ours and ours.verdict(noise=match.noise.factor)
         line[f"published_speedup_over_{name}"] = None if paper is None else paper.mean
     return line
 
 
-def _spreads(figures: Mapping[str, MeanStd | None]) -> dict[str, float | None]:
+def _spreads(figures: Mapping[str, Sample | MeanStd | None]) -> dict[str, float | None]:
     columns: dict[str, float | None] = {}
     for name, one in figures.items():
-        columns[name], columns[f"{name}_std"] = (one.mean, one.std) if one else (None, None)
+        if isinstance(one, Sample):
+            columns[name] = one.centre
+            columns[f"{name}_low"], columns[f"{name}_high"] = one.interval
+        else:
+            columns[name] = one.mean if one else None
+            if name.startswith("published"):
+                columns[f"{name}_std"] = one.std if one else None
     return columns

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mspeckv.experiments.ablations import axis_words
+from mspeckv.experiments.ablations import ALL_FLOAT, EQUAL_MEMORY, axis_words
+from mspeckv.experiments.intervals import Ratio, Sample
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CONFIDENCE, CellOutcome, Comparison
+from mspeckv.experiments.statistics import CellOutcome
 from mspeckv.text_table import aligned
 from mspeckv.whatif.published_tables import MeanStd
 
@@ -16,7 +17,7 @@ NOTHING = "-"
 TIERS = (0, 1, 2)
 _Column = tuple[str, Callable[[CellOutcome], str]]
 """A head, and what stands under it of each cell."""
-_Ask = Callable[[int, str, str], Comparison | MeanStd | None]
+_Ask = Callable[[int, str, str], Ratio | MeanStd | None]
 """A speed-up, by value, variant and reference."""
 
 
@@ -44,8 +45,8 @@ def speeds(match: Match) -> TextTable:
     """Every cell: speed and guesses kept, beside the published ones."""
     clock = match.table.clock
     caption = (
-        f"Speed ({clock} here, mean ± standard deviation over seeds) and guesses kept per "
-        "round (counted), beside the published figures"
+        f"Speed ({clock} here) and guesses kept per round (counted): median of the repeats and "
+        "its interval, beside the published mean ± standard deviation"
     )
     columns: list[_Column] = [
         ("published at", lambda one: _text(match.value(one.value))),
@@ -71,7 +72,7 @@ def speedups(match: Match) -> TextTable:
         found = ask(one.value, one.variant, reference)
         if found is None or one.variant == reference:
             return NOTHING
-        return found.text() if isinstance(found, Comparison) else f"{found.text()}x"
+        return found.text() if isinstance(found, Ratio) else f"{found.text()}x"
 
     asked: dict[str, _Ask] = {
         clock: match.table.compare,
@@ -80,13 +81,13 @@ def speedups(match: Match) -> TextTable:
     }
     columns: list[_Column] = [
         (f"over {name}, {label}", partial(over, ask, name))
-        for name in (*match.references, "control")
+        for name in (*match.references, EQUAL_MEMORY, ALL_FLOAT)
         for label, ask in asked.items()
-        if label == clock or name != "control"
+        if label == clock or name in match.references
     ]
     caption = (
-        f"Speed-up: mean of the seeds' ratios of tokens/s ({clock}), with a {CONFIDENCE:.0%} "
-        "bootstrap interval of that mean"
+        f"Speed-up: geometric mean of the repeats' ratios of tokens/s ({clock}), and the interval "
+        "of their median"
     )
     return _by_cell(match, caption, columns)
 
@@ -94,14 +95,14 @@ def speedups(match: Match) -> TextTable:
 def traffic(match: Match) -> TextTable:
     """Every cell's bytes: over the link, read by each tier, and held."""
     caption = (
-        "KV bytes per token while decoding (counted, mean over seeds), packed layers found on the "
-        "device (counted), and KV of the full context held there (modelled)"
+        "KV bytes per token while decoding (counted, median of repeats), packed layers found on "
+        "the device (counted), and tier 2's KV of the full context held there (modelled)"
     )
     columns: list[_Column] = [
         ("link, MB/token", lambda one: _mega(one.link)),
-        ("read by tier 0, MB/token", lambda one: _mega(one.kv_read.get(0))),
-        ("tier 1, MB/token", lambda one: _mega(one.kv_read.get(1))),
-        ("tier 2, MB/token", lambda one: _mega(one.kv_read.get(2))),
+        ("read by tier 0, MB/token", lambda one: _mega(one.kv_read(0))),
+        ("tier 1, MB/token", lambda one: _mega(one.kv_read(1))),
+        ("tier 2, MB/token", lambda one: _mega(one.kv_read(2))),
         ("found on device", lambda one: _form(one.hit_rate, ".0%")),
         ("KV on device, MB, modelled", lambda one: _mega(one.device_kv_bytes, ".1f")),
     ]
@@ -118,15 +119,15 @@ def published_layout(match: Match) -> tuple[TextTable, ...]:
         pair = table.compare(value, "mspeckv", "triforce")
         if pair is not None:
             sides = [_text(table.cells[value, name].speed) for name in ("triforce", "mspeckv")]
-            ours.append((f"{value}", *sides, pair.delta.text(), pair.speedup.text()))
+            ours.append((f"{value}", *sides, pair.text()))
     for value in paper.values:
         sides = [paper.speeds[value, name].text() for name in ("triforce", "mspeckv")]
         theirs.append((f"{value}", *sides, paper.speedups[value, "mspeckv", "triforce"].text()))
     caption = "tokens/s in the published layout: triforce is the baseline, mspeckv quant"
-    heads = (paper.axis, "baseline", "quant", "delta", "speedup")
+    heads = (paper.axis, "baseline", "quant", "speedup")
     return (
         TextTable(f"Ours, {table.clock}: {caption}", heads, tuple(ours)),
-        TextTable(f"Published: {caption}", (*heads[:3], heads[4]), tuple(theirs)),
+        TextTable(f"Published: {caption}", heads, tuple(theirs)),
     )
 
 
@@ -144,8 +145,8 @@ def speedup_summary(match: Match, theirs: bool = False) -> str:
         for pair in columns.values():
             ours = None if theirs else match.table.compare(value, *pair)
             paper = match.paper.speedups.get((value, *pair)) if theirs else None
-            found = ours.speedup if ours is not None else paper
-            row.append(_form(None if found is None else found.mean, ".2f", "x"))
+            mean = ours.centre if ours is not None else None if paper is None else paper.mean
+            row.append(_form(mean, ".2f", "x"))
         rows.append(row)
     head, *lines = aligned(rows, left=(), gap=" | ")
     frame = "=" * len(head)
@@ -171,8 +172,8 @@ def _trials(outcome: CellOutcome) -> str:
     return f"{done} ok, {failed} FAILED" if failed else f"{done} ok"
 
 
-def _text(value: MeanStd | int | None, digits: int = 2) -> str:
-    if isinstance(value, MeanStd):
+def _text(value: Sample | MeanStd | int | None, digits: int = 2) -> str:
+    if isinstance(value, (Sample, MeanStd)):
         return value.text(digits)
     return NOTHING if value is None else f"{value}"
 
@@ -181,7 +182,7 @@ def _form(value: float | None, form: str, unit: str = "") -> str:
     return NOTHING if value is None else f"{value:{form}}{unit}"
 
 
-def _mega(size: MeanStd | float | None, form: str = ".3f") -> str:
-    """A count of bytes, or the mean of several, in MB."""
-    mean = size.mean if isinstance(size, MeanStd) else size
-    return NOTHING if mean is None else f"{mean / 1e6:{form}}"
+def _mega(size: Sample | float | None, form: str = ".3f") -> str:
+    """A count of bytes, or the median of several, in MB."""
+    count = size.centre if isinstance(size, Sample) else size
+    return NOTHING if count is None else f"{count / 1e6:{form}}"

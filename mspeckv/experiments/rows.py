@@ -97,7 +97,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     """``machine`` ``cores`` ``threads`` ``memory_gb``, and ``gpu`` where it ran."""
     found: dict[str, Any] = {
         "machine": processor(),
-        "cores": os.cpu_count(),
+        "cores": len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
     }

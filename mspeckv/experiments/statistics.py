@@ -1,28 +1,19 @@
-"""What rows say: mean and spread of each cell, and methods compared seed by seed.
-
-Methods are paired by seed, since a seed fixes the order of methods and what the machine was doing
-meanwhile; the interval is a percentile bootstrap of the mean speed-up (Efron and Tibshirani, "An
-Introduction to the Bootstrap", chapter 13).
-"""
+"""What rows say, cell by cell and along the axis; intervals and verdicts: `intervals`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from math import log
 from typing import Any
 
-import numpy as np
-
 from mspeckv.experiments.ablations import VARIANTS
+from mspeckv.experiments.intervals import Ratio, Sample, Verdict
 from mspeckv.experiments.rows import Row
-from mspeckv.whatif.published_tables import MeanStd
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 CLIFF_RISE = 1.5
-"""A step between neighbours counts as a cliff when speed rises by this factor at least ..."""
+"""A step between neighbours is a cliff when speed rises by this factor at least ..."""
 CLIFF_LEAD = 2.0
 """... and its rise per layer (of the logarithm) is this many times that of any other step."""
 
@@ -37,98 +28,72 @@ class CellOutcome:
     failed: Mapping[int, str]
 
     @property
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> dict[int, dict[str, Any]]:
         """`mspeckv.RunSummary` of every finished run as plain dictionaries, by seed."""
-        return [row.result for row in self.finished.values() if row.result is not None]
+        found = self.finished.items()
+        return {seed: row.result for seed, row in found if row.result is not None}
+
+    def _figure(self, ask: Callable[[dict[str, Any]], float | None]) -> Sample | None:
+        """What every result says; None where none says anything."""
+        found = {seed: ask(one) for seed, one in self.results.items()}
+        known = {seed: float(one) for seed, one in found.items() if one is not None}
+        return Sample(known) if known else None
 
     @property
-    def speeds(self) -> dict[int, float]:
-        """Tokens per second, by seed."""
-        speeds = (float(one["tokens_per_second"]) for one in self.results)
-        return dict(zip(self.finished, speeds, strict=True))
-
-    @property
-    def speed(self) -> MeanStd | None:
+    def speed(self) -> Sample | None:
         """Tokens per second."""
-        return _spread(self.speeds.values())
+        return self._figure(lambda one: one["tokens_per_second"])
 
     @property
-    def latency(self) -> MeanStd | None:
+    def latency(self) -> Sample | None:
         """Milliseconds per token."""
-        return _spread(one["ms_per_token"] for one in self.results)
+        return self._figure(lambda one: one["ms_per_token"])
 
     @property
-    def accepted(self) -> MeanStd | None:
+    def accepted(self) -> Sample | None:
         """Guesses that tier 2 kept per round; None for methods that do not guess."""
-        return _spread(
-            one["accepted_per_round"]
-            for one in self.results
-            if any(tier["proposed"] for tier in one["tiers"])
-        )
+        guessed = any(tier["proposed"] for one in self.results.values() for tier in one["tiers"])
+        return self._figure(lambda one: one["accepted_per_round"]) if guessed else None
 
     @property
-    def link(self) -> MeanStd | None:
+    def link(self) -> Sample | None:
         """Bytes over the link per token while decoding (counted)."""
-        return _spread(row.link_bytes_per_token for row in self.finished.values())
+        found = {seed: row.link_bytes_per_token for seed, row in self.finished.items()}
+        return Sample(found) if found else None
 
-    @property
-    def kv_read(self) -> dict[int, MeanStd]:
-        """Bytes of KV that each tier's attention read per token (counted)."""
-        reads = [row.kv_read_per_token for row in self.finished.values()]
-        tiers = sorted({tier for read in reads for tier in read})
-        return {int(one): MeanStd.of([read[one] for read in reads if one in read]) for one in tiers}
+    def kv_read(self, tier: int) -> Sample | None:
+        """Bytes of KV that a tier's attention read per token (counted)."""
+        reads = {seed: row.kv_read_per_token for seed, row in self.finished.items()}
+        found = {seed: read[str(tier)] for seed, read in reads.items() if str(tier) in read}
+        return Sample(found) if found else None
 
-    def tier_ms(self, tier: int) -> MeanStd | None:
-        """Milliseconds per token of a tier's passes, waits for the link included."""
-        return _spread(
-            own["ms"] / len(one["tokens"])
-            for one in self.results
-            for own in one["tiers"]
-            if own["tier"] == tier
-        )
+    def tier_ms(self, tier: int, per_pass: bool = False) -> Sample | None:
+        """Milliseconds of a tier's passes, waits for the link included: per token, or of one."""
+
+        def ask(one: dict[str, Any]) -> float | None:
+            own = next((own for own in one["tiers"] if own["tier"] == tier), None)
+            return own and own["ms"] / (own["passes"] if per_pass else len(one["tokens"]))
+
+        return self._figure(ask)
 
     @property
     def device_kv_bytes(self) -> float | None:
-        """Bytes of on-chip and resident KV of the full context (modelled)."""
-        sizes = [one["memory"] for one in self.results]
-        return float(sizes[0]["on_chip_bytes"] + sizes[0]["resident_bytes"]) if sizes else None
+        """Bytes of tier 2's on-chip and resident KV of the full context (modelled)."""
+        for one in self.results.values():
+            return float(one["memory"]["on_chip_bytes"] + one["memory"]["resident_bytes"])
+        return None
 
     @property
     def hit_rate(self) -> float | None:
         """Share of packed layers that tier 2 found on the device, over all seeds together."""
-        counts = [one.get("residency", {}) for one in self.results]
+        counts = [one.get("residency", {}) for one in self.results.values()]
         hits, misses = (sum(one.get(name, 0) for one in counts) for name in ("hits", "misses"))
         return hits / (hits + misses) if hits + misses else None
 
     @property
     def clock(self) -> str:
         """``emulated`` where a throttled copy stood in for the link, else ``measured``."""
-        return _clock(one["link"]["kind"] for one in self.results)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two variants at one place of the axis, seed by seed.
-
-    Attributes:
-        seeds: those that both finished.
-        delta: tokens per second more than the reference.
-        speedup: tokens per second over the reference's; the mean is over the seeds' ratios.
-        interval: bootstrap interval of that mean at `CONFIDENCE`; None with a single seed.
-    """
-
-    value: int
-    seeds: tuple[int, ...]
-    delta: MeanStd
-    speedup: MeanStd
-    interval: tuple[float, float] | None
-
-    def text(self, digits: int = 2) -> str:
-        """``4.75x [4.60, 4.90]``."""
-        between = ""
-        if self.interval is not None:
-            between = f" [{self.interval[0]:.{digits}f}, {self.interval[1]:.{digits}f}]"
-        return f"{self.speedup.mean:.{digits}f}x{between}"
+        return _clock(one["link"]["kind"] for one in self.results.values())
 
 
 @dataclass(frozen=True)
@@ -162,34 +127,28 @@ class Table:
         """The label of the table's times."""
         return _clock(cell.clock for cell in self.cells.values())
 
-    def speed(self, value: int, variant: str) -> float | None:
-        """Mean tokens per second; None where there is no finished trial."""
+    def speed(self, value: int, variant: str) -> Sample | None:
+        """Tokens per second; None where there is no finished trial."""
         cell = self.cells.get((value, variant))
-        speed = None if cell is None else cell.speed
-        return None if speed is None else speed.mean
+        return None if cell is None else cell.speed
 
-    def speeds(self, variant: str) -> dict[int, float]:
-        """Mean tokens per second, by every value where there is one."""
-        found = {value: self.speed(value, variant) for value in self.values}
-        return {value: speed for value, speed in found.items() if speed is not None}
+    def compare(self, value: int, variant: str, reference: str) -> Ratio | None:
+        """Tokens per second over the reference's; None where no repeat finished both."""
+        ours, theirs = self.speed(value, variant), self.speed(value, reference)
+        return None if ours is None or theirs is None else ours.over(theirs)
 
-    def compare(self, value: int, variant: str, reference: str) -> Comparison | None:
-        """Seed by seed; None where no seed finished both."""
-        one, other = self.cells.get((value, variant)), self.cells.get((value, reference))
-        if one is None or other is None:
-            return None
-        ours, theirs = one.speeds, other.speeds
-        seeds = tuple(seed for seed in ours if seed in theirs)
-        if not seeds:
-            return None
-        delta = MeanStd.of([ours[seed] - theirs[seed] for seed in seeds])
-        ratios = [ours[seed] / theirs[seed] for seed in seeds]
-        return Comparison(value, seeds, delta, MeanStd.of(ratios), bootstrap_interval(ratios))
-
-    def along(self, variant: str, reference: str) -> list[Comparison]:
+    def along(self, variant: str, reference: str) -> dict[int, Ratio]:
         """The comparison at every value where there is one."""
-        found = (self.compare(value, variant, reference) for value in self.values)
-        return [one for one in found if one is not None]
+        found = {value: self.compare(value, variant, reference) for value in self.values}
+        return {value: ratio for value, ratio in found.items() if ratio is not None}
+
+    def steps(self, variant: str) -> dict[tuple[int, int], Ratio]:
+        """How many times as fast tier 2 becomes from each value to the next, repeat by repeat."""
+        cells = (self.cells.get((value, variant)) for value in self.values)
+        times = {one.value: one.tier_ms(2) for one in cells if one is not None}
+        known = [(value, time) for value, time in times.items() if time is not None]
+        found = {(a, b): before.over(after) for (a, before), (b, after) in pairwise(known)}
+        return {ends: ratio for ends, ratio in found.items() if ratio is not None}
 
 
 def summarise(rows: Iterable[Row]) -> tuple[Table, ...]:
@@ -200,56 +159,25 @@ def summarise(rows: Iterable[Row]) -> tuple[Table, ...]:
     return tuple(_table(groups[name]) for name in sorted(groups))
 
 
-def bootstrap_interval(
-    values: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
-) -> tuple[float, float] | None:
-    """Percentile interval of the mean; None for fewer than two values.
+def cliff(steps: Mapping[tuple[int, int], Ratio]) -> tuple[tuple[int, int], Verdict]:
+    """The steepest step, and whether intervals show it to be a cliff.
 
-    Where all resamples are few enough (five values: 3125), each is taken once, so that nothing is
-    left to chance; else `RESAMPLES` are drawn with ``seed``. Of three values, one resample in 27
-    repeats the least: at 95 % the interval then is their whole range.
+    Shown: it rises by `CLIFF_RISE` at least, and so much steeper than any other (`CLIFF_LEAD`).
+    Contradicted: no step rises by `CLIFF_RISE`.
     """
-    data = np.asarray(values, dtype=np.float64)
-    count = len(data)
-    if count < 2:
-        return None
-    if count**count <= RESAMPLES:
-        picks = np.array(list(product(range(count), repeat=count)))
-    else:
-        picks = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
-    rest = (1 - confidence) / 2
-    means = data[picks].mean(axis=1)
-    low, high = np.quantile(means, [rest, 1 - rest], method="inverted_cdf")
-    return float(low), float(high)
 
+    def rise(ends: tuple[int, int], factor: float) -> float:
+        return log(factor) / (ends[1] - ends[0])
 
-def cliff(speeds: Mapping[int, float]) -> tuple[int, int, float] | None:
-    """The neighbours between which speed jumps (`CLIFF_RISE`, `CLIFF_LEAD`), and by what factor."""
-    places = sorted(speeds)
-    steps = [
-        (log(speeds[high] / speeds[low]) / (high - low), low, high)
-        for low, high in pairwise(places)
-    ]
-    if not steps:
-        return None
-    steepest, low, high = max(steps)
-    others = [rise for rise, start, _ in steps if start != low]
-    factor = speeds[high] / speeds[low]
-    stands_out = all(steepest >= CLIFF_LEAD * rise for rise in others)
-    return (low, high, factor) if factor >= CLIFF_RISE and stands_out else None
-
-
-def tier2_rates(table: Table, variant: str) -> dict[int, float]:
-    """Tokens per second of tier 2's own time, along the axis."""
-    cells = (table.cells.get((value, variant)) for value in table.values)
-    times = {cell.value: cell.tier_ms(2) for cell in cells if cell is not None}
-    return {value: 1e3 / time.mean for value, time in times.items() if time is not None}
-
-
-def largest_step(speeds: Mapping[int, float]) -> tuple[int, int, float]:
-    """The neighbours whose ratio is largest, and the ratio."""
-    ratio, low, high = max((speeds[b] / speeds[a], a, b) for a, b in pairwise(sorted(speeds)))
-    return low, high, ratio
+    best = max(steps, key=lambda ends: rise(ends, steps[ends].centre))
+    others = [rise(ends, one.interval[1]) for ends, one in steps.items() if ends != best]
+    if not all(one.sure for one in steps.values()):
+        return best, "not shown"
+    if all(one.interval[1] < CLIFF_RISE for one in steps.values()):
+        return best, "contradicted"
+    low = steps[best].interval[0]
+    leads = all(rise(best, low) >= CLIFF_LEAD * other for other in others)
+    return best, "shown" if low >= CLIFF_RISE and leads else "not shown"
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -265,13 +193,14 @@ def _table(rows: Sequence[Row]) -> Table:
         tuple(sorted({row.value for row in rows})),
         (*known, *sorted(variants.difference(VARIANTS))),
         tuple(sorted({row.seed for row in rows})),
-        {place: _outcome(*place, found) for place, found in cells.items()},
+        {place: outcome(*place, found) for place, found in cells.items()},
         tuple(sorted({_named(row.hardware) for row in rows})),
         tuple(sorted({_named({**row.versions, "mspeckv": row.mspeckv}) for row in rows})),
     )
 
 
-def _outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
+def outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
+    """A cell's rows, sorted out."""
     finished: dict[int, Row] = {}
     failed: dict[int, str] = {}
     for row in sorted(rows, key=lambda one: one.seed):
@@ -287,11 +216,6 @@ def _outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
 def _clock(kinds: Iterable[str]) -> str:
     """A clock that any emulated link slowed is no measure of a machine."""
     return "emulated" if "emulated" in kinds else "measured"
-
-
-def _spread(values: Iterable[float]) -> MeanStd | None:
-    found = list(values)
-    return MeanStd.of(found) if found else None
 
 
 def _named(facts: Mapping[str, object]) -> str:

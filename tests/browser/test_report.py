@@ -27,7 +27,7 @@ DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => (
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of three experiments, one trial of which failed."""
     folder = tmp_path_factory.mktemp("report")
-    failed = row("B1", 4, "control", 1, error="RuntimeError: no <memory> left")
+    failed = row("B1", 4, "all-float", 1, error="RuntimeError: no <memory> left")
     write_report(write(folder, [*a1(), *a2(), *b1(), failed]), folder, html_page)
     return folder / "report.html"
 

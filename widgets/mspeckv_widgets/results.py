@@ -10,7 +10,17 @@ from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
 from mspeckv.events import LinkSummary, Residency
-from mspeckv.experiments import Cell, Experiment, Match, Row, experiment, load_rows, match_rows, run
+from mspeckv.experiments import (
+    Cell,
+    Experiment,
+    Match,
+    Row,
+    experiment,
+    findings,
+    load_rows,
+    match_rows,
+    run,
+)
 from mspeckv.settings import refuse
 
 FOLDER = "results"
@@ -49,20 +59,19 @@ def load_results(name: str, folder: str | Path | None = None) -> Match:
     file = place / f"{known.id}-{known.preset.name}.jsonl"
     if not file.is_file():
         raise refuse("results", str(place), f"there are none of {known.id}: see `mspeckv run`")
-    return match_of(known, load_rows(file))
+    return match_of(known, load_rows(place))
 
 
 def match_of(known: Experiment, rows: Sequence[Row]) -> Match:
-    """Rows of one experiment beside the published figures.
+    """An experiment's rows beside the published figures; the noise floor is of all ``rows``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none of it.
     """
-    own = [row for row in rows if (row.experiment, row.preset) == (known.id, known.preset.name)]
-    if not own:
+    found = [one for one in match_rows(rows) if one.experiment is known]
+    if not found:
         raise refuse("results", known.id, "there are no rows of it yet")
-    (match,) = match_rows(own)
-    return match
+    return found[0]
 
 
 def reduced(
@@ -136,3 +145,11 @@ def summary_of(row: Row) -> RunSummary:
         found[name] = tuple(found[name])
     kinds = {"link": LinkSummary, "residency": Residency, "memory": Memory}
     return RunSummary(**{**found, **{name: kind(**found[name]) for name, kind in kinds.items()}})
+
+
+def tell(match: Match, *topics: str) -> None:
+    """Print what intervals show on some topics, each with its verdict."""
+    for one in findings(match):
+        if one.topic in topics:
+            verdict = f" [{one.verdict}]" if one.verdict else ""
+            print(f"{one.topic}{verdict}: {one.text}")

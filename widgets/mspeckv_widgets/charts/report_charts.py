@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mspeckv.experiments.ablations import axis_words
-from mspeckv.experiments.chart_lines import (
+from mspeckv.experiments.matching import Match
+from mspeckv_widgets.charts.chart_lines import (
     INK,
     Line,
     accepted_lines,
@@ -22,12 +23,11 @@ from mspeckv.experiments.chart_lines import (
     tier_lines,
     traffic_lines,
 )
-from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CONFIDENCE
 
 TIERS = (0, 1, 2)
 ROW_PIXELS = 400
 NOTHING = "no row shows this yet"
+BARS = "bars are the interval of the median (published: the standard deviation)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def speed_chart(match: Match) -> Chart:
         "published, and modelled for that machine": published_speed_lines(match),
     }
     figure = _figure(match, panels, "tokens/s")
-    return Chart("Speed; bars are the standard deviation over seeds", figure)
+    return Chart(f"Speed; {BARS}", figure)
 
 
 def speedup_chart(match: Match) -> Chart:
@@ -53,15 +53,14 @@ def speedup_chart(match: Match) -> Chart:
     panels = {f"over {name}": speedup_lines(match, name) for name in match.references}
     figure = _figure(match, panels, "times as fast")
     figure.add_hline(y=1, line={"color": "#6b7280", "width": 1})
-    title = f"Speed-up ({match.table.clock}); bars are the {CONFIDENCE:.0%} bootstrap interval"
+    title = f"Speed-up ({match.table.clock}), geometric mean; {BARS}"
     return Chart(title, figure)
 
 
 def accepted_chart(match: Match) -> Chart:
     """Guesses that tier 2 kept per round."""
     figure = _figure(match, {"": accepted_lines(match)}, "tokens per round")
-    title = "Guesses kept per round (counted); bars are the standard deviation over seeds"
-    return Chart(title, figure)
+    return Chart(f"Guesses kept per round (counted); {BARS}", figure)
 
 
 def time_chart(match: Match) -> Chart:

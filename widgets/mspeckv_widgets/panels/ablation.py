@@ -121,9 +121,8 @@ class Ablation(WorkerPanel[SweepRunner]):
             self.match = load_results(name, self.inputs["folder"].value)
             table = self.match.table
             made = "; ".join(table.machines)
-            seeds = ", ".join(map(str, table.seeds))
             now = datetime.now().strftime("%H:%M:%S")
-            self._say(f"Results of {name}, seeds {seeds}, on {made}; read at {now}")
+            self._say(f"Results of {name}, {len(table.seeds)} repeats, on {made}; read at {now}")
         except (ValueError, OSError) as error:
             self.match = None
             self._say(str(error), failed=True)
@@ -140,6 +139,8 @@ class Ablation(WorkerPanel[SweepRunner]):
         """Let the controls offer the experiment's own values and variants: few to begin with."""
         known = experiment(self.inputs["experiment"].value)
         values, variants = self.inputs["values"], self.inputs["variants"]
+        # a browser stumbles over a selected place that the new, shorter list has not got
+        values.value = variants.value = ()
         values.options = known.values
         values.value = known.values[:1]
         variants.options = known.variants
@@ -177,8 +178,8 @@ class Ablation(WorkerPanel[SweepRunner]):
                 layout=wide, tooltip="Tokens of each trial of a sweep; few are fast and noisy",
             ),
             "seeds": ipw.IntSlider(
-                value=1, min=1, max=3, description="Seeds", style=_STYLE, layout=wide,
-                tooltip="Trials of each cell; one seed has no spread",
+                value=1, min=1, max=10, description="Repeats", style=_STYLE, layout=wide,
+                tooltip="Trials of each cell, each with its seed; six give an interval",
             ),
         }  # fmt: skip
 

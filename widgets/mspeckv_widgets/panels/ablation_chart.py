@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from mspeckv.experiments import VARIANTS, Match
 from mspeckv.experiments.ablations import axis_words
-from mspeckv.experiments.chart_lines import (
+from mspeckv_widgets.charts.chart_lines import (
     Line,
     Source,
     axis_labels,

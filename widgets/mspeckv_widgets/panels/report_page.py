@@ -7,12 +7,12 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from mspeckv.experiments.chart_lines import STYLES as VARIANTS
 from mspeckv.experiments.findings import Finding, findings
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report import LABELS, settings
+from mspeckv.experiments.report import LABELS, METHOD, settings
 from mspeckv.experiments.report_tables import TextTable as Grid
 from mspeckv.experiments.report_tables import grids, speedup_summary
+from mspeckv_widgets.charts.chart_lines import STYLES as VARIANTS
 from mspeckv_widgets.charts.report_charts import CHARTS
 
 STYLE = """
@@ -29,7 +29,7 @@ th, td { border-bottom: 1px solid #e5e7eb; padding: 3px 10px; text-align: left;
   vertical-align: bottom; }
 .num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .verdict { border: 1px solid #1f2328; border-radius: 3px; padding: 0 5px; font-size: 13px; }
-.missed { background: #fbe3d3; } .met { background: #d5f0e6; }
+.contradicted { background: #fbe3d3; } .shown { background: #d5f0e6; }
 pre { background: #f6f8fa; padding: 10px; overflow-x: auto; font-size: 13px; }
 .small { color: #4b5563; font-size: 14px; }
 .chart { min-height: 400px; }
@@ -58,7 +58,7 @@ def page(matches: Sequence[Match]) -> str:
         f"<script>{get_plotlyjs()}</script></head><body>"
         f"<h1>Ablations of MSpecKV</h1><nav aria-label='Experiments'>{links}</nav>"
         f"<p>What the words beside numbers mean:</p><ul>{labels}</ul>"
-        f"<p>What is compared:</p><ul>{variants}</ul>"
+        f"<p>{escape(METHOD)}</p><p>What is compared:</p><ul>{variants}</ul>"
         f"<main>{''.join(section(match) for match in matches)}</main></body></html>\n"
     )
 
@@ -130,7 +130,8 @@ def grid_html(grid: Grid) -> str:
 def finding_html(finding: Finding) -> str:
     """A finding as a list item; its verdict in words, not by colour alone."""
     verdict = finding.verdict
-    mark = f' <span class="verdict {verdict}">{verdict}</span>' if verdict else ""
+    kind = (verdict or "").replace("not shown", "open")
+    mark = f' <span class="verdict {kind}">{verdict}</span>' if verdict else ""
     return f"<li><b>{escape(finding.topic)}</b>{mark}: {escape(finding.text)}</li>"
 
 

@@ -14,11 +14,11 @@ import plotly.graph_objects as go
 
 from mspeckv.experiments import VARIANTS, Match, experiment, published
 from mspeckv.experiments.ablations import axis_words
-from mspeckv.experiments.chart_lines import speed_lines, style
 from mspeckv.settings import METHODS
 from mspeckv.whatif import STEPS
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.origin import curve
+from mspeckv_widgets.charts.chart_lines import speed_lines, style
 from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.charts.report_charts import bars
 from mspeckv_widgets.charts.theme import TIERS

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from mspeckv.experiments.intervals import Sample
 from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CellOutcome, Comparison
+from mspeckv.experiments.statistics import CellOutcome
 from mspeckv.whatif.published_tables import MeanStd
 
 INK = "#1f2328"
@@ -35,15 +36,24 @@ class VariantStyle:
 STYLES = {
     name: VariantStyle(*signs)
     for name, signs in {
-        "autoregressive": ("one token a pass, KV as floats", INK, "solid", "circle"),
-        "vanilla": ("tier 0 guesses, tier 2 checks", "#E69F00", "dot", "triangle-up"),
-        "triforce": ("three tiers, KV as floats", "#0072B2", "dash", "square"),
-        "mspeckv": ("three tiers, KV quantized, fixed places", "#D55E00", "solid", "diamond"),
-        "mspeckv-lru": ("three tiers, KV quantized, LRU places", "#CC79A7", "dashdot", "cross"),
+        "autoregressive": ("plain decoding, KV as floats, streamed", INK, "solid", "circle"),
+        "vanilla": ("tier 0 guesses, tier 2 checks; floats", "#E69F00", "dot", "triangle-up"),
+        "triforce": ("three tiers, KV as floats, streamed", "#0072B2", "dash", "square"),
+        "mspeckv": ("three tiers, int8, fixed places", "#D55E00", "solid", "diamond"),
+        "mspeckv-streamed": ("three tiers, int8, streamed", "#D55E00", "dot", "diamond-wide"),
+        "mspeckv-lru": ("three tiers, int8, LRU places", "#CC79A7", "dashdot", "cross"),
         "mspeckv-auto": (
-            "three tiers, KV quantized, lengths chosen", "#56B4E9", "longdashdot", "triangle-down",
+            "as mspeckv, lengths chosen as it runs", "#56B4E9", "longdashdot", "triangle-down",
         ),
-        "control": ("autoregressive with all KV on the device", "#009E73", "longdash", "star"),
+        "plain-int8": (
+            "plain decoding, mspeckv's own policy: equal memory", "#009E73", "solid", "star",
+        ),
+        "plain-int8-streamed": (
+            "plain decoding, int8, streamed", "#009E73", "dot", "star-diamond",
+        ),
+        "all-float": (
+            "plain decoding, all on device, float: more memory", "#8A6D00", "longdash", "hexagon",
+        ),
     }.items()
 }  # fmt: skip
 
@@ -59,8 +69,8 @@ class Line:
 
     Attributes:
         source: who says so.
-        means: the points.
-        up, down: how far their bars go.
+        means: the points: medians, of speed-ups geometric means, or published means.
+        up, down: how far their bars go: to the ends of the interval, or a published deviation.
     """
 
     variant: str
@@ -93,7 +103,7 @@ def published_speed_lines(match: Match) -> list[Line]:
 
 def speedup_lines(match: Match, reference: str) -> list[Line]:
     """Speed-ups over ``reference``: ours with intervals, the published and the modelled ones."""
-    asked: dict[Source, Callable[..., MeanStd | Comparison | None]] = {
+    asked: dict[Source, Callable[..., MeanStd | Sample | None]] = {
         "ours": match.table.compare,
         "published": match.speedup,
         "modelled": match.modelled_speedup,
@@ -116,8 +126,8 @@ def tier_lines(match: Match, tier: int) -> list[Line]:
 def traffic_lines(match: Match, tier: int | None) -> list[Line]:
     """MB of KV per token, ours: read by ``tier``, or over the link for None."""
 
-    def size(one: CellOutcome) -> MeanStd | None:
-        found = one.link if tier is None else one.kv_read.get(tier)
+    def size(one: CellOutcome) -> Sample | None:
+        found = one.link if tier is None else one.kv_read(tier)
         return None if found is None else found.scaled(1 / MEGA)
 
     return _ours(match, size)
@@ -132,10 +142,10 @@ def axis_labels(match: Match) -> list[str]:
     return labels
 
 
-def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[Line]:
+def _ours(match: Match, what: Callable[[CellOutcome], Sample | None]) -> list[Line]:
     """Our lines of what each cell says."""
 
-    def ask(value: int, variant: str) -> MeanStd | None:
+    def ask(value: int, variant: str) -> Sample | None:
         cell = match.table.cells.get((value, variant))
         return None if cell is None else what(cell)
 
@@ -143,7 +153,7 @@ def _ours(match: Match, what: Callable[[CellOutcome], MeanStd | None]) -> list[L
 
 
 def _lines(
-    match: Match, source: Source, ask: Callable[[int, str], MeanStd | Comparison | None]
+    match: Match, source: Source, ask: Callable[[int, str], MeanStd | Sample | None]
 ) -> list[Line]:
     """A line per variant of what ``ask`` says of it at every value."""
     lines = []
@@ -154,12 +164,11 @@ def _lines(
     return lines
 
 
-def _point(found: MeanStd | Comparison | None) -> Numbers:
-    """Mean, and the bar up and down: a deviation, or to the ends of an interval."""
+def _point(found: MeanStd | Sample | None) -> Numbers:
+    """A point, and its bar up and down."""
     if found is None:
         return None, None, None
     if isinstance(found, MeanStd):
         return found.mean, found.std, found.std
-    mean = found.speedup.mean
-    low, high = found.interval or (mean, mean)
-    return mean, high - mean, mean - low
+    low, high = found.interval
+    return found.centre, max(0.0, high - found.centre), max(0.0, found.centre - low)
