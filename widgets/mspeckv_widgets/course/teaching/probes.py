@@ -65,14 +65,14 @@ PROBES: tuple[Probe, ...] = (
         " where there is no compiler",
         '"A busy link is the bottleneck": only what compute waits for counts. Adding up `total'
         ' ms` counts waits twice. "Operations per byte of KV": weights are read too, and are'
-        ' most of it',
+        " most of it",
     ),
     Probe(
         "06",
         "10.45 ms is the bound, 5.3 times as long with a quarter of the KV on the host; two"
         " numbers were fitted, and one choice of fit was made (8.5 % or 19.1 % off)",
         '"The curve goes through the points, so the model is right": count what was fitted, and'
-        ' what was chosen',
+        " what was chosen",
     ),
     Probe(
         "07",
@@ -121,6 +121,6 @@ PROBES: tuple[Probe, ...] = (
         " too far kills, many near ones do not",
         '"It drowns in too many tokens": a mask with 129 of them kills it. "More context,'
         ' better guesses". "The rate falls, so guessing pays less": the pass it saves grows'
-        ' dearer',
+        " dearer",
     ),
 )
