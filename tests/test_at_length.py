@@ -95,14 +95,14 @@ def test_series_are_found_or_asked_for(tmp_path: Path, series: Series) -> None:
     assert load_series("cpu", tmp_path) == series
 
 
-@pytest.mark.parametrize(("name", "longest"), [("cpu", 8192), ("gpu", 32768)])
-def test_the_committed_rows_are_whole(name: str, longest: int) -> None:
+@pytest.mark.parametrize(("name", "longest", "least"), [("cpu", 8192, 2), ("gpu", 32768, 6)])
+def test_the_committed_rows_are_whole(name: str, longest: int, least: int) -> None:
     kept = load_series(name, RESULTS)
     places = {one["place"] for one in kept.rows}
     assert kept.contexts[0] == 512
     assert kept.contexts[-1] == longest
     assert "document" in kept.texts
-    assert len(places) >= 4
+    assert len(places) >= least
     assert len(kept.rows) == len(places) * len(kept.contexts) * len(kept.texts)
     for one in kept.rows:
         assert set(one["kept"]) == set(kept.guessers)
