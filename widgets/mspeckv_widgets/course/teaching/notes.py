@@ -39,6 +39,9 @@ EXPECTED, PAGE, SYLLABUS = (
 COMMAND = "mspeckv course notes"
 BEGIN, END = f"<!-- begin: written by `{COMMAND}` -->", "<!-- end -->"
 CELL_SECONDS = 600
+OWN = "what the student's own runs show"
+"""Of a prediction that the lab does not reveal by itself."""
+OBJECT = "a run or a table: see the solution"
 _CLOCKS = ("ms", "s", "tokens/s")
 """Units of what a clock says: another machine says something else."""
 
@@ -167,7 +170,7 @@ def _answer(lab: str, task: Task, cell: Any, values: Any) -> dict[str, str]:
     why = " ".join(told.lstrip(",. ").removeprefix(title).lstrip(",. ").split())
     plain = "; ".join(ast.literal_eval(_printed(values))) or _returned(task.answer)
     lines = [line.strip() for line in _printed(cell).splitlines() if line.strip()]
-    return {"title": title, "answer": plain or "; ".join(lines[-1:]), "why": why}
+    return {"title": title, "answer": plain or "; ".join(lines[-1:]) or OBJECT, "why": why}
 
 
 def _printed(cell: Any) -> str:
@@ -207,17 +210,33 @@ def _section(lab: LabSource, found: Expected | None) -> str:
         ]
     if found is None:
         return "\n".join([*lines, f"Not executed yet: run `{COMMAND} --labs {lab.name[:2]}`.", ""])
-    if found["predictions"]:
+    asked = questions(lab)
+    if asked:
         lines += ["| prediction | question | result |", "| --- | --- | --- |"]
-        for name, one in found["predictions"].items():
-            result = words_of(one["result"], one["unit"]) + _label(one["unit"])
-            lines.append(f"| {name} | {_cell(one['question'])} | {_cell(result)} |")
+        for name, question in asked.items():
+            one = found["predictions"].get(name)
+            result = OWN if one is None else words_of(one["result"], one["unit"])
+            result += "" if one is None else _label(one["unit"])
+            lines.append(f"| {name} | {_cell(question)} | {_cell(result)} |")
         lines.append("")
     lines += ["| exercise | task | answer | why |", "| --- | --- | --- | --- |"]
     for name, one in found["exercises"].items():
         parts = (_cell(one[part]) for part in ("title", "answer", "why"))
         lines.append(f"| {name} | {' | '.join(parts)} |")
     return "\n".join([*lines, ""])
+
+
+def questions(lab: LabSource) -> dict[str, str]:
+    """What the lab's cells ask a guess for, by id, read from its code."""
+    found = {}
+    for cell in lab.notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        for node in ast.walk(ast.parse(cell["source"])):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "lab.predict":
+                name, question = (str(ast.literal_eval(part)) for part in node.args[:2])
+                found[name] = question
+    return found
 
 
 def _title(lab: LabSource) -> str:
