@@ -87,7 +87,7 @@ def test_the_acceptance_that_pays() -> None:
     assert verdict("e3", lab13.needed_acceptance).passed
     assert lab13.needed_acceptance(1, 0.3) == pytest.approx(0.3)
     wrong = verdict("e3", lambda gamma, cost: cost)
-    assert "called with 4, 0.1" in wrong.message
+    assert "it returned 0.1; 0.287108 is right" in wrong.message
 
 
 def test_three_tiers() -> None:
