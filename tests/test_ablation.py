@@ -209,3 +209,8 @@ def test_the_noise_floor_is_of_every_experiment_in_the_folder(folder: str) -> No
     assert not results.match_of(experiment("A1"), a1()).noise.groups
     noise = results.load_results("A1", folder).noise
     assert {cell[0] for group in noise.groups for cell in group} == {"A1", "A2", "B1"}
+
+
+def test_other_rows_in_the_folder_are_left_alone(folder: str) -> None:
+    (Path(folder) / "drafts-at-length.jsonl").write_text('{"other": 1}\n', encoding="utf-8")
+    assert results.load_results("A1", folder).table.values == (512, 1024, 1536, 2048)

@@ -165,8 +165,9 @@ class RowStore:
 def load_rows(source: str | Path | Iterable[str | Path]) -> list[Row]:
     """One row per trial from a folder's stores, from files, or from several of either.
 
-    A last line that was torn by a killed writer is left out; a later row of a trial counts only
-    where the earlier ones failed.
+    Of a folder, files named after an experiment count, such as ``A1-classroom.jsonl``. A last line
+    that was torn by a killed writer is left out; a later row of a trial counts only where the
+    earlier ones failed.
 
     Raises:
         ValueError: nothing there, or a line that is not a row.
@@ -174,7 +175,7 @@ def load_rows(source: str | Path | Iterable[str | Path]) -> list[Row]:
     given = [source] if isinstance(source, (str, Path)) else list(source)
     files: list[Path] = []
     for path in map(Path, given):
-        found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        found = sorted(path.glob("[A-Z][0-9]-*.jsonl")) if path.is_dir() else [path]
         if not found or not all(file.is_file() for file in found):
             raise refuse("results", str(path), "use a folder or files that `mspeckv run` wrote")
         files += found
