@@ -16,6 +16,8 @@ from mspeckv_widgets.course.teaching.places import checkout
 
 Cell = dict[str, Any]
 RESULTS = "results"
+READERS = ("load_results", "load_series")
+"""What a cell calls to read the results that lie beside the labs."""
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)([^)#]+)(#[^)]*)?\)")
 
 
@@ -138,7 +140,7 @@ def _read(path: Path) -> LabSource:
         raise refuse("labs", path.stem, "its solutions have other exercises")
     tasks = {name: _task(path.stem, name, asked[name], answered[name]) for name in asked}
     code = "\n".join(cell["source"] for cell in lab["cells"] if cell["cell_type"] == "code")
-    needed = "load_results(" in code
+    needed = any(f"{reader}(" in code for reader in READERS)
     files = sorted((path.parent / RESULTS).glob("*.json*")) if needed else []
     return LabSource(path.stem, lab, tasks, tuple(files))
 
