@@ -240,7 +240,7 @@ def test_a_score_card_labels_its_numbers(lab: Lab, shown: list[Any], run: RunSum
     assert "mspeckv, int8, on-chip 1, resident 1" in text
     assert page.count("<tr>") == 3
     assert "lower is better" in page
-    assert page.count(" allocated</td>") == 2
+    assert page.count(" modelled</td>") == 2
 
 
 @pytest.mark.parametrize(

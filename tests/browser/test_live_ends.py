@@ -263,5 +263,5 @@ def test_opened_again_without_the_kernel(page: Page, seen: tuple[Visit, Logs]) -
     assert dark > 0.03, "charts and text are drawn"
     picture(page, "live_opened_again", "#main")
     # JupyterLab's own words, of the model and of its debugger's kernel that are gone
-    own = ("model not found", "debugger state", "debug_request")
+    own = ("model not found", "debugger state", "Canceled future for")
     assert [one for one in seen[0].problems if not any(word in one for word in own)] == []

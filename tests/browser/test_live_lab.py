@@ -231,7 +231,7 @@ def test_words_of_the_subject_are_explained(page: Page) -> None:
     told = "all => all.map(one => [one.textContent, one.title])"
     found = page.locator(f"{PANEL} abbr").evaluate_all(told)
     words = {word for word, _ in found}
-    assert {"KV", "counted", "measured", "allocated", "modelled", "tier 0", "tier 1"} <= words
+    assert {"KV", "counted", "measured", "modelled", "tier 0", "tier 1"} <= words
     assert all(len(meaning) > 20 for _, meaning in found)
 
 
