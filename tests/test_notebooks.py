@@ -108,10 +108,12 @@ def test_what_reveals_a_prediction_hides_its_source(path: Path) -> None:
     for cell in cells:
         asked |= set(re.findall(r'lab\.predict\("(\w+)"', cell.source))
         revealed |= (
-            set(re.findall(r'"(p\d)"', cell.source)) if "lab.reveal(" in cell.source else set()
+            set(re.findall(r'"(p\d+)"', cell.source)) if "lab.reveal(" in cell.source else set()
         )
         if "lab.reveal(" in cell.source:
             assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            assert cell.source.startswith("# "), "JupyterLab shows a hidden cell's first line"
     assert asked == revealed
 
 

@@ -204,4 +204,4 @@ def compare(record: PredictionRecord) -> str:
     side = "too high" if abs(guess) > abs(result) else "too low"
     if factor < 1.1:
         return f"within {100 * (factor - 1):.0f} %"
-    return f"{side} by a factor of {factor:.3g}"
+    return f"{side} by a factor of {f'{factor:,.0f}' if factor >= 100 else f'{factor:.3g}'}"
