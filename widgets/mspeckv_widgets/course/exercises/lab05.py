@@ -14,6 +14,8 @@ from mspeckv_widgets.panels.profile_view import longest_rest
 
 _TO_SPARE = 4
 """Slots above the least that are forgiven: a round's guessing takes now more, now less."""
+_ABOUT_ONE = 1.5
+"""Transfers that the link may rest for: not one more would have gone in."""
 
 
 def check_waiting(answer: Any) -> Verdict:
@@ -60,9 +62,10 @@ def check_filled(answer: Any) -> Verdict:
         return Verdict(False, "nothing crossed the link in this run: use the streamed setting")
     ahead = int(after.summary.config["policy"]["ahead"])
     transfer = median(bar.ms for bar in moved)
-    rests = [longest_rest(after.timeline(place)) for place in range(len(after.rounds))]
-    told = f"ahead={ahead}: the link rests for up to {max(rests):.0f} ms"
-    if max(rests) > transfer:
+    # of the usual round: a machine that stumbles once has filled no hole, and dug none
+    rest = median(longest_rest(after.timeline(place)) for place in range(len(after.rounds)))
+    told = f"ahead={ahead}: the link rests for up to {rest:.0f} ms in the usual round"
+    if rest > _ABOUT_ONE * transfer:
         return Verdict(False, f"{told} (measured); one transfer takes {transfer:.0f} ms")
     enough = max(_slots(after, place, transfer) for place in range(len(after.rounds)))
     if ahead > enough + _TO_SPARE:
