@@ -110,8 +110,8 @@ def _dear(match: Match) -> str:
     longer = times[0].over(times[1]) if len(times) == 2 and times[0] and times[1] else None
     return "" if longer is None else (
         f" Here a pass of tier 2 over a round's guesses takes {longer.text()} as long as one over "
-        f"a single token ({match.table.clock}), on a GPU, which waits for weights, hardly "
-        "longer: arithmetic, which nothing kept or packed makes less, is a larger share."
+        f"a single token ({match.table.clock}): arithmetic, which nothing kept or packed makes "
+        "less, is a part of it."
     )  # fmt: skip
 
 
