@@ -109,8 +109,12 @@ class Prefills:
         """
         self.shared, self.saved_seconds = False, 0.0
         for reader in readers:
+            # what passes multiply by was compared with the weights as this run began
+            read: dict[torch.Tensor, bytes] = {}
+            for product in reader.products.values():
+                read.update(getattr(product, "digests", {}))
             # a model that nobody else holds is to go, and its prompts with it
-            model = ref(reader.model), structure(reader.model), weights(reader.model)
+            model = ref(reader.model), structure(reader.model), weights(reader.model, read)
             for tokens, position in reader.cache.to_read(list(prompt)):
                 self._fill(reader, (*model, position, *tokens), tokens, position, link)
 

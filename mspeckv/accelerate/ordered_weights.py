@@ -76,7 +76,12 @@ class TiledWeight:
 
     def holds(self) -> bool:
         """Whether every bit is what was copied: torch does not notice writes through ``.data``."""
-        return self.current and all(digest(part) == was for _, part, _, was in self._copied)
+        return self.current and all(digest(part) == was for part, was in self.digests.items())
+
+    @property
+    def digests(self) -> dict[torch.Tensor, bytes]:
+        """Fingerprints of what was copied."""
+        return {part: was for _, part, _, was in self._copied}
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""

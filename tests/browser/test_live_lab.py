@@ -28,6 +28,8 @@ from .lab_server import serve
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SCREENSHOT, ANIMATION = OUTPUT / "live_lab.png", OUTPUT / "live_lab.gif"
+LAPTOP, HIGH = (1366, 768), (1366, 940)
+"""A laptop's screen, and one that holds the whole panel, for pictures."""
 PANEL = ".mskv-panel:has(.mskv-run)"
 READ_CHARTS = """() => {
   const plot = document.querySelector('.mskv-panel .js-plotly-plot');
@@ -116,9 +118,9 @@ def busy_loops(count: int = 2) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def seen(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
-    """The notebook of the live lab on a laptop's screen, its panel there, the file browser open."""
+    """The notebook of the live lab, its panel there, the file browser open."""
     with serve(tmp_path_factory.mktemp("jupyter")) as address:
-        visited = visit(browser, 1366, 768)
+        visited = visit(browser, *HIGH)
         page = visited.page
         open_notebook(page, address.format(name="01_live_lab.ipynb"))
         toggle_files(page)
@@ -134,6 +136,13 @@ def toggle_files(page: Page) -> None:
     """Open or close the file browser."""
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
     page.wait_for_timeout(800)
+
+
+def resize(page: Page, size: tuple[int, int]) -> None:
+    """Give the window a size in pixels, and the panel its upper edge."""
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.wait_for_timeout(1000)
+    to_the_top(page)
 
 
 def to_the_top(page: Page) -> None:
@@ -239,6 +248,9 @@ def test_words_of_the_subject_are_explained(page: Page) -> None:
 
 def test_it_fits_a_laptop_beside_the_file_browser(page: Page) -> None:
     to_the_top(page)
+    SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
+    page.locator(PANEL).screenshot(path=SCREENSHOT)
+    resize(page, LAPTOP)
     top = page.locator(PANEL).bounding_box()
     assert top is not None
     for part in (".mskv-run", ".mskv-stop", ".mskv-tiles", ".js-plotly-plot", ".mskv-bars",
@@ -250,8 +262,6 @@ def test_it_fits_a_laptop_beside_the_file_browser(page: Page) -> None:
     assert plot is not None
     assert plot["width"] >= 450
     assert top["width"] <= 940
-    SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
-    page.locator(PANEL).screenshot(path=SCREENSHOT)
     page.screenshot(path=OUTPUT / "live_lab_1366.png")
 
 
@@ -385,9 +395,7 @@ def test_stop_stops_within_a_pass(page: Page) -> None:
 
 def test_it_fits_a_narrow_window(page: Page) -> None:
     toggle_files(page)
-    page.set_viewport_size({"width": 560, "height": 900})
-    page.wait_for_timeout(1500)
-    to_the_top(page)
+    resize(page, (560, 900))
     wide = "panel => panel.scrollWidth - panel.clientWidth"
     assert page.locator(PANEL).evaluate(wide) <= 1
     plot = page.locator(f"{PANEL} .js-plotly-plot .main-svg").first.bounding_box()
@@ -396,7 +404,7 @@ def test_it_fits_a_narrow_window(page: Page) -> None:
     assert room is not None
     assert plot["width"] <= room["width"]
     page.screenshot(path=OUTPUT / "live_lab_narrow.png")
-    page.set_viewport_size({"width": 1366, "height": 768})
+    resize(page, LAPTOP)
     toggle_files(page)
 
 

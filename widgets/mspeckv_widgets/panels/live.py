@@ -11,7 +11,6 @@ from typing import Any
 from IPython.core import display
 
 from mspeckv import Pair, Profile
-from mspeckv_widgets.charts.story import story_html
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.compared import ENOUGH, changed
 from mspeckv_widgets.conclusion import conclusion
@@ -32,6 +31,8 @@ from mspeckv_widgets.recording import Recording
 
 # Seconds between two drawings: at most 10 a second.
 TICK = 0.1
+UNTIL_TEXT = 0.7
+"""Seconds between drawings of the charts in a first round: a browser that draws delays its text."""
 
 
 class LiveLab(WorkerPanel[Runner]):
@@ -61,6 +62,7 @@ class LiveLab(WorkerPanel[Runner]):
         self.machine = Machine(pair)
         self.predicted: Predicted | None = None
         self.redraw_ms = 0.0
+        self._charts_drawn = 0.0
         self._setting: Setting | None = None
         self._why = ""
         self._profile_shown: Profile | None = None
@@ -237,11 +239,12 @@ class LiveLab(WorkerPanel[Runner]):
 
     def _draw_runs(self, view: View) -> None:
         """Charts, headline numbers, bars and words."""
-        compared, setting = view.compared, self._setting
+        compared, setting, shown = view.compared, self._setting, self.view
         called = view.names
         own = next((one for one in compared if one.setting == setting), None)
-        # first: that a press was heard is seen at once, before charts are drawn
+        # first: that a press was heard, and the text, are seen before charts are drawn
         self.view.status.value = status_html(view, self.machine, prompts.bytes)
+        shown.tell(view.current, self.runner.pair)
         running = view.current if view.busy else None
         ran = next((one.setting for one in view.records if one.pieces is None), None)
         stale = own is None and running is None and ran is not None and setting is not None
@@ -253,13 +256,16 @@ class LiveLab(WorkerPanel[Runner]):
         elif view.current is not None and view.current.pieces is not None:
             drawn[0] = Drawn(0, "recorded run", view.current)
         new_tokens = int(self.controls.values["new_tokens"])
-        shown = self.view
         if shown.curve:
             shown.curves.draw(self.controls, self.machine.model, view.records)
         else:
             axis = shown.view_as.value
-            shown.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
-        self.view.tiles.value = tiles_html(own, self.predicted, self._why)
+            waiting = running is not None and running.prefill is not None and not running.rounds
+            if not waiting or time.monotonic() > self._charts_drawn + UNTIL_TEXT:
+                shown.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
+                self._charts_drawn = time.monotonic()
+        at_work = running is not None and running.setting == setting
+        self.view.tiles.value = tiles_html(own, self.predicted, self._why, at_work)
         labels = [called[one.setting] for one in compared]
         self.view.bars.value = bars_html(compared, labels, self.predicted)
         slower = self.machine.slower(view.records)
@@ -267,13 +273,6 @@ class LiveLab(WorkerPanel[Runner]):
         if stale and ran is not None and setting is not None:
             said.insert(0, f"Changed since the last run: {changed(ran, setting)}. Press Run.")
         self.view.said.value = "".join(f"<p>{html.escape(line)}</p>" for line in said)
-        record, pair = view.current, self.runner.pair
-        tokenizer = record.pieces if record is not None else None
-        if tokenizer is None and pair is not None:
-            tokenizer = pair.tokenizer
-        self.view.story.value = story_html(
-            tokenizer, record.tokens if record else [], record.settled_by if record else []
-        )
 
     def _draw_tabs(self, view: View) -> None:
         record = view.current

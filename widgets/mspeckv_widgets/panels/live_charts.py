@@ -54,6 +54,8 @@ _X_TITLES: dict[Axis, str] = {
 }
 _LABEL_ROOM = 1.34
 """The x axis ends so many times as far as the lines, for the labels at their ends."""
+_STEP = 1 / 8
+"""Labels of a run at work move by so much of their chart's height."""
 _DASHES = {0: "dot", 1: "dash"}
 MODELLED = "modelled"
 
@@ -123,7 +125,8 @@ class Charts:
                 self._send(key, trace, points.get(key, Line()), stale and key[1] != MODELLED)
             self._scale(points, end, axis)
             names = {one.slot: one.name for one in shown}
-            self._annotate(points, names, axis)
+            running = any(one.record.summary is None for one in shown)
+            self._annotate(points, names, axis, _STEP if running else 0)
 
     def resize(self, height: int, big: bool) -> None:
         """Have another height, and a projector's type or the usual; what is drawn next has it."""
@@ -163,18 +166,28 @@ class Charts:
             self.figure.layout[f"yaxis{number}"].range = ranges[1]
 
     def _annotate(
-        self, points: Mapping[tuple[Any, ...], Line], names: Mapping[int, str], axis: Axis
+        self,
+        points: Mapping[tuple[Any, ...], Line],
+        names: Mapping[int, str],
+        axis: Axis,
+        step: float,
     ) -> None:
-        """Titles, and a label at the end of each line."""
+        """Titles, and a label at the end of each line, which follows it in steps.
+
+        A browser takes half as long again for a drawing that moves a label.
+        """
         notes = [title(self._room, row, _TITLES[axis][row]) for row in ROWS]
         for row in ROWS:
+            high = self._sent["range", row][1][1]
             # a tier is said once: lines of one tier are told apart by their colours
             ends = {
-                key[2] if row == KEPT else key: End(line.x[-1], line.y[-1], _words(key, names))
+                key[2] if row == KEPT else key: End(
+                    line.x[-1], _stepped(line.y[-1], step * high), _words(key, names)
+                )
                 for key, line in points.items()
                 if key[0] == row and line.x and (row != KEPT or key[1] != MODELLED)
             }
-            notes += labels(self._room, row, [*ends.values()], self._sent["range", row][1][1])
+            notes += labels(self._room, row, [*ends.values()], high)
         if self._sent.get("notes") != notes:
             self._sent["notes"] = notes
             self.figure.layout.annotations = notes
@@ -259,3 +272,8 @@ def _modelled(
     for tier, share in predicted.kept.items():
         points[KEPT, MODELLED, tier] = Line(x, (share, share))
     return points
+
+
+def _stepped(value: float, step: float) -> float:
+    """``value`` to the nearest step; as it is where there are none."""
+    return round(value / step) * step if step else value

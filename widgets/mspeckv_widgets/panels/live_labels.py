@@ -69,7 +69,11 @@ def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[
     ranked = sorted(ends, key=lambda end: (end.y, end.words))
     written = [in_lines(end.words) for end in ranked]
     sizes = [line * (1 + words.count("<br>")) for words in written]
-    places = spread_out([end.y * pixels for end in ranked], sizes, high * pixels)
+    # a second line of a label stands above the axis, not in the next chart
+    middles = [
+        max(end.y * pixels, (size - line) / 2) for end, size in zip(ranked, sizes, strict=True)
+    ]
+    places = spread_out(middles, sizes, high * pixels)
     return [
         _note(room, row, end, words, place - end.y * pixels)
         for end, words, place in zip(ranked, written, places, strict=True)

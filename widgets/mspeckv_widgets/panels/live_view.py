@@ -7,7 +7,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mspeckv_widgets.charts.story import keys_html
+from mspeckv import Pair
+from mspeckv_widgets.charts.story import keys_html, story_html
 from mspeckv_widgets.compared import ENOUGH
 from mspeckv_widgets.panel import Panel, button, panel
 from mspeckv_widgets.panels.controls import Controls
@@ -20,6 +21,7 @@ from mspeckv_widgets.panels.live_tabs import ElsewhereTab, on_opened
 from mspeckv_widgets.panels.moving_tab import MovingTab
 from mspeckv_widgets.panels.profile_tab import ProfileTab
 from mspeckv_widgets.panels.what_if import Live
+from mspeckv_widgets.record import RunRecord
 
 _VIEWS = (("Tokens", "tokens"), ("Seconds", "seconds"), ("Curve", "curve"))
 _BUTTONS = {
@@ -120,6 +122,15 @@ class LiveView:
     def when_moving(self, act: Callable[[], None]) -> None:
         """Call ``act`` whenever the moving picture comes to the front."""
         on_opened(self._tabs, self.moving.box, act)
+
+    def tell(self, record: RunRecord | None, pair: Pair | None) -> None:
+        """Show a run's text, each token in the colour of the tier that settled it."""
+        pieces = record.pieces if record is not None else None
+        if pieces is None and pair is not None:
+            pieces = pair.tokenizer
+        self.story.value = story_html(
+            pieces, record.tokens if record else [], record.settled_by if record else []
+        )
 
     def show_profile_tab(self) -> None:
         """Bring it to the front."""

@@ -18,7 +18,7 @@ SLOWER = 1.25
 """From here on a run is called slower than is usual."""
 DRAWN = 1.5
 """Passes of a panel's run may take so many times as long as calibrated ones: a browser that draws
-it shares two cores with them. Such runs were seen at 1.4 to 1.6 times the fastest calibrated."""
+it shares two cores with them. Medians of such runs, as recorded: 1.3 to 1.7 times."""
 
 
 class Machine:

@@ -21,14 +21,18 @@ _PATTERNS = {
 _WAIT_PATTERN = "repeating-linear-gradient(135deg,#0005 0 2px,#0000 2px 5px)"
 
 
-def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str = "") -> str:
+def tiles_html(
+    compared: Compared | None, predicted: Predicted | None, why: str = "", running: bool = False
+) -> str:
     """KV over the link, time, and KV on the device, of the setting in the controls.
 
     Args:
-        compared: its runs; None where it has not run.
+        compared: its finished runs; None where there is none.
         predicted: what the model says.
         why: there is no prediction.
+        running: its first run is at work.
     """
+    empty = "running" if running else "not run yet"
     moved = spent = held = None
     if compared is not None:
         moved, spent, held = compared.link_bytes.middle, compared.ms, compared.device_bytes
@@ -36,28 +40,28 @@ def tiles_html(compared: Compared | None, predicted: Predicted | None, why: str 
     model = predicted
     tiles = [
         _tile(
-            "KV over the link per token", "counted", _bytes(moved),
+            empty, "KV over the link per token", "counted", _bytes(moved),
             _bytes(model.link_bytes) if model else why,
             _off(moved, model.link_bytes if model else None),
         ),
         _tile(
-            "Time per token, measured", _range(spent, waits),
+            empty, "Time per token, measured", _range(spent, waits),
             f"{spent.middle:.0f} ms" if spent else "",
             f"{model.ms:.0f} ms" if model else why,
             _off(spent.middle if spent else None, model.ms if model else None),
         ),
         _tile(
-            "KV on the device, at its end", "modelled", _bytes(held),
-            f"{_bytes(model.device_bytes)}, from sizes alone" if model else why, "",
+            empty, "KV on the device, at its end", "modelled", _bytes(held),
+            f"{_bytes(model.device_bytes)}, from sizes" if model else why, "",
         ),
     ]  # fmt: skip
     return f'<div class="mskv-tiles">{"".join(tiles)}</div>'
 
 
-def _tile(what: str, kind: str, value: str, modelled: str, off: str) -> str:
+def _tile(empty: str, what: str, kind: str, value: str, modelled: str, off: str) -> str:
     return (
         f'<div class="mskv-tile"><div class="mskv-small">{explained(what)}</div>'
-        f'<div class="mskv-headline">{value or "not run yet"}'
+        f'<div class="mskv-headline">{value or empty}'
         f'<span class="mskv-small"> {explained(kind) if value else ""}</span></div>'
         f'<div class="mskv-small mskv-model">{explained("modelled")} {html.escape(modelled)}{off}'
         "</div></div>"
