@@ -221,6 +221,13 @@ def test_no_choice_is_cut_off(page: Page) -> None:
     page.get_by_role("button", name="Less").click()
 
 
+def test_escape_leads_from_a_control_back_to_the_cells(page: Page) -> None:
+    for control in ("select", ".noUi-handle", ".mskv-run"):
+        page.locator(f"{PANEL} {control}").first.focus()
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.matches('.jp-Notebook')"), control
+
+
 def test_a_line_at_nothing_is_seen_above_its_axis(page: Page) -> None:
     lowest = page.locator(f"{PANEL} .js-plotly-plot").first.evaluate(
         "plot => ['yaxis', 'yaxis2', 'yaxis3'].map(one => plot._fullLayout[one].range[0])"

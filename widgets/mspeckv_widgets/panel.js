@@ -73,6 +73,11 @@ function render({ model, el }) {
     tend();
     // A panel within a panel is a part of it.
     if (panel.parentElement?.closest(".mskv-panel")) return;
+    // Controls keep their keys from JupyterLab, so the way back to the cells is made here.
+    panel.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.defaultPrevented && !panel.matches(".mskv-big"))
+        panel.closest(".jp-Notebook")?.focus();
+    });
     endings.push(watchKernel(panel, model), offerScreen(panel, measure));
     window.addEventListener("resize", measure);
     endings.push(() => window.removeEventListener("resize", measure));
