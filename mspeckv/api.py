@@ -43,7 +43,7 @@ from mspeckv.settings import RunConfig, Settings, refuse
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (
     "split_keys", "packed_attention", "weight_copies", "triton_unpack", "short_head", "nibble",
-    "workspace",
+    "workspace", "bitwise",
 )  # fmt: skip
 """Modules of `mspeckv.accelerate` with a ``plug``, in the order in which they are plugged in."""
 
@@ -125,7 +125,7 @@ def generate(
         prompt: text or token ids; or a list of either, for several.
         cancel: as in `stream`, and so ``on_progress`` and ``prefills``.
         settings: the fields of `RunConfig`: ``method``, ``new_tokens``, ``policy``,
-            ``speculation``, ``sampling``, ``link``, ``device_gb`` and ``graphs``.
+            ``speculation``, ``sampling``, ``link``, ``device_gb``, ``graphs`` and ``exact``.
 
     Returns:
         The run's summary; for several prompts a list, which ends early when the run is cancelled.

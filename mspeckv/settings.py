@@ -383,6 +383,7 @@ class Speculation(_Checked):
 
 
 METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
+EXACTNESS = ("tokens", "bitwise")
 
 
 class Settings(TypedDict, total=False):
@@ -396,6 +397,7 @@ class Settings(TypedDict, total=False):
     link: Link | str | float | None
     device_gb: float | None
     graphs: bool
+    exact: str
 
 
 @dataclass(frozen=True)
@@ -412,6 +414,8 @@ class RunConfig(_Checked):
         device_gb: device memory that a run may take, in 1e9 bytes; None for what is free.
         graphs: on CUDA, replay passes as graphs instead of launching every kernel; elsewhere
             without effect.
+        exact: what is the same as in plain decoding: ``"tokens"``, up to rounding; or
+            ``"bitwise"``, every bit of tier 2's logits (`mspeckv.accelerate.bitwise`).
 
     Raises:
         ValueError: an unknown method, or settings that do not go together.
@@ -425,6 +429,7 @@ class RunConfig(_Checked):
     link: Link = field(default_factory=Link)
     device_gb: float | None = None
     graphs: bool = _setting(default=True, check=check_flag)
+    exact: str = _setting("tokens", check_choice, EXACTNESS)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,6 +60,12 @@ class StaticInputs:
     Padding is the last token once more, at its own position and slot: it writes there what that
     token writes, so that it needs no room of its own.
 
+    Args:
+        width: rows of the pass.
+        device: where it runs.
+        ring: give a token the row that its position leaves when divided by ``width``, whatever else
+            is read; else the first rows.
+
     Attributes:
         ids: ``[1, width]`` token ids.
         positions: ``[1, width]``.
@@ -67,14 +73,16 @@ class StaticInputs:
         tail: ``[width]`` the same in the float tail of packed layers.
         watched: ``[width]`` the same in tier 1's cache, for a pass of tier 2.
         real: ``[width]`` 1 for a token, 0 for padding.
+        stands: ``[width]`` the row itself for a token, for padding that of the last token.
+        turn: row of the first token.
     """
 
-    def __init__(self, width: int, device: torch.device) -> None:
-        self.width = width
-        self._on_host = torch.zeros(6, width, dtype=torch.int64, pin_memory=device.type == "cuda")
-        self._on_device = torch.zeros(6, width, dtype=torch.int64, device=device)
+    def __init__(self, width: int, device: torch.device, ring: bool = False) -> None:
+        self.width, self.ring, self.turn = width, ring, 0
+        self._on_host = torch.zeros(7, width, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._on_device = torch.zeros(7, width, dtype=torch.int64, device=device)
         self.ids, self.positions = self._on_device[:1], self._on_device[1:2]
-        self.slots, self.tail, self.watched, self.real = self._on_device[2:].unbind(0)
+        self.slots, self.tail, self.watched, self.real, self.stands = self._on_device[2:].unbind(0)
         self._sent: torch.cuda.Event | None = None
 
     def fill(self, tokens: list[int], position: int, slot: int, tail: int, watched: int) -> None:
@@ -83,14 +91,24 @@ class StaticInputs:
             with span("wait"):
                 self._sent.synchronize()
         count, width = len(tokens), self.width
-        places = [*range(count), *[count - 1] * (width - count)]
+        self.turn = position % width if self.ring else 0
+        order = [(row - self.turn) % width for row in range(width)]
+        places = [min(place, count - 1) for place in order]
         rows = [[tokens[place] for place in places]]
         rows += [[at + place for place in places] for at in (position, slot, tail, watched)]
-        rows.append([1] * count + [0] * (width - count))
+        rows.append([int(place < count) for place in order])
+        rows.append([(place + self.turn) % width for place in places])
         self._on_host.copy_(torch.tensor(rows))
         self._on_device.copy_(self._on_host, non_blocking=True)
         if self._on_device.is_cuda:
             self._sent = torch.cuda.current_stream(self._on_device.device).record_event()
+
+    def last(self, logits: torch.Tensor, count: int, rows: int) -> torch.Tensor:
+        """Of the logits ``[width, V]`` of ``count`` tokens, in order, those of the last ``rows``."""
+        start = (self.turn + count - rows) % self.width
+        over = max(0, start + rows - self.width)
+        found = logits[start : start + rows]
+        return torch.cat([found, logits[:over]]) if over else found
 
 
 class Direct:

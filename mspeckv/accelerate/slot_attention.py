@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 from mspeckv.accelerate.graphs import StaticInputs
 from mspeckv.context import KV, Masks
@@ -19,6 +20,8 @@ from mspeckv.kv.layers import fold_groups
 
 _TILE = 16
 """Kernels want rows of a mask to begin at multiples of this."""
+_STEP = 512
+"""Keys that the CPU's kernel takes at a time; it sums those of a shorter step in another order."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Mask:
     def of(cls, inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> Mask:
         """Every query sees the slots up to its own."""
         device, count = inputs.slots.device, slots - settled
+        if inputs.ring and device.type == "cpu":
+            # whole steps: what a row sees is summed alike, however many slots come after it
+            count = -(-count // _STEP) * _STEP
         rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
         unseen = rest[None] > inputs.slots[:, None]
         mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
@@ -102,8 +108,10 @@ def static_attention(
         scale: of the scores; None for ``D ** -0.5``.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    at = mask.settled
-    last, last_lse = _with_lse(query, key[:, :, at:], value[:, :, at:], scale, mask.rest)
+    at, beyond = mask.settled, mask.settled + mask.rest.shape[1] - key.shape[2]
+    rest = (part[:, :, at:] for part in (key, value))
+    wide = (pad(part, (0, 0, 0, beyond)) if beyond else part for part in rest)
+    last, last_lse = _with_lse(query, *wide, scale, mask.rest)
     if not at:
         return last
     first, first_lse = _with_lse(query, key[:, :, :at], value[:, :, :at], scale)

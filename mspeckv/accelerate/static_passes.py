@@ -64,6 +64,9 @@ class SlottedLayer(PlacedLayer):
         view, packed = view_of(base), isinstance(base, BlockLayer)
         if packed:
             key, value = base.codec.turn(key), base.codec.turn(value)
+        if inputs.ring:
+            # what padding computes may differ in the last bit
+            key, value = (part.index_select(2, inputs.stands) for part in (key, value))
         view.write_at(inputs.slots, key, value)
         if brings(base):
             base.tail.write_at(inputs.tail, key, value)
@@ -117,6 +120,9 @@ class StaticReader(ModelReader):
         runner: runs, or replays, the passes of this reader and of others like it.
     """
 
+    ring = False
+    """See `mspeckv.accelerate.graphs.StaticInputs`."""
+
     def __init__(self, seat: Seat, runner: Direct) -> None:
         super().__init__(seat)
         self.runner = runner
@@ -138,19 +144,24 @@ class StaticReader(ModelReader):
         if looking is not None:
             due = looking.begin(position + len(tokens))
             watched = looking.slot_of(position)
-        width, alike = width_of(len(tokens)), (due, self.seat.settled)
-        if width < self._shared and self.runner.rare((width, *alike)):
-            width = self._shared
+        alike = due, self.seat.settled
+        width = self._width(len(tokens), alike)
         inputs = self.runner.inputs.get(width)
         if inputs is None:
-            inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device)
+            inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device, self.ring)
         first = filled(self.cache.layers[0])
         inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
         builds = not self.runner.ready((width, *alike))
         logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = filled(layer) + len(tokens)
-        return logits[len(tokens) - rows : len(tokens)], builds
+        return inputs.last(logits, len(tokens), rows), builds
+
+    def _width(self, tokens: int, alike: tuple[object, ...]) -> int:
+        """Rows of a pass over so many ``tokens``, of a graph like ``alike``."""
+        width = width_of(tokens)
+        rare = width < self._shared and self.runner.rare((width, *alike))
+        return self._shared if rare else width
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""

@@ -124,6 +124,7 @@ _ONE_RUN: _Flags = {
         "what chooses tier 1's chunks: {policies}, or a file's", "NAME|FILE.py:NAME"
     ),
     "--graphs": _Flag("on CUDA"),
+    "--exact": _Flag("what is as in plain decoding", "tokens|bitwise"),
     "--device-gb": _Flag("device memory the run may take", "GB", kind=float),
     "--link": _Flag("emulated link on CPU", "off|live|origin|GB/S", "off"),
     "--temperature": _Flag("0 is greedy"),
@@ -291,6 +292,7 @@ def run_config(options: argparse.Namespace) -> RunConfig:
         Link.parse(options.link),
         options.device_gb,
         options.graphs,
+        options.exact,
     )
 
 

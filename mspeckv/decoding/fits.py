@@ -17,6 +17,7 @@ import torch
 from transformers import PretrainedConfig
 
 from mspeckv.decoding.hooks import Engine
+from mspeckv.decoding.reader import ModelReader
 from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import guessers
@@ -28,7 +29,7 @@ from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import check_ids
-from mspeckv.settings import RunConfig, Speculation, refuse
+from mspeckv.settings import RunConfig, Speculation, check_choice, refuse
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
@@ -175,6 +176,9 @@ def check_run(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Non
         ValueError: placement, length or method do not fit the pair, or the run the memory.
     """
     config.policy.check_layers(pair.layers)
+    check_choice("exact", config.exact, ("tokens", *engine.hooks.exact))
+    for make in (how for name, how in engine.hooks.exact.items() if name == config.exact):
+        make(pair, ModelReader)  # refuses what it cannot read
     _check_method(config, pair)
     check_ids("stop_tokens", config.sampling.stop_tokens, pair)
     if config.sampling.stop_strings and pair.tokenizer is None:

@@ -7,7 +7,7 @@ them from `accelerate`, `adaptive` and `parallel`, none of which the engine know
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ from mspeckv.models.pair import Pair
 from mspeckv.record import Progress, Recorder
 from mspeckv.settings import Sampling, Speculation
 
+MakeReader = Callable[[Seat], ModelReader]
+
 
 @dataclass(frozen=True)
 class Caches:
@@ -42,7 +44,7 @@ class Caches:
     full: FullCache
     middle: Tier1Cache | None
     draft: StreamingCache | None
-    reader: Callable[[Seat], ModelReader] = ModelReader
+    reader: MakeReader = ModelReader
 
     def restart(self, link: KVLink) -> None:
         """Forget the last run, keep the memory."""
@@ -118,6 +120,7 @@ class Hooks:
         head_bytes: bytes of one that scores as many tokens of a model.
         choose: the topmost level where lengths are chosen.
         lend: lends caches, and what reads over them.
+        exact: makers of readers instead of a run's own, by `RunConfig.exact`; of the pair.
         spare: host and device bytes of caches that no run has, which the next may use or get back.
         forget: lets go of all that this process has captured, before processes part.
         accord: with other processes; of what cancels the run in this one.
@@ -132,6 +135,7 @@ class Hooks:
     head_bytes: Callable[[PreTrainedModel, int], int] = lambda model, tokens: 0
     choose: Choose | None = None
     lend: Lend | None = None
+    exact: Mapping[str, Callable[[Pair, MakeReader], MakeReader]] = field(default_factory=dict)
     spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)
     forget: Callable[[], None] = lambda: None
     accord: Callable[[threading.Event | None], Accord] | None = None

@@ -71,7 +71,7 @@ def build_tiers(
     # What runs must share to use the same caches, or to take as long; with retrieval's function,
     # since graphs hold on to it while its name may be given to another.
     lengths, chooser = (len(prompt), config.new_tokens), policy(speculation.retrieval)
-    key = config.method, config.policy, speculation, chooser, config.graphs, lengths
+    key = config.method, config.policy, speculation, chooser, config.graphs, lengths, config.exact
     allocate = partial(_allocate, hooks, pair, config, len(prompt), link)
     if hooks.lend is not None and config.graphs:
         caches = lent.enter_context(hooks.lend(engine, pair, key, link, allocate))
@@ -86,8 +86,7 @@ def build_tiers(
         """The target reading through a cache, with at most ``gamma`` guesses to verify."""
         return Seat(
             tier, step, pair.target, cache, recorder,
-            kernels=hooks.kernels,
-            products=products,
+            kernels=hooks.kernels, products=products,
             settled=cache.settled_slots(len(prompt) - 1),
             longest=gamma + 1 if speculation.adaptive else 0,
         )  # fmt: skip
@@ -117,7 +116,10 @@ def build_tiers(
     step = "verify" if guesser or middle else "decode"
     seat = target(2, step, caches.full, speculation.longest_gamma)
     looks_on = caches.middle if caches.middle and caches.middle.looks_on else None
-    top = caches.reader(replace(seat, onlooker=looks_on))
+    make = caches.reader
+    if config.exact in hooks.exact:
+        make = hooks.exact[config.exact](pair, make)
+    top = make(replace(seat, onlooker=looks_on))
     prefilled.append(top)
 
     # 4) nested, with lengths chosen round by round or fixed
