@@ -19,6 +19,7 @@ from mspeckv.api import engine_of, release
 from mspeckv.events import Pass, Prefill, Round, RunSummary, Transfer
 from mspeckv.kv.link import open_link
 from mspeckv.record import Ledger, clock_of
+from mspeckv.testing import decoded
 from mspeckv.whatif.machines import HARDWARE
 from mspeckv.whatif.measure import measure
 from tests.random_models import random_pair, random_prompt
@@ -56,6 +57,22 @@ def test_every_method_gives_the_tokens_of_autoregressive(name: str, graphs: bool
         assert summary.link.kind == "pcie"
         found[method] = summary.tokens
     assert set(found.values()) == {found["autoregressive"]}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_bitwise_logits_are_those_of_plain_decoding(name: str, dtype: torch.dtype) -> None:
+    """By every method, with graphs and without, and however many tokens are to come."""
+    pair, prompt = on_gpu(dtype), random_prompt(120)
+    plain = RunConfig("autoregressive", 60, POLICIES[name], SPECULATION, GREEDY, exact="bitwise")
+    wanted = decoded(pair, prompt, plain)
+    for change in (
+        {"method": "vanilla"}, {"method": "mspeckv"}, {"graphs": False}, {"new_tokens": 30},
+        {"method": "mspeckv", "graphs": False, "new_tokens": 45},
+        {"method": "vanilla", "speculation": replace(SPECULATION, gamma=20, tier0="lookup")},
+    ):  # fmt: skip
+        found = decoded(pair, prompt, replace(plain, **change))
+        assert found.differs_at(wanted) is None, change
 
 
 def test_tokens_are_the_processors() -> None:

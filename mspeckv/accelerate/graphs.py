@@ -104,7 +104,7 @@ class StaticInputs:
             self._sent = torch.cuda.current_stream(self._on_device.device).record_event()
 
     def last(self, logits: torch.Tensor, count: int, rows: int) -> torch.Tensor:
-        """Of the logits ``[width, V]`` of ``count`` tokens, in order, those of the last ``rows``."""
+        """The last ``rows`` of ``count`` tokens' logits, in order, of a pass's ``[width, V]``."""
         start = (self.turn + count - rows) % self.width
         over = max(0, start + rows - self.width)
         found = logits[start : start + rows]

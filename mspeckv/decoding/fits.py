@@ -176,9 +176,8 @@ def check_run(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Non
         ValueError: placement, length or method do not fit the pair, or the run the memory.
     """
     config.policy.check_layers(pair.layers)
-    check_choice("exact", config.exact, ("tokens", *engine.hooks.exact))
-    for make in (how for name, how in engine.hooks.exact.items() if name == config.exact):
-        make(pair, ModelReader)  # refuses what it cannot read
+    check_choice("exact", config.exact, tuple(engine.hooks.exact))
+    engine.hooks.exact[config.exact](pair, ModelReader)  # refuses a pair that it cannot read
     _check_method(config, pair)
     check_ids("stop_tokens", config.sampling.stop_tokens, pair)
     if config.sampling.stop_strings and pair.tokenizer is None:

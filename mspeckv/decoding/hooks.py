@@ -27,8 +27,6 @@ from mspeckv.models.pair import Pair
 from mspeckv.record import Progress, Recorder
 from mspeckv.settings import Sampling, Speculation
 
-MakeReader = Callable[[Seat], ModelReader]
-
 
 @dataclass(frozen=True)
 class Caches:
@@ -44,7 +42,7 @@ class Caches:
     full: FullCache
     middle: Tier1Cache | None
     draft: StreamingCache | None
-    reader: MakeReader = ModelReader
+    reader: Callable[[Seat], ModelReader] = ModelReader
 
     def restart(self, link: KVLink) -> None:
         """Forget the last run, keep the memory."""
@@ -60,6 +58,9 @@ Lend = Callable[
     AbstractContextManager[Caches],
 ]
 """Called as (engine, pair, key, link, allocate): lends caches, those of a run of the same key."""
+MakeReader = Callable[[Seat], ModelReader]
+Exact = Mapping[str, Callable[[Pair, MakeReader], MakeReader]]
+_USUAL: Exact = {"tokens": lambda pair, make: make}
 
 
 class ChosenRound(Level, Protocol):
@@ -120,7 +121,7 @@ class Hooks:
         head_bytes: bytes of one that scores as many tokens of a model.
         choose: the topmost level where lengths are chosen.
         lend: lends caches, and what reads over them.
-        exact: makers of readers instead of a run's own, by `RunConfig.exact`; of the pair.
+        exact: who makes tier 2's reader, by `RunConfig.exact`; of the pair and a run's own maker.
         spare: host and device bytes of caches that no run has, which the next may use or get back.
         forget: lets go of all that this process has captured, before processes part.
         accord: with other processes; of what cancels the run in this one.
@@ -135,7 +136,7 @@ class Hooks:
     head_bytes: Callable[[PreTrainedModel, int], int] = lambda model, tokens: 0
     choose: Choose | None = None
     lend: Lend | None = None
-    exact: Mapping[str, Callable[[Pair, MakeReader], MakeReader]] = field(default_factory=dict)
+    exact: Exact = field(default_factory=lambda: _USUAL)
     spare: Callable[[Engine], tuple[int, int]] = lambda engine: (0, 0)
     forget: Callable[[], None] = lambda: None
     accord: Callable[[threading.Event | None], Accord] | None = None

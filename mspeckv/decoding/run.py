@@ -196,6 +196,8 @@ class Run:
         """Every round added up."""
         tokens, rounds, transfers = self.ending.tokens, self.rounds, self.ledger.since()
         decode_ms = sum(done.ms for done in rounds)
+        moved = total_bytes(transfers, "to_device"), total_bytes(transfers, "to_host")
+        busy = sum(t.ms for t in transfers if t.purpose != "prefill")
         counts = count_tiers(count for done in rounds for count in done.tiers)
         passes = [one for done in rounds for one in done.passes]
         settled_by = [tier for done in rounds for tier in done.settled_by]
@@ -212,13 +214,7 @@ class Run:
             kv_read_bytes=tuple(
                 sum(one.kv_bytes for one in passes if one.tier == count.tier) for count in counts
             ),
-            link=LinkSummary(
-                link.kind,
-                link.gbps,
-                total_bytes(transfers, "to_device"),
-                total_bytes(transfers, "to_host"),
-                sum(t.ms for t in transfers if t.purpose != "prefill"),
-            ),
+            link=LinkSummary(link.kind, link.gbps, *moved, busy),
             residency=Residency.of(passes),
             memory=self.memory,
             cancelled=cancelled,
@@ -236,8 +232,5 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    own = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"python": platform.python_version(), **own}

@@ -116,10 +116,8 @@ def build_tiers(
     step = "verify" if guesser or middle else "decode"
     seat = target(2, step, caches.full, speculation.longest_gamma)
     looks_on = caches.middle if caches.middle and caches.middle.looks_on else None
-    make = caches.reader
-    if config.exact in hooks.exact:
-        make = hooks.exact[config.exact](pair, make)
-    top = make(replace(seat, onlooker=looks_on))
+    make_top = hooks.exact[config.exact](pair, caches.reader)
+    top = make_top(replace(seat, onlooker=looks_on))
     prefilled.append(top)
 
     # 4) nested, with lengths chosen round by round or fixed

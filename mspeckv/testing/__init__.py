@@ -12,10 +12,11 @@
         check_bytes(POLICY)
 
 Each raises an ``AssertionError`` that says what is wrong. All run on a CPU with a tiny random
-model, in seconds.
+model, in seconds. `decoded` gives the logits of any run.
 """
 
 from mspeckv.testing.exactness import check_exactness
+from mspeckv.testing.logits import decoded
 from mspeckv.testing.stored import check_bytes, check_codec, check_path_independence
 from mspeckv.testing.tiny import SMALL, tiny_pair, tiny_prompt
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_codec",
     "check_exactness",
     "check_path_independence",
+    "decoded",
     "tiny_pair",
     "tiny_prompt",
 ]

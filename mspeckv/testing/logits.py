@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -58,28 +59,26 @@ def decoded(pair: Pair, prompt: list[int], config: RunConfig) -> Decoded:
     check_run(engine, pair, config, len(prompt))
     recorder, text = Recorder(Ledger(clock_of(pair.device))), list(prompt)
     end, rows, rounds = len(prompt) + config.new_tokens, list[torch.Tensor](), list[int]()
-    with open_link(recorder.ledger, None, pair.device) as link, ExitStack() as lent:
-        with torch.inference_mode():
-            tiers = build_tiers(
-                engine, config, pair, prompt, link, recorder, sampler, lent=lent
-            )
-            for reader in tiers.prefilled:
-                reader.prefill(prompt[:-1])
-            top = tiers.prefilled[-1]
-            read, seen = top.read, list[torch.Tensor]()
+    link_of = partial(open_link, recorder.ledger, None, pair.device)
+    with link_of() as link, ExitStack() as lent, torch.inference_mode():
+        tiers = build_tiers(engine, config, pair, prompt, link, recorder, sampler, lent=lent)
+        for reader in tiers.prefilled:
+            reader.prefill(prompt[:-1])
+        top = tiers.prefilled[-1]
+        read, seen = top.read, list[torch.Tensor]()
 
-            def noted(tokens: list[int], rows: int) -> torch.Tensor:
-                logits = read(tokens, rows)
-                seen.append(logits.cpu())
-                return logits
+        def noted(tokens: list[int], rows: int) -> torch.Tensor:
+            logits = read(tokens, rows)
+            seen.append(logits.cpu())
+            return logits
 
-            top.read = noted
-            while len(text) < end:
-                tiers.full.begin_pass()
-                made = tiers.root.round(text, end - len(text)).tokens
-                rows.append(seen.pop()[: len(made)].clone())
-                text += made
-                rounds.append(len(made))
-                recorder.take()
-            link.drain()
+        top.read = noted
+        while len(text) < end:
+            tiers.full.begin_pass()
+            made = tiers.root.round(text, end - len(text)).tokens
+            rows.append(seen.pop()[: len(made)].clone())
+            text += made
+            rounds.append(len(made))
+            recorder.take()
+        link.drain()
     return Decoded(tuple(text[len(prompt) :]), torch.cat(rows), tuple(rounds))
