@@ -64,6 +64,7 @@ def decoded(pair: Pair, prompt: list[int], config: RunConfig) -> Decoded:
         tiers = build_tiers(engine, config, pair, prompt, link, recorder, sampler, lent=lent)
         for reader in tiers.prefilled:
             reader.prefill(prompt[:-1])
+        link.drain()
         top = tiers.prefilled[-1]
         read, seen = top.read, list[torch.Tensor]()
 
@@ -79,6 +80,7 @@ def decoded(pair: Pair, prompt: list[int], config: RunConfig) -> Decoded:
             rows.append(seen.pop()[: len(made)].clone())
             text += made
             rounds.append(len(made))
+            link.collect()
             recorder.take()
         link.drain()
     return Decoded(tuple(text[len(prompt) :]), torch.cat(rows), tuple(rounds))
