@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import random
 import time
@@ -186,9 +187,8 @@ def timed(pair: Pair, prompt: list[int], config: RunConfig) -> dict[str, float]:
     events = list(stream(pair, prompt, config))
     rounds = [event for event in events if isinstance(event, Round)]
     assert isinstance(events[-1], RunSummary)
-    ms, passes = sum(one.ms for one in rounds), [
-        one.ms for event in rounds for one in event.passes if one.tier == 2
-    ]  # fmt: skip
+    ms = sum(one.ms for one in rounds)
+    passes = [one.ms for event in rounds for one in event.passes if one.tier == 2]
     return {
         "ms_token": ms / len(events[-1].tokens), "ms_round": ms / len(rounds),
         "ms_pass": median(passes), "tokens_round": len(events[-1].tokens) / len(rounds),
@@ -242,7 +242,9 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
     """Everything that is asked for, and not in ``rows`` yet."""
     done = {(row["part"], row["pair"], row["dtype"], row["context"], row["group"]) for row in rows}
     deadline = time.monotonic() + options.seconds
-    pair, made = None, None
+    pair: Pair | None = None
+    made: object = None
+    begin: Callable[[], Iterator[Row]] | None = None
     for part, group in groups(options):
         name, dtype, context, place = group
         if (part, *group) in done:
@@ -252,7 +254,8 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
             return
         wanted = name, dtype, context if name == "small" else 0
         if wanted != made:
-            pair = None
+            pair = begin = None
+            gc.collect()
             if options.device == "cuda":
                 torch.cuda.empty_cache()
             pair, made = make_pair(name, dtype, options.device, context), wanted
