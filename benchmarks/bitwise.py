@@ -163,19 +163,17 @@ def compared(plain: Decoded, way: Callable[[], Decoded]) -> Row:
     }  # fmt: skip
 
 
-def price_ways(pair: Pair, name: str) -> Mapping[str, tuple[str, KVPolicy, Speculation]]:
+def price_ways(layers: int, name: str) -> Mapping[str, tuple[str, KVPolicy, Speculation]]:
     """The runs that are timed: method, KV and guesses."""
-    here = KVPolicy("full", on_chip=pair.layers)
-    half = pair.layers // 2
+    here, half = KVPolicy("full", on_chip=layers), layers // 2
     guess = Speculation(gamma=8, draft_gamma=3, budget=96 if name == "tiny" else 4096, refresh=0)
     out = {
         "plain, on-chip": ("autoregressive", here, guess),
         "lookup 8, on-chip": ("vanilla", here, replace(guess, tier0="lookup")),
-        "draft 8, on-chip": ("vanilla", here, guess),
         "mspeckv 8/3, on-chip": ("mspeckv", here, guess),
     }
     if name != "small":
-        packed = KVPolicy(8, on_chip=half, resident=pair.layers - half)
+        packed = KVPolicy(8, on_chip=half, resident=layers - half)
         out["plain, int8 half + half"] = "autoregressive", packed, guess
         out["mspeckv 8/3, int8 half + half"] = "mspeckv", packed, guess
         out["mspeckv 15/3, int8 0 + 0"] = "mspeckv", KVPolicy(8), replace(guess, gamma=15)
@@ -199,7 +197,7 @@ def prices(pair: Pair, group: Group, way: str) -> Iterator[Row]:
     """A way with and without the option, the turns of one after those of the other."""
     name, _, context, _ = group
     prompt = prompt_for(pair, context, random.Random(0))
-    method, policy, guess = price_ways(pair, name)[way]
+    method, policy, guess = price_ways(pair.layers, name)[way]
     config = RunConfig(method, NEW_TOKENS[name][1], policy, guess, GREEDY)
     found: dict[str, list[dict[str, float]]] = {}
     for exact in ("tokens", "bitwise"):
@@ -223,19 +221,11 @@ def groups(options: argparse.Namespace) -> Iterator[tuple[str, Group]]:
                         yield "equal", (name, dtype, context, place)
                 priced = options.contexts or PRICED[name]
                 if "price" in options.parts and context in priced and dtype == options.dtypes[0]:
-                    for place in WAYS[name != "small"]:
+                    for place in price_ways(2, name):
                         yield "price", (name, dtype, context, place)
 
 
 PLACES = tuple(placements(3))
-WAYS = (
-    ("plain, on-chip", "lookup 8, on-chip", "draft 8, on-chip", "mspeckv 8/3, on-chip"),
-    (
-        "plain, on-chip", "lookup 8, on-chip", "mspeckv 8/3, on-chip", "plain, int8 half + half",
-        "mspeckv 8/3, int8 half + half", "mspeckv 15/3, int8 0 + 0",
-    ),
-)  # fmt: skip
-"""What is timed of the small pair, and of others."""
 
 
 def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None]) -> None:

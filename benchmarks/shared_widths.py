@@ -3,8 +3,9 @@
     python -m benchmarks.shared_widths --out results/    # some 30 seconds on an H100
 
 A pass of each width is a CUDA graph of its own, and capturing one takes as long as many replays.
-Where lengths are chosen, a rare width goes by the graph of the widest (`Seat.longest`). Here runs of fixed lengths do so too, and their first run (which captures) and later ones are timed
-beside those of the engine as it is. The small pair, float16, all KV on the device, greedy.
+Where lengths are chosen, a rare width goes by the graph of the widest (`Seat.longest`). Here runs
+of fixed lengths do so too, and their first run (which captures) and later ones are timed beside
+those of the engine as it is. The small pair, float16, all KV on the device, greedy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``exact="bitwise"``: a token's logits are the same bits, whatever else is in its pass.
 
-Saves no time, and costs some: benchmarks/results/bitwise-h100.txt.
+Saves nothing, and costs some time; how much, `benchmarks.bitwise` measures.
 
 A sum of floats depends on its order, and kernels choose an order by the shape of their work. So a
 pass of nine rows and one of one row give other last bits, and in half precision now and then
