@@ -265,8 +265,7 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
 def main() -> None:
     """Print tables; write a line of JSON per comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("equal", "price")
-    parser.add_argument("parts", nargs="*", default=list(parts), choices=parts, metavar="PART")
+    parser.add_argument("--parts", nargs="+", default=["equal", "price"], metavar="PART")
     parser.add_argument("--pairs", nargs="+", default=["small", "large"], choices=list(CONTEXTS))
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
     parser.add_argument("--contexts", type=int, nargs="+", help="default: those of the pair")
