@@ -75,7 +75,7 @@ def test_logits_are_those_of_plain_decoding(
     assert max(found.rounds) <= ROWS
 
 
-def runs(dtype: torch.dtype, count: int = 40) -> dict[str, Decoded]:
+def runs(dtype: torch.dtype, count: int = 64) -> dict[str, Decoded]:
     """Plain decoding, and others that are to say the same."""
     pair, prompt = random_pair(dtype=dtype), random_prompt(101)
     policy = POLICIES["int8, three places"]
@@ -83,7 +83,8 @@ def runs(dtype: torch.dtype, count: int = 40) -> dict[str, Decoded]:
     guess = replace(SMALL, gamma=6)
     return {
         "plain": decoded(pair, prompt, plain),
-        "shorter": decoded(pair, prompt, replace(plain, new_tokens=count // 2)),
+        # at 9 tokens the order of sums shows in every dtype, where the last slot decides it
+        "shorter": decoded(pair, prompt, replace(plain, new_tokens=9)),
         "vanilla": decoded(pair, prompt, replace(plain, method="vanilla", speculation=guess)),
         "mspeckv": decoded(pair, prompt, replace(plain, method="mspeckv", speculation=guess)),
     }
