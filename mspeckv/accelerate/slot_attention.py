@@ -109,9 +109,9 @@ def static_attention(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     at, beyond = mask.settled, mask.settled + mask.rest.shape[1] - key.shape[2]
-    rest = (part[:, :, at:] for part in (key, value))
-    wide = (pad(part, (0, 0, 0, beyond)) if beyond else part for part in rest)
-    last, last_lse = _with_lse(query, *wide, scale, mask.rest)
+    rest = key[:, :, at:], value[:, :, at:]
+    keys, values = (pad(part, (0, 0, 0, beyond)) if beyond else part for part in rest)
+    last, last_lse = _with_lse(query, keys, values, scale, mask.rest)
     if not at:
         return last
     first, first_lse = _with_lse(query, key[:, :, :at], value[:, :, :at], scale)
