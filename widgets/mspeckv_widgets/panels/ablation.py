@@ -80,9 +80,11 @@ class Ablation(WorkerPanel[SweepRunner]):
 
         What goes wrong is said in the status line.
         """
-        self.runner.forget()
-        self._read()
-        self._draw()
+        with self._drawing:
+            # at once: a sweep that ends meanwhile draws its rows before these, or not at all
+            self.runner.forget()
+            self._read()
+            self._draw()
 
     def run(self) -> None:
         """Start a sweep over the chosen cells; nothing happens while one is at work."""
