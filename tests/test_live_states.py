@@ -14,6 +14,7 @@ from mspeckv.whatif import HARDWARE
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts.run_styles import RUNS, signed
 from mspeckv_widgets.panels.live_labels import in_lines
+from mspeckv_widgets.panels.worker import WAITS, turn
 from mspeckv_widgets.recording import Recording
 from tests.browser.live_cells import LIVE
 
@@ -149,3 +150,19 @@ def test_copied_code_names_a_pair_that_is_not_the_usual_one(lab: LiveLab) -> Non
     assert f"--target {pair.target_id} --draft {pair.draft_id}" in lab.view.code.text
     lab.controls.set(tier0="none")
     assert f"--target {pair.target_id} --draft none" in lab.view.code.text
+
+
+def test_a_panel_that_waits_for_another_says_so(lab: LiveLab) -> None:
+    with turn:
+        lab.run()
+        until(lambda: WAITS in lab.view.status.value)
+    assert lab.wait(SECONDS)
+    assert lab.state == "done", lab.error
+    with turn:
+        lab.run()
+        until(lambda: WAITS in lab.view.status.value)
+        lab.stop()
+        assert lab.wait(SECONDS)
+    assert lab.state == "stopped"
+    assert WAITS not in lab.view.status.value
+    exercise(lab)

@@ -38,6 +38,7 @@ class View:
     Attributes:
         version: grows with every change.
         busy: a worker is still at work, perhaps for a run that was already forgotten.
+        waits: the worker waits until another panel's has ended.
         turn: which of how many runs of a series is at work.
         past: finished runs before ``current``, newest first.
         slots: colours of the settings that are compared, in the order in which they came.
@@ -46,6 +47,7 @@ class View:
     version: int
     state: State
     busy: bool
+    waits: bool
     error: str
     turn: tuple[int, int]
     current: RunRecord | None
@@ -108,6 +110,7 @@ class Runner(Worker[State]):
                 self._version,
                 self._state,
                 busy,
+                self._waits,
                 self._error,
                 self._turn,
                 self._current.snapshot() if self._current else None,
