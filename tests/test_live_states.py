@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mspeckv import profile
 from mspeckv.whatif import HARDWARE
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts.run_styles import RUNS, signed
@@ -73,6 +74,20 @@ def test_a_profile_is_no_change_of_the_setting(lab: LiveLab) -> None:
     assert "Changed since" not in lab.view.said.value
     assert opacities(lab) == {1.0}
     assert "no timed run yet" in lab.view.tiles.value
+
+
+def test_a_profile_that_is_stopped_before_its_first_round_shows_nothing(
+    lab: LiveLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, **ways: Any) -> Any:
+        return replace(profile(*given, **ways), rounds=(), wall_ms=0.0)
+
+    monkeypatch.setattr("mspeckv_widgets.panels.runner.profile", stopped)
+    lab.run(profiled=True)
+    assert lab.wait(SECONDS)
+    assert lab.records[0].profile is None
+    assert not lab.view.profile.shown
+    assert "#1" in lab.view.comparison.value, "what stands beside it is drawn"
 
 
 def test_a_setting_without_a_colour_has_run_all_the_same(lab: LiveLab) -> None:

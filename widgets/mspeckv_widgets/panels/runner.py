@@ -273,7 +273,8 @@ class Runner(Worker[State]):
             self._enter(job, "stopped")
             return
         with self._lock:
-            record.profile = found
+            # stopped while it read the prompt, it has nothing to show
+            record.profile = found if found.rounds else None
             self._version += 1
 
     def _take(self, record: RunRecord, event: Event) -> None:
