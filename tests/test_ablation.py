@@ -146,22 +146,23 @@ def test_a_sweep_that_is_being_drawn_does_not_replace_what_is_loaded(
     lab = Ablation("A1", folder)
     order = Order("A1", (512,), ("mspeckv",), 8, (1,))
     lab.runner._order, lab.runner._rows = order, (row("A1", 512, "mspeckv"),)
+    lab.runner._set("running")
     drawing, go_on = threading.Event(), threading.Event()
 
     def slow(*given: Any) -> Any:
         drawing.set()
-        assert go_on.wait(SECONDS)
+        assert go_on.wait(20)
         return match_of(*given)
 
     monkeypatch.setattr("mspeckv_widgets.panels.ablation.match_of", slow)
     threads = [threading.Thread(target=act) for act in (lab._draw, lab.load)]
     threads[0].start()
-    assert drawing.wait(SECONDS)
+    assert drawing.wait(20)
     threads[1].start()
     threads[1].join(0.5)
     go_on.set()
     for thread in threads:
-        thread.join(SECONDS)
+        thread.join(20)
     assert lab.match is not None
     assert len(lab.match.table.values) == 4
 
