@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -25,16 +26,16 @@ Build = Callable[..., PreTrainedModel]
 
 
 LAB_PARTS = {
-    "test_ablation", "test_acceptance_explorer", "test_class_guesses", "test_compared", "test_cost",
-    "test_course", "test_course_build", "test_course_export", "test_course_graders",
-    "test_course_notes", "test_course_result", "test_distil", "test_docs",
-    "test_exercises_ablations", "test_exercises_tiers", "test_exercises_what_if",
+    "test_ablation", "test_acceptance_explorer", "test_class_guesses", "test_compared",
+    "test_cost", "test_course", "test_course_build", "test_course_export",
+    "test_course_graders", "test_course_notes", "test_course_result", "test_distil",
+    "test_docs", "test_exercises_ablations", "test_exercises_tiers", "test_exercises_what_if",
     "test_experiments", "test_experiments_cluster", "test_failing_checks", "test_figure",
     "test_kernel_memory", "test_last_picture", "test_leaderboard", "test_live_prediction",
-    "test_moving_round", "test_notebooks", "test_packaging", "test_plan", "test_predict",
-    "test_profile_view", "test_quant_explorer", "test_recording", "test_report",
-    "test_retrieval_explorer", "test_statistics", "test_store", "test_tensorboard",
-    "test_token_story", "test_what_if_widget", "test_widgets",
+    "test_live_states", "test_moving_round", "test_notebooks", "test_packaging", "test_plan",
+    "test_predict", "test_profile_view", "test_quant_explorer", "test_recording", "test_report",
+    "test_retrieval_explorer", "test_slower_machine", "test_statistics", "test_store",
+    "test_tensorboard", "test_token_story", "test_what_if_widget", "test_widgets",
 }  # fmt: skip
 """Files of tests that have nothing to do with which transformers there is."""
 
@@ -62,6 +63,14 @@ def _measured_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mspeckv.models.kept.cache_folder", lambda: folder)
         yield
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a course's lab has displayed so far."""
+    things: list[Any] = []
+    monkeypatch.setattr("mspeckv_widgets.course.lab._show", things.append)
+    return things
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from mspeckv import Pair
 from mspeckv.experiments import Row, experiment
 from mspeckv_widgets import Ablation, results
 from mspeckv_widgets.panels.ablation_chart import PLACES
+from mspeckv_widgets.panels.sweep import Order
+from mspeckv_widgets.results import match_of
 from tests.experiment_rows import a1, a2, b1, row, write
 
 SECONDS = 300.0
@@ -135,6 +138,33 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     assert lab.buttons["stop"].disabled
     lab.load()
     assert len(lab.match.table.values) == 4, "the folder's results are back"
+
+
+def test_a_sweep_that_is_being_drawn_does_not_replace_what_is_loaded(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Ablation("A1", folder)
+    order = Order("A1", (512,), ("mspeckv",), 8, (1,))
+    lab.runner._order, lab.runner._rows = order, (row("A1", 512, "mspeckv"),)
+    lab.runner._set("running")
+    drawing, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Any:
+        drawing.set()
+        assert go_on.wait(20)
+        return match_of(*given)
+
+    monkeypatch.setattr("mspeckv_widgets.panels.ablation.match_of", slow)
+    threads = [threading.Thread(target=act) for act in (lab._draw, lab.load)]
+    threads[0].start()
+    assert drawing.wait(20)
+    threads[1].start()
+    threads[1].join(0.5)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert lab.match is not None
+    assert len(lab.match.table.values) == 4
 
 
 def test_stop_ends_a_sweep_and_keeps_its_rows(folder: str, pair: Pair) -> None:

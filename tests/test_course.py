@@ -28,14 +28,6 @@ LAB = "00_start_here"
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was displayed so far."""
-    things: list[Any] = []
-    monkeypatch.setattr(course_lab, "_show", things.append)
-    return things
-
-
-@pytest.fixture
 def lab(tmp_path: Path, shown: list[Any]) -> Lab:
     return Lab(LAB, tmp_path)
 

@@ -18,7 +18,6 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from mspeckv_widgets.course import Exercise, Lab, Verdict
-from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.answers import call, same_function
 from mspeckv_widgets.course.exercise import find_exercises, judge
 from mspeckv_widgets.course.hints import find_solution
@@ -196,14 +195,6 @@ def test_an_answer_may_change_its_arguments(given: Any) -> None:
 def test_what_is_no_plain_data_is_passed_on_itself() -> None:
     rng = np.random.default_rng(0)
     assert copied(rng) is rng
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was displayed so far."""
-    things: list[Any] = []
-    monkeypatch.setattr(course_lab, "_show", things.append)
-    return things
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -137,3 +139,26 @@ def test_logarithmic_ticks_are_whole_numbers() -> None:
     named = dict(zip(LOG_AXIS["tickvals"], LOG_AXIS["ticktext"], strict=True))
     assert [named[step] for step in (2.0, 5.0, 10.0, 2000.0)] == ["2", "5", "10", "2,000"]
     assert named[1 * 10.0**-2] == "0.01"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda figure: figure.enlarge(True),
+        lambda figure: figure.update_layout(height=300),
+        lambda figure: figure.get_state(),
+        lambda figure: figure.plotly_relayout({"height": 300}),
+        lambda figure: figure.plotly_restyle({"visible": True}, [0]),
+    ],
+)
+def test_two_threads_take_turns(figure: Figure, act: Callable[[Figure], Any]) -> None:
+    """A panel draws on a thread of its own while the page's answers come on another."""
+    other = threading.Thread(target=act, args=(figure,))
+    with figure.batch_update():
+        other.start()
+        other.join(0.3)
+        assert other.is_alive(), "it waits"
+        figure.layout.title.text = "drawn"
+    other.join(10)
+    assert not other.is_alive()
+    assert figure.layout.title.text == "drawn"

@@ -16,7 +16,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from mspeckv_widgets.course import Exercise, Lab, Verdict
-from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.answers import call
 from mspeckv_widgets.course.exercise import Score
 from mspeckv_widgets.course.leaderboard import (
@@ -42,14 +41,6 @@ def check_small(found: Any) -> Verdict:
 
 
 EXERCISES = {"e1": Exercise("few bytes", check_small, "Think of fewer.")}
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was displayed so far."""
-    things: list[Any] = []
-    monkeypatch.setattr(course_lab, "_show", things.append)
-    return things
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mspeckv_widgets.panels.live_charts import _STEP, _stepped
-from mspeckv_widgets.panels.live_labels import TIME, End, Room, labels
+from mspeckv_widgets.panels.live_labels import TIME, End, Room, in_lines, labels
 
 LONG = "mspeckv, int8, on-chip 15, resident 0"
 LINE = 13
@@ -13,7 +13,7 @@ LINE = 13
 
 
 def test_a_long_name_at_the_floor_stands_above_the_axis() -> None:
-    [note] = labels(Room(), TIME, [End(0, 0, LONG)], 1000.0)
+    [note] = labels(Room(), TIME, [End(0, 0, in_lines(LONG))], 1000.0)
     assert "<br>" in note["text"]
     # two lines around its middle: the lower one is half under the axis, as a short name is
     assert note["yshift"] - LINE == -LINE / 2
@@ -25,7 +25,7 @@ def test_a_short_name_stands_at_its_line() -> None:
 
 
 def test_names_at_one_place_are_apart() -> None:
-    notes = labels(Room(), TIME, [End(0, 0, LONG), End(0, 0, "modelled")], 1000.0)
+    notes = labels(Room(), TIME, [End(0, 0, in_lines(LONG)), End(0, 0, "modelled")], 1000.0)
     low, high = sorted(note["yshift"] for note in notes)
     assert high - low >= 1.5 * LINE
 

@@ -8,16 +8,7 @@ from typing import Any
 import pytest
 
 from mspeckv_widgets.course import Lab
-from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.lab import UNRECORDED
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What was displayed so far."""
-    things: list[Any] = []
-    monkeypatch.setattr(course_lab, "_show", things.append)
-    return things
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from mspeckv_widgets.recording import Recording
 from tests.test_compared import ran
 
 DEMO = Path(__file__).resolve().parents[1] / "labs" / "demo" / "recorded.json.gz"
+
+
+SETTING_OF_NOTHING = b'{"format": 1, "setting": {"config": []}, "events": [], "pieces": {}}'
 
 
 class Numbers:
@@ -52,11 +56,22 @@ def test_a_run_that_is_not_finished_is_refused() -> None:
         Recording.of(record, Numbers())
 
 
-@pytest.mark.parametrize("content", [b"no", gzip.compress(b"{}"), gzip.compress(b'{"format": 9}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"no", *map(gzip.compress, (b"{}", b"[]", b"\xff", b'{"format": 9}', SETTING_OF_NOTHING))],
+)
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "run"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"recording|format"):
+        Recording.load(file)
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-9], lambda whole: whole[:60] + whole[80:]])
+def test_a_file_that_was_spoilt_is_refused(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / "run"
+    file.write_bytes(spoil(DEMO.read_bytes()))
+    with pytest.raises(ValueError, match="recording"):
         Recording.load(file)
 
 

@@ -1,5 +1,14 @@
 """Cells of a notebook with a panel of every kind of part, and two predictions; how kernels end."""
 
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+from playwright.sync_api import Locator, Page
+
+from .driver import READY, settle
+
 LINE = "The kernel was restarted. This is the last picture: run this cell again."
 LAST = ".mskv-last"
 RESTART = "window.jupyterapp.shell.currentWidget.context.sessionContext.restartKernel()"
@@ -48,3 +57,30 @@ def work():
 
 busy.on_click(lambda _: threading.Thread(target=work).start())"""
 """Ten drawings a second, for four seconds, in the panel of `PANEL`."""
+
+
+def restart(page: Page, panels: Locator) -> None:
+    """Restart the kernel: every panel says so, and nothing in it can be worked any more."""
+    page.evaluate(RESTART)
+    line = panels.first.get_by_role("status").first
+    settle(page, lambda: line.inner_text() == LINE, 60, "the line is there")
+    controls = panels.locator(":is(button, input, select, a, [role=slider], [role=tab])")
+    assert controls.count() > 8
+    assert controls.evaluate_all("all => all.every(one => one.closest('[inert]'))")
+
+
+def open_again(page: Page) -> Locator:
+    """Save, end the kernel and load the page anew; returns the last pictures that are seen."""
+    page.evaluate(SAVE)
+    page.evaluate(END)
+    page.reload(wait_until="domcontentloaded")
+    settle(page, lambda: page.evaluate(READY), 120, "another kernel is there")
+    page.wait_for_timeout(4500)
+    last = page.locator(f"{LAST}:visible")
+    assert page.locator(f"{LAST} .mskv-gone:visible", has_text=LINE).count() == last.count()
+    drawn = Image.open(io.BytesIO(last.first.locator("img").screenshot())).convert("L")
+    assert drawn.width > 900
+    assert drawn.height > 450
+    dark = sum(drawn.histogram()[:170]) / (drawn.width * drawn.height)
+    assert dark > 0.03, "charts and text are drawn"
+    return last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ from mspeckv_widgets.charts.story import split_text
 from mspeckv_widgets.record import RunRecord, Setting
 
 FORMAT = 1
+_UNREADABLE = (
+    OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError,
+    KeyError, TypeError, AttributeError,
+)  # fmt: skip
+"""What reading a file may raise that no `Recording` wrote, or one that was cut off."""
 SLOWER = 3
 """A recorded run is shown so many times slower than it was."""
 
@@ -105,7 +111,7 @@ class Recording:
             first, *rest = given["events"]
             words = {int(token): text for token, text in given["pieces"].items()}
             return cls(setting, (_prefill(first), *map(_round, rest)), Pieces(words))
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except _UNREADABLE as error:
             allowed = "use a file that `Recording.save` wrote"
             raise refuse("recording", str(path), allowed) from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -35,9 +37,12 @@ class Figure(go.FigureWidget):
     plotly tells the views that there are of each change, but renews what a further view begins with
     only where the figure is a cell's own result. Within a panel, a page loaded anew would show the
     figure as it was made. Here that is renewed whenever the page asks for it.
+
+    A panel's thread draws while the page's answers come on another: they take turns here.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._alone = threading.RLock()
         super().__init__(*args, **kwargs)
         # else it does not hear of a window's new size, nor, from a panel, of its tab being shown
         self._config = {"responsive": True, "modeBarButtons": _BUTTONS, "displaylogo": False}
@@ -47,12 +52,34 @@ class Figure(go.FigureWidget):
         """What a page is told of this figure; ``key`` as in ipywidgets."""
         asked = {key} if isinstance(key, str) else None if key is None else {*key}
         held = vars(self)
-        # as values, not as changes: nothing is to be sent from here
-        if held.get("_layout") is not None and (asked is None or "_widget_layout" in asked):
-            self._trait_values["_widget_layout"] = deepcopy(held["_layout"])
-        if held.get("_data") is not None and (asked is None or "_widget_data" in asked):
-            self._trait_values["_widget_data"] = deepcopy(held["_data"])
-        return super().get_state(key, drop_defaults)
+        with self._alone:
+            # as values, not as changes: nothing is to be sent from here
+            if held.get("_layout") is not None and (asked is None or "_widget_layout" in asked):
+                self._trait_values["_widget_layout"] = deepcopy(held["_layout"])
+            if held.get("_data") is not None and (asked is None or "_widget_data" in asked):
+                self._trait_values["_widget_data"] = deepcopy(held["_data"])
+            return super().get_state(key, drop_defaults)
+
+    @contextmanager
+    def batch_update(self) -> Iterator[None]:
+        """Changes that are sent together, by one thread alone."""
+        with self._alone, super().batch_update():
+            yield
+
+    def update_layout(self, *args: Any, **kwargs: Any) -> Any:
+        """As in plotly, while no other thread draws."""
+        with self._alone:
+            return super().update_layout(*args, **kwargs)
+
+    def plotly_relayout(self, *args: Any, **kwargs: Any) -> None:
+        """As in plotly, while no other thread draws: the user's hand."""
+        with self._alone:
+            super().plotly_relayout(*args, **kwargs)
+
+    def plotly_restyle(self, *args: Any, **kwargs: Any) -> None:
+        """As in plotly, while no other thread draws: the user's hand."""
+        with self._alone:
+            super().plotly_restyle(*args, **kwargs)
 
     def renew(self) -> None:
         """Tell the page what a further view of this figure begins with."""
@@ -64,8 +91,10 @@ class Figure(go.FigureWidget):
         What its panel sets meanwhile stays as the panel set it. Further calls do this for what has
         come since.
         """
-        changes = dict(self._larger() if big else self._usual())
-        if changes:
+        with self._alone:
+            changes = dict(self._larger() if big else self._usual())
+            if not changes:
+                return
             with self.batch_update():
                 for path, value in changes.items():
                     where, name = _place(self, path)

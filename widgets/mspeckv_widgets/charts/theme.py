@@ -165,22 +165,6 @@ PLACES: dict[Placement, PlaceStyle] = {
 }
 
 
-@dataclass(frozen=True)
-class PastStyle:
-    """How a run before the current one is overlaid: faded, each age with its own dash."""
-
-    colour: str
-    dash: str
-    opacity: float
-
-
-PAST: tuple[PastStyle, ...] = (
-    PastStyle("#808080", "dash", 0.95),
-    PastStyle("#808080", "dot", 0.80),
-    PastStyle("#808080", "dashdot", 0.65),
-)
-
-
 def _repaint(colour: str, variable: str) -> str:
     """Rules that give whatever a figure draws in ``colour`` the theme's colour instead."""
     red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))

@@ -7,7 +7,8 @@ import re
 
 MEANINGS = {
     "KV": "Keys and values: what attention keeps of every earlier token, in every layer",
-    "counted": "Counted, byte by byte: the same in every run of a setting",
+    "counted": "Counted, byte by byte: the same in every run of a setting, unless its lengths are "
+    "automatic and follow measured times",
     "measured": "Taken by a clock in this run: another run will differ a little",
     "emulated": "A clock's time, of a link that was slowed on purpose to be like another machine's",
     "modelled": "What sizes and the cost model say, without running anything",

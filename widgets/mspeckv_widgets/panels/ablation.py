@@ -15,6 +15,7 @@ from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart
 from mspeckv_widgets.panels.sweep import Order, SweepRunner, SweepView
+from mspeckv_widgets.panels.worker import WAITS
 from mspeckv_widgets.panels.worker_panel import WorkerPanel, status_line
 from mspeckv_widgets.results import FEW_TOKENS, find_results, load_results, match_of, reduced
 
@@ -80,9 +81,11 @@ class Ablation(WorkerPanel[SweepRunner]):
 
         What goes wrong is said in the status line.
         """
-        self.runner.forget()
-        self._read()
-        self._draw()
+        with self._drawing:
+            # at once: a sweep that ends meanwhile draws its rows before these, or not at all
+            self.runner.forget()
+            self._read()
+            self._draw()
 
     def run(self) -> None:
         """Start a sweep over the chosen cells; nothing happens while one is at work."""
@@ -233,6 +236,8 @@ def sweep_words(view: SweepView) -> str:
     assert view.order is not None
     if view.state == "failed":
         return f"Not run: {view.error}"
+    if view.waits:
+        return WAITS
     if view.state == "loading":
         return "Loading the model pair (a few seconds)"
     done = f"{len(view.rows)} of {view.order.trials} trials"

@@ -16,7 +16,7 @@ from mspeckv_widgets.compared import ENOUGH, changed
 from mspeckv_widgets.conclusion import conclusion
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.curves import Curves
-from mspeckv_widgets.panels.live_charts import Drawn
+from mspeckv_widgets.panels.live_charts import lines_of
 from mspeckv_widgets.panels.live_style import status_html
 from mspeckv_widgets.panels.live_view import LiveView
 from mspeckv_widgets.panels.machine import Machine
@@ -77,7 +77,7 @@ class LiveLab(WorkerPanel[Runner]):
         self._recording = None if recorded is None else Recording.load(Path(recorded))
         curves = Curves(self._run_place)
         self.view = LiveView(self.controls, curves, actions, self._seen, lambda: self)
-        self.view.when_moving(lambda: self._show_moving(self.runner.view()))
+        self.view.when_moving(self._show_moving)
         self.panel = self.view.panel
         self.view.view_as.observe(lambda _: self._switch(), names="value")
         for preset in self.controls.presets.values():
@@ -146,8 +146,9 @@ class LiveLab(WorkerPanel[Runner]):
         """Stop, clear charts, text and last runs, and put every control back."""
         self.runner.forget()
         self.view.view_as.value = "tokens"
-        self.view.reset()
         self.controls.reset()
+        # after the controls: what is shown of other machines begins with them
+        self.view.reset()
         self._draw()
 
     def elsewhere(self, experiment: str, **values: Any) -> None:
@@ -196,7 +197,7 @@ class LiveLab(WorkerPanel[Runner]):
         start = time.perf_counter()
         try:
             self._setting = self.controls.setting()
-            self.view.code.text = code_text(self._setting)
+            self.view.code.text = code_text(self._setting, self.runner.pair)
         except ValueError as error:
             self._setting = None
             self.view.code.text = f"# {error}"
@@ -231,7 +232,7 @@ class LiveLab(WorkerPanel[Runner]):
                 self._predict()
             self._draw_runs(view)
             if self.view.moves:
-                self._show_moving(view)
+                self._show_moving()
             if not view.busy:
                 self._draw_tabs(view)
                 self.view.charts.figure.renew()
@@ -241,20 +242,13 @@ class LiveLab(WorkerPanel[Runner]):
         """Charts, headline numbers, bars and words."""
         compared, setting, shown = view.compared, self._setting, self.view
         called = view.names
-        own = next((one for one in compared if one.setting == setting), None)
+        own = view.runs_of(setting)
         # first: that a press was heard, and the text, are seen before charts are drawn
         self.view.status.value = status_html(view, self.machine, prompts.bytes)
         shown.tell(view.current, self.runner.pair)
         running = view.current if view.busy else None
         ran = next((one.setting for one in view.records if one.pieces is None), None)
-        stale = own is None and running is None and ran is not None and setting is not None
-        drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in compared}
-        if view.current is not None and view.current.setting in called:
-            slot = dict(view.slots)[view.current.setting]
-            if view.busy or slot not in drawn:
-                drawn[slot] = Drawn(slot, called[view.current.setting], view.current)
-        elif view.current is not None and view.current.pieces is not None:
-            drawn[0] = Drawn(0, "recorded run", view.current)
+        stale = own is None and not view.busy and ran is not None and setting not in (None, ran)
         new_tokens = int(self.controls.values["new_tokens"])
         if shown.curve:
             shown.curves.draw(self.controls, self.machine.model, view.records)
@@ -262,10 +256,12 @@ class LiveLab(WorkerPanel[Runner]):
             axis = shown.view_as.value
             waiting = running is not None and running.prefill is not None and not running.rounds
             if not waiting or time.monotonic() > self._charts_drawn + UNTIL_TEXT:
-                shown.charts.draw(list(drawn.values()), self.predicted, new_tokens, axis, stale)
+                shown.charts.draw(lines_of(view), self.predicted, new_tokens, axis, stale)
                 self._charts_drawn = time.monotonic()
-        at_work = running is not None and running.setting == setting
-        self.view.tiles.value = tiles_html(own, self.predicted, self._why, at_work)
+        tried = [one for one in view.records if one.setting == setting and one.pieces is None]
+        empty = "no timed run yet" if tried else "not run yet"
+        empty = "running" if tried and running is tried[0] else empty
+        self.view.tiles.value = tiles_html(own, self.predicted, self._why, empty)
         labels = [called[one.setting] for one in compared]
         self.view.bars.value = bars_html(compared, labels, self.predicted)
         slower = self.machine.slower(view.records)
@@ -281,10 +277,11 @@ class LiveLab(WorkerPanel[Runner]):
         self.view.comparison.value = comparison_html([one for one in view.records if one.summary])
         self._show_profile(record.profile if record else None)
 
-    def _show_moving(self, view: View) -> None:
+    def _show_moving(self) -> None:
         """The run at work, as far as it is; else the newest that has ended."""
-        ended = (one for one in view.records if one.summary is not None and one.rounds)
         with self._drawing:
+            view = self.runner.view()
+            ended = (one for one in view.records if one.summary is not None and one.rounds)
             shown = view.current if view.busy else next(ended, None)
             self.view.moving.show(shown, self.runner.pair)
 

@@ -30,10 +30,12 @@ from mspeckv_widgets.panels.live_labels import (
     TRAFFIC,
     End,
     Room,
+    in_lines,
     labels,
     title,
 )
 from mspeckv_widgets.panels.prediction import Predicted
+from mspeckv_widgets.panels.runner import View
 from mspeckv_widgets.record import PREFILL_ROOM, Axis, Line, RunRecord
 
 _TITLES: dict[Axis, dict[int, str]] = {
@@ -73,6 +75,20 @@ class Drawn:
     slot: int
     name: str
     record: RunRecord
+
+
+def lines_of(view: View) -> list[Drawn]:
+    """The charts' lines: a typical run of each setting, and the newest where it adds to these."""
+    called, newest = view.names, view.current
+    drawn = {one.slot: Drawn(one.slot, called[one.setting], one.typical) for one in view.compared}
+    if newest is not None and newest.pieces is not None:
+        free = next((slot for slot in range(len(RUNS)) if slot not in drawn), 0)
+        drawn[free] = Drawn(free, "recorded run", newest)
+    elif newest is not None and newest.setting in called:
+        slot = dict(view.slots)[newest.setting]
+        if view.busy or slot not in drawn:
+            drawn[slot] = Drawn(slot, called[newest.setting], newest)
+    return list(drawn.values())
 
 
 class Charts:
@@ -219,7 +235,7 @@ def _words(key: tuple[Any, ...], names: Mapping[int, str]) -> str:
     """What a line is called."""
     if key[0] == KEPT:
         return TIERS[key[2]].name
-    return MODELLED if key[1] == MODELLED else signed(key[1], html.escape(names[key[1]]))
+    return MODELLED if key[1] == MODELLED else signed(key[1], in_lines(html.escape(names[key[1]])))
 
 
 def _solid(slot: int) -> Any:

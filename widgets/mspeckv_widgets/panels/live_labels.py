@@ -40,7 +40,7 @@ class Room:
 
 @dataclass(frozen=True)
 class End:
-    """A line's last point, and its name."""
+    """A line's last point, and its name, perhaps `in_lines`."""
 
     x: float
     y: float
@@ -67,21 +67,20 @@ def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[
     """
     pixels, line = room.high(row) / (1 + BELOW) / high, room.type(11) * _LINE / 11
     ranked = sorted(ends, key=lambda end: (end.y, end.words))
-    written = [in_lines(end.words) for end in ranked]
-    sizes = [line * (1 + words.count("<br>")) for words in written]
+    sizes = [line * (1 + end.words.count("<br>")) for end in ranked]
     # a second line of a label stands above the axis, not in the next chart
     middles = [
         max(end.y * pixels, (size - line) / 2) for end, size in zip(ranked, sizes, strict=True)
     ]
     places = spread_out(middles, sizes, high * pixels)
     return [
-        _note(room, row, end, words, place - end.y * pixels)
-        for end, words, place in zip(ranked, written, places, strict=True)
+        _note(room, row, end, place - end.y * pixels)
+        for end, place in zip(ranked, places, strict=True)
     ]
 
 
 def in_lines(words: str, most: int = _LONG) -> str:
-    """A long name in two lines, broken at the comma nearest its middle."""
+    """A long name, without markup, in two lines, broken at the comma nearest its middle."""
     commas = [place for place, letter in enumerate(words) if letter == ","]
     if len(words) <= most or not commas:
         return words
@@ -102,10 +101,10 @@ def spread_out(middles: Sequence[float], sizes: Sequence[float], top: float) -> 
     return out
 
 
-def _note(room: Room, row: int, end: End, words: str, up: float) -> dict[str, Any]:
+def _note(room: Room, row: int, end: End, up: float) -> dict[str, Any]:
     number = "" if row == 1 else str(row)
     return {
-        "text": words, "xref": f"x{number}", "yref": f"y{number}", "x": end.x, "y": end.y,
+        "text": end.words, "xref": f"x{number}", "yref": f"y{number}", "x": end.x, "y": end.y,
         "xshift": 4, "yshift": up, "xanchor": "left", "yanchor": "middle", "align": "left",
         "showarrow": False, "font": {"size": room.type(11), "color": INK},
     }  # fmt: skip

@@ -6,6 +6,7 @@ import html
 
 from mspeckv_widgets.panels.machine import Machine
 from mspeckv_widgets.panels.runner import View
+from mspeckv_widgets.panels.worker import WAITS
 from mspeckv_widgets.panels.worker_panel import status_line
 from mspeckv_widgets.recording import SLOWER
 
@@ -47,6 +48,8 @@ def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
     done, total = 0, 0
     if view.state == "failed":
         words = html.escape(f"Not run: {view.error}")
+    elif view.waits:
+        words = WAITS
     elif view.state == "loading":
         words = "Loading the model pair (a few seconds; the first time it is converted)"
     elif view.state == "measuring":

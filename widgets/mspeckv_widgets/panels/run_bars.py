@@ -22,17 +22,19 @@ _WAIT_PATTERN = "repeating-linear-gradient(135deg,#0005 0 2px,#0000 2px 5px)"
 
 
 def tiles_html(
-    compared: Compared | None, predicted: Predicted | None, why: str = "", running: bool = False
+    compared: Compared | None,
+    predicted: Predicted | None,
+    why: str = "",
+    empty: str = "not run yet",
 ) -> str:
     """KV over the link, time, and KV on the device, of the setting in the controls.
 
     Args:
-        compared: its finished runs; None where there is none.
+        compared: its runs that can be compared; None where there is none.
         predicted: what the model says.
         why: there is no prediction.
-        running: its first run is at work.
+        empty: said in place of what such a run would tell.
     """
-    empty = "running" if running else "not run yet"
     moved = spent = held = None
     if compared is not None:
         moved, spent, held = compared.link_bytes.middle, compared.ms, compared.device_bytes

@@ -38,6 +38,7 @@ class View:
     Attributes:
         version: grows with every change.
         busy: a worker is still at work, perhaps for a run that was already forgotten.
+        waits: the worker waits until another panel's has ended.
         turn: which of how many runs of a series is at work.
         past: finished runs before ``current``, newest first.
         slots: colours of the settings that are compared, in the order in which they came.
@@ -46,6 +47,7 @@ class View:
     version: int
     state: State
     busy: bool
+    waits: bool
     error: str
     turn: tuple[int, int]
     current: RunRecord | None
@@ -66,12 +68,13 @@ class View:
     @property
     def compared(self) -> list[Compared]:
         """Finished runs by compared setting, profiled ones left out; so are settings without."""
-        found = []
-        for setting, slot in self.slots:
-            runs = [one for one in self.records if one.setting == setting and one.timed]
-            if runs:
-                found.append(Compared(setting, slot, tuple(reversed(runs))))
-        return found
+        found = [self.runs_of(setting, slot) for setting, slot in self.slots]
+        return [one for one in found if one is not None]
+
+    def runs_of(self, setting: Setting | None, slot: int = 0) -> Compared | None:
+        """A setting's runs that can be compared, whether it has a colour or not; None without."""
+        runs = [one for one in self.records if one.setting == setting and one.timed]
+        return Compared(runs[0].setting, slot, tuple(reversed(runs))) if runs else None
 
 
 class Runner(Worker[State]):
@@ -107,6 +110,7 @@ class Runner(Worker[State]):
                 self._version,
                 self._state,
                 busy,
+                self._waits,
                 self._error,
                 self._turn,
                 self._current.snapshot() if self._current else None,
@@ -136,6 +140,8 @@ class Runner(Worker[State]):
             if self.busy:
                 return False
             self._series += 1
+            self._put_away()
+            self._turn = (1, 1)
             self._current = RunRecord(0, recording.setting, pieces=recording.pieces)
             self._set("replay")
             self._launch(self._series, recording)
@@ -161,15 +167,19 @@ class Runner(Worker[State]):
 
     def _begin(self, setting: Setting, turn: tuple[int, int], profiled: bool = False) -> RunRecord:
         """Make a new run the current one; called with the lock held."""
-        if self._current is not None and self._current.summary and self._current.rounds:
-            # a profile is large: the panel keeps the newest alone
-            self._current.profile = None
-            self._past = (self._current, *self._past)[:KEPT]
+        self._put_away()
         self._started += 1
         self._turn = turn
         self._current = RunRecord(self._started, setting, profiled=profiled)
         self._set("loading" if self.pair is None else "prefill")
         return self._current
+
+    def _put_away(self) -> None:
+        """Keep the current run, if it has ended, among the past ones; with the lock held."""
+        if self._current is not None and self._current.summary and self._current.rounds:
+            # a profile is large: the panel keeps the newest alone
+            self._current.profile = None
+            self._past = (self._current, *self._past)[:KEPT]
 
     def _computes(self, *options: Any) -> bool:
         """A recorded run is only shown."""
@@ -263,7 +273,8 @@ class Runner(Worker[State]):
             self._enter(job, "stopped")
             return
         with self._lock:
-            record.profile = found
+            # stopped while it read the prompt, it has nothing to show
+            record.profile = found if found.rounds else None
             self._version += 1
 
     def _take(self, record: RunRecord, event: Event) -> None:

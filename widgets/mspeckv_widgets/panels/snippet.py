@@ -7,13 +7,15 @@ import shlex
 from dataclasses import fields
 from typing import Any
 
-from mspeckv import KVPolicy, Link, Sampling, Speculation
+from mspeckv import KVPolicy, Link, Pair, Sampling, Speculation
+from mspeckv.models.load import DEFAULT_TARGET
+from mspeckv.models.shared_draft import DEFAULT_DRAFT
 from mspeckv_widgets.record import Setting
 
 _PYTHON = """\
 from mspeckv import KVPolicy, Link, Sampling, Speculation, documents, generate, load_pair
 
-pair = load_pair()
+pair = load_pair({models})
 prompt = documents.load_document({document}, pair.tokenizer, {prefill})
 summary = generate(
     pair,
@@ -30,11 +32,18 @@ print(f"{{summary.ms_per_token:.1f}} ms per token")
 """
 
 
-def python_code(setting: Setting) -> str:
-    """A script that makes the same run with `mspeckv.generate`."""
+_USUAL = {
+    "target": DEFAULT_TARGET, "draft": DEFAULT_DRAFT, "device": "cpu", "dtype": "float32"
+}  # fmt: skip
+
+
+def python_code(setting: Setting, pair: Pair | None = None) -> str:
+    """A script that makes the same run with `mspeckv.generate`; without a pair, on the default."""
     config = setting.config
     width = KVPolicy(bits=config.policy.bits)
+    models = ", ".join(f"{name}={json.dumps(word)}" for name, word in _models(pair).items())
     return _PYTHON.format(
+        models=models,
         document=json.dumps(setting.document),
         prefill=setting.prefill,
         method=json.dumps(config.method),
@@ -44,6 +53,16 @@ def python_code(setting: Setting) -> str:
         sampling=_call(config.sampling, Sampling(), ("temperature", "top_p", "seed")),
         link=_call(config.link, Link(), ("preset",)),
     )
+
+
+def _models(pair: Pair | None) -> dict[str, str]:
+    """What `load_pair` is to be told of a pair, beyond what is usual."""
+    if pair is None:
+        return {}
+    dtype = str(pair.target.dtype).removeprefix("torch.")
+    found = (pair.target_id, pair.draft_id, pair.device.type, dtype)
+    named = dict(zip(_USUAL, found, strict=True))
+    return {name: word for name, word in named.items() if word != _USUAL[name]}
 
 
 def _call(part: Any, default: Any, always: tuple[str, ...]) -> str:
@@ -61,8 +80,8 @@ def json_word(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def command_line(setting: Setting) -> str:
-    """The ``mspeckv generate`` line of the same run."""
+def command_line(setting: Setting, pair: Pair | None = None) -> str:
+    """The ``mspeckv generate`` line of the same run; without a pair, on the default."""
     config = setting.config
     policy, guess = config.policy, config.speculation
     words: list[object] = ["mspeckv", "generate"]
@@ -77,14 +96,18 @@ def command_line(setting: Setting) -> str:
     if policy.codec != KVPolicy.codec:
         words += ["--codec", policy.codec]
     words += ["--gamma", guess.gamma, "--draft-gamma", guess.draft_gamma]
+    models = _models(pair)
     if guess.tier0 != "draft":
-        words += ["--draft", guess.tier0]
+        models["draft"] = guess.tier0
+    for name, word in models.items():
+        words += [f"--{name}", word]
     words += ["--budget", guess.budget, "--link", config.link.preset]
     words += ["--temperature", f"{config.sampling.temperature:g}"]
     words += ["--top-p", f"{config.sampling.top_p:g}", "--seed", config.sampling.seed]
     return shlex.join(str(word) for word in words)
 
 
-def code_text(setting: Setting) -> str:
+def code_text(setting: Setting, pair: Pair | None = None) -> str:
     """Python first, then the command line as a comment, so that the whole can be pasted."""
-    return f"{python_code(setting)}\n# The same on the command line:\n# {command_line(setting)}\n"
+    line = command_line(setting, pair)
+    return f"{python_code(setting, pair)}\n# The same on the command line:\n# {line}\n"

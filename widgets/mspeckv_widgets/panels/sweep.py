@@ -38,6 +38,7 @@ class SweepView:
     Attributes:
         version: grows with every change.
         busy: a worker is still at work, perhaps for a sweep that was already forgotten.
+        waits: the worker waits until another panel's has ended.
         left_seconds: time left at the pace so far; None before the first row.
     """
 
@@ -48,6 +49,7 @@ class SweepView:
     order: Order | None
     rows: tuple[Row, ...]
     left_seconds: float | None
+    waits: bool = False
 
 
 class SweepRunner(Worker[SweepState]):
@@ -69,8 +71,9 @@ class SweepRunner(Worker[SweepState]):
                 pace = (time.monotonic() - self._began) / len(self._rows)
                 left = pace * (self._order.trials - len(self._rows))
             return SweepView(
-                self._version, self._state, busy, self._error, self._order, self._rows, left
-            )
+                self._version, self._state, busy, self._error, self._order, self._rows, left,
+                self._waits,
+            )  # fmt: skip
 
     def start(self, order: Order) -> bool:
         """Begin a sweep; False, and nothing happens, while one is at work."""

@@ -10,6 +10,7 @@ State = TypeVar("State", bound=str)
 
 # Two panels of one kernel take turns: runs at once would spoil each other's clocks.
 turn = threading.Lock()
+WAITS = "Waiting: another panel of this notebook is at work"
 
 
 class Worker(ABC, Generic[State]):
@@ -25,7 +26,7 @@ class Worker(ABC, Generic[State]):
     def __init__(self, idle: State, stopped: State, failed: State, name: str) -> None:
         self._stopped, self._failed, self._name = stopped, failed, name
         self._lock = threading.Lock()
-        self._version = 0
+        self._version, self._waits = 0, False
         self._state, self._error = idle, ""
         self._cancel = threading.Event()
         self._worker: threading.Thread | None = None
@@ -63,10 +64,9 @@ class Worker(ABC, Generic[State]):
             if not self._computes(*options):
                 self._run(job, cancel, *options)
                 return
-            while not turn.acquire(timeout=0.1):
-                if cancel.is_set():
-                    self._enter(job, self._stopped)
-                    return
+            if not self._take_turn(cancel):
+                self._enter(job, self._stopped)
+                return
             try:
                 self._run(job, cancel, *options)
             finally:
@@ -74,6 +74,20 @@ class Worker(ABC, Generic[State]):
         except Exception as error:  # whatever it is, the panel must say it and stay usable
             text = str(error) if isinstance(error, ValueError) else ""
             self._enter(job, self._failed, text or f"{type(error).__name__}: {error}")
+
+    def _take_turn(self, cancel: threading.Event) -> bool:
+        """Wait until no other panel computes; False if this job was cancelled meanwhile."""
+        taken = turn.acquire(blocking=False)
+        while not taken and not cancel.is_set():
+            self._note_waiting(True)
+            taken = turn.acquire(timeout=0.1)
+        self._note_waiting(False)
+        return taken
+
+    def _note_waiting(self, on: bool) -> None:
+        with self._lock:
+            self._version += self._waits != on
+            self._waits = on
 
     def _computes(self, *options: Any) -> bool:
         """Whether the job needs the machine to itself."""

@@ -1,5 +1,5 @@
 // Moves what a round's script says. All places, times and words come from Python, so the sums here
-// are those of `moving_pose.py`: how far each move is, and where that is.
+// are those of `pose.py`: how far each move is, and where that is.
 const SPACE = "http://www.w3.org/2000/svg";
 const LINGER = 0.06;
 
