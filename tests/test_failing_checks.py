@@ -21,7 +21,7 @@ from mspeckv_widgets.course import Exercise, Lab, Verdict
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.answers import call, same_function
 from mspeckv_widgets.course.exercise import find_exercises, judge
-from mspeckv_widgets.course.hints import find_solution
+from mspeckv_widgets.course.hints import FOLD, HintBox, Solution, find_solution
 from mspeckv_widgets.course.trial import PRINTED_LINES, copied, limited
 
 LAB = "00_start_here"
@@ -222,7 +222,9 @@ def test_a_failing_check_shows_it_all(make: Callable[[], Lab], shown: list[Any])
         return x if x < 2 else 0
 
     lab.check("e1", twice)
-    page, text = shown[-1]._repr_html_(), repr(shown[-1])
+    verdict, hints = shown[-2:]
+    assert isinstance(hints, HintBox)
+    page, text = verdict._repr_html_(), repr(verdict)
     assert "<dt>Tried</dt><dd><code>twice(1.0)</code></dd>" in page
     assert "return x if x &lt; 2 else 0" in page
     assert "Tried: twice(1.0)\nGot: 1\nWanted: 2\nYour line: " in text
@@ -239,22 +241,39 @@ def solutions(folder: Path) -> None:
     (folder / "solutions" / f"{LAB}.ipynb").write_text(text, encoding="utf-8")
 
 
-def test_hints_come_in_stages_the_next_inside(
+def opened(lab: Lab) -> int:
+    return lab._file.read(LAB).exercises["e1"].hints
+
+
+def test_hints_come_in_stages_and_are_counted(
     make: Callable[[], Lab], shown: list[Any], tmp_path: Path
 ) -> None:
     solutions(tmp_path)
     lab = make()
     lab.exercises = {"e1": replace(DOUBLE, step="Write x + x.")}
     lab.check("e1", ...)
-    page = shown[-1]._repr_html_()
-    stages = ["Hint</summary>", "Add it to itself.", "The first step</summary>", "Write x + x."]
-    stages += ["A solution</summary>", "Add <code>x</code> &lt;twice&gt;.", "lab.check(1 &lt; 2)"]
-    places = [page.index(stage) for stage in stages]
-    assert places == sorted(places)
-    assert "Exercise 1" not in page
-    assert "</details>" not in page[: places[-1]], "each stage lies inside the one before"
-    assert page.count("<details") == page.count("</details>") == 3
-    assert "lab.check(1 < 2)" not in repr(shown[-1])
+    box = shown[-1]
+    stages = [("Hint", "Add it to itself."), ("The first step", "Write x + x."),
+              ("A solution", "lab.check(1 &lt; 2)")]  # fmt: skip
+    assert box._shown.value == ""
+    for count, (title, words) in enumerate(stages, 1):
+        assert opened(lab) == count - 1
+        assert box.button.description == title
+        assert words not in box._shown.value
+        box.button.click()
+        assert words in box._shown.value
+    assert opened(lab) == 3
+    assert "Add <code>x</code> &lt;twice&gt;." in box._shown.value
+    assert "Exercise 1" not in box._shown.value
+    assert "Your teacher" not in box._shown.value
+    box.button.click()
+    assert (box._shown.value, box.button.description) == ("", "Hint")
+    # folding takes nothing back, and neither does another try with fewer
+    lab.check("e1", ...)
+    shown[-1].button.click()
+    assert opened(lab) == 3
+    lab.progress()
+    assert "tries: 2, hints: 3" in repr(shown[-1])
 
 
 def test_where_solutions_are_withheld_the_teacher_has_them(
@@ -263,16 +282,34 @@ def test_where_solutions_are_withheld_the_teacher_has_them(
     lab = make()
     lab.exercises = {"e1": DOUBLE}
     lab.check("e1", ...)
-    page = shown[-1]._repr_html_()
-    assert "Your teacher has it." in page
-    assert page.count("<details") == 2, "there is no first step to show"
+    box = shown[-1]
+    box.button.click()
+    assert "Your teacher has the solution." in box._shown.value
+    assert box.button.description == FOLD
+    assert opened(lab) == 1, "there is no first step to show, and no solution"
+
+
+def test_hints_are_escaped() -> None:
+    exercise = Exercise("a < b", check_double, "<i>hint</i>", "<i>step</i>")
+    box = HintBox("e1", exercise, Solution("why <b>", "a < b"), lambda count: None)
+    for _ in range(3):
+        box.press()
+    for words in ("&lt;i&gt;hint", "&lt;i&gt;step", "why &lt;b&gt;", "a &lt; b"):
+        assert words in box._shown.value
+
+
+def test_without_widgets_the_nudge_is_told(make: Callable[[], Lab], shown: list[Any]) -> None:
+    lab = make()
+    lab.exercises = {"e1": DOUBLE}
+    lab.check("e1", ...)
+    assert shown[-1]._repr_mimebundle_()["text/plain"] == "Hint: Add it to itself."
 
 
 def test_a_solved_exercise_shows_no_hints(make: Callable[[], Lab], shown: list[Any]) -> None:
     lab = make()
     lab.exercises = {"e1": DOUBLE}
     assert lab.check("e1", double)
-    assert "<details" not in shown[-1]._repr_html_()
+    assert not [one for one in shown if isinstance(one, HintBox)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": [{}]}', '{"cells": 3}'])
