@@ -104,8 +104,14 @@ def test_a_fit_that_is_none_is_told_with_what_was_tried() -> None:
     swapped = verdict("06_what_if", "e4", lambda *case: least_squares(0)(*case)[::-1])
     assert swapped.attempt is not None
     assert swapped.attempt.wanted == "(10.0, 20.0)"
-    # exact where all points lie on a line, and far off where they do not
-    assert "missed by" in message(least_squares(-20))
+
+    def lifted(streamed: Any, ms: Any) -> tuple[float, float]:
+        """Exact where all points lie on a line, and far off where they do not."""
+        slope, start = np.polyfit(streamed, ms, 1)
+        beside = np.abs(ms - start - slope * streamed).max()
+        return 1e3 * (start + 10 * beside) / LAUNCHES, 1e-6 / slope
+
+    assert "missed by" in message(lifted)
     assert "another one" in message(lambda streamed, ms: 3)
     assert "another one" in message(lambda streamed, ms: (-1.0, 5.0))
     assert "no answer yet" in message(lambda streamed, ms: (..., ...))
