@@ -88,6 +88,7 @@ def test_a_step_lights_what_it_looks_at_and_shows_the_number_that_decides(
         explorer.step()
         kept, replaced = {"both": [guess]}, {"left": [explorer.attempt.emitted]}
         assert lit(explorer) == (kept if explorer.attempt.accepted else replaced)
+    assert explorer.figure.layout.yaxis.range[1] == pytest.approx(1.15 * max(*P, *Q))
     explorer.many(5)
     assert lit(explorer) == everything
     assert np.isnan(even.x).all()
@@ -163,14 +164,18 @@ def test_real_models_are_shown_place_by_place() -> None:
 
 
 def test_many_others_do_not_take_the_scale() -> None:
-    rest = np.full(40, 0.7 / 40)
+    rest = np.full(50, 0.7 / 50)
     p, q = [0.2, 0.1, *rest], [0.1, 0.2, *rest]
-    explorer = AcceptanceExplorer(p, q, [str(place) for place in range(42)])
+    explorer = AcceptanceExplorer(p, q, [f"word {place}" for place in range(52)])
     rows, layout = explorer.rows, explorer.figure.layout
     assert rows.others
-    assert rows.p[-1] == pytest.approx(0.7 - 10 * 0.7 / 40)
+    assert rows.p[-1] == pytest.approx(0.56)
     assert layout.yaxis.range[1] == pytest.approx(1.15 * 0.2)
-    assert layout.xaxis.ticktext[-1] == "13: 30 others,<br>p 0.53, q 0.53"
+    # the likeliest come first, each under its own name
+    first = {f"word {place}": (p[place], q[place]) for place in range(2)}
+    for name, p_shown, q_shown in zip(rows.names[:2], rows.p, rows.q, strict=False):
+        assert first[name] == (p_shown, q_shown)
+    assert layout.xaxis.ticktext[-1] == "13: 40 others,<br>p 0.56, q 0.56"
 
 
 def test_distributions_are_the_models_own() -> None:

@@ -43,7 +43,10 @@ def lab(tmp_path: Path, shown: list[Any], monkeypatch: pytest.MonkeyPatch) -> La
 def solutions(folder: Path) -> None:
     cells: list[dict[str, object]] = [
         {"cell_type": "code", "source": ["other"], "metadata": {"exercise": "e0"}},
-        {"cell_type": "markdown", "source": ["## Exercise 1\n", "\n", "Add `x` <twice>."]},
+        {
+            "cell_type": "markdown",
+            "source": ["## Exercise 1\n", "\n", "Add `x * y * z` <twice>, *so*."],
+        },
         {"cell_type": "code", "source": ["lab.check(1 < 2)"], "metadata": {"exercise": "e1"}},
     ]
     (folder / "solutions").mkdir()
@@ -73,8 +76,9 @@ def test_hints_come_in_stages_and_are_counted(lab: Lab, shown: list[Any], tmp_pa
         box.button.click()
         assert words in box._shown.value
     assert opened(lab) == 3
-    assert "Add <code>x</code> &lt;twice&gt;." in box._shown.value
+    assert "Add <code>x * y * z</code> &lt;twice&gt;, <em>so</em>." in box._shown.value
     assert "Exercise 1" not in box._shown.value
+    assert "all of them" not in box._shown.value
     assert "Your teacher" not in box._shown.value
     box.button.click()
     assert (box._shown.value, box.button.description) == ("", "Hint")

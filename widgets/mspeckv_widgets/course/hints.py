@@ -1,7 +1,8 @@
 """Hints in stages: a nudge, then the first step, then the solution where it is at hand.
 
 The solution is the exercise's cell in the notebook of the same name in the folder ``solutions``
-beside the lab, with the words before it. A course handed out without that folder has none to show.
+beside the lab, with the cell of words before it. A course handed out without that folder has none
+to show.
 
 A button opens one stage after the other, and tells whoever counts how many are open.
 """
@@ -27,6 +28,7 @@ FOLD = "Fold the hints"
 _WITHHELD = "Your teacher has the solution."
 _HEADING = re.compile(r"^#+ .*\n*", re.MULTILINE)
 _CODE = re.compile(r"`([^`]+)`")
+_STRESSED = re.compile(r"\*(\S(?:[^*]*\S)?)\*")
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,16 @@ def find_solution(lab_id: str, name: str, labs: Path) -> Solution | None:
     Returns:
         None where there is no such notebook, or no such cell in it.
     """
+    why = ""
     try:
         text = (labs / FOLDER / f"{lab_id}.ipynb").read_text(encoding="utf-8")
         cells: list[dict[str, Any]] = json.loads(text)["cells"]
-        words: list[str] = []
         for cell in cells:
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
-                words.append(_HEADING.sub("", source).strip())
+                why = _HEADING.sub("", source).strip()
             elif cell["metadata"].get("exercise") == name:
-                return Solution("\n\n".join(part for part in words if part), source)
-            else:
-                words.clear()
+                return Solution(why, source)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None
@@ -91,7 +91,7 @@ class HintBox(HasPanel):
         self._closing = "" if solution is not None else _stage("", f"<p>{_WITHHELD}</p>")
         self.button = ipw.Button(
             tooltip=f"Hints for {name}, one after the other; how many are opened is kept",
-            layout={"width": "auto"},
+            layout={"width": "auto", "align_self": "flex-start"},
         )
         self.button.on_click(lambda _: self.press())
         self._shown = ipw.HTML()
@@ -139,4 +139,8 @@ def _solution_html(solution: Solution) -> str:
 
 
 def _inline(markdown: str) -> str:
-    return _CODE.sub(r"<code>\1</code>", html.escape(markdown).replace("**", ""))
+    """Code and stress as HTML; every other part of the split is code."""
+    parts = _CODE.split(html.escape(markdown).replace("**", ""))
+    parts[::2] = [_STRESSED.sub(r"<em>\1</em>", part) for part in parts[::2]]
+    parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
+    return "".join(parts)

@@ -54,7 +54,8 @@ class AcceptanceExplorer(HasPanel):
         pair = (_distribution("p", p), _distribution("q", q))
         if not len(words) == len(pair[0]) == len(pair[1]):
             raise refuse("q", f"{len(q)} tokens", f"use as many as p and names: {len(p)}")
-        self._start([pair], [words], [""], seed)
+        shown = tuple(words[token] for token in _order(*pair).tolist())
+        self._start([pair], [shown], [""], seed)
 
     @classmethod
     def of_model(

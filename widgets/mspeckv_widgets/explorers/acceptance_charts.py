@@ -122,7 +122,7 @@ def build_figure() -> Any:
     """Four bars a token and a marker for the share drawn so far; below them the test of a guess."""
     figure = Figure(
         make_subplots(
-            rows=2, cols=1, row_heights=[0.86, 0.14], vertical_spacing=0.3,
+            rows=2, cols=1, row_heights=[0.87, 0.13], vertical_spacing=0.22,
             subplot_titles=("Target, draft, and what is emitted", "The test of this guess"),
         )
     )  # fmt: skip
@@ -144,7 +144,7 @@ def build_figure() -> Any:
         row=1, col=1,
     )  # fmt: skip
     _add_test(figure)
-    lay_out(figure, "", 470)
+    lay_out(figure, "", 500)
     figure.update_layout(barmode="group", bargap=0.25, margin={"t": 30, "b": 120})
     figure.update_annotations(font={"size": 13, "color": INK}, x=0, xanchor="left")
     figure.update_xaxes(title_text="token", row=1, col=1)
@@ -211,10 +211,12 @@ def _draw_test(figure: Any, look: Look) -> None:
 
 
 def top_of(rows: Rows) -> float:
-    """The scale's end: that of tokens with a row of their own, for all others are many."""
+    """The scale's end: what tokens with a row of their own need, for all others are many.
+
+    It does not follow the share emitted, which after a first guess is 1.
+    """
     last = -1 if rows.others else None
-    parts = (rows.p, rows.q, rows.both, rows.left, rows.drawn)
-    return _ROOM * max(float(np.nanmax(part[:last], initial=0.0)) for part in parts)
+    return _ROOM * float(max(rows.p[:last].max(), rows.q[:last].max()))
 
 
 def labels_of(rows: Rows) -> list[str]:
