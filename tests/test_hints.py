@@ -43,6 +43,7 @@ def lab(tmp_path: Path, shown: list[Any], monkeypatch: pytest.MonkeyPatch) -> La
 def solutions(folder: Path) -> None:
     cells: list[dict[str, object]] = [
         {"cell_type": "code", "source": ["other"], "metadata": {"exercise": "e0"}},
+        {"cell_type": "markdown", "source": ["What all of them are for."]},
         {
             "cell_type": "markdown",
             "source": ["## Exercise 1\n", "\n", "Add `x * y * z` <twice>, *so*."],
