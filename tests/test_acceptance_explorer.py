@@ -11,7 +11,14 @@ import torch
 from mspeckv import Sampling, next_distributions
 from mspeckv.models import Pair
 from mspeckv_widgets import AcceptanceExplorer
-from mspeckv_widgets.explorers.acceptance_charts import emitted_distribution
+from mspeckv_widgets.explorers.acceptance_charts import (
+    ACCEPT,
+    DRAWN,
+    EVEN,
+    REJECT,
+    SERIES,
+    emitted_distribution,
+)
 from tests.random_models import random_pair, random_prompt
 
 P, Q = (0.5, 0.3, 0.15, 0.05), (0.2, 0.5, 0.05, 0.25)
@@ -29,14 +36,62 @@ def said(explorer: AcceptanceExplorer) -> str:
 def test_bars_show_both_distributions_their_minimum_and_the_residual(
     explorer: AcceptanceExplorer,
 ) -> None:
-    p, q, both, left, drawn = explorer.figure.data
+    p, q, both, left, drawn = explorer.figure.data[: DRAWN + 1]
     assert tuple(p.y) == P
     assert tuple(q.y) == Q
     assert np.allclose(both.y, [0.2, 0.3, 0.05, 0.05])
     assert np.allclose(left.y, [0.3, 0, 0.1, 0])
     assert np.isnan(drawn.y).all()
     assert "sum of min(p, q) = 0.6000" in said(explorer)
-    assert list(p.x) == ["1: A", "2: B", "3: C", "4: D"]
+    assert list(p.x) == [0, 1, 2, 3]
+    assert list(explorer.figure.layout.xaxis.ticktext) == ["1: A", "2: B", "3: C", "4: D"]
+    # max(0, p - q) is the residual only once it is divided by its sum
+    assert "residual" not in left.name
+    assert "divided by its sum" in explorer._table.value
+
+
+def test_the_emitted_share_stands_over_the_targets_bar(explorer: AcceptanceExplorer) -> None:
+    explorer.many(100)
+    p, drawn = explorer.figure.data[0], explorer.figure.data[DRAWN]
+    assert np.allclose(drawn.x, np.array(p.x) + p.offset + p.width / 2)
+    edges = [bars.offset for bars in explorer.figure.data[:DRAWN]]
+    assert np.allclose(np.diff(edges), p.width), "bars stand side by side"
+
+
+def lit(explorer: AcceptanceExplorer) -> dict[str, list[int]]:
+    """Bars that are not dimmed, by series."""
+    bars = zip(SERIES, explorer.figure.data, strict=False)
+    found = {name: np.flatnonzero(np.array(one.marker.opacity) == 1).tolist() for name, one in bars}
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def test_a_step_lights_what_it_looks_at_and_shows_the_number_that_decides(
+    explorer: AcceptanceExplorer,
+) -> None:
+    accept, reject, even = (explorer.figure.data[place] for place in (ACCEPT, REJECT, EVEN))
+    everything = {name: [0, 1, 2, 3] for name in SERIES}
+    assert lit(explorer) == everything
+    assert np.isnan(accept.x).all()
+    for _ in range(12):
+        explorer.step()
+        guess = explorer.attempt.guess
+        assert guess is not None
+        chance = min(1, P[guess] / Q[guess])
+        assert lit(explorer) == {"q": [guess]}
+        assert (accept.x[0], reject.base[0]) == pytest.approx((chance, chance))
+        assert reject.x[0] == pytest.approx(1 - chance)
+        assert np.isnan(even.x).all(), "nothing is drawn before the test"
+        explorer.step()
+        assert lit(explorer) == {"p": [guess], "q": [guess]}
+        assert (even.x[0] < chance) == explorer.attempt.accepted
+        assert f"u = {even.x[0]:.4f} is" in said(explorer)
+        explorer.step()
+        kept, replaced = {"both": [guess]}, {"left": [explorer.attempt.emitted]}
+        assert lit(explorer) == (kept if explorer.attempt.accepted else replaced)
+    assert explorer.figure.layout.yaxis.range[1] == pytest.approx(1.15 * max(*P, *Q))
+    explorer.many(5)
+    assert lit(explorer) == everything
+    assert np.isnan(even.x).all()
 
 
 def test_a_guess_is_proposed_then_tested_then_settled(explorer: AcceptanceExplorer) -> None:
@@ -102,9 +157,25 @@ def test_real_models_are_shown_place_by_place() -> None:
     assert rows.q.sum() == pytest.approx(1)
     assert rows.both.sum() == pytest.approx(found[3].acceptance, abs=1e-5)
     assert f"token {prompt[-2]}" in said(explorer)
+    assert f"{prompt[-4]} {prompt[-3]} the text goes on" in said(explorer), "what stands before"
     explorer.many(1500)
     assert explorer.accepted / 1500 == pytest.approx(found[3].acceptance, abs=0.04)
     assert rows.emitted == pytest.approx(rows.p, abs=1e-6)
+
+
+def test_many_others_do_not_take_the_scale() -> None:
+    rest = np.full(50, 0.7 / 50)
+    p, q = [0.2, 0.1, *rest], [0.1, 0.2, *rest]
+    explorer = AcceptanceExplorer(p, q, [f"word {place}" for place in range(52)])
+    rows, layout = explorer.rows, explorer.figure.layout
+    assert rows.others
+    assert rows.p[-1] == pytest.approx(0.56)
+    assert layout.yaxis.range[1] == pytest.approx(1.15 * 0.2)
+    # the likeliest come first, each under its own name
+    first = {f"word {place}": (p[place], q[place]) for place in range(2)}
+    for name, p_shown, q_shown in zip(rows.names[:2], rows.p, rows.q, strict=False):
+        assert first[name] == (p_shown, q_shown)
+    assert layout.xaxis.ticktext[-1] == "13: 40 others,<br>p 0.56, q 0.56"
 
 
 def test_distributions_are_the_models_own() -> None:

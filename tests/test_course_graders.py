@@ -17,38 +17,29 @@ from typing import Any
 import pytest
 
 from mspeckv_widgets.course.teaching import export_nbgrader, export_otter
-from mspeckv_widgets.course.teaching.assignments import (
-    LabSource,
-    code_cell,
-    read_labs,
-    write_notebook,
-)
+from mspeckv_widgets.course.teaching.assignments import LabSource, read_labs, write_notebook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-NUMBER, NAME = "00", "00_start_here"
-OPEN = "return ..."
-SHARES = {"all": 1.0, "half": 0.5, "nothing": 0.0}
+NUMBER, NAME = "07", "07_plan_your_gpu"
+"""A whole lab, in which everything is modelled: it needs no model, and half a minute."""
+WRONG = {
+    "e1": "layers = 9",
+    "e2": 'def place(gpu_gb, link_gbps, widths):\n    return {"method": "vanilla", "bits": 2}',
+    "e3": "def front(settings):\n    raise ZeroDivisionError",
+    "e4": "owed = control.ms_per_token / chosen.choice.ms_per_token",
+}
+"""Answers that do not hold: a number, a setting that is not allowed, an error, the whole gain."""
+STUDENTS = {"all": {"e1", "e2", "e3", "e4"}, "some": {"e1", "e3"}, "others": {"e2", "e4"}}
+"""Exercises that a student has right; where one is wrong depends on the student."""
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> LabSource:
-    """Two exercises of the first lab, which ask for plain functions: nothing loads a model."""
+def lab() -> LabSource:
+    """The lab as it is kept, with all of its exercises."""
     (whole,) = read_labs(None, [NUMBER])
-    functions = [name for name, task in whole.tasks.items() if OPEN in task.prompt][:2]
-    folder = tmp_path_factory.mktemp("labs")
-    begin = f'from mspeckv_widgets.course import Lab\n\nlab = Lab("{NAME}")'
-    for where in ("", "solutions"):
-        cells = [code_cell(begin, "begin")]
-        for name in functions:
-            task = whole.tasks[name]
-            text = task.answer if where else task.prompt
-            cells.append(code_cell(f"{text}\n\n\n{task.check}", name, {"exercise": name}))
-        notebook = {**whole.notebook, "cells": cells}
-        write_notebook(notebook, folder / where / f"{NAME}.ipynb")
-    (small,) = read_labs(folder, [])
-    assert len(small.tasks) == 2
-    return small
+    assert set(whole.tasks) == set(WRONG)
+    return whole
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -70,15 +61,24 @@ def load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def answered(notebook: Any, lab: LabSource, share: float) -> Any:
-    """A student's notebook with a share of the exercises solved: a prompt becomes its answer."""
-    solved = list(lab.tasks.values())[: round(share * len(lab.tasks))]
-    for cell in notebook["cells"]:
-        for task in solved:
-            source = "".join(cell["source"])
-            if task.prompt in source:
-                cell["source"] = source.replace(task.prompt, task.answer)
+def answered(notebook: Any, lab: LabSource, student: str) -> Any:
+    """A student's notebook: right answers under some prompts, wrong ones under others.
+
+    Of what is not right the student leaves the first open.
+    """
+    wrong = [name for name in lab.tasks if name not in STUDENTS[student]]
+    for name, task in lab.tasks.items():
+        if name in wrong[:1]:
+            continue
+        written = f"{task.prompt}\n\n\n{WRONG[name] if name in wrong else task.answer}"
+        (cell,) = (one for one in notebook["cells"] if task.prompt in "".join(one["source"]))
+        cell["source"] = "".join(cell["source"]).replace(task.prompt, written)
     return notebook
+
+
+def due(student: str) -> dict[str, float]:
+    """Points by exercise."""
+    return {name: float(name in STUDENTS[student]) for name in WRONG}
 
 
 def holds_no_solution(path: Path, lab: LabSource) -> None:
@@ -91,22 +91,26 @@ def holds_no_solution(path: Path, lab: LabSource) -> None:
 
 
 def test_nbgrader_grades(lab: LabSource, tmp_path: Path) -> None:
-    pytest.importorskip("nbgrader")
+    nbgrader = pytest.importorskip("nbgrader.api")
     course = export_nbgrader.export([lab], tmp_path / "course")
     run("nbgrader", "generate_assignment", NAME, cwd=course)
     released = course / "release" / NAME / f"{NAME}.ipynb"
     holds_no_solution(released, lab)
-    for student, share in SHARES.items():
+    for student in STUDENTS:
         target = course / "submitted" / student / NAME / released.name
-        write_notebook(answered(load(released), lab, share), target)
+        write_notebook(answered(load(released), lab, student), target)
     run("nbgrader", "autograde", NAME, cwd=course)
     run("nbgrader", "export", cwd=course)
     with (course / "grades.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["student_id"]: row for row in csv.DictReader(file)}
     assert {name: float(row["score"]) for name, row in rows.items()} == {
-        student: share * len(lab.tasks) for student, share in SHARES.items()
+        student: len(right) for student, right in STUDENTS.items()
     }
     assert {float(row["max_score"]) for row in rows.values()} == {len(lab.tasks)}
+    with nbgrader.Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        for student in STUDENTS:
+            grades = book.find_submission_notebook(NAME, NAME, student).grades
+            assert {one.name.removesuffix("-test"): one.score for one in grades} == due(student)
 
 
 def test_otter_grades(lab: LabSource, tmp_path: Path) -> None:
@@ -117,12 +121,12 @@ def test_otter_grades(lab: LabSource, tmp_path: Path) -> None:
     student = place / "dist" / "student" / f"{NAME}.ipynb"
     holds_no_solution(student, lab)
     (zipped,) = (place / "dist" / "autograder").glob("*.zip")
-    for name, share in SHARES.items():
+    for name in STUDENTS:
         folder = tmp_path / name
         folder.mkdir()
-        write_notebook(answered(load(student), lab, share), folder / student.name)
+        write_notebook(answered(load(student), lab, name), folder / student.name)
         shutil.copy(zipped, folder / "autograder.zip")
         run("otter", "run", "-a", "autograder.zip", student.name, cwd=folder)
         found = load(folder / "results.json")["tests"]
-        scores = {test["name"]: test.get("score") for test in found if test.get("max_score")}
-        assert sum(scores.values()) == share * len(lab.tasks), found
+        scores = {test["name"].split()[0]: test["score"] for test in found if test.get("max_score")}
+        assert scores == due(name), found

@@ -49,6 +49,7 @@ def worked(folder: Path, guess: float = 40.0) -> Path:
     lab.guess("p1", guess)
     names = list(lab.exercises)
     lab.check(names[1], 3)
+    lab._helped(names[1], 2)
     with lab._file.change(LAB) as record:
         record.exercises.setdefault(names[0], type(record.exercises[names[1]])()).passed = True
     return folder
@@ -79,6 +80,11 @@ def test_a_signature_holds_until_something_changes(tmp_path: Path, key: Path) ->
     body = json.loads(path.read_text())
     path.write_text(json.dumps(dict(reversed(body.items()))))
     assert read_result(path, KEY).signature == "good"
+    fewer = json.loads(path.read_text())
+    for one in fewer["progress"][LAB]["exercises"].values():
+        one["hints"] = 0
+    (tmp_path / "fewer.json").write_text(json.dumps(fewer))
+    assert read_result(tmp_path / "fewer.json", KEY).signature == "bad", "hints are signed too"
     for part in ("student", "progress", "leaderboard", "made", "versions"):
         copy = tmp_path / f"{part}.json"
         other = {"student": "Bob", "progress": {}, "leaderboard": [{}]}.get(part, "x")
@@ -105,6 +111,7 @@ def test_a_notebook_submits_what_lies_beside_it(
     found = read_result(path, None)
     assert found.student == "Ada Lovelace"
     assert found.labs[LAB]["predictions"]["p1"]["guess"] == 40.0
+    assert {one["hints"] for one in found.labs[LAB]["exercises"].values()} == {0, 2}
 
 
 def test_a_class_becomes_a_table(
@@ -131,6 +138,7 @@ def test_a_class_becomes_a_table(
     exercises = list(Lab(LAB, tmp_path / "new").exercises)
     assert rows["Ada"]["solved"] == "1"
     assert rows["Ada"]["guessed"] == "1"
+    assert rows["Ada"]["hints"] == "2"
     assert [rows["Ada"][f"00 {name}"] for name in exercises[:3]] == ["1", "0", ""]
     assert {name: row["signature"] for name, row in rows.items()} == {
         "Ada": "good", "'=Bob": "good", "Eve": "bad", "Kim": "unsigned",

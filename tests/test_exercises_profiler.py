@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mspeckv import KVPolicy, Profile, Sampling, profile
 from mspeckv.profiling import Bar, Ceilings
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
+from mspeckv_widgets.course.exercises.lab05 import own_times
 from mspeckv_widgets.panels.profile_view import longest_rest
 from tests.random_models import random_pair, random_prompt
 
@@ -100,9 +102,55 @@ def test_a_real_prefetch_waits_less(streamed: Profile) -> None:
     )
 
 
-def test_waits_and_the_ridge(streamed: Profile) -> None:
-    share = sum(row.share for row in streamed.rows if row.step == "kv/fetch")
-    assert verdict("e1", (streamed, share)).passed
-    assert "too large" in verdict("e1", (streamed, 2 * share)).message
+def test_own_times_are_the_profiles_own(streamed: Profile) -> None:
+    spent: dict[str, float] = defaultdict(float)
+    for place in range(len(streamed.rounds)):
+        for name, ms in own_times(streamed.timeline(place)).items():
+            spent[name] += ms
+    rows: dict[str, float] = defaultdict(float)
+    for row in streamed.rows:
+        rows[row.step] += row.self_ms
+    assert spent["kv/fetch"] > 0
+    for name, ms in spent.items():
+        assert ms == pytest.approx(rows[name], abs=1e-3), name
+    found = verdict("e1", (streamed, own_times))
+    assert found.passed, found.message
+    assert f"kv/fetch has {spent['kv/fetch'] / streamed.wall_ms:.0%}" in found.message
+
+
+def test_a_time_is_counted_once(streamed: Profile) -> None:
+    def total(bars: Any) -> dict[str, float]:
+        found: dict[str, float] = defaultdict(float)
+        for bar in bars:
+            if bar.lane == "compute":
+                found[bar.name] += bar.ms
+        return found
+
+    whole = verdict("e1", (streamed, total))
+    assert "'a' has 5 ms of its own, not 10" in whole.message
+    assert whole.attempt is not None
+    assert whole.attempt.place is not None
+    assert "return found" in whole.attempt.place.text
+
+    def outermost(bars: Any) -> dict[str, float]:
+        """Takes what is two deep from the outermost as well."""
+        found, outer = defaultdict(float), ""
+        for bar in sorted(bars, key=lambda one: (one.start_ms, one.depth)):
+            if bar.lane == "compute":
+                found[bar.name] += bar.ms
+                if bar.depth:
+                    found[outer] -= bar.ms
+                else:
+                    outer = bar.name
+        return found
+
+    assert "not" in verdict("e1", (streamed, outermost)).message
+    assert not verdict("e1", (streamed, lambda bars: own_times(bars[::1]) | {"link": 1.0})).passed
+    assert "a dict" in verdict("e1", (streamed, lambda bars: 3.0)).message
+    assert "no answer yet" in verdict("e1", (streamed, lambda bars: ...)).message
+    assert "give" in verdict("e1", 0.7).message
+
+
+def test_the_ridge() -> None:
     assert verdict("e4", (CEILINGS, 10.0)).passed
     assert "too small" in verdict("e4", (CEILINGS, 0.1)).message

@@ -9,12 +9,13 @@ import pytest
 
 from mspeckv import plan, what_if
 from mspeckv.settings import METHODS
-from mspeckv.whatif import HARDWARE, MODELS
+from mspeckv.whatif import HARDWARE, MODELS, origin_machine
 from mspeckv.whatif.origin import cells
 from mspeckv.whatif.search import DevicePlan
 from mspeckv_widgets import PlanView
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 from mspeckv_widgets.course.exercises import lab07
+from mspeckv_widgets.course.exercises.lab06 import LAUNCHES, published_passes
 
 CARD: dict[str, Any] = {"prefill": 32768, "gpu_gb": 24, "link_gbps": 11.3}
 
@@ -63,15 +64,58 @@ def test_a_pass_that_streams() -> None:
     assert not always.passed, "nothing is waited for where nothing is streamed"
 
 
-def test_a_fair_median() -> None:
-    found = cells()
-    fair = 100 * float(np.median([abs(cell.error) for cell in found if cell.counts]))
-    every = 100 * float(np.median([abs(cell.error) for cell in found]))
-    assert verdict("06_what_if", "e4", fair).passed
-    assert "percent" in verdict("06_what_if", "e4", fair / 100).message
-    assert "all cells" in verdict("06_what_if", "e4", every).message
-    signed = 100 * float(np.median([cell.error for cell in found if cell.counts]))
-    assert not verdict("06_what_if", "e4", signed).passed
+def least_squares(power: float) -> Any:
+    """A fit by least squares of errors over ``ms ** power``."""
+
+    def fit(streamed: Any, ms: Any) -> tuple[float, float]:
+        slope, start = np.polyfit(streamed, ms, 1, w=ms**-power)
+        return 1e3 * start / LAUNCHES, 1e-6 / slope
+
+    return fit
+
+
+def test_a_fitted_machine_is_judged_by_cells_that_it_never_saw() -> None:
+    found, worse = (verdict("06_what_if", "e4", least_squares(power)) for power in (0, 1))
+    assert found.passed, found.message
+    assert found.score is not None
+    assert (found.score.kind, found.score.less_is_better) == ("modelled", True)
+    fair = [abs(cell.error) for cell in cells() if cell.counts]
+    # the model's own fit, rounded as the score is
+    assert found.score.value == pytest.approx(100 * float(np.median(fair)), abs=0.01)
+    assert f"over {len(fair)} cells" in found.message.lower()
+    assert worse.passed, "it meets the four latencies as well"
+    assert worse.score is not None
+    assert worse.score.value > 2 * found.score.value
+    there = origin_machine()
+    assert least_squares(0)(*published_passes()) == pytest.approx(
+        (there.launch_us, there.link_gbps)
+    )
+
+
+def test_a_fit_that_is_none_is_told_with_what_was_tried() -> None:
+    def message(fit: Any) -> str:
+        found = verdict("06_what_if", "e4", fit)
+        assert not found.passed
+        return found.message
+
+    known = origin_machine()
+    # a machine that is known beforehand is no fit
+    assert "another one" in message(lambda streamed, ms: (known.launch_us, known.link_gbps))
+    swapped = verdict("06_what_if", "e4", lambda *case: least_squares(0)(*case)[::-1])
+    assert swapped.attempt is not None
+    assert swapped.attempt.wanted == "(10.0, 20.0)"
+
+    def lifted(streamed: Any, ms: Any) -> tuple[float, float]:
+        """Exact where all points lie on a line, and far off where they do not."""
+        slope, start = np.polyfit(streamed, ms, 1)
+        beside = np.abs(ms - start - slope * streamed).max()
+        return 1e3 * (start + 10 * beside) / LAUNCHES, 1e-6 / slope
+
+    assert "missed by" in message(lifted)
+    assert "another one" in message(lambda streamed, ms: 3)
+    assert "another one" in message(lambda streamed, ms: (-1.0, 5.0))
+    assert "no answer yet" in message(lambda streamed, ms: (..., ...))
+    assert "a function" in message(8.5)
 
 
 def test_layers_that_fit() -> None:

@@ -117,6 +117,31 @@ def test_what_reveals_a_prediction_hides_its_source(path: Path) -> None:
     assert asked == revealed
 
 
+@pytest.mark.parametrize("path", CLAIMED_LABS, ids=named)
+def test_a_reveal_opens_no_explanation_before_its_time(path: Path) -> None:
+    """What comes next after a question is opened with its result; nothing else may be asked there.
+
+    `Lab.reveal` is told ``explain=False`` where it is.
+    """
+    cells = load(path).cells
+    asked = {
+        name: place
+        for place, cell in enumerate(cells)
+        for name in re.findall(r'lab\.predict\("(\w+)"', cell.source)
+    }
+    folded = [place for place, cell in enumerate(cells) if is_explanation(cell)]
+    for place, cell in enumerate(cells):
+        if "lab.reveal(" not in cell.source:
+            continue
+        names = re.findall(r'"(p\d+)"', cell.source)
+        for name in names:
+            opened = min(one for one in folded if one > asked[name])
+            assert opened > place, f"{name}: it is asked before an explanation, and revealed after"
+            later = [one for one, at in asked.items() if asked[name] < at < opened]
+            early = set(later) - set(names)
+            assert ("explain=False" in cell.source) == bool(early), (name, early)
+
+
 @pytest.mark.slow
 @pytest.mark.no_browser
 @pytest.mark.timeout(900)

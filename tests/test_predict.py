@@ -35,6 +35,18 @@ def test_a_typed_guess_counts_at_the_reveal(lab: Lab, shown: list[Any]) -> None:
     assert guess(lab, "p2") == "float"
 
 
+def test_a_reveal_asks_for_the_explanation_unless_another_guess_comes_first(
+    lab: Lab, shown: list[Any]
+) -> None:
+    lab.reveal("p1", ...)
+    lab.reveal("p1", 3, explain=False)
+    assert lab.boxes["p1"].keys.explained == 0
+    lab.reveal("p1", 3)
+    lab.reveal("p1", 3)
+    assert lab.boxes["p1"].keys.explained == 2, "each time anew"
+    assert lab.boxes["p2"].keys.explained == 0
+
+
 def test_what_was_typed_after_recording_counts(lab: Lab, shown: list[Any]) -> None:
     lab.guess("p1", 1 / 3)
     lab.reveal("p1", ...)

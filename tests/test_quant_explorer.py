@@ -34,6 +34,17 @@ def test_charts_show_the_chosen_head(explorer: QuantExplorer) -> None:
     assert explorer.figure.layout.annotations[0].text == "Size of values, layer 2"
 
 
+def test_controls_stand_beside_all_charts(explorer: QuantExplorer) -> None:
+    beside = explorer.panel.children[1]
+    controls, charts = (box.children for box in beside.children)
+    assert set(explorer.controls.values()) < set(controls)
+    assert charts == (explorer.figure,)
+    assert explorer.figure.layout.height <= 640
+    channels = explorer.loss.sizes.shape[1]
+    for axis in ("xaxis", "xaxis2", "xaxis3"):
+        assert list(explorer.figure.layout[axis].range) == [-0.5, channels - 0.5]
+
+
 def test_wider_codes_lose_less_and_cost_more(explorer: QuantExplorer) -> None:
     found = []
     for bits in (("full", False), (8, False), (8, True), (4, False), (2, False)):
@@ -64,6 +75,12 @@ def test_asking_measures_and_lists(explorer: QuantExplorer) -> None:
     assert list(keys.y) == [fine.acceptance, rough.acceptance]
     assert np.isnan(values.y).all()
     assert "int2, per channel, 64 a scale" in explorer._answers.value
+    # a point says by itself which packing it is, and lies within its axis
+    assert keys.mode == "markers+text"
+    assert list(keys.text) == ["int4, channel", "int2, channel"]
+    left, right = explorer.figure.layout.xaxis4.range
+    assert left == 0
+    assert right > 1.2 * max(keys.x)
     explorer.ask()
     assert len(explorer.asked) == 2, "the same packing is listed once"
 

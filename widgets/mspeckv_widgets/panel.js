@@ -34,6 +34,18 @@ const dress = (panel) => {
     if (!button.textContent.trim()) name(button, button.title);
   for (const plot of panel.querySelectorAll(".js-plotly-plot")) entitle(plot);
 };
+// A text that is drawn anew begins at its top: once, it is moved to the part that is looked at.
+const followed = new WeakSet();
+const follow = (panel) => {
+  for (const part of panel.querySelectorAll(".mskv-story [aria-current=true]")) {
+    const text = part.closest(".mskv-story");
+    if (followed.has(part) || !text.clientHeight) continue;
+    followed.add(part);
+    const [here, seen] = [part.getBoundingClientRect(), text.getBoundingClientRect()];
+    if (here.top < seen.top || here.bottom > seen.bottom)
+      text.scrollTop += here.top - seen.top - text.clientHeight / 3;
+  }
+};
 function render({ model, el }) {
   el.style.display = "none";
   let panel = null, waiting = 0, resizing = 0;
@@ -47,6 +59,7 @@ function render({ model, el }) {
   let plots = 0;
   const tend = () => {
     dress(panel);
+    follow(panel);
     const found = panel.querySelectorAll(".js-plotly-plot");
     for (const plot of found) shown.observe(plot);
     if (found.length > plots && panel.classList.contains("mskv-big")) model.send({ kind: "plots" });

@@ -198,6 +198,7 @@ def lay_out(figure: Any, title: str, height: int) -> Any:
         },
     )  # fmt: skip
     lines = {"gridcolor": GRID, "linecolor": FAINT, "zerolinecolor": FAINT, "automargin": True}
-    figure.update_xaxes(**lines)
+    # a line at 0 says something of heights, and nothing of places
+    figure.update_xaxes(**lines, zeroline=False)
     figure.update_yaxes(**lines)
     return figure

@@ -11,7 +11,7 @@ from mspeckv_widgets.course import trial
 from mspeckv_widgets.course.exercise import StillOpen, Verdict
 from mspeckv_widgets.course.trial import Attempt, call_text, returned_at, short
 
-__all__ = ["as_number", "call", "is_run", "near", "same_function", "short", "tried"]
+__all__ = ["as_number", "call", "is_run", "near", "same_function", "short", "starts_with", "tried"]
 
 
 def near(found: Any, right: float, share: float, why: str) -> Verdict:
@@ -81,6 +81,11 @@ def is_run(found: Any) -> Verdict | None:
     if isinstance(found, RunSummary):
         return None
     return Verdict(False, f"what generate(...) returned is asked for, this is {short(found)}")
+
+
+def starts_with(answer: Any, parts: int, kind: type) -> bool:
+    """Whether an answer has so many parts, the first of a kind: what the others are about."""
+    return isinstance(answer, tuple) and len(answer) == parts and isinstance(answer[0], kind)
 
 
 def as_number(found: Any) -> float | None:

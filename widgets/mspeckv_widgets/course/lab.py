@@ -13,7 +13,7 @@ from mspeckv import RunSummary
 from mspeckv.settings import refuse
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, is_open, judge
-from mspeckv_widgets.course.hints import find_solution
+from mspeckv_widgets.course.hints import HintBox, find_solution
 from mspeckv_widgets.course.leaderboard import Entry, LeaderboardFile
 from mspeckv_widgets.course.predict import PredictBox, compare, parse_number, words_of
 from mspeckv_widgets.course.progress import (
@@ -88,11 +88,17 @@ class Lab:
             raise refuse("prediction", name, f"run its predict cell first; asked: {self._asked()}")
         self._record(name, self.boxes[name].parse(guess))
 
-    def reveal(self, name: str, result: Any) -> None:
-        """Show the result beside the guess, and keep both.
+    def reveal(self, name: str, result: Any, explain: bool = True) -> None:
+        """Show the result beside the guess, keep both, and open the *Explain* that comes next.
 
         A guess that was typed or chosen but not recorded counts, and the table says so. Where the
-        result is ``...`` or None, it is said to be not known yet.
+        result is ``...`` or None, it is said to be not known yet. Outside of JupyterLab and
+        Notebook the reader opens *Explain*.
+
+        Args:
+            name: the prediction's id, such as ``p1``.
+            result: a number, or one of the choices.
+            explain: False where another guess is asked before the *Explain*.
 
         Raises:
             ValueError: the result is no answer to the question.
@@ -115,6 +121,7 @@ class Lab:
             record.result = found
         if box is not None:
             box.show(record)
+            box.revealed(explain)
         guess, words = words_of(record.guess, record.unit), words_of(found, record.unit)
         note = " (late)" if record.late else ""
         note += f" ({UNRECORDED})" if typed is not None else ""
@@ -126,7 +133,8 @@ class Lab:
     def check(self, name: str, answer: Any) -> Outcome:
         """Judge an answer to an exercise, show the verdict, keep whether it passed and its score.
 
-        Where it has not passed, what was tried is shown, and hints in stages.
+        Where it has not passed, what was tried is shown, and a button opens hints in stages; how
+        many were opened at most is kept.
 
         Args:
             name: the exercise's id, such as ``e1``.
@@ -146,9 +154,10 @@ class Lab:
             record = lab.exercises.setdefault(name, ExerciseRecord())
             record.tries += 1
             record.passed = record.passed or verdict.passed
-        ranking = self._rank(name, verdict, answer)
-        solution = None if verdict.passed else find_solution(self.lab_id, name, self._labs)
-        _show(verdict_shown(name, exercise, verdict, solution, ranking))
+        _show(verdict_shown(name, exercise, verdict, self._rank(name, verdict, answer)))
+        if not verdict.passed:
+            solution = find_solution(self.lab_id, name, self._labs)
+            _show(HintBox(name, exercise, solution, lambda count: self._helped(name, count)))
         return Outcome(verdict.passed)
 
     def leaderboard(self, name: str | None = None) -> None:
@@ -195,6 +204,12 @@ class Lab:
         for box in self.boxes.values():
             box.show(PredictionRecord())
         _say(f"{self.lab_id}: guesses and solved exercises are forgotten.")
+
+    def _helped(self, name: str, stages: int) -> None:
+        """Keep how many hints of an exercise were open at most."""
+        with self._file.change(self.lab_id) as lab:
+            record = lab.exercises.setdefault(name, ExerciseRecord())
+            record.hints = max(record.hints, stages)
 
     def _rank(self, name: str, verdict: Verdict, answer: Any) -> str:
         """Keep a score; returns how it stands beside the student's best."""
@@ -256,7 +271,8 @@ class Lab:
         for name, exercise in self.exercises.items():
             record = lab.exercises.get(name, ExerciseRecord())
             state = "solved" if record.passed else "not yet"
-            rows.append((name, exercise.title, f"tries: {record.tries}", state))
+            work = f"tries: {record.tries}" + (f", hints: {record.hints}" if record.hints else "")
+            rows.append((name, exercise.title, work, state))
         return rows
 
 

@@ -28,11 +28,13 @@ class GuessKeys(anywidget.AnyWidget):
 
     The page sends ``{"kind": "typed" | "guess", "value": text or place of the choice}``, the
     second to be recorded; ``{"kind": "recorded", "taken": bool}`` is the answer to it.
-    `unanswered` says that there is no guess yet.
+    `unanswered` says that there is no guess yet; `explained` counts how often the page was to open
+    the *Explain* that follows the box.
     """
 
     _esm = Path(__file__).with_name("predict_keys.js")
     unanswered = traitlets.Bool(True).tag(sync=True)
+    explained = traitlets.Int(0).tag(sync=True)
 
 
 class PredictBox(HasPanel):
@@ -140,6 +142,10 @@ class PredictBox(HasPanel):
         known = record.result is not None and record.guess is not None
         self.control.disabled = self.button.disabled = known
         self.say(status_of(record))
+
+    def revealed(self, explain: bool) -> None:
+        """The result is shown: open the *Explain* that follows this box, if that is wanted."""
+        self.keys.explained += explain
 
     def say(self, words: str, kind: str = "mskv-small") -> None:
         """Show one line under the control."""

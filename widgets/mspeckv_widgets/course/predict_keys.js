@@ -66,6 +66,19 @@ const isAwaited = (box) => {
   return active === cell || active === next;
 };
 
+// Once a result is shown, its explanation need not be kept back: JupyterLab's cells are asked for
+// the next one that is folded. Elsewhere it stays as it is, and the reader opens it.
+const openExplain = (box) => {
+  let cell = box.closest(".jp-Cell");
+  while ((cell = cell?.nextElementSibling)) {
+    for (const fold of cell.querySelectorAll(".jp-RenderedMarkdown details")) {
+      if (fold.querySelector("summary")?.textContent.trim() !== "Explain") continue;
+      fold.open = true;
+      return;
+    }
+  }
+};
+
 function render({ model, el }) {
   el.style.display = "none";
   const until = new AbortController();
@@ -146,6 +159,7 @@ function render({ model, el }) {
         model.send({ kind: "typed", value });
     }, options);
     if (model.get("unanswered") && isAwaited(box)) focusOn(box);
+    if (model.get("explained")) openExplain(box);
   };
   const heard = (told) => { if (told.kind === "recorded") done(told.taken); };
   const changed = () => {
@@ -158,13 +172,16 @@ function render({ model, el }) {
     }, 100);
   };
   model.on("msg:custom", heard);
+  const shown = () => { if (box) openExplain(box); };
   model.on("change:unanswered", changed);
+  model.on("change:explained", shown);
   begin();
   return () => {
     clearTimeout(timer);
     until.abort();
     model.off("msg:custom", heard);
     model.off("change:unanswered", changed);
+    model.off("change:explained", shown);
   };
 }
 export default { render };

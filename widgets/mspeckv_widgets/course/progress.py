@@ -44,10 +44,17 @@ class PredictionRecord:
 
 @dataclass
 class ExerciseRecord:
-    """An exercise: whether it was ever passed, and how many answers were judged."""
+    """An exercise: whether it was ever passed, and what that took.
+
+    Attributes:
+        tries: answers that were judged.
+        hints: stages of hints that were opened at most: 3 where the solution was looked at, if
+            there is a first step to show before it.
+    """
 
     passed: bool = False
     tries: int = 0
+    hints: int = 0
 
 
 @dataclass

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
-from mspeckv_widgets.course.hints import NUDGE, Solution, hints_html
 from mspeckv_widgets.course.leaderboard import Entry
 from mspeckv_widgets.course.shown import Shown
 
@@ -16,10 +15,9 @@ def verdict_shown(
     name: str,
     exercise: Exercise,
     verdict: Verdict,
-    solution: Solution | None,
     ranking: str = "",
 ) -> Shown:
-    """A verdict; where it has not passed, with what was tried, and the hints in stages.
+    """A verdict; where it has not passed, with what was tried.
 
     Args:
         ranking: how the score stands beside the student's best.
@@ -37,9 +35,6 @@ def verdict_shown(
     body += _rows_html(rows)
     lines += [f"{word}: {value}" for word, value in rows]
     body = f'<div class="{kind}" role="status">{body}</div>'
-    if not verdict.passed:
-        body += hints_html(exercise, solution)
-        lines.append(f"{NUDGE}: {exercise.hint}")
     return Shown(body, "\n".join(lines))
 
 

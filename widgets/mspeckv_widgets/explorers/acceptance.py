@@ -11,54 +11,24 @@ import ipywidgets as ipw
 import torch
 
 from mspeckv import Pair, Sampling, next_distributions
-from mspeckv.decoding.sampling import Sampler, residual
+from mspeckv.probes.next_token import encode_text
 from mspeckv.settings import refuse
 from mspeckv_widgets.explorers.acceptance_charts import (
     MOST_ROWS,
+    Look,
     Rows,
     build_figure,
     draw_rows,
     rows_html,
     rows_of,
 )
+from mspeckv_widgets.explorers.attempt import Attempt, ToldSampler
 from mspeckv_widgets.explorers.explorer import LAYOUT, STYLE, slider
 from mspeckv_widgets.panel import HasPanel, panel
 
 MANY = 1000
-
-
-class Attempt:
-    """One guess on its way: proposed, tested, settled. The engine's sampler does each step.
-
-    Attributes:
-        guess: what the draft drew; None before.
-        accepted: what the test said; None before.
-        emitted: the token that is settled; None before.
-    """
-
-    def __init__(self, p: torch.Tensor, q: torch.Tensor, sampler: Sampler) -> None:
-        self.p, self.q, self._sampler = p, q, sampler
-        self.guess: int | None = None
-        self.accepted: bool | None = None
-        self.emitted: int | None = None
-
-    def step(self) -> None:
-        """Propose, then test, then settle: the guess itself, or a draw from the residual."""
-        if self.guess is None:
-            self.guess = self._sampler.pick(self.q)
-        elif self.accepted is None:
-            self.accepted = self._sampler.accepts(
-                float(self.p[self.guess]), float(self.q[self.guess])
-            )
-        elif self.emitted is None:
-            left = residual(self.p, self.q)
-            self.emitted = self.guess if self.accepted else self._sampler.pick(left)
-
-    def finish(self) -> int:
-        """Take the steps that are left; returns the emitted token."""
-        while self.emitted is None:
-            self.step()
-        return self.emitted
+_BEFORE = 16
+"""Tokens of the text that are shown before a place."""
 
 
 class AcceptanceExplorer(HasPanel):
@@ -84,7 +54,8 @@ class AcceptanceExplorer(HasPanel):
         pair = (_distribution("p", p), _distribution("q", q))
         if not len(words) == len(pair[0]) == len(pair[1]):
             raise refuse("q", f"{len(q)} tokens", f"use as many as p and names: {len(p)}")
-        self._start([pair], [words], [""], seed)
+        shown = tuple(words[token] for token in _order(*pair).tolist())
+        self._start([pair], [shown], [""], seed)
 
     @classmethod
     def of_model(
@@ -100,13 +71,18 @@ class AcceptanceExplorer(HasPanel):
         Raises:
             ValueError: see `mspeckv.next_distributions`.
         """
-        found = next_distributions(pair, prompt, sampling, last)
+        tokens = encode_text(pair, prompt)
+        found = next_distributions(pair, tokens, sampling, last)
         made = cls.__new__(cls)
         words = []
         for one in found:
             order = _order(one.target, one.draft)
             words.append(tuple(_word(pair, int(token)) for token in order))
-        notes = [f"The text goes on with {_word(pair, one.token)}" for one in found]
+        notes = [
+            f"After ... {_text(pair, tokens[max(0, one.place - _BEFORE) : one.place])} the text "
+            f"goes on with {_word(pair, one.token)}."
+            for one in found
+        ]
         made._start(
             [(one.target.double(), one.draft.double()) for one in found], words, notes, seed
         )
@@ -181,7 +157,7 @@ class AcceptanceExplorer(HasPanel):
             self.attempt.step()
             if self.attempt.emitted is not None:
                 self._count(self.attempt)
-            self._draw(self._words_of(self.attempt))
+            self._draw(self._words_of(self.attempt), self._look_of(self.attempt))
 
     def many(self, count: int = MANY) -> None:
         """Settle so many guesses, the current one first."""
@@ -196,7 +172,7 @@ class AcceptanceExplorer(HasPanel):
     def reset(self) -> None:
         """Forget what was emitted and begin again with the same seed."""
         with self._lock:
-            self._sampler = Sampler(Sampling(temperature=1.0, top_p=1.0, seed=self._seed))
+            self._sampler = ToldSampler(Sampling(temperature=1.0, top_p=1.0, seed=self._seed))
             self.counts = torch.zeros_like(self.p)
             self.guesses = self.accepted = 0
             self.attempt = self._new_attempt()
@@ -222,18 +198,35 @@ class AcceptanceExplorer(HasPanel):
         name = self._name(attempt.guess)
         p, q = float(attempt.p[attempt.guess]), float(attempt.q[attempt.guess])
         words = f"Propose {name}, drawn from q (q = {q:.4f}, p = {p:.4f})."
+        chance = f"min(1, p / q) = {attempt.chance:.4f}"
         if attempt.accepted is None:
-            return f"{words} Next: accept it with chance min(1, p / q) = {min(1.0, p / q):.4f}."
+            return f"{words} Next: accept it with chance {chance}."
         if attempt.emitted is None:
             done = "accepted" if attempt.accepted else "rejected: next, draw from the residual"
-            return f"{words} It is {done}."
+            side = "below" if attempt.accepted else "not below"
+            return f"{words} u = {attempt.even:.4f} is {side} {chance}, so it is {done}."
         if attempt.accepted:
             return f"{words} Accepted, so {name} is emitted."
         return f"{words} Rejected, and {self._name(attempt.emitted)} is drawn from the residual."
 
-    def _draw(self, words: str) -> None:
+    def _look_of(self, attempt: Attempt) -> Look:
+        """The bars that the latest step looked at, and where its test stands."""
+        if attempt.guess is None:
+            return Look()
+        here = self._row(attempt.guess)
+        lit = {"q": here} if attempt.accepted is None else {"p": here, "q": here}
+        if attempt.emitted is not None:
+            lit = {"both": here} if attempt.accepted else {"left": self._row(attempt.emitted)}
+        return Look(attempt.chance, attempt.even, lit)
+
+    def _row(self, token: int) -> int:
+        """Where a token is drawn: in its own row, or among the others."""
+        order = _order(*self._here).tolist()
+        return order.index(token) if token in order else len(order)
+
+    def _draw(self, words: str, look: Look | None = None) -> None:
         rows = self.rows
-        draw_rows(self.figure, rows)
+        draw_rows(self.figure, rows, look or Look())
         self._table.value = rows_html(rows)
         chance = float(torch.minimum(self.p, self.q).sum())
         lines = [self._notes[self.place.value], words]
@@ -276,6 +269,13 @@ def _word(pair: Pair, token: int) -> str:
     if pair.tokenizer is None:
         return f"token {token}"
     return repr(str(pair.tokenizer.decode([token])))
+
+
+def _text(pair: Pair, tokens: Sequence[int]) -> str:
+    """Some tokens as text on one line."""
+    if pair.tokenizer is None:
+        return " ".join(map(str, tokens))
+    return repr(str(pair.tokenizer.decode(list(tokens))))
 
 
 def _button(words: str, tip: str, press: Any) -> Any:

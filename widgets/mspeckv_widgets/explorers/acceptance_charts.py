@@ -1,15 +1,16 @@
-"""What `AcceptanceExplorer` draws: the rows of a place, their bars, their table."""
+"""What `AcceptanceExplorer` draws: a place's rows as bars and a table, and the test of a guess."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import torch
 from numpy.typing import NDArray
+from plotly.subplots import make_subplots
 
 from mspeckv.decoding.sampling import residual
 from mspeckv_widgets.charts.figure import Figure, lay_out
@@ -22,9 +23,17 @@ SERIES: dict[str, tuple[str, str, str]] = {
     "p": ("p: the target", TIERS[2].colour, ""),
     "q": ("q: the draft", TIERS[0].colour, "."),
     "both": ("min(p, q): guessed and accepted", "#56B4E9", "x"),
-    "left": ("max(0, p - q): the residual", "#E69F00", "/"),
+    "left": ("max(0, p - q): what the draft gives too little of", "#E69F00", "/"),
 }
 """Words, colour and pattern of each bar; colours of target and draft are those of their tiers."""
+DRAWN, ACCEPT, REJECT, EVEN = range(len(SERIES), len(SERIES) + 4)
+"""Traces after the bars: the share emitted so far; both sides of the test; its number."""
+
+_WIDTH = 0.2
+_DIM = 0.3
+"""Opacity of bars that a step does not look at."""
+_ROOM = 1.15
+_NOWHERE = np.array([np.nan])
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Rows:
         left: ``max(0, p - q)``, likewise.
         emitted: chance that accept/reject emits the row's tokens (exact).
         drawn: share of the emissions so far; NaN before the first.
+        others: whether the last row is all tokens that have none of their own.
     """
 
     names: tuple[str, ...]
@@ -48,6 +58,22 @@ class Rows:
     left: Floats
     emitted: Floats
     drawn: Floats
+    others: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a step looks at.
+
+    Attributes:
+        chance: of acceptance, of the guess that is proposed; None before there is one.
+        even: the number that decides, drawn evenly from 0 to 1; None before the test.
+        lit: rows by series; where there is none, no bar is dimmed.
+    """
+
+    chance: float | None = None
+    even: float | None = None
+    lit: Mapping[str, int] = field(default_factory=dict)
 
 
 def emitted_distribution(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -88,44 +114,121 @@ def rows_of(
         return np.append(shown, float(values.sum()) - shown.sum())
 
     listed = tuple(names) if whole else (*names, f"{len(p) - len(order):,} others")
-    return Rows(
-        listed, *(gather(part) for part in (p, q, both, left, emitted_distribution(p, q), drawn))
-    )
+    parts = (p, q, both, left, emitted_distribution(p, q), drawn)
+    return Rows(listed, *(gather(part) for part in parts), others=not whole)
 
 
 def build_figure() -> Any:
-    """Four bars a token, and a marker for the share drawn so far."""
-    figure = Figure()
-    for words, colour, pattern in SERIES.values():
-        figure.add_trace(
-            go.Bar(
-                name=words,
-                marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
-                hovertemplate="%{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
-            name="share emitted so far (measured)", mode="markers",
-            marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2}},
-            hovertemplate="%{x}: %{y:.4f}<extra>emitted</extra>",
+    """Four bars a token and a marker for the share drawn so far; below them the test of a guess."""
+    figure = Figure(
+        make_subplots(
+            rows=2, cols=1, row_heights=[0.87, 0.13], vertical_spacing=0.22,
+            subplot_titles=("Target, draft, and what is emitted", "The test of this guess"),
         )
     )  # fmt: skip
-    lay_out(figure, "Target, draft, and what is emitted", 400)
-    figure.update_layout(barmode="group", bargap=0.25, margin={"b": 110})
-    figure.update_xaxes(type="category", title_text="token")
-    figure.update_yaxes(title_text="probability", rangemode="tozero")
+    for slot, (words, colour, pattern) in enumerate(SERIES.values()):
+        figure.add_trace(
+            go.Bar(
+                name=words, offset=_left_edge(slot), width=_WIDTH,
+                marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
+                hovertemplate="%{customdata}: %{y:.4f}<extra>%{fullData.name}</extra>",
+            ),
+            row=1, col=1,
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            name="share emitted so far (measured), over p", mode="markers",
+            marker={"symbol": "diamond-open", "size": 11, "color": INK, "line": {"width": 2}},
+            hovertemplate="%{customdata}: %{y:.4f}<extra>emitted</extra>",
+        ),
+        row=1, col=1,
+    )  # fmt: skip
+    _add_test(figure)
+    lay_out(figure, "", 500)
+    figure.update_layout(barmode="group", bargap=0.25, margin={"t": 30, "b": 120})
+    figure.update_annotations(font={"size": 13, "color": INK}, x=0, xanchor="left")
+    figure.update_xaxes(title_text="token", row=1, col=1)
+    figure.update_yaxes(title_text="probability", row=1, col=1)
+    figure.update_xaxes(title_text="u, drawn evenly from 0 to 1", range=[0, 1], row=2, col=1)
+    figure.update_yaxes(visible=False, range=[-0.5, 0.75], fixedrange=True, row=2, col=1)
     return figure
 
 
-def draw_rows(figure: Any, rows: Rows) -> None:
-    """Put rows into the figure."""
-    parts = (rows.p, rows.q, rows.both, rows.left, rows.drawn)
-    # a category is known by its name alone, so that equal names would share a place
-    labels = [f"{place + 1}: {name}" for place, name in enumerate(rows.names)]
+def _add_test(figure: Any) -> None:
+    """A bar from 0 to 1 in two parts, and the number that falls on one of them."""
+    sides = (
+        ("u below min(1, p / q): accept", TIERS[2].colour, ""),
+        ("u above: reject", TIERS[0].colour, "/"),
+    )
+    for words, colour, pattern in sides:
+        figure.add_trace(
+            go.Bar(
+                name=words, orientation="h", y=[0], x=_NOWHERE, offset=-0.4, width=0.8,
+                marker={"color": colour, "pattern": {"shape": pattern, "size": 5}},
+                hovertemplate=f"{words}, chance %{{x:.4f}}<extra></extra>",
+            ),
+            row=2, col=1,
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            name="u of this guess", mode="markers", x=_NOWHERE, y=[0.55], cliponaxis=False,
+            marker={"symbol": "triangle-down", "size": 14, "color": INK},
+            hovertemplate="u = %{x:.4f}<extra></extra>",
+        ),
+        row=2, col=1,
+    )  # fmt: skip
+
+
+def draw_rows(figure: Any, rows: Rows, look: Look) -> None:
+    """Put rows into the figure, and light the bars that a step looks at."""
+    places = np.arange(len(rows.names))
+    labels = labels_of(rows)
     with figure.batch_update():
-        for trace, values in zip(figure.data, parts, strict=True):
-            trace.x, trace.y = labels, values
+        for slot, name in enumerate(SERIES):
+            bars = figure.data[slot]
+            bars.x, bars.y, bars.customdata = places, getattr(rows, name), labels
+            dim = np.full(len(places), _DIM if look.lit else 1.0)
+            if name in look.lit:
+                dim[look.lit[name]] = 1.0
+            bars.marker.opacity = dim
+        drawn = figure.data[DRAWN]
+        # over the bar that it should come to
+        drawn.x, drawn.y = places + _left_edge(0) + _WIDTH / 2, rows.drawn
+        drawn.customdata = labels
+        axis = figure.layout.xaxis
+        axis.tickmode, axis.tickvals, axis.ticktext = "array", places, labels
+        axis.range = [-0.5, len(places) - 0.5]
+        figure.layout.yaxis.range = [0, top_of(rows)]
+        _draw_test(figure, look)
+
+
+def _draw_test(figure: Any, look: Look) -> None:
+    accept, reject, even = (figure.data[place] for place in (ACCEPT, REJECT, EVEN))
+    there = look.chance is not None
+    accept.x = [look.chance] if there else _NOWHERE
+    reject.base, reject.x = ([look.chance], [1 - look.chance]) if there else (None, _NOWHERE)
+    even.x = _NOWHERE if look.even is None else [look.even]
+
+
+def top_of(rows: Rows) -> float:
+    """The scale's end: what tokens with a row of their own need, for all others are many.
+
+    It does not follow the share emitted, which after a first guess is 1.
+    """
+    last = -1 if rows.others else None
+    return _ROOM * float(max(rows.p[:last].max(), rows.q[:last].max()))
+
+
+def labels_of(rows: Rows) -> list[str]:
+    """A label for each row; the others' says what they come to where they leave the scale."""
+    labels = [f"{place + 1}: {name}" for place, name in enumerate(rows.names)]
+    if rows.others and max(rows.p[-1], rows.q[-1]) > top_of(rows):
+        labels[-1] += f",<br>p {rows.p[-1]:.2f}, q {rows.q[-1]:.2f}"
+    return labels
+
+
+def _left_edge(slot: int) -> float:
+    return _WIDTH * (slot - len(SERIES) / 2)
 
 
 def rows_html(rows: Rows) -> str:
@@ -139,7 +242,8 @@ def rows_html(rows: Rows) -> str:
     cells.append(("sum", *(_cell(part.sum()) for part in numbers)))
     caption = (
         "Probabilities are computed; emitted so far is counted. The sum of min(p, q) is the chance "
-        "of acceptance, the residual's sum that of rejection."
+        "of acceptance, that of max(0, p - q) the chance of rejection. The residual is max(0, p - "
+        "q) divided by its sum: from it a rejected guess is replaced."
     )
     return table_html(caption, heads, cells, 1)
 

@@ -20,6 +20,8 @@ from mspeckv_widgets.explorers.quant_charts import (
     head_loss,
     loss_html,
     packing_name,
+    short_name,
+    span_of,
 )
 from mspeckv_widgets.panel import panel
 
@@ -82,17 +84,20 @@ class QuantExplorer(Explorer):
         self._ask.on_click(lambda _: self.ask())
         for control in self.controls.values():
             control.observe(lambda _: self.draw(), names="value")
-        self.panel = panel(
-            "Quantization explorer",
-            [
-                *self.controls.values(),
-                ipw.HBox([self._ask, self._status], layout={"align_items": "center"}),
-                self.figure,
-                self._table,
-                self._answers,
-            ],
-        )
+        self.panel = panel("Quantization explorer", [self._beside(), self._table])
         self.draw()
+
+    def _beside(self) -> Any:
+        """Controls and what the model said, beside the charts: a change is seen as it is made."""
+        asking = ipw.HBox(
+            [self._ask, self._status], layout={"flex_flow": "row wrap", "align_items": "center"}
+        )
+        left = {"flex": "0 0 352px", "max_width": "100%"}
+        room = {"flex": "1 1 440px", "min_width": "280px", "overflow": "hidden"}
+        controls = ipw.VBox([*self.controls.values(), asking, self._answers], layout=left)
+        return ipw.HBox(
+            [controls, ipw.VBox([self.figure], layout=room)], layout={"flex_flow": "row wrap"}
+        )
 
     @property
     def packing(self) -> Packing:
@@ -122,6 +127,8 @@ class QuantExplorer(Explorer):
                 before, after, bars, _, _ = self.figure.data
                 before.z, after.z = loss.sizes, loss.errors
                 bars.x, bars.y = channels, loss.channel_error
+                for axis in (self.figure.layout[name] for name in ("xaxis", "xaxis2", "xaxis3")):
+                    axis.range = [-0.5, len(channels) - 0.5]
                 self.figure.layout.annotations[0].text = f"Size of {words}"
             self._table.value = loss_html(loss)
             self._draw_answers()
@@ -172,5 +179,7 @@ class QuantExplorer(Explorer):
                 shares = np.array([one.acceptance for one in points])
                 self.figure.data[place].x = errors if points else NOWHERE
                 self.figure.data[place].y = shares if points else NOWHERE
-                self.figure.data[place].text = [packing_name(one.packing) for one in points]
+                self.figure.data[place].text = [short_name(one.packing) for one in points]
+                self.figure.data[place].customdata = [packing_name(one.packing) for one in points]
+            self.figure.layout.xaxis4.range = span_of(self.asked)
         self._answers.value = asked_html(self.asked)

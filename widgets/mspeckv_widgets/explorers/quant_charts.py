@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,18 @@ from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import INK
 
 Floats = NDArray[np.float64]
+HEIGHT = 620
+"""Pixels: all charts and the controls beside them on one screen of 768."""
 MARKS = {"keys": ("#D55E00", "circle"), "values": ("#0072B2", "diamond")}
 """Colour and marker of points where that tensor alone is packed."""
 
 NOWHERE: Floats = np.array([np.nan])
 """In place of no points: plotly passes over an empty trace and loses axes that have no other."""
 
+USUAL = 64
+"""Numbers that share a scale where nothing else is said."""
 _LOUDEST = 5
+_ROOM = 1.3
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,19 @@ def packing_name(packing: Packing) -> str:
     return f"{width}, per {packing.axis}, {packing.group} a scale"
 
 
+def short_name(packing: Packing) -> str:
+    """A packing as a point's label; its group is told where it is not the usual one."""
+    if packing.bits == "full":
+        return "float"
+    width = f"int{packing.bits}{' upper' if packing.upper else ''}"
+    return f"{width}, {packing.axis}" + (f", {packing.group}" if packing.group != USUAL else "")
+
+
+def span_of(asked: Sequence[Asked]) -> tuple[float, float]:
+    """Ends of the axis of errors: from 0, with room for the last point's label."""
+    return 0.0, 100 * _ROOM * max((one.relative for one in asked), default=0.1) or 1.0
+
+
 def loss_html(loss: Loss) -> str:
     """The charts' numbers: the whole head, then its loudest channels."""
     typical = float(np.median(loss.channel_range)) or 1.0
@@ -141,17 +160,17 @@ def build_figure() -> Any:
     figure = Figure(
         make_subplots(
             rows=3, cols=2, specs=[[{}, {}], [{"colspan": 2}, None], [{"colspan": 2}, None]],
-            vertical_spacing=0.11, horizontal_spacing=0.16, row_heights=[0.42, 0.27, 0.31],
+            vertical_spacing=0.14, horizontal_spacing=0.2, row_heights=[0.36, 0.24, 0.40],
             subplot_titles=("Size", "Error", "Error by channel", "Error against acceptance"),
         )
     )  # fmt: skip
-    for column, place in ((1, 0.42), (2, 1.0)):
+    for column, place in ((1, 0.41), (2, 1.0)):
         figure.add_trace(_heat_map(place), row=1, col=column)
     figure.add_trace(_channel_bars(), row=2, col=1)
     for tensor in MARKS:
         figure.add_trace(_answer_points(tensor), row=3, col=1)
-    lay_out(figure, "", 760)
-    figure.update_layout(margin={"t": 30, "b": 70})
+    lay_out(figure, "", HEIGHT)
+    figure.update_layout(margin={"t": 30, "b": 62})
     figure.update_annotations(font={"size": 13, "color": INK})
     for column in (1, 2):
         figure.update_xaxes(title_text="channel", row=1, col=column)
@@ -159,8 +178,8 @@ def build_figure() -> Any:
     figure.update_yaxes(autorange="reversed", row=1, col=2)
     figure.update_xaxes(title_text="channel", row=2, col=1)
     figure.update_yaxes(title_text="error, RMS", rangemode="tozero", row=2, col=1)
-    figure.update_xaxes(title_text="error, RMS, % of values", rangemode="tozero", row=3, col=1)
-    figure.update_yaxes(title_text="acceptance (measured)", range=[0, 1.05], row=3, col=1)
+    figure.update_xaxes(title_text="error, RMS, % of values", range=span_of(()), row=3, col=1)
+    figure.update_yaxes(title_text="acceptance (measured)", range=[0, 1.15], row=3, col=1)
     return figure
 
 
@@ -168,7 +187,7 @@ def _heat_map(place: float) -> Any:
     return go.Heatmap(
         z=np.zeros((2, 2)),
         colorscale="Cividis",
-        colorbar={"x": place, "y": 0.83, "len": 0.36, "thickness": 10, "tickfont": {"color": INK}},
+        colorbar={"x": place, "y": 0.87, "len": 0.3, "thickness": 10, "tickfont": {"color": INK}},
         hovertemplate="token %{y}, channel %{x}: %{z:.3g}<extra></extra>",
     )
 
@@ -184,7 +203,8 @@ def _channel_bars() -> Any:
 def _answer_points(tensor: str) -> Any:
     colour, marker = MARKS[tensor]
     return go.Scatter(
-        x=NOWHERE, y=NOWHERE, mode="markers", name=f"{tensor} packed, the rest float",
+        x=NOWHERE, y=NOWHERE, mode="markers+text", name=f"{tensor} packed, the rest float",
         marker={"color": colour, "symbol": marker, "size": 10},
-        hovertemplate="%{text}<br>error %{x:.2f} %, acceptance %{y:.3f}<extra></extra>",
+        textposition="top center", textfont={"size": 11, "color": INK}, cliponaxis=False,
+        hovertemplate="%{customdata}<br>error %{x:.2f} %, acceptance %{y:.3f}<extra></extra>",
     )  # fmt: skip

@@ -46,13 +46,19 @@ class MemoryMap(View):
                     hovertemplate=f"layer %{{x}}: {place}, %{{y:.3f}} MB<extra></extra>",
                 )
             )
+        # plotly leaves a single trace's name away
+        figure.update_layout(showlegend=True)
         figure.update_yaxes(title_text="MB of KV (modelled)", rangemode="tozero")
         figure.update_xaxes(title_text="layer")
         sides = [
             ("device", "on-chip: floats", memory.on_chip_bytes),
             ("device", "resident: codes", memory.resident_bytes),
             ("host", "offloaded", memory.offloaded_bytes),
-            ("device", "everything, at the peak", memory.peak_device_bytes),
+            (
+                "device",
+                "all at the peak, weights and their copies included",
+                memory.peak_device_bytes,
+            ),
         ]
         cells = [(side, what, " ".join(readable_bytes(size))) for side, what, size in sides]
         table = table_html("Bytes by place (modelled)", ("side", "what", "bytes"), cells, text=2)

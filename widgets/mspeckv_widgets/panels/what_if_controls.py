@@ -139,7 +139,7 @@ class WhatIfControls:
             "machine": dropdown("machine", "Machine", machines, "Whose bandwidths and overheads"),
             "link_gbps": ipw.BoundedFloatText(
                 value=PUBLISHED["link_gbps"], min=0.0, max=1000.0, step=0.1,
-                description="Link, GB/s", tooltip="Host to device; 0 is the machine's own",
+                description="Link, GB/s (0: own)", tooltip="Host to device; 0 is the machine's own",
                 style=_STYLE, layout=_LAYOUT,
             ),
             "method": dropdown(

@@ -9,7 +9,7 @@ import numpy as np
 from mspeckv import KVPolicy, KVProbe
 from mspeckv.kv.codec import codec_of, codecs
 from mspeckv.kv.shape import KVShape
-from mspeckv_widgets.course.answers import as_number, call, same_function, short
+from mspeckv_widgets.course.answers import as_number, call, same_function, short, tried
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 from mspeckv_widgets.course.own_codec import OwnCodec, StoredOtherwise, register_own
 
@@ -31,20 +31,24 @@ def check_round_trip(found: Any) -> Verdict:
         back = np.asarray(call(found, x.copy(), bits), dtype=np.float64)
         if back.shape != x.shape:
             return Verdict(False, f"an array of {x.shape[0]} numbers should come back")
+        seen = tried(found, (x, bits), short(back))
         levels, step = len(np.unique(back.round(9))), np.ptp(x) / (2**bits - 1)
         if levels == 2**bits + 1:
             return Verdict(
                 False, f"at {bits} bits it gives {levels} different values, one more than there "
                 f"are codes: from code 0 to code {2**bits - 1} it is {2**bits - 1} steps",
+                attempt=seen,
             )  # fmt: skip
         if levels > 2**bits:
-            return Verdict(False, f"at {bits} bits it gives {levels} different values; round codes")
+            told = f"at {bits} bits it gives {levels} different values; round codes"
+            return Verdict(False, told, attempt=seen)
         worst = float(np.abs(back - x).max())
         if worst > 0.501 * step:
             return Verdict(
                 False,
                 f"at {bits} bits an error is {worst / step:.2f} steps; half a step is the most "
                 "that rounding to the nearest code can cost",
+                attempt=seen,
             )
     return Verdict(True, "no error is larger than half a step.")
 
@@ -115,7 +119,9 @@ def check_planes(found: Any) -> Verdict:
         upper, lower = (as_number(part) for part in gave)
         if (upper, lower) != divmod(code, 16):
             told = f"({short(gave[0])}, {short(gave[1])})"
-            return Verdict(False, f"code {code} gave {told}; 16 * upper + lower must be the code")
+            seen = tried(found, (code,), told, str(divmod(code, 16)))
+            message = f"code {code} gave {told}; 16 * upper + lower must be the code"
+            return Verdict(False, message, attempt=seen)
     return Verdict(True, "each plane is four bits wide, and together they are all of int8.")
 
 

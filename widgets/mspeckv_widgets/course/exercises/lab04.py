@@ -13,8 +13,8 @@ from mspeckv import AttentionProbe, RetrievalReport, Speculation
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.streaming import StreamingCache
-from mspeckv_widgets.course.answers import as_number, call, short
-from mspeckv_widgets.course.exercise import Exercise, Score, Verdict, is_open
+from mspeckv_widgets.course.answers import as_number, call, short, starts_with, tried
+from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 from mspeckv_widgets.replay import Replay, Step
 
 MASS = 0.9
@@ -28,17 +28,18 @@ def check_sees(found: Any) -> Verdict:
     """A function says which positions tier 0's cache holds."""
     if not callable(found):
         return Verdict(False, f"a function is asked for, this is {short(found)}")
-    if is_open(found(0, 40, 4, 12)):
-        return Verdict(False, "there is no answer yet: replace the ... and run the cell again")
     for length, sinks, window in ((40, 4, 12), (40, 0, 8), (10, 4, 12)):
         shape = KVShape(1, 1, 8, torch.float32)
         cache = StreamingCache(shape, sinks, window, 1, torch.device("cpu"))
         visible = set(cache.visible(list(range(length))))
         for position in range(length):
-            if bool(found(position, length, sinks, window)) != (position in visible):
-                sees = "sees" if position in visible else "does not see"
+            case, right = (position, length, sinks, window), position in visible
+            gave = call(found, *case)
+            if bool(gave) != right:
+                sees = "sees" if right else "does not see"
                 where = f"position {position} of {length}, {sinks} sinks, window {window}"
-                return Verdict(False, f"{where}: tier 0 {sees} it")
+                seen = tried(found, case, short(gave), str(right))
+                return Verdict(False, f"{where}: tier 0 {sees} it", attempt=seen)
     return Verdict(True, "the first tokens and the latest, and nothing between them.")
 
 
@@ -47,7 +48,7 @@ def check_choice(answer: Any) -> Verdict:
 
     The answer is a probe, the speculation that says how many chunks, and the learner's function.
     """
-    if not (_starts_with(answer, 3, AttentionProbe) and isinstance(answer[1], Speculation)):
+    if not (starts_with(answer, 3, AttentionProbe) and isinstance(answer[1], Speculation)):
         return Verdict(False, "give (explorer.probe, guess, your function)")
     probe, guess, choose = answer
     if not callable(choose):
@@ -105,12 +106,14 @@ def check_put_right(answer: Any) -> Verdict:
         return Verdict(False, f"a function is asked for, this is {short(found)}")
     steps = Replay.of(events).steps
     for step in steps:
-        right = _put_right(step)
-        if bool(call(found, step)) != right:
+        right, gave = _put_right(step), call(found, step)
+        if bool(gave) != right:
             told = "" if right else "not "
             fates = [f"tier {word.tier}: {word.fate} by {word.judge}" for word in step.words]
             where = f"token {step.index + 1}, settled by tier {step.settled_by}"
-            return Verdict(False, f"{where} ({', '.join(fates)}), is {told}one of these")
+            seen = tried(found, (step,), short(gave), str(right))
+            message = f"{where} ({', '.join(fates)}), is {told}one of these"
+            return Verdict(False, message, attempt=seen)
     count = sum(_put_right(step) for step in steps)
     return Verdict(True, f"{count} of {len(steps)} tokens: tier 0 wrong, tier 1 right (counted).")
 
@@ -122,7 +125,7 @@ def _put_right(step: Step) -> bool:
 
 def check_budget(answer: Any) -> Verdict:
     """The smallest budget with enough attention captured, from a probe and the learner's number."""
-    if not _starts_with(answer, 2, AttentionProbe):
+    if not starts_with(answer, 2, AttentionProbe):
         return Verdict(False, "give (probe, your budget)")
     probe, budget = answer
     if as_number(budget) is None or int(budget) % _STEP:
@@ -144,11 +147,6 @@ def _captured(probe: AttentionProbe, budget: int) -> float | None:
         return float(probe.report(Speculation(budget=budget)).captured.mean())
     except ValueError:
         return None
-
-
-def _starts_with(answer: Any, parts: int, kind: type) -> bool:
-    """Whether an answer is what it is about, and what was found."""
-    return isinstance(answer, tuple) and len(answer) == parts and isinstance(answer[0], kind)
 
 
 EXERCISES: dict[str, Exercise] = {

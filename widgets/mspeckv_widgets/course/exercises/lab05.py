@@ -1,14 +1,24 @@
-"""The profiler: waits, the link's longest rest, a prefetch that fills it, and ceilings."""
+"""The profiler: time of one's own, the link's longest rest, a prefetch, and ceilings."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from mspeckv import Profile
 from mspeckv.profiling import Bar, Ceilings
-from mspeckv_widgets.course.answers import near, same_function
+from mspeckv_widgets.course.answers import (
+    as_number,
+    call,
+    near,
+    same_function,
+    short,
+    starts_with,
+    tried,
+)
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 from mspeckv_widgets.panels.profile_view import longest_rest
 
@@ -18,18 +28,68 @@ _MOST = 0.75
 """Share of the slots that fill the hole which counts as filling it: lengths of rounds differ."""
 
 
-def check_waiting(answer: Any) -> Verdict:
-    """Share of the wall time in ``kv/fetch``, from a profile and the learner's number."""
-    if not _pair_of(answer, Profile):
-        return Verdict(False, "give (streamed, your share)")
-    waited = [row for row in answer[0].rows if row.step == "kv/fetch"]
-    if not waited:
-        return Verdict(False, "this profile holds no wait for the link: use the streamed one")
-    right = sum(row.share for row in waited)
-    return near(
-        answer[1], right, 0.02,
-        f"{right:.0%} of the wall time, over {sum(row.calls for row in waited)} waits (measured).",
-    )  # fmt: skip
+def own_times(bars: Sequence[Bar]) -> dict[str, float]:
+    """By name, the milliseconds on the compute lane that lie in no bar inside."""
+    found: dict[str, float] = defaultdict(float)
+    around: dict[int, str] = {}
+    computed = [bar for bar in bars if bar.lane == "compute"]
+    # a bar may begin with the one around it
+    for bar in sorted(computed, key=lambda one: (one.start_ms, one.depth)):
+        found[bar.name] += bar.ms
+        if bar.depth:
+            found[around[bar.depth - 1]] -= bar.ms
+        around[bar.depth] = bar.name
+    return dict(found)
+
+
+def check_own(answer: Any) -> Verdict:
+    """A function of a round's bars gives each step's own time; then a profile is its judge too."""
+    if not starts_with(answer, 2, Profile) or not callable(answer[1]):
+        return Verdict(False, "give (streamed, your function)")
+    profile, found = answer
+    rounds = [profile.timeline(place) for place in range(len(profile.rounds))]
+    for bars in (*NESTED, *rounds):
+        wrong = _own_judged(found, bars)
+        if wrong is not None:
+            return wrong
+    spent: dict[str, float] = defaultdict(float)
+    for bars in rounds:
+        for name, ms in own_times(bars).items():
+            spent[name] += ms
+    waits = spent["kv/fetch"] / profile.wall_ms
+    return Verdict(
+        True,
+        f"over {len(rounds)} rounds {sum(spent.values()):.0f} of {profile.wall_ms:.0f} ms have an "
+        f"owner, and kv/fetch has {waits:.0%} of the wall time (measured).",
+    )
+
+
+def _own_judged(found: Any, bars: Sequence[Bar]) -> Verdict | None:
+    """What is wrong with an answer for some bars, if anything is."""
+    gave, right = call(found, list(bars)), own_times(bars)
+    if not isinstance(gave, Mapping):
+        return Verdict(False, f"a dict of milliseconds by name is asked for, this is {short(gave)}")
+    for name in sorted({*right, *gave}):
+        ms, wanted = as_number(gave.get(name)), right.get(name)
+        if wanted is not None and ms is not None and math.isclose(ms, wanted, abs_tol=1e-6):
+            continue
+        should = "should not be there" if wanted is None else f"has {wanted:.6g} ms of its own"
+        seen = tried(found, (list(bars),), short(gave), short(right))
+        return Verdict(False, f"{name!r} {should}, not {short(gave.get(name))}", attempt=seen)
+    return None
+
+
+def _spent(name: str, start: float, ms: float, depth: int = 0) -> Bar:
+    return Bar("compute", name, start, ms, depth, 2)
+
+
+NESTED = (
+    [_spent("a", 0, 10), _spent("b", 2, 3, 1), _spent("b", 6, 2, 1)],
+    [_spent("a", 0, 10), _spent("b", 1, 8, 1), _spent("c", 2, 4, 2), _spent("a", 20, 5)],
+    [_spent("c", 12, 1, 1), _spent("b", 11, 4), _spent("a", 0, 10), _spent("c", 3, 2, 1)],
+    [_spent("a", 0, 10), _spent("b", 0, 10, 1), Bar("link", "verify, layer 1", 0, 9, 0, 2, 1000)],
+)
+"""Bars in one another: two inside, two deep, in another order, as long as what is around them."""
 
 
 def check_rest(found: Any) -> Verdict:
@@ -107,25 +167,20 @@ def _without_ahead(profile: Profile) -> dict[str, Any]:
 
 def check_ridge(answer: Any) -> Verdict:
     """Operations per byte at which the two ceilings meet."""
-    if not _pair_of(answer, Ceilings):
+    if not starts_with(answer, 2, Ceilings):
         return Verdict(False, "give (ceilings, your number)")
     right = answer[0].matrix_gflops / answer[0].memory_gbps
     return near(answer[1], right, 0.02, "left of it memory is the limit, right of it arithmetic.")
 
 
-def _pair_of(answer: Any, kind: type) -> bool:
-    """Whether an answer is what it is about, and a value."""
-    return isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], kind)
-
-
 EXERCISES: dict[str, Exercise] = {
     "e1": Exercise(
-        "the share of time spent waiting",
-        check_waiting,
-        "Which step's name says that compute stands still? There may be a row of it for each tier "
-        "that waits.",
-        "Go through streamed.rows and keep those whose step is kv/fetch; each has a share of the "
-        "wall time.",
+        "whose time it is",
+        check_own,
+        "A bar's time is its step's, less what lies directly inside it. Whose is a bar of depth 1: "
+        "which bar of depth 0 began last before it?",
+        "Go through the bars of the compute lane by (start_ms, depth). Add each bar's ms to its "
+        "name; take it from the name of the latest bar that is one less deep.",
     ),
     "e2": Exercise(
         "how long the link rests",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mspeckv.experiments import SQUARE
-from mspeckv_widgets.course.answers import as_number, call, near, short
+from mspeckv_widgets.course.answers import as_number, call, near, short, tried
 from mspeckv_widgets.course.exercise import Exercise, StillOpen, Verdict, is_open
 from mspeckv_widgets.results import load_results
 
@@ -93,7 +93,10 @@ def check_verdict(found: Any) -> Verdict:
         if gave != right:
             low, high, claimed, noise = case
             told = f"an interval from {low} to {high}, a claim of {claimed}, a noise of {noise}"
-            return Verdict(False, f"{told}: it says {short(gave)}; {right!r} is right")
+            seen = tried(found, case, short(gave), repr(right))
+            return Verdict(
+                False, f"{told}: it says {short(gave)}; {right!r} is right", attempt=seen
+            )
     return Verdict(
         True, "an interval that holds the claim, or ends within the noise, says nothing."
     )
@@ -137,7 +140,9 @@ def check_effects(found: Any) -> Verdict:
             verdict = near(one, wanted, 1e-6, "")
             if not verdict.passed:
                 times = ", ".join(f"{' '.join(corner)} {ms:g}" for corner, ms in square.items())
-                return Verdict(False, f"of {times} ms: {name}, {verdict.message}")
+                seen = tried(found, (dict(square),), short(gave), short(right))
+                message = f"of {times} ms: {name}, {verdict.message}"
+                return Verdict(False, message, attempt=seen)
     told = f"at the longest context both together give {right[2]:.2f} of the product"
     return Verdict(True, f"{told}: below 1 the two save partly the same waits.")
 

@@ -11,7 +11,7 @@ import torch
 from mspeckv import Pair
 from mspeckv.kv.shape import KVShape
 from mspeckv_widgets.at_length import Series, Spread
-from mspeckv_widgets.course.answers import as_number, same_function, short
+from mspeckv_widgets.course.answers import as_number, call, same_function, short, starts_with, tried
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict, is_open
 from mspeckv_widgets.course.exercises.lab03 import tokens_per_round
 from mspeckv_widgets.guess_probe import GuessProbe
@@ -37,25 +37,25 @@ def check_sees(found: Any) -> Verdict:
     place = torch.arange(12)
     query, key = place[:, None], place[None, :]
     for sinks, window in ((2, 4), (0, 3), (3, 1)):
-        gave = found(query, key, sinks, window)
-        if is_open(gave):
-            return Verdict(False, "there is no answer yet: replace the ... and run the cell again")
+        gave = call(found, query, key, sinks, window)
         if not isinstance(gave, torch.Tensor) or gave.dtype != torch.bool:
             return Verdict(False, f"a tensor of truths is asked for, this is {short(gave)}")
         right = (key <= query) & ((key < sinks) | (query - key < window))
         wrong = (gave.broadcast_to(right.shape) != right).nonzero()
         if len(wrong):
             one, other = wrong[0].tolist()
-            says = "sees" if right[one, other] else "does not see"
-            return Verdict(
-                False, f"{sinks} sinks, window {window}: the token at {one} {says} that at {other}"
-            )
+            wanted = bool(right[one, other])
+            says = "sees" if wanted else "does not see"
+            case = torch.tensor(one), torch.tensor(other), sinks, window
+            seen = tried(found, case, str(not wanted), str(wanted))
+            told = f"{sinks} sinks, window {window}: the token at {one} {says} that at {other}"
+            return Verdict(False, told, attempt=seen)
     return Verdict(True, "the first tokens and the latest, itself among them, none that comes.")
 
 
 def check_killer(answer: Any) -> Verdict:
     """A mask under which the draft sees few tokens and dies, from a probe and that mask."""
-    if not _starts_with(answer, 2, GuessProbe) or not callable(answer[1]):
+    if not starts_with(answer, 2, GuessProbe) or not callable(answer[1]):
         return Verdict(False, "give (probe, your function)")
     probe, mask = answer
     place = torch.arange(len(probe.tokens))
@@ -206,7 +206,7 @@ def budgets_of(series: Series) -> list[int]:
 
 def check_plan(answer: Any) -> Verdict:
     """The settings with the least modelled time, from a pair, rows and the choice."""
-    if not _starts_with(answer, 5, Pair) or not isinstance(answer[1], Series):
+    if not starts_with(answer, 5, Pair) or not isinstance(answer[1], Series):
         return Verdict(False, "give (pair, series, budget, draft_gamma, gamma)")
     pair, series, *chosen = answer
     allowed = (budgets_of(series), DRAFT_GAMMAS, GAMMAS)
@@ -220,11 +220,6 @@ def check_plan(answer: Any) -> Verdict:
         return Verdict(False, f"{told}; something else takes {1 - best / here:.0%} less")
     score = Score(here, "tier-2 passes per token", "modelled", less_is_better=True)
     return Verdict(True, f"{told}: {1 / here:.2f} times as fast as plain decoding.", score)
-
-
-def _starts_with(answer: Any, parts: int, kind: type) -> bool:
-    """Whether an answer is what it is about, and what was found."""
-    return isinstance(answer, tuple) and len(answer) == parts and isinstance(answer[0], kind)
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -241,7 +236,7 @@ EXERCISES: dict[str, Exercise] = {
         check_killer,
         "The windows above died as they grew past 512. Was that because of how many tokens they "
         "held, or how far back the oldest was? Spend the tokens that you may add on the other one.",
-        f"Begin with (query - key < {NEAR}) and add far tokens with |: every so-manieth position, "
+        f"Begin with (query - key < {NEAR}) and add far tokens with |: every n-th position, "
         "or the first few.",
     ),
     "e3": Exercise(

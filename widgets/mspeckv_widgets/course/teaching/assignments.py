@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mspeckv.settings import refuse
-from mspeckv_widgets.course.teaching.places import checkout
+from mspeckv_widgets.course.teaching.places import checkout, empty_folder
 
 Cell = dict[str, Any]
 RESULTS = "results"
@@ -110,6 +110,21 @@ def rebuilt(lab: LabSource, for_task: Callable[[Task, Cell], list[Cell]]) -> dic
         cells.append(cell)
     notebook["cells"] = cells
     return notebook
+
+
+def begin_export(grader: str, folder: str | Path, readme: str, **words: str) -> Path:
+    """Make the folder of an export with its README; returns the folder.
+
+    Args:
+        grader: whose it is.
+        readme: its text, in which ``words`` have places.
+
+    Raises:
+        ValueError: a folder that holds something.
+    """
+    out = empty_folder(grader, folder)
+    (out / "README.md").write_text(readme.format(**words), encoding="utf-8")
+    return out
 
 
 def write_notebook(notebook: dict[str, Any], path: Path) -> None:

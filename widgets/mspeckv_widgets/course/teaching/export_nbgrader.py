@@ -14,12 +14,12 @@ from mspeckv_widgets.course.teaching.assignments import (
     Cell,
     LabSource,
     Task,
+    begin_export,
     code_cell,
     copy_files,
     rebuilt,
     write_notebook,
 )
-from mspeckv_widgets.course.teaching.places import empty_folder
 
 SCHEMA = 3
 POINTS = 1
@@ -55,9 +55,8 @@ def export(labs: Sequence[LabSource], folder: str | Path) -> Path:
     Raises:
         ValueError: a folder that holds something.
     """
-    out = empty_folder("nbgrader", folder)
+    out = begin_export("nbgrader", folder, _README, lab=labs[0].name)
     (out / "nbgrader_config.py").write_text(_CONFIG.format(seconds=CELL_SECONDS), encoding="utf-8")
-    (out / "README.md").write_text(_README.format(lab=labs[0].name), encoding="utf-8")
     for lab in labs:
         place = out / "source" / lab.name
         write_notebook(rebuilt(lab, _cells), place / f"{lab.name}.ipynb")

@@ -15,12 +15,12 @@ from mspeckv_widgets.course.teaching.assignments import (
     Cell,
     LabSource,
     Task,
+    begin_export,
     code_cell,
     copy_files,
     rebuilt,
     write_notebook,
 )
-from mspeckv_widgets.course.teaching.places import empty_folder
 
 POINTS = 1
 REQUIREMENTS = "requirements.txt"
@@ -47,9 +47,7 @@ def export(labs: Sequence[LabSource], folder: str | Path) -> Path:
     Raises:
         ValueError: a folder that holds something.
     """
-    out = empty_folder("otter", folder)
-    text = _README.format(lab=labs[0].name, requirements=REQUIREMENTS)
-    (out / "README.md").write_text(text, encoding="utf-8")
+    out = begin_export("otter", folder, _README, lab=labs[0].name, requirements=REQUIREMENTS)
     for lab in labs:
         place = out / lab.name
         place.mkdir()

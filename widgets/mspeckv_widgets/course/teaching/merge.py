@@ -108,13 +108,14 @@ def _table(results: Sequence[Result]) -> list[list[Any]]:
     """Heads, then a row for each student: 1 for a solved exercise, 0 for a tried one."""
     labs = sorted({lab for found in results for lab in found.labs})
     places = [(lab, name) for lab in labs for name in _exercises(lab, results)]
-    heads = ["student", "made", "signature", "solved", "guessed"]
+    heads = ["student", "made", "signature", "solved", "guessed", "hints"]
     rows: list[list[Any]] = [[*heads, *(f"{lab[:2]} {name}" for lab, name in places)]]
     for found in results:
         marks = [_mark(found, lab, name) for lab, name in places]
         solved = sum(mark for mark in marks if mark)
-        first = [found.student, found.made, found.signature, solved, _guesses(found)]
-        rows.append([*first, *("" if mark is None else mark for mark in marks)])
+        first = [found.student, found.made, found.signature]
+        counts = [solved, _guesses(found), _hints(found)]
+        rows.append([*first, *counts, *("" if mark is None else mark for mark in marks)])
     return rows
 
 
@@ -131,6 +132,12 @@ def _exercises(lab: str, results: Sequence[Result]) -> list[str]:
 def _mark(found: Result, lab: str, name: str) -> int | None:
     record = found.labs.get(lab, {}).get("exercises", {}).get(name)
     return None if record is None else int(bool(record["passed"]))
+
+
+def _hints(found: Result) -> int:
+    """Stages of hints that were opened, over all exercises."""
+    records = (one for lab in found.labs.values() for one in lab["exercises"].values())
+    return sum(int(one.get("hints", 0)) for one in records)
 
 
 def _guesses(found: Result) -> int:

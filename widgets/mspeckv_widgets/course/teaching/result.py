@@ -7,7 +7,6 @@ that the work was done, since every student has the key. `merge --recompute` jud
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import hmac
 import json
@@ -22,13 +21,13 @@ from typing import Any
 
 from mspeckv.cli.system import check_writable
 from mspeckv.settings import refuse
+from mspeckv_widgets.course.leaderboard import FILE_NAME as LEADERBOARD
+from mspeckv_widgets.course.leaderboard import FOLDER_VARIABLE as BOARD_VARIABLE
+from mspeckv_widgets.course.leaderboard import student_name
 from mspeckv_widgets.course.progress import FILE_NAME, FOLDER_VARIABLE
 
 KEY_VARIABLE = "MSPECKV_COURSE_KEY"
 """Environment variable that holds the key itself."""
-LEADERBOARD, BOARD_VARIABLE = ".mspeckv-leaderboard.json", "MSPECKV_LEADERBOARD"
-"""The leaderboard's file; the variable names its folder where a class shares one."""
-NAME_VARIABLES = ("MSPECKV_STUDENT", "JUPYTERHUB_USER")
 FORMAT, VERSION = "mspeckv-result", 1
 _PACKAGES = ("mspeckv", "torch", "transformers")
 
@@ -83,7 +82,7 @@ def write_result(
     Raises:
         ValueError: there is no progress, or a file that cannot be read or written.
     """
-    known = _login()
+    known = student_name()
     name = student or known
     home, secret = _progress_folder(folder), read_key(key)
     body: dict[str, Any] = {
@@ -119,7 +118,8 @@ def read_result(path: str | Path, key: bytes | None) -> Result:
         board = [dict(entry) for entry in body["leaderboard"]]
         for lab in labs.values():
             dict(lab["predictions"])
-            {name: bool(one["passed"]) for name, one in lab["exercises"].items()}
+            for one in lab["exercises"].values():
+                bool(one["passed"]), int(one.get("hints", 0))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise refuse("file", str(path), f"it is damaged ({type(error).__name__})") from None
     return Result(where, student, made, labs, board, _judge(body, claimed, key))
@@ -190,17 +190,6 @@ def _entries(home: Path, names: set[str]) -> list[dict[str, Any]]:
         return []
     found = _read_json(path).get("entries", [])
     return [entry for entry in found if not shared or entry.get("student") in names]
-
-
-def _login() -> str:
-    """The name under which the leaderboard keeps this student."""
-    for variable in NAME_VARIABLES:
-        if os.environ.get(variable, "").strip():
-            return os.environ[variable].strip()
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have no name
-        return "nobody"
 
 
 def _installed() -> dict[str, str]:
