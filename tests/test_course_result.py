@@ -14,12 +14,12 @@ from mspeckv.cli import main
 from mspeckv_widgets.course import Lab, Verdict, submit
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.exercise import Score
+from mspeckv_widgets.course.leaderboard import FILE_NAME as LEADERBOARD
 from mspeckv_widgets.course.teaching import merge as merging
 from mspeckv_widgets.course.teaching.merge import Merged, merge
 from mspeckv_widgets.course.teaching.recompute import Again, answer_all, judge_anew
 from mspeckv_widgets.course.teaching.result import (
     KEY_VARIABLE,
-    LEADERBOARD,
     read_result,
     write_result,
 )

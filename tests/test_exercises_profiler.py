@@ -134,7 +134,8 @@ def test_a_time_is_counted_once(streamed: Profile) -> None:
 
     def outermost(bars: Any) -> dict[str, float]:
         """Takes what is two deep from the outermost as well."""
-        found, outer = defaultdict(float), ""
+        found: dict[str, float] = defaultdict(float)
+        outer = ""
         for bar in sorted(bars, key=lambda one: (one.start_ms, one.depth)):
             if bar.lane == "compute":
                 found[bar.name] += bar.ms

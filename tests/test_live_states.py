@@ -178,6 +178,6 @@ def test_a_panel_that_waits_for_another_says_so(lab: LiveLab) -> None:
         until(lambda: WAITS in lab.view.status.value)
         lab.stop()
         assert lab.wait(SECONDS)
-    assert lab.state == "stopped"
+    assert str(lab.state) == "stopped"
     assert WAITS not in lab.view.status.value
     exercise(lab)

@@ -114,8 +114,16 @@ def rows_of(
         return np.append(shown, float(values.sum()) - shown.sum())
 
     listed = tuple(names) if whole else (*names, f"{len(p) - len(order):,} others")
-    parts = (p, q, both, left, emitted_distribution(p, q), drawn)
-    return Rows(listed, *(gather(part) for part in parts), others=not whole)
+    return Rows(
+        listed,
+        p=gather(p),
+        q=gather(q),
+        both=gather(both),
+        left=gather(left),
+        emitted=gather(emitted_distribution(p, q)),
+        drawn=gather(drawn),
+        others=not whole,
+    )
 
 
 def build_figure() -> Any:
@@ -204,9 +212,10 @@ def draw_rows(figure: Any, rows: Rows, look: Look) -> None:
 
 def _draw_test(figure: Any, look: Look) -> None:
     accept, reject, even = (figure.data[place] for place in (ACCEPT, REJECT, EVEN))
-    there = look.chance is not None
-    accept.x = [look.chance] if there else _NOWHERE
-    reject.base, reject.x = ([look.chance], [1 - look.chance]) if there else (None, _NOWHERE)
+    if look.chance is None:
+        accept.x, reject.base, reject.x = _NOWHERE, None, _NOWHERE
+    else:
+        accept.x, reject.base, reject.x = [look.chance], [look.chance], [1 - look.chance]
     even.x = _NOWHERE if look.even is None else [look.even]
 
 

@@ -42,12 +42,12 @@ _TITLES: dict[Axis, dict[int, str]] = {
     "tokens": {
         TRAFFIC: "KV over the link while decoding, MB (counted)",
         TIME: "Time of decoding, ms (measured)",
-        KEPT: "Kept of a tier's guesses so far, % (dotted: modelled)",
+        KEPT: "Kept of a tier's guesses so far, % (grey: modelled)",
     },
     "seconds": {
         TRAFFIC: "KV over the link, prefill included, MB (counted)",
         TIME: "Tokens settled",
-        KEPT: "Kept of a tier's guesses so far, % (dotted: modelled)",
+        KEPT: "Kept of a tier's guesses so far, % (grey: modelled)",
     },
 }
 _X_TITLES: dict[Axis, str] = {
