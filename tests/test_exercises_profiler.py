@@ -76,15 +76,16 @@ def test_the_longest_rest() -> None:
 
 def test_a_hole_is_filled_by_slots_and_not_by_more_than_it_takes(streamed: Profile) -> None:
     hole = with_bars(streamed, 2, round_of([0, 10, 60, 70], 60))
+    # both runs are told, so that no clock of this machine's has a say
     filled = with_bars(streamed, 7, round_of([0, 10, 20, 30, 40, 50, 60], 60))
-    found = verdict("e3", (streamed, filled))
+    found = verdict("e3", (hole, filled))
     assert found.passed, found.message
     assert found.score is not None
     assert (found.score.kind, found.score.less_is_better) == ("emulated", True)
-    still = verdict("e3", (streamed, hole))
+    still = verdict("e3", (hole, hole))
     assert "rests for up to 40 ms" in still.message
     wasteful = with_bars(streamed, 30, round_of([0, 10, 20, 30, 40, 50, 60], 60))
-    assert "more than that takes" in verdict("e3", (streamed, wasteful)).message
+    assert "more than that takes" in verdict("e3", (hole, wasteful)).message
 
 
 def test_only_the_slots_may_differ(streamed: Profile) -> None:
