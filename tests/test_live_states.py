@@ -121,12 +121,16 @@ def test_a_moving_picture_that_comes_to_the_front_never_goes_back(lab: LiveLab) 
     """Whoever asks how far a run is must have the lock by then, or another draws a later state."""
     view, locked = lab.runner.view, list[bool]()
 
+    def look() -> None:
+        free = lab._drawing.acquire(blocking=False)
+        locked.append(not free)
+        if free:
+            lab._drawing.release()
+
     def ask() -> Any:
-        free = list[bool]()
-        other = threading.Thread(target=lambda: free.append(lab._drawing.acquire(blocking=False)))
+        other = threading.Thread(target=look)
         other.start()
         other.join()
-        locked.append(not free[0])
         return view()
 
     lab.runner.view = ask  # type: ignore[method-assign]

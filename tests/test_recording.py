@@ -56,13 +56,11 @@ def test_a_run_that_is_not_finished_is_refused() -> None:
         Recording.of(record, Numbers())
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"no", *map(gzip.compress, (b"{}", b"[]", b"\xff", b'{"format": 9}', SETTING_OF_NOTHING))],
-)
-def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"\xff", b'{"format": 9}', SETTING_OF_NOTHING])
+@pytest.mark.parametrize("packed", [True, False])
+def test_another_file_is_refused(tmp_path: Path, text: bytes, packed: bool) -> None:
     file = tmp_path / "run"
-    file.write_bytes(content)
+    file.write_bytes(gzip.compress(text) if packed else text)
     with pytest.raises(ValueError, match=r"recording|format"):
         Recording.load(file)
 
