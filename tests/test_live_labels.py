@@ -19,6 +19,14 @@ def test_a_long_name_at_the_floor_stands_above_the_axis() -> None:
     assert note["yshift"] - LINE == -LINE / 2
 
 
+def test_no_line_of_a_name_is_cut_by_the_charts_edge() -> None:
+    names = ("autoregressive, int8, on-chip 15, resident 0", LONG, "gamma 16", "mspeckv")
+    for name in names:
+        lines = in_lines(name).split("<br>")
+        assert max(map(len, lines)) <= 23
+        assert " ".join(lines) == name
+
+
 def test_a_short_name_stands_at_its_line() -> None:
     [note] = labels(Room(), TIME, [End(0, 0, "modelled")], 1000.0)
     assert note["yshift"] == 0

@@ -186,3 +186,22 @@ def test_a_panel_that_waits_for_another_says_so(lab: LiveLab) -> None:
     assert str(lab.state) == "stopped"
     assert WAITS not in lab.view.status.value
     exercise(lab)
+
+
+def test_charts_of_a_first_round_wait_for_its_text_but_not_for_a_control(
+    lab: LiveLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exercise(lab)
+    ended = lab.runner.view()
+    assert ended.current is not None
+    begun = replace(ended.current, rounds=[], summary=None)
+    monkeypatch.setattr(lab.runner, "view", lambda: replace(ended, busy=True, current=begun))
+    drawn: list[Any] = []
+    monkeypatch.setattr(lab.view.charts, "draw", lambda *what: drawn.append(what))
+    monkeypatch.setattr("mspeckv_widgets.panels.live.UNTIL_TEXT", SECONDS)
+    lab._draw(again=True)
+    drawn.clear()
+    lab._draw(again=True)
+    assert not drawn
+    lab.controls.set(gamma=3)
+    assert drawn

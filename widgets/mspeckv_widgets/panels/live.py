@@ -207,6 +207,7 @@ class LiveLab(WorkerPanel[Runner]):
 
     def _predict(self) -> None:
         """Ask the model; whoever draws meanwhile sees the old answer or the new one."""
+        self._charts_drawn = 0.0  # what it says is drawn at once
         found, why = None, "the setting is not allowed"
         with self._drawing:
             if self._setting is not None:

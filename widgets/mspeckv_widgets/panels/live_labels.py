@@ -17,7 +17,7 @@ MARGIN = {"l": 44, "r": 8, "t": 4, "b": 34}
 BELOW = 0.05
 """A chart reaches so much of its height below 0."""
 _LINE, _LONG = 13, 22
-"""A line of a label is so many pixels high; a longer label has two."""
+"""A line of a label is so many pixels high, and holds so many letters."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,16 @@ def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[
 
 
 def in_lines(words: str, most: int = _LONG) -> str:
-    """A long name, without markup, in two lines, broken at the comma nearest its middle."""
-    commas = [place for place, letter in enumerate(words) if letter == ","]
-    if len(words) <= most or not commas:
-        return words
-    middle = min(commas, key=lambda place: abs(place - len(words) / 2))
-    return f"{words[: middle + 1]}<br>{words[middle + 1 :].strip()}"
+    """A long name, without markup, in lines that are broken at commas and short enough to fit."""
+    first, *rest = words.split(", ")
+    lines = [first]
+    for part in rest:
+        if len(f"{lines[-1]}, {part}") <= most:
+            lines[-1] += f", {part}"
+        else:
+            lines[-1] += ","
+            lines.append(part)
+    return "<br>".join(lines)
 
 
 def spread_out(middles: Sequence[float], sizes: Sequence[float], top: float) -> list[float]:

@@ -116,6 +116,8 @@ def bars_html(
         label = f"modelled{f': {html.escape(name)}' if name else ''}"
         lines.append(_row(label, model, exact, longest, False, "mskv-modelled-bar"))
     head = f"Where a token's time goes, ms: {_key(splits)}"
+    if any(spread.count > 1 for _, _, spread, _ in rows):
+        head += " (bar: median of the runs; line: their range)"
     return f'<div class="mskv-bars"><div class="mskv-small">{head}</div>{"".join(lines)}</div>'
 
 
