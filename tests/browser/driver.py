@@ -19,6 +19,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+GIVEN_UP = "[anywidget] Failed to initialize model"
 RUN_ALL = """() => { window.mskvRun = "running";
   window.jupyterapp.commands.execute("notebook:run-all-cells").then(
     () => { window.mskvRun = "done"; }, error => { window.mskvRun = String(error); }); }"""
@@ -64,10 +65,13 @@ class Visit:
 
     Attributes:
         problems: errors of the browser's console and uncaught exceptions, as they come.
+        late: of these, what anywidget says of widgets whose module a busy page loaded late; they
+            go on, see `late.js` and `test_late.py`.
     """
 
     page: Page
     problems: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
 
 
 def visit(browser: Browser, width: int = 1440, height: int = 1500, dark: bool = False) -> Visit:
@@ -77,12 +81,15 @@ def visit(browser: Browser, width: int = 1440, height: int = 1500, dark: bool = 
     )
     seen = Visit(context.new_page())
 
+    def note(said: str) -> None:
+        (seen.late if GIVEN_UP in said else seen.problems).append(said)
+
     def hear(message: ConsoleMessage) -> None:
         if message.type == "error":
-            seen.problems.append(f"{message.text} ({message.location.get('url', '')})")
+            note(f"{message.text} ({message.location.get('url', '')})")
 
     seen.page.on("console", hear)
-    seen.page.on("pageerror", lambda error: seen.problems.append(str(error)))
+    seen.page.on("pageerror", lambda error: note(str(error)))
     return seen
 
 

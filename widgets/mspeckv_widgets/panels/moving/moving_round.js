@@ -162,7 +162,9 @@ function render({ model, el }) {
     if (handle) return;
     ticked = performance.now();
     const tick = (time) => {
+      // what was paused meanwhile stands where it was paused
       handle = now.playing || stepping ? requestAnimationFrame(tick) : 0;
+      if (!handle) return;
       if (time - ticked < FRAME_MS || !el.isConnected) return;
       const gone = Math.min(time - ticked, 250);
       ticked = time;
