@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,29 @@ def test_the_pages_word_is_recorded_and_answered(lab: Lab, monkeypatch: pytest.M
     lab.boxes["p1"].hear({"kind": "typed", "value": "5"})
     assert guess(lab, "p1") == 4
     assert lab.boxes["p1"].control.value == "5"
+
+
+def test_a_guess_that_is_just_being_recorded_is_no_unrecorded_one(
+    lab: Lab, shown: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the page's word is heard on a subshell's thread while the next cell reveals the result
+    box, keep = lab.boxes["p1"], lab.boxes["p1"]._record
+    recording, go_on = threading.Event(), threading.Event()
+
+    def slowly(answer: float | str) -> None:
+        recording.set()
+        assert go_on.wait(30)
+        keep(answer)
+
+    monkeypatch.setattr(box, "_record", slowly)
+    page = threading.Thread(target=box.hear, args=({"kind": "guess", "value": "4"},))
+    page.start()
+    assert recording.wait(30)
+    threading.Timer(0.2, go_on.set).start()
+    lab.reveal("p1", 5)
+    page.join(30)
+    assert guess(lab, "p1") == 4
+    assert UNRECORDED not in repr(shown[-1])
 
 
 def test_a_settled_box_hears_nothing(lab: Lab, shown: list[Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class PredictBox(HasPanel):
         self.name, self.question, self.unit = name, question, unit
         self.choices = tuple(choices)
         self._record = record
+        # The page's word may come on a subshell's thread while a cell reveals the result.
+        self._one_at_a_time = threading.Lock()
         words = f"Your guess for {name}"
         if self.choices:
             self.control: Any = ipw.RadioButtons(
@@ -92,6 +95,10 @@ class PredictBox(HasPanel):
 
     def press(self) -> None:
         """What the button does: record what the control holds, or say why that cannot be."""
+        with self._one_at_a_time:
+            self._press()
+
+    def _press(self) -> None:
         try:
             self._record(self.parse(self.control.value))
         except ValueError as error:
@@ -105,19 +112,24 @@ class PredictBox(HasPanel):
         kind, value = told.get("kind"), told.get("value")
         if kind not in {"typed", "guess"} or self.control.disabled:
             return
-        if value is not None:
-            self.control.value = self.choices[value] if self.choices else str(value)
-        if kind == "guess":
-            self.press()
+        with self._one_at_a_time:
+            if value is not None:
+                self.control.value = self.choices[value] if self.choices else str(value)
+            if kind == "guess":
+                self._press()
 
     def unrecorded(self) -> Answer | None:
-        """What the control holds beyond what is recorded, if it is an answer."""
-        if self.control.value == self._put:
-            return None
-        try:
-            return self.parse(self.control.value)
-        except ValueError:
-            return None
+        """What the control holds beyond what is recorded, if it is an answer.
+
+        A guess that is just being recorded is waited for.
+        """
+        with self._one_at_a_time:
+            if self.control.value == self._put:
+                return None
+            try:
+                return self.parse(self.control.value)
+            except ValueError:
+                return None
 
     def parse(self, guess: Any) -> Answer:
         """A guess or a result as it is recorded.
