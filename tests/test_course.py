@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mspeckv_widgets.course.progress import (
     ExerciseRecord,
     ProgressFile,
 )
-from mspeckv_widgets.course.score import kv_read_per_token
+from mspeckv_widgets.course.score import kv_read_per_token, score_html
 from tests.random_models import random_pair, random_prompt
 
 LAB = "00_start_here"
@@ -244,7 +245,19 @@ def test_a_score_card_labels_its_numbers(lab: Lab, shown: list[Any], run: RunSum
     assert "mspeckv, int8, on-chip 1, resident 1" in text
     assert page.count("<tr>") == 3
     assert "lower is better" in page
-    assert page.count(" modelled</td>") == 2
+    assert "KV on the device (modelled)</th>" in page
+    assert "modelled</td>" not in page
+
+
+def test_a_score_card_has_no_empty_column_and_tells_clocks_apart(run: RunSummary) -> None:
+    plain = replace(
+        run, tiers=run.tiers[-1:], kv_read_bytes=run.kv_read_bytes[-1:],
+        link=replace(run.link, kind="off"),
+    )  # fmt: skip
+    assert "KV read by tier 0" in score_html([run, plain])
+    assert "KV read by tier 0" not in score_html([plain])
+    assert f"{run.ms_per_token:.1f} ms emulated</td>" in score_html([run, plain])
+    assert "ms per token (measured)</th>" in score_html([plain])
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,30 @@ CAPTION = (
 
 
 def score_html(runs: Sequence[RunSummary]) -> str:
-    """A table with a row for each run."""
-    heads = (
+    """A table with a row for each run, without columns of which no run has anything.
+
+    Where a number comes from stands in the column's head if it is the same for every run.
+    """
+    names = (
         "run", "ms per token", "KV fetched over the link, per token",
         *(f"KV read by {style.name}, per token" for style in TIERS.values()),
         "KV on the device",
     )  # fmt: skip
-    return table_html(CAPTION, heads, _rows(runs), text=1)
+    columns = [
+        _labelled(name, column)
+        for name, column in zip(names, zip(*_rows(runs), strict=True), strict=True)
+        if any(column)
+    ]
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    return table_html(CAPTION, [head for head, _ in columns], rows, text=1)
+
+
+def _labelled(name: str, column: Sequence[str]) -> tuple[str, list[str]]:
+    """A column's head and cells: the cells' common label goes into the head."""
+    for label in ("measured", "emulated", "counted", "modelled"):
+        if all(cell.endswith(f" {label}") for cell in column if cell):
+            return f"{name} ({label})", [cell.removesuffix(f" {label}") for cell in column]
+    return name, list(column)
 
 
 def score_text(runs: Sequence[RunSummary]) -> str:
