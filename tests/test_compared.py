@@ -129,6 +129,8 @@ def test_runs_are_named_by_what_differs() -> None:
     assert names_of([]) == []
     links = [replace(SETTING, config=replace(CONFIG, link=Link(name))) for name in ("live", "off")]
     assert names_of(links) == ["link live", "link off"]
+    own = replace(SETTING, config=replace(CONFIG, link=Link("custom", 0.01)))
+    assert names_of([own, links[1]]) == ["link 0.01 GB/s", "link off"]
 
 
 def test_what_was_changed_is_said() -> None:

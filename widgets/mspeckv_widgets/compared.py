@@ -155,7 +155,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "v_bits": lambda bits: f"values {bits or 'alike'}",
     "nibble": lambda on: "two planes" if on else "one plane",
     "preset": lambda preset: f"link {preset or 'of its own'}",
-    "gbps": lambda gbps: f"{gbps} GB/s" if gbps else "its GB/s",
+    "gbps": lambda gbps: f"link {gbps} GB/s" if gbps else "link as its name says",
     "tier0": lambda name: f"tier 0 {name}",
     "prefill": lambda count: f"prompt {count}",
     "new_tokens": lambda count: f"{count} new",
@@ -201,7 +201,17 @@ def names_among(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     differ = [name for name in fields if len({repr(one[name]) for one in flat}) > 1]
     if not differ:
         differ = ["method", "bits", "on_chip", "resident"]
-    return [", ".join(word_for(name, one[name]) for name in differ) for one in flat]
+    return [
+        ", ".join(word_for(name, one[name]) for name in differ if _is_said(name, one, differ))
+        for one in flat
+    ]
+
+
+def _is_said(name: str, one: Mapping[str, Any], differ: Sequence[str]) -> bool:
+    """Of a link's name and its speed one is said: a speed of its own, or else the name."""
+    if {"preset", "gbps"} <= set(differ):
+        return name != ("preset" if one["gbps"] else "gbps")
+    return True
 
 
 def changed(old: Setting, new: Setting) -> str:

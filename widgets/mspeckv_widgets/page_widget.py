@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import anywidget
 import traitlets
 
 _LATE = Path(__file__).with_name("late.js")
+_PARTS = re.compile(r"export\{[^{}]*?\b(\w+) as default\};")
 
 
 def module(*files: Path) -> str:
     """The text of one module; its last file ends with ``export default hearing({ ... })``."""
     return "".join(file.read_text(encoding="utf-8") for file in (_LATE, *files))
+
+
+def hearing_late(text: str) -> str:
+    """Somebody else's module whose default is a function that gives its parts, put together alike.
+
+    One that is written otherwise stays as it is.
+    """
+    # a module may hold others as texts; its own end comes last
+    found = list(_PARTS.finditer(text))
+    if not found:
+        return text
+    own = text[: found[-1].start()]
+    return (
+        f"{own}\n{module()}const parts = {found[-1][1]};\n"
+        "export default async () => hearing(await parts());\n"
+    )
 
 
 class PageWidget(anywidget.AnyWidget):
@@ -24,7 +41,11 @@ class PageWidget(anywidget.AnyWidget):
     """
 
     own_id = traitlets.Unicode("").tag(sync=True)
+    _model_id: str | None
 
-    def __init__(self, **kwargs: Any) -> None:
-        name = uuid4().hex
-        super().__init__(model_id=name, own_id=name, **kwargs)
+    def open(self) -> None:
+        """Tell the page of this widget, its id included."""
+        if self._model_id is None:
+            self._model_id = uuid4().hex
+        self.own_id = self._model_id
+        super().open()

@@ -13,6 +13,7 @@ import traitlets
 from traitlets.utils.bunch import Bunch
 
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
+from mspeckv_widgets.page_widget import PageWidget, hearing_late
 
 _STEPS = [step * 10.0**power for power in range(-4, 10) for step in (1, 2, 5)]
 LOG_AXIS: dict[str, Any] = {
@@ -31,7 +32,7 @@ BIG = LARGE / _TYPE
 """By how much such a figure is larger."""
 
 
-class Figure(go.FigureWidget):
+class Figure(PageWidget, go.FigureWidget):
     """A `plotly.graph_objects.FigureWidget` for use inside panels.
 
     plotly tells the views that there are of each change, but renews what a further view begins with
@@ -39,7 +40,11 @@ class Figure(go.FigureWidget):
     figure as it was made. Here that is renewed whenever the page asks for it.
 
     A panel's thread draws while the page's answers come on another: they take turns here.
+
+    A page that was too busy to load plotly in time begins with what has been drawn meanwhile.
     """
+
+    _esm = hearing_late(str(go.FigureWidget._esm))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._alone = threading.RLock()

@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as ipw
 import traitlets
 
 from mspeckv.settings import refuse
 from mspeckv_widgets.course.progress import Answer, PredictionRecord
+from mspeckv_widgets.page_widget import PageWidget, module
 from mspeckv_widgets.panel import HasPanel, panel
 
 KEYS = "Enter records; Shift+Enter records and runs on."
 
 
-class GuessKeys(anywidget.AnyWidget):
+class GuessKeys(PageWidget):
     """The keys of a prediction's box.
 
     The page sends ``{"kind": "typed" | "guess", "value": text or place of the choice}``, the
@@ -33,7 +33,7 @@ class GuessKeys(anywidget.AnyWidget):
     the *Explain* that follows the box.
     """
 
-    _esm = Path(__file__).with_name("predict_keys.js")
+    _esm = module(Path(__file__).with_name("predict_keys.js"))
     unanswered = traitlets.Bool(True).tag(sync=True)
     explained = traitlets.Int(0).tag(sync=True)
 

@@ -184,4 +184,4 @@ function render({ model, el }) {
     model.off("change:explained", shown);
   };
 }
-export default { render };
+export default hearing({ render });
