@@ -19,7 +19,9 @@ _VERDICT_ROUNDS = 7
 _CONFIDENCE_ROUNDS = 23
 # Priors: what is believed at first, and how many observations that belief counts for.
 SLOPE = 0.05
-"""Cost of one more token in a pass over the cost of the first."""
+"""Cost of one more token in a pass over the cost of the first, where compute is what takes time."""
+GPU_SLOPE = 0.004
+"""The same on a GPU, which reads weights and keys once for all tokens, or waits for the link."""
 _LINE_WEIGHT = 1.0
 """The line through all passes, beside those of the very length."""
 _DRAFT, _DRAFT_WEIGHT = 0.5, 3.0
@@ -73,9 +75,13 @@ class PassCost:
 
     Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
     passes count beside the line as soon as there are any.
+
+    Args:
+        slope: of the line, over its level, before anything was seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slope: float = SLOPE) -> None:
+        self.slope = slope
         self._seen: Fading[int] = Fading(_COST_PASSES)
         self._line: tuple[float, float] | None = None
 
@@ -105,10 +111,10 @@ class PassCost:
         for tokens, (seen, total) in self._seen.sums.items():
             count, n, n_n = count + seen, n + seen * tokens, n_n + seen * tokens * tokens
             ms, n_ms = ms + total, n_ms + total * tokens
-        level = ms / (count + SLOPE * n)
+        level = ms / (count + self.slope * n)
         # two points of the prior line, at the level seen, keep it from tilting
         for at in (1, 9):
-            prior = level * (1 + SLOPE * at)
+            prior = level * (1 + self.slope * at)
             count, n, n_n = count + 1, n + at, n_n + at * at
             ms, n_ms = ms + prior, n_ms + at * prior
         slope = max(0.0, (count * n_ms - n * ms) / (count * n_n - n * n))
