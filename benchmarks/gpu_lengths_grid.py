@@ -62,10 +62,9 @@ def placements(layers: int) -> dict[str, KVPolicy]:
 def cells() -> Iterator[Cell]:
     """All, the most telling first."""
     for text in TEXTS:
-        for contexts in ((16384, 32768), (8192,)):
-            for context in contexts:
-                for name in placements(32):
-                    yield context, name, text
+        for context in (16384, 32768, 8192):
+            for name in placements(32):
+                yield context, name, text
 
 
 def grid_pair(device: str, longest: int, tiny: bool = False) -> Pair:
@@ -80,18 +79,20 @@ def text_of(pair: Pair, text: str, context: int) -> list[int]:
     return load_document(TEXTS[text], pair.tokenizer, context)
 
 
-def measure(pair: Pair, cell: Cell, drawn: list[bool], new_tokens: int) -> Iterator[dict[str, Any]]:
+def measure(
+    pair: Pair, cell: Cell, drawn: list[bool], new_tokens: int, ways: list[Way]
+) -> Iterator[dict[str, Any]]:
     """Every turn of a cell, the ways in between one another."""
     context, name, text = cell
     policy = placements(pair.layers)[name]
     guess = replace(GUESS, tier1="nibble" if policy.nibble else GUESS.tier1)
     if pair.tokenizer is None:
         guess = replace(guess, budget=96)
-    with Rewound(pair, text_of(pair, text, context), policy, guess, WAYS, new_tokens) as bench:
+    with Rewound(pair, text_of(pair, text, context), policy, guess, ways, new_tokens) as bench:
         for sampled in drawn:
             for turn in range(TURNS):
                 sampling = replace(DRAWN, seed=1 + turn) if sampled else GREEDY
-                for way in WAYS:
+                for way in ways:
                     found = bench.turn(way, sampling)
                     passes = [one for taken in found.rounds for one in taken[2]]
                     yield {
@@ -115,7 +116,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         drawn = "T 0.6" if row["drawn"] else "greedy"
         turns[row["context"], row["kv"], row["text"], drawn][row["way"]].append(row["ms"])
-    names, lines, ratios = [way_name(way) for way in WAYS], [], []
+    ran = {row["way"] for row in rows}
+    names, lines, ratios = [way_name(way) for way in WAYS if way_name(way) in ran], [], []
     for cell, found in turns.items():
         if any(len(found[name]) < TURNS for name in names):
             continue
@@ -147,6 +149,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only print the table")
     parser.add_argument("--budget-seconds", type=float, default=3600, help="begin no cell after")
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--ways", nargs="+", help="such as 8/3 auto; default: all")
     parser.add_argument("--commit", default=commit(), help="noted with the machine")
     parser.add_argument("--tiny", action="store_true", help="a random pair on the CPU: a rehearsal")
     options = parser.parse_args()
@@ -168,20 +171,21 @@ def main() -> None:
 
 def run(options: argparse.Namespace, rows: list[dict[str, Any]], deadline: float, out: Any) -> None:
     """Every cell that is not whole yet, until there is no time left."""
+    ways = [way for way in WAYS if options.ways is None or way_name(way) in options.ways]
     pair = grid_pair("cuda", 32768, options.tiny)
     wanted = cells() if not options.tiny else iter([(192, name, "prose") for name in placements(4)])
     for cell in wanted:
         missing = []
         for sampled in (False, True):
             own = [r for r in rows if (r["context"], r["kv"], r["text"], r["drawn"]) == (*cell, sampled)]
-            if len(own) < TURNS * len(WAYS):
+            if len(own) < TURNS * len(ways):
                 rows[:] = [row for row in rows if row not in own]
                 missing.append(sampled)
         if missing and time.monotonic() > deadline:
             print("out of time before", *cell, flush=True)
             return
         begun = time.monotonic()
-        for row in measure(pair, cell, missing, options.new_tokens) if missing else ():
+        for row in measure(pair, cell, missing, options.new_tokens, ways) if missing else ():
             rows.append(row)
             out.write(f"{json.dumps(row)}\n")
             out.flush()

@@ -209,9 +209,13 @@ class Game:
             right = self.rows["lookup"][(text - self.times["prompt"]) % len(self.rows["lookup"])][0]
             return int(min(count, right))
         kept = 0
-        while kept < count and self.dice.random() < self._row(edge, text + kept):
+        # luck hangs on the place alone, so that every way meets the same
+        while kept < count and self._luck(edge, text + kept) < self._row(edge, text + kept):
             kept += 1
         return kept
+
+    def _luck(self, edge: str, place: int) -> float:
+        return random.Random(f"{self.seed} {edge} {place}").random()
 
     def _row(self, what: str, place: int) -> float:
         found = self.rows[what]

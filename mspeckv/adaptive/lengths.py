@@ -33,7 +33,7 @@ to be drawn, so every guess stays a draw from its own distribution and every rou
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from mspeckv.adaptive.estimates import SLOPE, Confidence, Costs, PassCost, Verdicts
@@ -44,6 +44,8 @@ _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
 """A round that measures; where more tokens take longer."""
 _FIRST_FLAT = 8, 3
 """The same where they hardly do: then a longer one loses little."""
+_ABOUT = 1.1
+"""A plan that takes so many times as long as the best is about as good, if no rest is left."""
 _STALE = 32
 """Rounds after which a tier left out takes part once, to be measured anew."""
 _FIRST_COPY = 8
@@ -206,11 +208,22 @@ class Planner:
         plans = [plan for plan in self._plans(room, held) if set(late) & set(plan.path)]
         if not plans or late == [2]:
             return self.best(room, held)
-        return min(plans, key=lambda plan: self.time_per_token(plan, held))
+        return self._least(plans, room, held)
 
     def best(self, room: int, held: Held = ()) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
-        return min(self._plans(room, held), key=lambda plan: self.time_per_token(plan, held))
+        return self._least(self._plans(room, held), room, held)
+
+    def _least(self, plans: Iterable[Plan], room: int, held: Held) -> Plan:
+        """The plan of least time per token; of those about as good, one that leaves no small rest.
+
+        Rounds end where a block of KV is packed and where the run does, and what is left there
+        takes a round too.
+        """
+        times = {plan: self.time_per_token(plan, held) for plan in plans}
+        best = min(times, key=times.__getitem__)
+        whole = [plan for plan, ms in times.items() if plan.gamma == room and ms <= _ABOUT * times[best]]
+        return min(whole, key=times.__getitem__, default=best)
 
     def _open(self, plan: Plan, room: int, held: Held) -> Plan:
         """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
@@ -239,15 +252,20 @@ class Planner:
 
     def time_per_token(self, plan: Plan, held: Held = ()) -> float:
         """Expected milliseconds per settled token."""
+        return self._round_ms(plan, held) / self._settles(plan, held)
+
+    def _round_ms(self, plan: Plan, held: Held) -> float:
+        """Expected milliseconds of a round."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
-        if plan.path == (0, 1, 2):
-            token = self._middle_token(plan.draft_gamma, held)
-        else:
-            token = self.cost(plan.path[0], 1)
-        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
-        return (plan.gamma * token + top) / settled
+        inner = plan.path == (0, 1, 2)
+        token = self._middle_token(plan.draft_gamma, held) if inner else self.cost(plan.path[0], 1)
+        return plan.gamma * token + top
+
+    def _settles(self, plan: Plan, held: Held) -> float:
+        """Tokens that it settles on average."""
+        return self._expected(plan.path[-2], 2, held, plan.gamma) if plan.gamma else 1.0
 
     def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
