@@ -14,6 +14,7 @@ run which ended for want of time goes on where it was; the first cells are one t
 
 from __future__ import annotations
 
+import _pydecimal
 import argparse
 import gc
 import json
@@ -26,7 +27,6 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-import _pydecimal
 import torch
 
 from benchmarks.gpu import make_pair
@@ -177,7 +177,11 @@ def run(options: argparse.Namespace, rows: list[dict[str, Any]], deadline: float
     for cell in wanted:
         missing = []
         for sampled in (False, True):
-            own = [r for r in rows if (r["context"], r["kv"], r["text"], r["drawn"]) == (*cell, sampled)]
+            own = [
+                r
+                for r in rows
+                if (r["context"], r["kv"], r["text"], r["drawn"]) == (*cell, sampled)
+            ]
             if len(own) < TURNS * len(ways):
                 rows[:] = [row for row in rows if row not in own]
                 missing.append(sampled)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_cases import DRAWN, GREEDY
-from benchmarks.gpu_lengths_grid import GUESS, placements, grid_pair, text_of
+from benchmarks.gpu_lengths_grid import GUESS, grid_pair, placements, text_of
 from benchmarks.report import machine
 from benchmarks.rewound import Rewound, Turn, Way
 from mspeckv import Pair, Sampling

@@ -1,8 +1,8 @@
 """Caches that have read one prompt, from which every way of decoding begins, as often as wanted.
 
-Reading 16 k tokens takes longer than decoding 40, so the ways of a cell share it: a run's caches are
-put back to where the prompt ended. Each way has readers, graphs and measured costs of its own, as a
-run with its settings would.
+Reading 16 k tokens takes longer than decoding 40, so the ways of a cell share it: a run's caches
+are put back to where the prompt ended. Each way has readers, graphs and measured costs of its own,
+as a run with its settings would.
 """
 
 from __future__ import annotations
@@ -108,7 +108,10 @@ class Rewound:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.link.drain()
         self.readers.clear()

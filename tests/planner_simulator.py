@@ -12,6 +12,7 @@ of the text is taken for it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from dataclasses import dataclass, field
@@ -112,7 +113,9 @@ class Game:
             self.passes, self.guesses = [], []
             if isinstance(way, Planner):
                 plan = way.choose(room, self._held())
-                chain = Chain(way.confidence, plan.path[1], plan.stop) if len(plan.path) > 1 else None
+                chain = (
+                    Chain(way.confidence, plan.path[1], plan.stop) if len(plan.path) > 1 else None
+                )
             else:
                 gamma, inner = way
                 path = self.setting.tiers if not self.setting.lookup or self._held() else (2,)
@@ -226,7 +229,10 @@ class Game:
         if not self.setting.lookup:
             return ()
         rows = self.rows["lookup"]
-        return tuple(_DIGITS.index(one) / 35 for one in rows[(self.place - self.times["prompt"]) % len(rows)][1])
+        return tuple(
+            _DIGITS.index(one) / 35
+            for one in rows[(self.place - self.times["prompt"]) % len(rows)][1]
+        )
 
     def _packed(self, length: int) -> int:
         """Tokens in finished blocks, where layers are packed."""
@@ -238,13 +244,15 @@ def between(table: dict[str, float], tokens: int) -> float:
     places = sorted(map(int, table))
     if tokens <= places[0]:
         return table[str(places[0])]
-    for low, high in zip(places, places[1:], strict=False):
+    for low, high in itertools.pairwise(places):
         if tokens <= high:
             share = (tokens - low) / (high - low)
             return (1 - share) * table[str(low)] + share * table[str(high)]
     return table[str(places[-1])] * tokens / places[-1]
 
 
-def planner_of(setting: Setting, costs: Costs | None = None, kind: type[Planner] = Planner) -> Planner:
+def planner_of(
+    setting: Setting, costs: Costs | None = None, kind: type[Planner] = Planner
+) -> Planner:
     """A planner for a setting."""
     return kind(AUTO, True, 1 in setting.tiers, setting.lookup, costs)

@@ -15,7 +15,7 @@ from mspeckv.events import Guess
 
 # Half-lives: an observation counts half after so many passes, or rounds.
 _COST_PASSES = 17
-_VERDICT_ROUNDS = 7
+_VERDICT_ROUNDS = 14
 _CONFIDENCE_ROUNDS = 23
 # Priors: what is believed at first, and how many observations that belief counts for.
 SLOPE = 0.05
@@ -24,10 +24,10 @@ GPU_SLOPE = 0.004
 """The same on a GPU, which reads weights and keys once for all tokens, or waits for the link."""
 _LINE_WEIGHT = 1.0
 """The line through all passes, beside those of the very length."""
-_DRAFT, _DRAFT_WEIGHT = 0.5, 3.0
+_DRAFT, _DRAFT_WEIGHT = 0.6, 5.0
 """Acceptance of a draft's first guess."""
-_MIDDLE, _MIDDLE_WEIGHT = 0.85, 1.5
-"""Acceptance of tier 1's guesses."""
+_MIDDLE, _MIDDLE_WEIGHT = 0.92, 10.0
+"""Acceptance of tier 1's guesses: one that fails in a run's first round says little."""
 _FURTHER_WEIGHT = 3.5
 """Acceptance of the place before, for a further place: one break says little."""
 _DRAFT_WORD_WEIGHT, _LOOKUP_WORD_WEIGHT = 4.0, 24.0
@@ -96,6 +96,11 @@ class PassCost:
             ms = min(ms, _HICCUP * self(tokens))
         self._seen.fade()
         self._seen.add(tokens, ms)
+        self._line = None
+
+    def fade(self) -> None:
+        """A round has gone by without such a pass: what is known of it has grown older."""
+        self._seen.fade()
         self._line = None
 
     def __call__(self, tokens: int) -> float:

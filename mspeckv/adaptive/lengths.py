@@ -72,9 +72,7 @@ def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
     return settled
 
 
-def marginal(
-    passes: Sequence[Pass], began: float | None, ended: float | None
-) -> Sequence[float]:
+def marginal(passes: Sequence[Pass], began: float | None, ended: float | None) -> Sequence[float]:
     """Milliseconds that each pass adds to its round: until the next one begins.
 
     So drawing tokens from a pass, and packing after it, is a part of that pass and of no other;
@@ -162,8 +160,10 @@ class Planner:
         """
         self._settled.clear()
         self._cost.clear()
-        for tier in range(3):
+        for tier in self._measured:
             self._absent[tier] += 1
+            if self._absent[tier] > 1:
+                self.costs[tier].fade()
         for one, ms in zip(passes, marginal(passes, began, ended), strict=True):
             if not one.builds:
                 self.costs[one.tier].see(one.tokens, ms)
@@ -222,7 +222,9 @@ class Planner:
         """
         times = {plan: self.time_per_token(plan, held) for plan in plans}
         best = min(times, key=times.__getitem__)
-        whole = [plan for plan, ms in times.items() if plan.gamma == room and ms <= _ABOUT * times[best]]
+        whole = [
+            plan for plan, ms in times.items() if plan.gamma == room and ms <= _ABOUT * times[best]
+        ]
         return min(whole, key=times.__getitem__, default=best)
 
     def _open(self, plan: Plan, room: int, held: Held) -> Plan:
