@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import gpu_cases as cases
+from benchmarks.attention import copy_rate
 from benchmarks.gpu_cases import Case
 from benchmarks.gpu_lengths import chosen_lengths
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
@@ -96,7 +97,9 @@ def exact() -> str:
     return f"Greedy tokens, float32, 4096 + 96 (measured)\n{table(headers, rows)}"
 
 
-def compare(pair: Pair, context: int, chosen: Sequence[Case], deadline: float) -> Iterator[str]:
+def compare(
+    pair: Pair, context: int, chosen: Sequence[Case], deadline: float, rate: float
+) -> Iterator[str]:
     """Cases over one prompt, the first being what the others are compared with."""
     assert pair.tokenizer is not None
     prompt = load_document("python-reference", pair.tokenizer, context)
@@ -112,7 +115,7 @@ def compare(pair: Pair, context: int, chosen: Sequence[Case], deadline: float) -
             print(case.name, "failed:", str(error).splitlines()[0], flush=True)
             continue
         base = base or found.ms
-        print(found.line(case.name, base), flush=True)
+        print(found.line(case.name, base, rate), flush=True)
         yield json.dumps({"context": context, "case": case.name, **found.to_json()})
     release(pair)
     gc.collect()
@@ -138,6 +141,7 @@ def main() -> None:
     wanted = list(cases.of_parts(options.parts, options.contexts))
     if not wanted and not {"agreement", "peers"} & set(options.parts):
         return
+    rate = copy_rate()
     pair = make_pair()
     if "agreement" in options.parts:
         print(cases.agreement(pair, max(options.contexts)), end="\n\n", flush=True)
@@ -148,7 +152,7 @@ def main() -> None:
     for part, context, chosen in wanted:
         named = [c for c in chosen if options.only is None or options.only in c.name]
         print(f"{part.upper()} (measured)", end=", ", flush=True)
-        for line in compare(pair, context, named, deadline):
+        for line in compare(pair, context, named, deadline, rate):
             if options.out is not None:
                 with (options.out / "gpu.jsonl").open("a") as file:
                     file.write(f"{line}\n")

@@ -74,6 +74,8 @@ class Found:
         prefill_s: seconds.
         device_gb: most device memory allocated.
         tokens: token ids.
+        passes: per token, by tier.
+        read_gb: bytes of weights and of KV that the tier's passes read for a token, in 1e9.
     """
 
     ms: float
@@ -86,10 +88,19 @@ class Found:
     prefill_s: float
     device_gb: float
     tokens: tuple[int, ...]
+    passes: dict[int, float]
+    read_gb: dict[int, float]
 
-    def line(self, name: str, base: float) -> str:
-        """One line of a table, with the speed-up over ``base`` ms per token."""
-        tiers = " ".join(f"t{tier} {ms:.2f}" for tier, ms in self.tier_ms.items())
+    def line(self, name: str, base: float, rate: float) -> str:
+        """One line of a table, with the speed-up over ``base`` ms per token.
+
+        Beside each tier's time its share of the limit: how long copying what it reads would take on
+        the device at ``rate`` bytes per second, as a part of that time.
+        """
+        tiers = " ".join(
+            f"t{tier} {ms:.2f} ({self.read_gb[tier] * 1e12 / rate / ms:.0%})"
+            for tier, ms in self.tier_ms.items()
+        )
         link = f"link {self.link_ms:.1f} wait {self.wait_ms:.1f} at {self.gbps:.1f} GB/s"
         return (
             f"  {name:<44} {self.ms:8.2f} ms/token {base / self.ms:6.2f}x "
@@ -115,8 +126,19 @@ def run(pair: Pair, prompt: list[int], case: Case) -> Found:
     return found if case.skip else _once(pair, prompt, case)
 
 
+def weight_bytes(pair: Pair, tier: int) -> int:
+    """Bytes of weights that a pass of a tier reads: all but the rows of its embedding."""
+    model = pair.draft if tier == 0 else pair.target
+    if model is None:
+        return 0
+    rows = model.get_input_embeddings().weight
+    tied = rows is model.get_output_embeddings().weight
+    return sum(int(one.nbytes) for one in model.parameters()) - (0 if tied else int(rows.nbytes))
+
+
 def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
-    torch.cuda.reset_peak_memory_stats()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     run = stream(
         pair,
         prompt,
@@ -139,6 +161,12 @@ def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
     for one in rounds:
         for count in one.tiers:
             tier_ms[count.tier] = tier_ms.get(count.tier, 0.0) + count.ms / tokens
+    passes: dict[int, float] = {}
+    read_gb: dict[int, float] = {}
+    for step in (step for one in rounds for step in one.passes):
+        size = step.kv_bytes + weight_bytes(pair, step.tier)
+        passes[step.tier] = passes.get(step.tier, 0.0) + 1 / tokens
+        read_gb[step.tier] = read_gb.get(step.tier, 0.0) + size / tokens / 1e9
     moved = [t for one in rounds for t in one.transfers if t.direction == "to_device"]
     busy = sum(t.ms for t in moved)
     size = sum(t.bytes for t in moved)
@@ -151,8 +179,10 @@ def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
         gbps=size / busy / 1e6 if busy else 0.0,
         use=size / ms / 1e6,
         prefill_s=summary.prefill_seconds,
-        device_gb=torch.cuda.max_memory_allocated() / 1e9,
+        device_gb=torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
         tokens=summary.tokens,
+        passes=passes,
+        read_gb=read_gb,
     )
 
 

@@ -16,16 +16,16 @@ not depend on what else is in its pass, nor on how many slots are still empty.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
+from math import ceil, log
 from typing import Any
 
 import torch
 
 from mspeckv.accelerate.slot_attention import DIMS, CodeSlots, Slots, attend_slots
-from mspeckv.context import Masks
+from mspeckv.context import Kernel, Masks
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.layers import Floats, fold_groups
@@ -34,7 +34,7 @@ from mspeckv.kv.quantize import BlockCodec
 MOST_ROWS = 256
 """Rows of a KV head, at most: beyond, attention is arithmetic rather than reading."""
 
-_LN2 = math.log(2)
+_LN2 = log(2)
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,20 @@ class Tiling:
         keys: of one step of a split over floats; a block's, over codes.
         warps: of a block of threads.
         stages: steps whose bytes are under way.
-        threads: blocks of threads that there should be for each multiprocessor.
+        blocks: blocks of threads that there should be for each multiprocessor.
     """
 
     keys: int
     warps: int
     stages: int
     blocks: int
-    mode: int = 0
 
 
 def plug(hooks: Hooks, device: torch.device) -> Hooks:
     """Read floats, slots and codes by these kernels, on a GPU that has Triton."""
     if device.type != "cuda" or find_spec("triton") is None:
         return hooks
-    kernels = {Floats: attend_few, Slots: attend_seen, CodeSlots: attend_codes}
+    kernels: dict[type, Kernel] = {Floats: attend_few, Slots: attend_seen, CodeSlots: attend_codes}
     return replace(hooks, kernels={**hooks.kernels, **kernels})
 
 
@@ -140,15 +139,15 @@ def decode(
     folded = fold_groups(query, heads).contiguous()
     rows = folded.shape[2]
     tile = min(128, max(16, 1 << (rows - 1).bit_length()))
-    tiles, block, most = -(-rows // tile), 1, key.shape[2]
+    tiles, block, most = ceil(rows / tile), 1, key.shape[2]
     cut = tiling or _tiling(tile, codec)
     if codec is not None:
         assert records is not None
         block, most = codec.block, len(records)
     unit = 1 if codec is not None else cut.keys
     wanted = max(1, cut.blocks * _processors(query.device) // (heads * tiles))
-    per_split = max(unit, -(-(-(-max(settled, 1) // block)) // wanted // unit) * unit)
-    splits = -(-most // per_split) + (codec is not None)
+    per_split = unit * ceil(max(settled, 1) / (block * wanted * unit))
+    splits = ceil(most / per_split) + (codec is not None)
     out = torch.empty_like(folded)
     parts = out if splits == 1 else out.new_empty((splits, *out.shape), dtype=torch.float32)
     tops, sums = parts.new_empty((2, splits, heads, rows), dtype=torch.float32).unbind(0)
@@ -163,7 +162,7 @@ def decode(
             codec is not None, splits > 1, tile, cut.keys, dim,
             codec.group if codec is not None else dim, block,
             codec.widths["k"] if codec is not None else 8,
-            codec.record_bytes if codec is not None else 0, *offsets, cut.mode,
+            codec.record_bytes if codec is not None else 0, *offsets,
             num_warps=cut.warps, num_stages=cut.stages,
         )  # fmt: skip
         if splits > 1:
@@ -174,8 +173,10 @@ def decode(
 def _tiling(tile: int, codec: BlockCodec | None) -> Tiling:
     """The best of those tried on an H200."""
     if codec is not None:
-        return Tiling(32, 4, 3, 2)
-    return Tiling(64, 4 if tile <= 64 else 8, 3, 2)
+        return Tiling(32, 2, 3, 4) if tile == 16 else Tiling(32, 4, 3, 2)
+    if tile == 16:
+        return Tiling(32, 4, 3, 3)
+    return Tiling(64, 4, 4, 1) if tile <= 64 else Tiling(64, 8, 3, 1)
 
 
 @cache

@@ -12,17 +12,27 @@ _TOGETHER = tl.constexpr(16)
 """Splits that are summed at a time: their order is the same however many there are."""
 
 
-@triton.jit
+# One kernel for all lengths: what is built for a number that 16 divides might sum in another order.
+@triton.jit(
+    do_not_specialize=["heads", "rows", "length", "splits", "per_split"],
+    do_not_specialize_on_alignment=["tops", "sums"],
+)
 def attend_kernel(
     query, key, value, records, slots, tail, out, tops, sums,
     heads, rows, length, splits, per_split, scale, head_stride,
     PACKED: tl.constexpr, SPLIT: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     DIM: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     RECORD: tl.constexpr, K: tl.constexpr, K_STEP: tl.constexpr, K_LOW: tl.constexpr,
-    V: tl.constexpr, V_STEP: tl.constexpr, V_LOW: tl.constexpr, MODE: tl.constexpr = 0,
+    V: tl.constexpr, V_STEP: tl.constexpr, V_LOW: tl.constexpr,
 ):  # fmt: skip
-    """One split of the keys of one KV head, for one tile of its rows; the last split goes first."""
-    head, split = tl.program_id(1).to(tl.int64), splits - 1 - tl.program_id(2)
+    """One split of the keys of one KV head, for one tile of its rows.
+
+    The newest tokens, few where they have a split of their own, go first. Over codes it is split 0,
+    so that no split's number hangs on how many blocks there may yet be.
+    """
+    head, split = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    if not PACKED:
+        split = splits - 1 - split
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, DIM)
     there = row < rows
@@ -32,15 +42,15 @@ def attend_kernel(
     key += head * head_stride
     value += head * head_stride
     if PACKED:
-        if split == splits - 1:
+        if split == 0:
             acc, top, total = _floats(q, key, value, own, 0, tl.max(own) + 1, scale, KEYS)
         else:
             blocks = ((tl.load(slots) - tl.load(tail)) // BLOCK).to(tl.int32)
-            start = split * per_split
+            start = (split - 1) * per_split
             end = tl.minimum(start + per_split, blocks)
             acc, top, total = _codes(
                 q, records, head, start, end, scale, GROUP, BLOCK, WIDTH,
-                RECORD, K, K_STEP, K_LOW, V, V_STEP, V_LOW, MODE,
+                RECORD, K, K_STEP, K_LOW, V, V_STEP, V_LOW,
             )  # fmt: skip
     else:
         start = split * per_split
@@ -82,21 +92,16 @@ def _codes(
     q, records, head, start, end, scale,
     GROUP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     RECORD: tl.constexpr, K: tl.constexpr, K_STEP: tl.constexpr, K_LOW: tl.constexpr,
-    V: tl.constexpr, V_STEP: tl.constexpr, V_LOW: tl.constexpr, MODE: tl.constexpr,
+    V: tl.constexpr, V_STEP: tl.constexpr, V_LOW: tl.constexpr,
 ):  # fmt: skip
     """Blocks ``start .. end`` of records: each row sees all of them."""
     ROWS: tl.constexpr = q.shape[0]
     DIM: tl.constexpr = q.shape[1]
     BYTES: tl.constexpr = BLOCK * WIDTH // 8
-    GROUPS: tl.constexpr = DIM // GROUP
     channel, byte = tl.arange(0, DIM), tl.arange(0, BYTES)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, DIM), tl.float32)
-    acc0 = tl.zeros((ROWS, GROUP), tl.float32)
-    acc1 = tl.zeros((ROWS, GROUP), tl.float32)
-    low0 = tl.zeros((ROWS, BYTES), tl.float32)
-    low1 = tl.zeros((ROWS, BYTES), tl.float32)
     for block in range(start, end):
         record = records + tl.cast(block, tl.int64) * RECORD
         codes = record + head * BYTES * DIM
@@ -105,49 +110,16 @@ def _codes(
         k_codes = tl.load(codes + K + byte[None, :] * DIM + channel[:, None])
         k_step = tl.load(by_channel + K_STEP // 2).to(q.dtype)
         k_low = tl.load(by_channel + K_LOW // 2).to(q.dtype)
-        if MODE < 2:
-            v_codes = tl.load(codes + V + byte[:, None] * DIM + channel[None, :])
-        else:
-            cg = tl.arange(0, GROUP)
-            v0 = tl.load(codes + V + byte[:, None] * DIM + cg[None, :])
-            if GROUPS == 2:
-                v1 = tl.load(codes + V + byte[:, None] * DIM + GROUP + cg[None, :])
+        v_codes = tl.load(codes + V + byte[:, None] * DIM + channel[None, :])
         for plane in tl.static_range(8 // WIDTH):
             k = _plane(k_codes, plane, WIDTH).to(q.dtype) * k_step[:, None] + k_low[:, None]
             p, top, total, fade = _weigh(tl.dot(q, k) * scale, top, total)
-            token = halves + (head * BLOCK + plane * BYTES + byte) * GROUPS
-            if MODE == 0:
-                group = tl.arange(0, GROUPS)
-                v_step = tl.load(token[:, None] + group[None, :] + V_STEP // 2).to(q.dtype)
-                v_low = tl.load(token[:, None] + group[None, :] + V_LOW // 2).to(q.dtype)
-                v = tl.reshape(_plane(v_codes, plane, WIDTH).to(q.dtype), (BYTES, GROUPS, GROUP))
-                v = tl.reshape(v * v_step[:, :, None] + v_low[:, :, None], (BYTES, DIM))
-                acc = tl.dot(p.to(q.dtype), v, acc * fade[:, None])
-            elif MODE == 1:
-                v_step = tl.load(token[:, None] + channel[None, :] // GROUP + V_STEP // 2)
-                v_low = tl.load(token[:, None] + channel[None, :] // GROUP + V_LOW // 2)
-                v = _plane(v_codes, plane, WIDTH).to(q.dtype) * v_step.to(q.dtype)
-                v += v_low.to(q.dtype)
-                acc = tl.dot(p.to(q.dtype), v, acc * fade[:, None])
-            else:
-                s0 = tl.load(token + V_STEP // 2).to(tl.float32) * 64
-                l0 = tl.load(token + V_LOW // 2).to(tl.float32)
-                low0 = low0 * fade[:, None] + p * l0[None, :]
-                pv = (p * s0[None, :]).to(q.dtype)
-                acc0 = tl.dot(pv, _plane(v0, plane, WIDTH).to(q.dtype), acc0 * fade[:, None])
-                if GROUPS == 2:
-                    s1 = tl.load(token + V_STEP // 2 + 1).to(tl.float32) * 64
-                    l1 = tl.load(token + V_LOW // 2 + 1).to(tl.float32)
-                    low1 = low1 * fade[:, None] + p * l1[None, :]
-                    pv = (p * s1[None, :]).to(q.dtype)
-                    acc1 = tl.dot(pv, _plane(v1, plane, WIDTH).to(q.dtype), acc1 * fade[:, None])
-    if MODE == 2:
-        acc0 = acc0 / 64 + tl.sum(low0, 1)[:, None]
-        if GROUPS == 2:
-            acc1 = acc1 / 64 + tl.sum(low1, 1)[:, None]
-            acc = tl.reshape(tl.permute(tl.join(acc0, acc1), (0, 2, 1)), (ROWS, DIM))
-        else:
-            acc = acc0
+            token = (head * BLOCK + plane * BYTES + byte) * (DIM // GROUP)
+            by_token = halves + token[:, None] + channel[None, :] // GROUP
+            v_step = tl.load(by_token + V_STEP // 2).to(q.dtype)
+            v_low = tl.load(by_token + V_LOW // 2).to(q.dtype)
+            v = _plane(v_codes, plane, WIDTH).to(q.dtype) * v_step + v_low
+            acc = tl.dot(p.to(q.dtype), v, acc * fade[:, None])
     return acc, top, total
 
 
@@ -171,7 +143,7 @@ def _plane(codes, plane: tl.constexpr, WIDTH: tl.constexpr):
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "splits"], do_not_specialize_on_alignment=["tops", "sums"])
 def join_kernel(parts, tops, sums, out, rows, splits, DIM: tl.constexpr):
     """One row of all heads: its splits, each with its part of the sum of weights."""
     row, channel = tl.program_id(0), tl.arange(0, DIM)

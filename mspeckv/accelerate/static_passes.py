@@ -79,7 +79,8 @@ class SlottedLayer(PlacedLayer):
         if self.unpacks or not packed:
             view_of(base).write_at(inputs.slots, key, value)
         if self.codes:
-            return CodeSlots(*base.tail.whole, inputs, self.settled, base)
+            key, value = base.tail.whole
+            return CodeSlots(key, value, inputs, self.settled, base)
         shown = Slots(*view_of(base).whole, inputs, self.settled)
         return base.in_its_axes(shown) if packed else shown
 
