@@ -117,13 +117,17 @@ class CodeSlots(Slots):
         return self.layer.store.scratch.whole
 
 
-def readable(codec: Codec) -> bool:
-    """Whether a kernel for `CodeSlots` can read what ``codec`` packs."""
+def readable(codec: Codec, rows: int) -> bool:
+    """Whether a kernel for `CodeSlots` reads what ``codec`` packs, and gains by it.
+
+    More than 16 ``rows`` of a KV head had better meet unpacked floats
+    (benchmarks/results/attention-h200.txt).
+    """
     if not isinstance(codec, BlockCodec) or codec.by_channel != ("k",) or codec.turns:
         return False
     width = codec.widths["k"]
     return (
-        codec.dtype in (torch.float16, torch.bfloat16)
+        0 < rows <= _TILE and codec.dtype in (torch.float16, torch.bfloat16)
         and width in (8, 4) and width == codec.widths["v"]
         and codec.dim in DIMS and codec.dim // codec.group in (1, 2)
         and codec.block * width // 8 in (16, 32, 64, 128)

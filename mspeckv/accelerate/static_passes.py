@@ -25,6 +25,7 @@ from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
 from mspeckv.kv.placement import ResidentLayer
+from mspeckv.kv.shape import KVShape
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
@@ -49,17 +50,17 @@ class SlottedLayer(PlacedLayer):
         inputs: where new tokens go.
         cut: called with the host's work, where there is any.
         settled: slots that hold the prompt.
-        codes: whether attention may read a resident layer's codes.
+        rows: of a KV head, where attention may read a resident layer's codes; else 0.
         looked_at: whether a layer must be unpacked for who looks on, even so.
     """
 
     def __init__(
-        self, base: PlacedLayer, inputs: StaticInputs, cut: Cut, settled: int, codes: bool,
+        self, base: PlacedLayer, inputs: StaticInputs, cut: Cut, settled: int, rows: int,
         looked_at: bool,
     ) -> None:  # fmt: skip
         super().__init__()
         self.base, self.inputs, self.cut, self.settled = base, inputs, cut, settled
-        self.codes = codes and isinstance(base, ResidentLayer) and readable(base.codec)
+        self.codes = isinstance(base, ResidentLayer) and readable(base.codec, rows)
         self.unpacks = brings(under(base)) and (looked_at or not self.codes)
         self.length = filled(base)
 
@@ -139,6 +140,8 @@ class StaticReader(ModelReader):
         self.runner = runner
         self._slots = int(view_of(self.cache.layers[0]).key.shape[2])
         self._kernels = {Slots: attend_slots, **seat.kernels}
+        config = self.model.config.get_text_config()
+        self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
         for layer in self.cache.layers:
             # what is masked has no weight, but would have to be a number
@@ -178,7 +181,8 @@ class StaticReader(ModelReader):
         """The pass itself: logits ``[width, V]``, padding's included."""
         kind = partial(
             SlottedLayer, inputs=inputs, cut=cut, settled=self.seat.settled,
-            codes=CodeSlots in self._kernels, looked_at=due,
+            rows=self._groups * inputs.width if CodeSlots in self._kernels else 0,
+            looked_at=due,
         )  # fmt: skip
         layers = [kind(layer) for layer in self.cache.layers]
         watcher = self._onlooking(inputs, due) if self.seat.onlooker is not None else None
