@@ -25,7 +25,7 @@ import gc
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -274,7 +274,7 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
         release(pair)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print tables; write a line of JSON per comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["equal", "price"], metavar="PART")
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--places", nargs="+", help="groups whose name contains one of these")
     parser.add_argument("--seconds", type=float, default=3600, help="begin nothing after these")
     parser.add_argument("--out", type=Path, help="folder of bitwise.jsonl; run again to go on")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     file = options.out / "bitwise.jsonl" if options.out is not None else None
     rows: list[Row] = []
     if file is not None and file.exists():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -112,6 +111,16 @@ class Found:
         out = asdict(self)
         del out["tokens"]
         return out
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Found:
+        """What `to_json` gave, after it was written and read."""
+        given = {one.name: row[one.name] for one in fields(cls) if one.name != "tokens"}
+        by_tier = {
+            name: {int(tier): value for tier, value in given[name].items()}
+            for name in ("tier_ms", "passes", "read_gb")
+        }
+        return cls(**{**given, **by_tier}, tokens=())
 
 
 def first_difference(one: Found, other: Found) -> int:
@@ -283,61 +292,3 @@ def of_parts(
     for part, context, chosen in (("a2", 16384, a2()), ("b1", 16384, b1()), ("b2", 8192, b2())):
         if part in parts:
             yield part, context, chosen
-
-
-def peers(pair: Pair, context: int) -> str:
-    """Transformers' own ``generate`` with its caches, and assisted by the same draft."""
-    assert pair.tokenizer is not None
-    prompt = load_document("python-reference", pair.tokenizer, context)
-    ids = torch.tensor([prompt], device=pair.device)
-    hqq = {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1}
-    ways: dict[str, tuple[int, dict[str, Any]]] = {
-        "dynamic cache": (24, {}),
-        "offloaded cache": (8, {"cache_implementation": "offloaded"}),
-        "quantized cache, HQQ int4": (
-            8, {"cache_implementation": "quantized", "cache_config": hqq},
-        ),
-        "assisted by the draft": (48, {"assistant_model": pair.draft}),
-    }  # fmt: skip
-    rows: list[Sequence[object]] = []
-    # what a first call builds does not count
-    short = ids[:, :256]
-    pair.target.generate(
-        short, attention_mask=torch.ones_like(short), do_sample=False, max_new_tokens=8
-    )
-    for name, (new_tokens, options) in ways.items():
-        clock = _Clock()
-        try:
-            pair.target.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=-1,
-                max_new_tokens=new_tokens, streamer=clock, **options,
-            )  # fmt: skip
-        except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            rows.append((name, str(error).splitlines()[0][:60], ""))
-            continue
-        finally:
-            torch.cuda.empty_cache()
-        spent, tokens = clock.times[-1] - clock.times[0], sum(clock.counts[1:])
-        rows.append((name, spent / tokens * 1e3 if tokens else "all at once", tokens))
-    headers = ("transformers generate", "ms/token", "tokens measured")
-    return f"Peers at {context} tokens (measured)\n{table(headers, rows)}"
-
-
-class _Clock:
-    """A streamer that notes when how many tokens arrive; the prompt comes first."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.counts: list[int] = []
-        self._prompt = True
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._prompt:
-            self._prompt = False
-            return
-        torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-        self.counts.append(value.numel())
-
-    def end(self) -> None:
-        """Nothing to add."""
