@@ -141,6 +141,8 @@ class StaticReader(ModelReader):
         self._slots = int(view_of(self.cache.layers[0]).key.shape[2])
         self._kernels = {Slots: attend_slots, **seat.kernels}
         config = self.model.config.get_text_config()
+        # bits that hang on nothing but a row have been checked on a GPU over floats alone
+        self._by_codes = CodeSlots in self._kernels and not self.ring
         self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
         for layer in self.cache.layers:
@@ -181,7 +183,7 @@ class StaticReader(ModelReader):
         """The pass itself: logits ``[width, V]``, padding's included."""
         kind = partial(
             SlottedLayer, inputs=inputs, cut=cut, settled=self.seat.settled,
-            rows=self._groups * inputs.width if CodeSlots in self._kernels else 0,
+            rows=self._groups * inputs.width if self._by_codes else 0,
             looked_at=due,
         )  # fmt: skip
         layers = [kind(layer) for layer in self.cache.layers]
