@@ -90,7 +90,7 @@ class WhatIfControls:
         try:
             if name == "model":
                 for count in ("on_chip", "resident"):
-                    self.inputs[count].max = MODELS[self.inputs["model"].value].layers
+                    self.inputs[count].max = MODELS[self.inputs["model"].value].growing
             own = self.inputs["own_acceptance"].value
             for rate in RATES:
                 self.inputs[rate].disabled = not own
@@ -127,7 +127,7 @@ class WhatIfControls:
                 value=PUBLISHED[name], description=words, tooltip=tip, style=_STYLE, layout=_LAYOUT
             )
 
-        layers = MODELS[PUBLISHED["model"]].layers
+        layers = MODELS[PUBLISHED["model"]].growing
         along = [(f"{one}: {experiment(one).title.lower()}", one) for one in IDS]
         machines = [(_MACHINES.get(name, name), name) for name in NAMES]
         return {
