@@ -49,6 +49,7 @@ class Forecast:
 
     Attributes:
         model, hardware, method: what was asked.
+        grows: which layers grow, where not all do.
         ms_per_token: decoding alone, as in `RunSummary`.
         tokens_per_round: tokens that a round settles.
         round_ms: time of a round.
@@ -64,6 +65,7 @@ class Forecast:
     model: str
     hardware: str
     method: str
+    grows: str
     ms_per_token: Any
     tokens_per_round: Any
     round_ms: Any
@@ -161,6 +163,7 @@ def what_if(
         model=shape.name,
         hardware=where.name,
         method=method,
+        grows=shape.described,
         ms_per_token=_out(ms),
         tokens_per_round=_out(done.settled),
         round_ms=_out(done.ms),

@@ -189,7 +189,8 @@ def _kinds(text: PretrainedConfig) -> dict[str, int]:
     window = window if getattr(text, "use_sliding_window", True) else None
     alike = "sliding_attention" if window else "full_attention"
     kinds = Counter(getattr(text, "layer_types", None) or [alike] * layers)
-    states = kinds.pop("linear_attention", 0)
+    # of the gated delta rule; others' states have other sizes
+    states = kinds.pop("linear_attention", 0) if hasattr(text, "linear_num_key_heads") else 0
     kept = sum(kinds.pop(kind, 0) for kind in _WINDOWS)
     other = sorted(kinds.keys() - {"full_attention", "attention"})
     if other or not kinds:
