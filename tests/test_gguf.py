@@ -196,7 +196,7 @@ def broken(kind: str, folder: Path) -> Path:
 
 
 REASONS = {
-    "absent": "No such file", "text": "not a GGUF", "header": "requires a buffer",
+    "absent": "No such file", "text": "not a GGUF", "header": "damaged or cut off",
     "cut": "damaged or cut off", "part": "00002-of-00003", "unknown": "qwenX",
 }  # fmt: skip
 

@@ -64,27 +64,27 @@ def test_both_are_scored_over_the_tokens_that_they_share(unequal: Pair) -> None:
     torch.testing.assert_close(place.target, whole[:TOKENS].softmax(-1))
 
 
-@pytest.mark.parametrize("method", ["vanilla", "triforce", "mspeckv"])
+@pytest.mark.parametrize("method", ["vanilla", "mspeckv"])
 def test_greedy_text_is_the_targets_without_padding(unequal: Pair, method: str) -> None:
     prompt = tiny_prompt(61, TOKENS)
     text, cut = list(prompt), unequal.target
-    for _ in range(24):
+    for _ in range(16):
         text.append(int(cut(torch.tensor([text])).logits[0, -1, :TOKENS].argmax()))
     done = generate(
-        unequal, prompt, method=method, new_tokens=24, speculation=SMALL,
+        unequal, prompt, method=method, new_tokens=16, speculation=SMALL,
         policy=KVPolicy(bits="full", block=16, tail=8), sampling=Sampling(0),
     )  # fmt: skip
     assert list(done.tokens) == text[len(prompt) :]
 
 
-def test_samples_follow_the_target_without_padding(unequal: Pair) -> None:
-    prompt = tiny_prompt(61, TOKENS)
+def test_samples_follow_the_target_without_padding() -> None:
+    unequal, prompt = padded_pair(16, 12), tiny_prompt(61, TOKENS)
     shares = expect(unequal, prompt, CONFIG, 2)
     assert sum(shares.values()) == pytest.approx(1.0)
-    assert chi_square(sample(unequal, prompt, CONFIG, 2, 500), shares) > 1e-4
+    assert chi_square(sample(unequal, prompt, CONFIG, 2, 150), shares) > 1e-4
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(
     target=st.integers(TOKENS, 20), draft=st.integers(TOKENS, 20), gamma=st.integers(1, 4),
     draft_gamma=st.integers(1, 3), temperature=st.sampled_from([0.0, 0.8, 3.0]),
