@@ -17,6 +17,7 @@ from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.models.shared_draft import shared_draft
 from mspeckv.whatif import model_shape
 from tests.tiny_gguf import KINDS, VOCAB, tiny_model, write_gguf
+from tools.train_draft import main as train
 
 TEXT = "the thing is<|im_end|>  it was: an héron"
 IDS = torch.arange(24)[None]
@@ -163,6 +164,23 @@ def test_each_can_have_a_draft_of_its_own_shape(tmp_path: Path) -> None:
         file = write_gguf(tmp_path / f"{kind}.gguf", tiny_model(kind), KINDS[kind][0])[0]
         target = load_pair(str(file), draft="none").target
         assert shared_draft(target, 1).config.num_hidden_layers == 1
+
+
+def test_a_draft_is_trained_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"), "qwen2")
+    sizes = {
+        "layers": 1, "steps": 1, "batch": 1, "window": 16, "sample-tokens": 32, "sample-batch": 2,
+        "document-tokens": 32, "measure-windows": 1,
+    }  # fmt: skip
+    wanted = [f"--{name}={value}" for name, value in sizes.items()]
+    assert train([f"--out={tmp_path}/draft", f"--target={file}", *wanted]) == 0
+    pair = load_pair(str(file), f"{tmp_path}/draft/draft.safetensors")
+    assert pair.draft is not None
+    assert pair.draft.config.num_hidden_layers == 1
+    capsys.readouterr()
+    file.write_text("not any more")
+    assert train([f"--out={tmp_path}/other", f"--target={file}", *wanted]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_if_knows_a_file_from_its_header(tmp_path: Path, cache: Path) -> None:

@@ -152,6 +152,7 @@ def _metadata(writer: GGUFWriter, config: Any, arch: str) -> None:
         writer.add_tokenizer_model("llama")
         writer.add_token_scores([float(score) for score in more])
         writer.add_unk_token_id(299)
+        writer.add_pad_token_id(300)
     else:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("qwen2" if arch.startswith("qwen") else "llama-bpe")

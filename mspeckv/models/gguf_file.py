@@ -22,12 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from gguf import GGUFReader, GGUFWriter
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from mspeckv.models.download import cache_folder
 from mspeckv.models.kept import keep, recall
@@ -95,7 +90,8 @@ class GGUFFile:
 
     def folder(self, dtype: torch.dtype) -> Path:
         """Where the conversion is kept, by the content's hash; it appears whole or not at all."""
-        stamps = [[str(one.resolve()), *_stamp(one)] for one in self.parts]
+        found = [(one.resolve(), one.stat()) for one in self.parts]
+        stamps = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
         known = recall(_KIND, {"files": stamps})
         if known is None:
             digest = hashlib.sha256()
@@ -160,8 +156,8 @@ class GGUFFile:
         with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
             if folder.is_dir():
                 return
-            needed = sum(prod(map(int, one.shape)) for one in self.tensors.values())
-            needed *= dtype.itemsize
+            weights = sum(prod(map(int, one.shape)) for one in self.tensors.values())
+            needed = weights * dtype.itemsize
             if len(self.parts) > 1:
                 needed += sum(part.stat().st_size for part in self.parts)
             if shutil.disk_usage(cache).free < needed:
@@ -178,9 +174,8 @@ class GGUFFile:
         writer = GGUFWriter(path, self.fields["general.architecture"])
         for name, field in self.readers[0].fields.items():
             if not name.startswith(("GGUF.", "split.", "general.architecture")):
-                kinds = field.types
-                inner = kinds[-1] if len(kinds) > 1 else None
-                writer.add_key_value(name, field.contents(), kinds[0], inner)
+                inner = field.types[-1] if len(field.types) > 1 else None
+                writer.add_key_value(name, field.contents(), field.types[0], inner)
         for name, one in self.tensors.items():
             writer.add_tensor(name, one.data, raw_dtype=one.tensor_type)
         writer.write_header_to_file()
@@ -230,9 +225,11 @@ class GGUFFile:
         inner = json.loads(path.read_text(encoding="utf-8"))
         added = [one for one in inner["added_tokens"] if one["id"] < len(tokens)]
         inner["added_tokens"] = [one for one in added if one["content"] not in padding]
-        if isinstance(inner["model"]["vocab"], dict):
-            vocab = inner["model"]["vocab"].items()
-            inner["model"]["vocab"] = {t: i for t, i in vocab if t not in padding}
+        vocab = inner["model"]["vocab"]
+        if isinstance(vocab, dict):
+            inner["model"]["vocab"] = {t: i for t, i in vocab.items() if t not in padding}
+        while isinstance(vocab, list) and vocab[-1][0] in padding:
+            vocab.pop()
         path.write_text(json.dumps(inner, ensure_ascii=False), encoding="utf-8")
         path = made / "tokenizer_config.json"
         outer = json.loads(path.read_text(encoding="utf-8"))
@@ -250,8 +247,3 @@ def _layer(name: str) -> int:
     """The layer of a tensor; -1 outside of them."""
     found = re.match(r"blk\.(\d+)\.", name)
     return int(found[1]) if found else -1
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
