@@ -27,7 +27,7 @@ from mspeckv.settings import (
 
 _CATALOGUES = {
     "{machines}": "mspeckv.whatif.machines:NAMES",
-    "{models}": "mspeckv.whatif.shapes:MODELS",
+    "{models}": "mspeckv.whatif.catalogue:MODELS",
     "{policies}": "mspeckv.api:doors.policies.names",
 }
 """Where the names are (or a function that tells them) for which a word stands in a help text."""
@@ -85,7 +85,7 @@ _WIDTH, _LENGTH = "8|4|3|2|full", "N|auto"
 _AGAIN: _Flags = {"--again": _Flag("first let go of what was measured here before", default=False)}
 _JSON: _Flags = {"--json": _Flag("print JSON", default=False)}
 _MODELS: _Flags = {
-    "--target": _Flag("model id or folder", "ID", "default"),
+    "--target": _Flag("model id, folder or GGUF", "ID", "default"),
     "--draft": _Flag("model id, folder; or tier 0", "ID|none|lookup", "default"),
     "--device": _Flag("cpu or cuda (default cpu)", default="cpu"),
     "--dtype": _Flag("float32, bfloat16 or float16", default="float32"),
@@ -162,7 +162,7 @@ _REPORT: _Flags = {
     "--out": _Flag("where the report goes (default: beside the rows)", "DIR"),
 }
 _MACHINE: _Flags = {
-    "--target": _Flag("{models}, or a folder", "ID", "llama-2-7b"),
+    "--target": _Flag("{models}, a folder or a GGUF", "ID", "llama-2-7b"),
     "--draft": _Flag("tier 0's model", "ID|none", "default"),
     "--hardware": _Flag("{machines}", "NAME", "h100"),
     "--prefill": _Flag("prompt tokens", default=32768),

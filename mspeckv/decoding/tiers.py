@@ -88,7 +88,7 @@ def build_tiers(
             tier, step, pair.target, cache, recorder,
             kernels=hooks.kernels, products=products,
             settled=cache.settled_slots(len(prompt) - 1),
-            longest=gamma + 1 if speculation.adaptive else 0,
+            longest=gamma + 1 if speculation.adaptive else 0, vocab=pair.vocab,
         )  # fmt: skip
 
     # 1) tier 0: the draft, or a guesser without a model, or nobody

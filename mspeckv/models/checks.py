@@ -128,35 +128,53 @@ def _rotary(text: PretrainedConfig) -> list[dict[str, Any]]:
 
 
 def check_match(
-    target: PreTrainedModel, draft: PreTrainedModel, target_id: str, draft_id: str
-) -> None:
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    target_id: str,
+    draft_id: str,
+    tokens: int | None = None,
+) -> int | None:
     """Refuse a draft whose distribution cannot be compared with the target's.
 
+    Args:
+        tokens: of the tokenizer of both, if that is known.
+
+    Returns:
+        Tokens to compare, where the two are padded to different sizes; None for all.
+
     Raises:
-        ValueError: another vocabulary size, device or dtype.
+        ValueError: another device or dtype; another vocabulary size, unless it is padding.
     """
+    sizes = [model.config.get_text_config().vocab_size for model in (target, draft)]
+    padded = sizes[0] != sizes[1] and tokens is not None and tokens <= min(sizes)
     of_target, of_draft = (
         {
-            "vocabulary size": model.config.get_text_config().vocab_size,
+            "vocabulary size": tokens if padded else size,
             "device": model.device,
             "dtype": model.dtype,
         }
-        for model in (target, draft)
+        for model, size in zip((target, draft), sizes, strict=True)
     )
     for what, own in of_draft.items():
         if own != of_target[what]:
             allowed = f"its {what} is {own}, that of {target_id} is {of_target[what]}"
             raise refuse("draft", draft_id, f"{allowed}: they must match")
+    return tokens if padded else None
 
 
-def check_tokenizers(
-    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_id: str, draft_id: str
-) -> None:
-    """Refuse a draft that means other tokens by the same numbers.
+def common_tokens(
+    target: PreTrainedTokenizerBase | None,
+    draft: PreTrainedTokenizerBase | None,
+    target_id: str,
+    draft_id: str,
+) -> int | None:
+    """How many tokens two tokenizers mean by the same numbers; None unless both are given.
 
     Raises:
-        ValueError: the two vocabularies differ.
+        ValueError: the two vocabularies differ: the draft means other tokens.
     """
+    if target is None or draft is None:
+        return None
     of_target, of_draft = target.get_vocab(), draft.get_vocab()
     if of_target != of_draft:
         differing = sum(of_target.get(t) != of_draft.get(t) for t in of_target.keys() | of_draft)
@@ -166,3 +184,4 @@ def check_tokenizers(
             f"its tokenizer differs from that of {target_id} in {differing} tokens: "
             "use a draft with the target's vocabulary, or 'none'",
         )
+    return int(1 + max(of_target.values()))

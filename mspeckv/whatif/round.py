@@ -130,7 +130,7 @@ class _Round:
         if not nibble:
             return floats
         coarse = self.unpack(self.packed.record - self.packed.streamed)
-        return np.asarray(floats + (shape.layers - asked["on_chip"]) * coarse)
+        return np.asarray(floats + (shape.growing - asked["on_chip"]) * coarse)
 
     def retrieve_ms(self, settled: Floats) -> Floats:
         """Choosing chunks anew: at most once a round, once in ``refresh`` tokens otherwise."""
@@ -141,7 +141,7 @@ class _Round:
         often = np.where(chooses, settled / np.maximum(refresh, settled), 0.0)
         # landmarks are read, chosen tokens read and written
         moved = (plan.chunks / 2 + 2 * plan.kept) * self.packed.token
-        return np.asarray(often * self.shape.layers * choose_ms(self.where, moved))
+        return np.asarray(often * self.shape.growing * choose_ms(self.where, moved))
 
     def unpack(self, record: Any) -> Floats:
         """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
@@ -155,7 +155,7 @@ class _Round:
 
     def verify(self, tokens: Any, drafting: Floats) -> tuple[dict[str, Floats], Floats]:
         """The steps of tier 2's pass, and the bytes over the link for it; see the module."""
-        asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.layers
+        asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.growing
         one = pass_time(self.shape, where, "target", tokens, asked.context)
         compute, unpack = one.layer, self.unpack(packed.record)
         offloaded = asked.offloaded
