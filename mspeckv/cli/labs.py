@@ -45,9 +45,14 @@ def put_labs(folder: Path) -> str:
     return f"labs in {folder}: {_summary(done) or 'all there, as in this release'}"
 
 
+def course() -> Path:
+    """The folder that holds ``labs`` and ``docs``: the installed package's, or the checkout."""
+    return COURSE if COURSE.is_dir() else Path(__file__).parents[2]
+
+
 def _shipped() -> Iterator[tuple[str, Path]]:
     """Each file by its name under the folder; without what notebooks and systems leave behind."""
-    root = COURSE if COURSE.is_dir() else Path(__file__).parents[2]
+    root = course()
     for path in sorted(file for name in FOLDERS for file in (root / name).rglob("*")):
         name = path.relative_to(root)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
