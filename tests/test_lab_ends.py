@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .browser.lab_server import free_port, settings
+from .browser.lab_server import await_server, free_port, settings
 
 SOON = 30
 """Seconds within which a server starts, and everything ends."""
@@ -61,6 +61,7 @@ def test_whatever_ends_it_nothing_is_left(name: str, tmp_path: Path) -> None:
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
+        await_server(server, found[0], log)
         start_kernel(*found.groups())
         while not any(map(is_kernel, family[0].children(recursive=True))):
             assert time.monotonic() < deadline, log.read_text()

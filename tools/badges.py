@@ -62,13 +62,13 @@ def write(folder: Path, repository: str) -> int:
     changed = 0
     for path in sorted(folder.glob("*.ipynb")):
         before = path.read_text(encoding="utf-8")
-        notebook: Any = nbformat.reads(before, as_version=4)  # type: ignore[no-untyped-call]
+        notebook: Any = nbformat.reads(before, as_version=4)
         title, *rest = [cell for cell in notebook.cells if cell.id not in (BADGES, SETUP)]
         shown = nbformat.v4.new_markdown_cell(badges(repository, path.name), id=BADGES)
         hidden = {"jupyter": {"source_hidden": True}}
         code = nbformat.v4.new_code_cell(setup(source), id=SETUP, metadata=hidden)
         notebook.cells = [title, shown, code, *rest]
-        after = nbformat.writes(notebook) + "\n"  # type: ignore[no-untyped-call]
+        after = nbformat.writes(notebook) + "\n"
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed += 1

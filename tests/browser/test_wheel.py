@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from .driver import RUN_ALL, open_notebook, settle, show_notebook, visit
-from .lab_server import free_port, settings
+from .lab_server import await_server, free_port, settings
 from .live_page import PANEL
 
 pytestmark = [pytest.mark.browser, pytest.mark.wheel, pytest.mark.timeout(1800)]
@@ -86,6 +86,7 @@ def lab(home: Path, cache: Path) -> Iterator[str]:
         while not (found := ADDRESS.search(log.read_text())):
             assert server.poll() is None, log.read_text()
             time.sleep(0.05)
+        await_server(server, found[0], log)
         yield found[0]
     finally:
         server.terminate()
@@ -125,4 +126,4 @@ def test_a_panel_moves(start: str, home: Path, browser: Browser) -> None:
         f"notebook open {opened - begun:.1f} s, panel {shown - begun:.1f} s, "
         f"text moves {moving - begun:.1f} s"
     )
-    assert seen.problems == []
+    assert not seen.problems, seen.problems
