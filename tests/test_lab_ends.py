@@ -16,7 +16,7 @@ import pytest
 
 from .browser.lab_server import await_server, free_port, settings
 
-SOON = 30
+SOON = 120
 """Seconds within which a server starts, and everything ends."""
 ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+)/lab\S*\?token=(\w+)")
 

@@ -126,4 +126,6 @@ def test_a_panel_moves(start: str, home: Path, browser: Browser) -> None:
         f"notebook open {opened - begun:.1f} s, panel {shown - begun:.1f} s, "
         f"text moves {moving - begun:.1f} s"
     )
-    assert not seen.problems, seen.problems
+    # JupyterLab has saved the first start's panel, whose kernel has ended
+    old = "Error: widget model not found" if start == "second" else "none"
+    assert not [said for said in seen.problems if not said.startswith(old)]
