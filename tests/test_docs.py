@@ -16,6 +16,7 @@ from .labs import LABS, NOTEBOOKS, SOLUTIONS, load, minutes, named
 ROOT = LABS.parent
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     *(path for folder in ("docs", "labs", "mspeckv", "benchmarks") for path in
       sorted((ROOT / folder).rglob("*.md"))),
 ]  # fmt: skip

@@ -4,9 +4,9 @@ Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any
 where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
 line on standard error.
 
-`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `launch` and
-`system` are subjects of their own. A command imports what it needs when it is called, so that help
-and a refusal come at once.
+`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `labs`,
+`launch` and `system` are subjects of their own. A command imports what it needs when it is called,
+so that help and a refusal come at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -210,12 +211,24 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from mspeckv.cli.launch import demo_command, lab_command, launch
+    from mspeckv.cli import launch
+    from mspeckv.cli.labs import put_labs
 
-    where = options.labs, options.port, not options.no_browser
-    if options.command == "demo":
-        return launch(demo_command(*where, options.dark))
-    return launch(lab_command(*where))
+    labs: str | Path = options.labs or launch.HERE
+    server = options.port, not options.no_browser
+    fill = launch.folder_to_fill(options.labs, options.folder)
+    if fill is not None:
+        # refused before anything is written
+        launch.server_command(options.command, *server)
+        print(put_labs(fill), file=sys.stderr)
+        labs = fill / launch.HERE
+    command = (
+        launch.demo_command(labs, *server, options.dark)
+        if options.command == "demo"
+        else launch.lab_command(labs, *server)
+    )
+    launch.fetch_model()
+    return 0 if options.prepare_only else launch.launch(command)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -192,8 +192,10 @@ _PLAN: _Flags = {
 }
 _SERVER: _Flags = {
     "--port": _Flag("first port to try (default: the server's)", kind=int),
-    "--labs": _Flag("folder of the notebooks", "DIR", "labs"),
+    "--folder": _Flag("put the labs there, over no work (default: mspeckv-labs)", "DIR"),
+    "--labs": _Flag("serve this folder as it is (default: labs, where there is one)", "DIR"),
     "--no-browser": _Flag("print the address only", default=False),
+    "--prepare-only": _Flag("labs and model, and no server", default=False),
 }
 _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
     "fetch": (
