@@ -1,5 +1,6 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
+# make site  set up what is missing, then build the pages that need no installation, into site/
 # make test  set up what is missing, then run every check but the next one
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 # make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
@@ -20,7 +21,7 @@ DONE := .setup
 EXTRAS := lab,demo,profile,cluster,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-labs test-graders lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
+.PHONY: help setup test-labs test-graders lab demo site test lint types test-oldest test-newest test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -54,6 +55,9 @@ lab: $(DONE)/installed $(DONE)/model
 
 demo: $(DONE)/installed $(DONE)/model
 	$(BIN)/mspeckv demo $(if $(PORT),--port $(PORT)) $(if $(DARK),--dark)
+
+site: $(DONE)/installed
+	$(BIN)/mspeckv site build --out site
 
 # Tests run two at a time, on one kernel thread each; what drives a browser runs by itself, since
 # it has time limits. A browser test executes the labs, so their execution without one is left out.

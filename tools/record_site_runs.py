@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from mspeckv import (
     KVPolicy,
@@ -26,9 +27,11 @@ from mspeckv import (
 from mspeckv_widgets.charts.story import split_text
 from mspeckv_widgets.record import Setting
 from mspeckv_widgets.recording import Pieces, Recording
-from mspeckv_widgets.site.films import RUNS, WAYS
+from mspeckv_widgets.site.films import PROMPT, RUNS, WAYS
 
-DOCUMENT, PREFILL, NEW_TOKENS = "python-reference", 1024, 32
+DOCUMENT, PREFILL, NEW_TOKENS = "python-reference", 1024, 48
+BEFORE = 48
+"""Tokens of the prompt's end that are shown before the text."""
 POLICY = KVPolicy(bits=8, on_chip=10, resident=10)
 
 
@@ -41,7 +44,8 @@ def record(pair: Pair, method: str) -> Recording:
         sampling=Sampling(temperature=0),
         link=Link("live"),
     )
-    prompt = documents.load_document(DOCUMENT, pair.tokenizer, PREFILL)
+    tokenizer: Any = pair.tokenizer
+    prompt = documents.load_document(DOCUMENT, tokenizer, PREFILL)
     events = tuple(
         event for event in stream(pair, prompt, config) if isinstance(event, (Prefill, Round))
     )
@@ -49,8 +53,8 @@ def record(pair: Pair, method: str) -> Recording:
     settled = [token for one in rounds for token in one.tokens]
     # rejected guesses are seen too; a settled token is written as it stands in the text
     guessed = {token for one in rounds for guess in one.guesses for token in guess.tokens}
-    words = {token: str(pair.tokenizer.decode([token])) for token in guessed}
-    words |= {settled[place]: text for place, text in split_text(pair.tokenizer, settled)}
+    words = {token: str(tokenizer.decode([token])) for token in guessed}
+    words |= {settled[place]: text for place, text in split_text(tokenizer, settled)}
     return Recording(Setting(DOCUMENT, PREFILL, config), events, Pieces(words))
 
 
@@ -59,6 +63,9 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     folder.mkdir(parents=True, exist_ok=True)
     pair = load_pair()
+    tokenizer: Any = pair.tokenizer
+    prompt = documents.load_document(DOCUMENT, tokenizer, PREFILL)
+    (folder / PROMPT).write_text(tokenizer.decode(prompt[-BEFORE:]), encoding="utf-8")
     for method in WAYS:
         record(pair, method).save(folder / f"{method}.json.gz")
 

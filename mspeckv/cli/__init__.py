@@ -173,8 +173,7 @@ def _in_the_lab(place: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         found = _of_the_lab(place)
         if found is None:
-            allowed = "it is not installed: pip install 'mspeckv[lab]'"
-            raise refuse(options.command, "mspeckv_widgets", allowed)
+            raise refuse(options.command, "mspeckv_widgets", "pip install 'mspeckv[lab]' first")
         return int(found(options.words))
 
     return run

@@ -246,8 +246,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command, (words, flags) in _COMMANDS.items():
         # what follows these has a parser of its own, which answers to --help too
-        theirs = command in ("course", "site")
-        own: Any = {"add_help": False, "prefix_chars": "\0"} if theirs else {}
+        theirs = {"add_help": False, "prefix_chars": "\0"}
+        own: Any = theirs if command in ("course", "site") else {}
         one = commands.add_parser(command, help=words, **own)
         for name, flag in flags.items():
             flag.add_to(one, name)

@@ -45,7 +45,8 @@ class Opened:
         return self.page.evaluate(
             f"""state => new Promise(done => {{
               if (location.hash === "#" + state) {{ done({read}); return; }}
-              addEventListener("hashchange", () => setTimeout(() => done({read}), 0), {{ once: true }});
+              const heard = () => setTimeout(() => done({read}), 0);
+              addEventListener("hashchange", heard, {{ once: true }});
               location.hash = state; }})""",
             state,
         )

@@ -29,8 +29,8 @@ class Page:
         title: its heading.
         nav: its name among the others.
         summary: in a sentence, for whoever lists it.
-        lab: the notebook that goes with it.
-        lab_words: what one does there.
+        labs: notebooks that go with it; it leads to the first, and each of them leads to it.
+        lab_words: what one does in the first.
         scripts: that it runs, in order; what is no file of `SOURCES` is made by `_MADE`.
     """
 
@@ -38,7 +38,7 @@ class Page:
     title: str
     nav: str
     summary: str
-    lab: str
+    labs: tuple[str, ...]
     lab_words: str
     scripts: tuple[str, ...]
 
@@ -47,25 +47,26 @@ PAGES = (
     Page(
         "index", "A round, moving", "A round", "Watch a language model write: one tier guesses, "
         "one checks, one decides, and the keys and values that each needs travel.",
-        "04_tiers", "what each tier sees, and who knows a fact in the middle.",
+        ("04_tiers", "00_start_here"), "what each tier sees, and who knows a fact in the middle.",
         ("films.js", "player.js", "round.js"),
     ),
     Page(
         "what-if", "What if it were another machine?", "What if", "Time, traffic and memory of "
         "speculative decoding with a placed KV cache, for every known model and card.",
-        "06_what_if", "derive the formula, and see how far it is from what is measured.",
+        ("06_what_if", "08_A1_context", "09_A2_resident", "10_B1_on_chip", "11_B2_output_length"),
+        "derive the formula, and see how far it is from what is measured.",
         ("forecasts.js", "program.js", "chart.js", "what_if.js"),
     ),
     Page(
         "accept", "Accept or reject", "Accept or reject", "Draw two distributions, guess by one, "
         "test by the other; break the rule and watch the text change.",
-        "03_speculative_decoding", "prove the rule, then write the loop.",
+        ("03_speculative_decoding",), "prove the rule, then write the loop.",
         ("guesses.js", "program.js", "chart.js", "accept.js"),
     ),
     Page(
         "kv", "How large is the KV cache?", "KV size", "Bytes of keys and values per token "
         "and at length, for every known model and width, and what fits on a card.",
-        "07_plan_your_gpu", "what fits, and what is fastest among what fits.",
+        ("07_plan_your_gpu",), "what fits, and what is fastest among what fits.",
         ("forecasts.js", "program.js", "chart.js", "kv.js"),
     ),
 )  # fmt: skip
@@ -133,8 +134,8 @@ def _page(page: Page, labs: str) -> str:
         summary=escape(page.summary),
         nav=nav,
         body=(SOURCES / f"{page.name}.html").read_text(encoding="utf-8"),
-        lab=f"{labs.rstrip('/')}/{page.lab}.ipynb",
-        number=page.lab[:2],
+        lab=f"{labs.rstrip('/')}/{page.labs[0]}.ipynb",
+        number=page.labs[0][:2],
         lab_words=escape(page.lab_words),
         scripts="\n".join(f'<script src="{one}"></script>' for one in page.scripts),
     )

@@ -13,6 +13,8 @@ from mspeckv_widgets.panels.moving.page import caption_of
 from mspeckv_widgets.recording import Recording
 
 RUNS = Path(__file__).parent / "runs"
+PROMPT = "prompt.txt"
+"""In the same folder: how the prompt ends."""
 TARGET = "smollm2-135m"
 WAYS = {
     "mspeckv": "three tiers",
@@ -45,6 +47,7 @@ def _film(method: str, words: str) -> dict[str, Any]:
             name: getattr(picture, name)
             for name in ("stages", "rounds", "count", "shown", "over", "caption", "drawn")
         },
+        "before": (RUNS / PROMPT).read_text(encoding="utf-8"),
         "text": [[texts.get(at, ""), tiers[at], of_round[at]] for at in range(len(tokens))],
         "prompt": found.setting.prefill, "places": places, "bits": config.policy.bits,
         "ms_per_token": sum(one.ms for one in rounds) / len(tokens),

@@ -8,7 +8,7 @@ rest.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -133,10 +133,14 @@ def _trace(model: str, machines: tuple[Hardware, ...], method: str) -> Trace:
     machine = copy.copy(machines[0])
     for name in _figures():
         object.__setattr__(machine, name, tape.given(name))
-    numbers = {name: tape.given(name) for name in _GIVEN} | {"link_gbps": machine.link_gbps}
+    numbers: dict[str, Any] = {name: tape.given(name) for name in _GIVEN}
+    numbers["link_gbps"] = machine.link_gbps
 
-    def asked(*given: Any) -> Question:
-        made = ask(*given[:5], {**given[5], "link_gbps": 1.0}, given[6])
+    def asked(
+        method: str, layers: int, policy: Any, speculation: Any, rates: Any, told: Any, more: Any
+    ) -> Question:
+        told = {**told, "link_gbps": 1.0}
+        made = ask(method, layers, policy, speculation, rates, told, more)
         policies = tuple(_policy(machine, *one) for one in POLICIES)
         return replace(
             made,
@@ -166,8 +170,7 @@ def _what_if_on(model: str, machine: Hardware, method: str) -> Forecast:
 
 def results(found: Forecast) -> dict[str, Any]:
     """A forecast's numbers by the names that a page knows them by."""
-    control = found.equal_memory
-    assert control is not None
+    control = {} if found.equal_memory is None else vars(found.equal_memory)
     draft, middle, _ = found.passes_per_round
     return {
         "ms": found.ms_per_token,
@@ -183,10 +186,7 @@ def results(found: Forecast) -> dict[str, Any]:
         "kv_device": found.kv_device_bytes,
         "host": found.host_bytes,
         "fits": found.fits,
-        "control/on_chip": control.on_chip,
-        "control/fits": control.fits,
-        "control/ms": control.ms_per_token,
-        "control/speedup": control.speedup,
+        **{f"control/{name}": number for name, number in control.items()},
     }
 
 
@@ -232,7 +232,8 @@ def page_data() -> dict[str, Any]:
     }
     return {
         **programs(),
-        "models": models, "methods": METHODS, "widths": WIDTHS, "gammas": GAMMAS, "lengths": LENGTHS,
+        "models": models, "methods": METHODS, "widths": WIDTHS, "gammas": GAMMAS,
+        "lengths": LENGTHS,
         "new_tokens": NEW_TOKENS, "draft_gamma": Speculation().draft_gamma,
         "published_draft_gamma": SPECULATION.draft_gamma,
         "first": FIRST, "as_published": {name: str(value) for name, value in _PUBLISHED.items()},

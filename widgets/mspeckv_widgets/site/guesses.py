@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class Rule:
 
     Attributes:
         name: as in a page's address.
+        short: what it does, in a few words.
         words: what it does.
         why: what to see in it.
         kept: of p and q, the mass of each token that is guessed and kept.
@@ -29,6 +31,7 @@ class Rule:
     """
 
     name: str
+    short: str
     words: str
     why: str
     kept: Callable[[Any, Any], Any]
@@ -45,28 +48,33 @@ def _draft(p: Any, q: Any) -> Any:
 
 RULES = (
     Rule(
-        "fair", "keep with chance min(1, p / q), else draw from what the draft gives too little of",
+        "fair", "the fair rule",
+        "keep with chance min(1, p / q), else draw from what the draft gives too little of",
         "Whatever you draw, what comes out is p.",
         torch.minimum, residual,
     ),
     Rule(
-        "from-p", "keep with the same chance, else draw from p itself",
+        "from-p", "draw anew from p",
+        "keep with the same chance, else draw from p itself",
         "Tokens that the draft likes come out too often: they had their chance to be kept "
         "already. The original project's inner test did this.",
         torch.minimum, _target,
     ),
     Rule(
-        "from-q", "keep with the same chance, else draw from the draft again",
+        "from-q", "draw anew from q",
+        "keep with the same chance, else draw from the draft again",
         "A rejected guess is replaced by the very one that may not stand there.",
         torch.minimum, _draft,
     ),
     Rule(
-        "keep-all", "keep every guess",
+        "keep-all", "keep everything",
+        "keep every guess",
         "Fast, and the draft alone writes the text.",
         _draft, residual,
     ),
     Rule(
-        "as-likely", "keep with chance p, whatever q is, else draw from the same residual",
+        "as-likely", "keep with chance p",
+        "keep with chance p, whatever q is, else draw from the same residual",
         "Looks careful, rejects far more, and is still wrong.",
         lambda p, q: p * q, residual,
     ),
@@ -103,11 +111,14 @@ def distance(one: Any, other: Any) -> Any:
 
 def page_data() -> dict[str, Any]:
     """Every rule, traced for any number of tokens; `distance` of counted shares too."""
-    traces = {rule.name: _trace(lambda p, q, rule=rule: outcome(rule, p, q)) for rule in RULES}
+    traces = {rule.name: _trace(partial(outcome, rule)) for rule in RULES}
     traces["distance"] = _trace(lambda p, q: {"distance": distance(p, q)})
     return {
         **pack(traces),
-        "rules": [{"name": one.name, "words": one.words, "why": one.why} for one in RULES],
+        "rules": [
+            {"name": one.name, "short": one.short, "words": one.words, "why": one.why}
+            for one in RULES
+        ],
         "presets": PRESETS,
     }
 

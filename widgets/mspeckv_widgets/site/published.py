@@ -1,4 +1,4 @@
-"""The published tables for a page: their points, and the cost model's lines through the same axes."""
+"""The published tables for a page: their points, and the cost model's lines beside them."""
 
 from __future__ import annotations
 

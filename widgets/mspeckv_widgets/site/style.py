@@ -1,4 +1,4 @@
-"""The site's style sheet: the lab's colours by day and by night, its signs, and the pages' own rules."""
+"""The site's style sheet: the lab's colours by day and by night, and the pages' own rules."""
 
 from __future__ import annotations
 

@@ -201,7 +201,8 @@ def pack(traces: Mapping[str, Trace]) -> dict[str, Any]:
     groups: dict[Any, list[str]] = {}
     for name, trace in traces.items():
         groups.setdefault(trace.shape, []).append(name)
-    programs, uses = [], {}
+    programs: list[dict[str, Any]] = []
+    uses: dict[str, Any] = {}
     for names in groups.values():
         program, own = _share([traces[name] for name in names])
         for name, constants in zip(names, own, strict=True):

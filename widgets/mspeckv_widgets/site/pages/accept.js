@@ -139,7 +139,7 @@ const draw = (state) => {
 };
 const begin = () => {
   const form = find("#setting"), percent = (list) => list.map((one) => Math.round(100 * one));
-  form.elements.rule.append(...rules.map((one) => make("option", { value: one.name }, one.words)));
+  form.elements.rule.append(...rules.map((one) => make("option", { value: one.name }, one.short)));
   find("#preset").append(make("option", { value: "", disabled: true }, "drawn by hand"), ...Object.keys(presets).map((name) => make("option", { value: name }, name)));
   const [first, second] = Object.values(presets)[0].map(percent);
   form.elements.p.defaultValue = first.join(",");

@@ -19,13 +19,14 @@ const play = (state) => {
   mark();
 };
 // Each token is a link: the address says which round is shown.
-const text = () => find("#text").replaceChildren(...film.text.map(([words, tier, round]) => make("a", {
+const text = () => find("#text").replaceChildren(make("span", { className: "coming" }, `… ${film.before}`), ...film.text.filter(([words]) => words).map(([words, tier, round]) => make("a", {
   href: `#${new URLSearchParams({ way: film.method, round })}`, className: `token s${tier}`, data: { round, tier },
-  title: `round ${round + 1}, settled by tier ${tier}` }, words.replaceAll("\n", "↵\n"))));
+  title: `round ${round + 1}, settled by tier ${tier}`,
+  ...(words.trim() ? {} : { aria: { label: "space" } }) }, words.replaceAll("\n", "↵\n"))));
 // What has been settled by the round that is shown; and where that stands, in the address.
 const mark = () => {
   const place = find("#film"), at = +place.dataset.round;
-  for (const one of find("#text").children) {
+  for (const one of find("#text").querySelectorAll("a")) {
     one.classList.toggle("coming", +one.dataset.round > at);
     one.classList.toggle("fresh", +one.dataset.round === at);
   }
