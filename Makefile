@@ -1,5 +1,6 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
+# make site  set up what is missing, then build the pages that need no installation, into site/
 # make test  set up what is missing, then run every check but the next one
 # make test-wheel  the built wheel in a clean environment, up to a panel that moves; some minutes
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
@@ -22,7 +23,7 @@ LAB := lab,demo
 EXTRAS := lab,demo,profile,cluster,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-labs test-graders test-wheel lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
+.PHONY: help setup test-labs test-graders test-wheel lab demo site test lint types test-oldest test-newest test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -62,6 +63,9 @@ lab: $(DONE)/installed-lab $(DONE)/model
 
 demo: $(DONE)/installed-lab $(DONE)/model
 	$(BIN)/mspeckv demo $(if $(PORT),--port $(PORT)) $(if $(DARK),--dark)
+
+site: $(DONE)/installed
+	$(BIN)/mspeckv site build --out site
 
 # Tests run two at a time, on one kernel thread each; what drives a browser runs by itself, since
 # it has time limits. A browser test executes the labs, so their execution without one is left out.

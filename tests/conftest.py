@@ -35,7 +35,7 @@ LAB_PARTS = {
     "test_live_labels", "test_live_prediction", "test_live_states", "test_moving_round",
     "test_notebooks", "test_packaging", "test_plan", "test_predict", "test_profile_view",
     "test_quant_explorer", "test_recording", "test_report", "test_retrieval_explorer",
-    "test_slower_machine", "test_statistics", "test_store", "test_tensorboard",
+    "test_site", "test_slower_machine", "test_statistics", "test_store", "test_tensorboard",
     "test_token_story", "test_what_if_widget", "test_widgets",
 }  # fmt: skip
 """Files of tests that have nothing to do with which transformers there is."""

@@ -168,11 +168,16 @@ def _of_the_lab(place: str) -> Any:
         return None
 
 
-def _course(options: argparse.Namespace) -> int:
-    run = _of_the_lab("course.teaching.command:run")
-    if run is None:
-        raise refuse("course", "mspeckv_widgets", "it is not installed: pip install 'mspeckv[lab]'")
-    return int(run(options.words))
+def _in_the_lab(place: str) -> Callable[[argparse.Namespace], int]:
+    """A command of `mspeckv_widgets`, which reads the words after its name itself."""
+
+    def run(options: argparse.Namespace) -> int:
+        found = _of_the_lab(place)
+        if found is None:
+            raise refuse(options.command, "mspeckv_widgets", "pip install 'mspeckv[lab]' first")
+        return int(found(options.words))
+
+    return run
 
 
 def _modelled(options: argparse.Namespace) -> dict[str, Any]:
@@ -242,5 +247,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "lab": _serve,
     "demo": _serve,
-    "course": _course,
+    "course": _in_the_lab("course.teaching.command:run"),
+    "site": _in_the_lab("site.build:run"),
 }

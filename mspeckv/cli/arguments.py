@@ -218,6 +218,7 @@ _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
         {**_SERVER, "--dark": _Flag("light on dark", default=False)},
     ),
     "course": ("write the engine anew, hand in and grade labs; see `mspeckv course --help`", {}),
+    "site": ("pages without installation: `mspeckv site build --out DIR`", {}),
 }
 """What each command does, and its flags."""
 
@@ -246,8 +247,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mspeckv {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command, (words, flags) in _COMMANDS.items():
-        # what follows `course` has a parser of its own, which answers to --help too
-        own: Any = {"add_help": False, "prefix_chars": "\0"} if command == "course" else {}
+        # what follows these has a parser of its own, which answers to --help too
+        theirs = {"add_help": False, "prefix_chars": "\0"}
+        own: Any = theirs if command in ("course", "site") else {}
         one = commands.add_parser(command, help=words, **own)
         for name, flag in flags.items():
             flag.add_to(one, name)
