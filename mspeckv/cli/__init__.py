@@ -4,8 +4,8 @@ Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any
 where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
 line on standard error.
 
-`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `launch` and
-`system` are subjects of their own. A command imports what it needs when it is called, so that help
+`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `verify`, `launch`
+and `system` are subjects of their own. A command imports what it needs when it is called, so that help
 and a refusal come at once.
 """
 
@@ -209,6 +209,12 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from mspeckv.cli.verify import verify
+
+    return verify(options)
+
+
 def _serve(options: argparse.Namespace) -> int:
     from mspeckv.cli.launch import demo_command, lab_command, launch
 
@@ -227,6 +233,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": _report,
     "whatif": _what_if,
     "plan": _plan,
+    "verify": _verify,
     "lab": _serve,
     "demo": _serve,
     "course": _course,

@@ -190,6 +190,31 @@ _PLAN: _Flags = {
     "--gpu-gb": _Flag("device memory, in 1e9 bytes", "GB", kind=float),
     "--min-acceptance": _Flag("least that a width may keep", default=0.9),
 }
+_VERIFY: _Flags = {
+    "engine": _Flag("what is judged", "METHOD|transformers:WAY|module:function|http://..."),
+    "--against": _Flag("plain decoding of the same model", "ENGINE", "plain"),
+    **_MODELS,
+    **{
+        name: flag
+        for name, flag in _ONE_RUN.items()
+        if name not in {"--method", "--prompt", "--prefill", "--stop", "--ignore-eos"}
+    },
+    "--document": _Flag("what is continued; repeatable; .json holds token ids", "NAME|FILE", []),
+    "--lengths": _Flag(
+        "prompt tokens of greedy texts; the longest is for long texts", "N,N", "1024"
+    ),
+    "--new-tokens": _Flag("of greedy and long texts", default=48),
+    "--temperature": _Flag("of sampled texts", default=1.0),
+    "--top-p": _Flag("of sampled texts", default=1.0),
+    "--checks": _Flag("of greedy, promises, sampled and long", "NAME,NAME", ""),
+    "--depth": _Flag("tokens of a sampled text", default=2),
+    "--samples": _Flag("sampled texts at most", default=4000),
+    "--texts": _Flag("long texts of each engine", default=16),
+    "--alpha": _Flag("chance of a false alarm, at most", default=0.01),
+    "--power": _Flag("chance that planted faults are caught with", default=0.9),
+    "--minutes": _Flag("stop after", kind=float),
+    "--out": _Flag("folder of answers and reports; run again to go on", "DIR"),
+}
 _SERVER: _Flags = {
     "--port": _Flag("first port to try (default: the server's)", kind=int),
     "--labs": _Flag("folder of the notebooks", "DIR", "labs"),
@@ -210,6 +235,7 @@ _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
     "report": ("what the rows of `run` say, beside what was published", _REPORT),
     "whatif": ("what a run would cost on another machine (modelled)", {**_MACHINE, **_WHAT_IF}),
     "plan": ("the fastest setting that fits a device (modelled)", {**_MACHINE, **_PLAN}),
+    "verify": ("judge whether an engine's text is plain decoding's own", _VERIFY),
     "lab": ("open JupyterLab on the first lab", _SERVER),
     "demo": (
         "open the panels alone, code hidden, for a projector",
@@ -252,6 +278,8 @@ def build_parser() -> argparse.ArgumentParser:
         if command == "run":
             # these are the preset's
             one.set_defaults(device=None, dtype=None)
+        if command == "verify":
+            one.set_defaults(method="mspeckv", stop=[], ignore_eos=True)
         if own:
             one.add_argument("words", nargs="*")
     return parser

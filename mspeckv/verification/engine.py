@@ -94,9 +94,14 @@ class Function(Engine):
         """As of `Engine`.
 
         Raises:
-            ValueError: what came back are no tokens, or too many.
+            ValueError: it failed, or what came back are no tokens, or too many.
         """
-        gave = self.function(list(prompt), sampling, n)
+        try:
+            gave = self.function(list(prompt), sampling, n)
+        except NotOffered:
+            raise
+        except Exception as error:  # a stranger's function may raise anything
+            raise ValueError(f"{self.name}: it raised {type(error).__name__}: {error}") from error
         try:
             said = gave if isinstance(gave, Said) else Said(tuple(int(token) for token in gave))
         except (TypeError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -35,8 +34,8 @@ class Finding:
     ) -> Finding:
         """A fault needs no control; what seems honest is only as good as its control."""
         outcome: Outcome = "fault" if faulty else "lossless" if caught else "not enough samples"
-        said = f"planted: {control}: {'caught' if caught else 'not caught'}"
-        return cls(check, outcome, told, said, numbers)
+        said = f"planted: {control or 'nothing'}: {'caught' if caught else 'not caught'}"
+        return cls(check, outcome, told, "" if faulty else said, numbers)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,8 @@ class Report:
         lines = [f"{self.engine}, against {self.against}: {self.verdict}"]
         for one in self.findings:
             lines.append(f"  {one.check}: {one.outcome}")
-            lines += [f"      {part}" for part in (one.told, one.control) if part]
+            more = one.numbers.get("plan", "")
+            lines += [f"      {part}" for part in (more, one.told, one.control) if part]
         asked = ", ".join(f"{name} {value}" for name, value in self.setting.items())
         lines += [f"  setting: {asked}", f"  on: {', '.join(self.versions.values())}"]
         return "\n".join([*lines, f"  {self.seconds:.0f} s (measured)"])
@@ -112,9 +112,3 @@ font-weight: bold }} .lossless td:nth-child(2) {{ background: #cfe8dc }}</style>
 <h1>{title}</h1><table><tr><th>check<th>verdict<th>seen<th>control</tr>{rows}</table>
 <p>{facts}</p></html>
 """
-
-
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
-    """Of several, the one that matters most."""
-    order: tuple[Outcome, ...] = ("fault", "not enough samples", "lossless", "not offered")
-    return min(outcomes, key=order.index)

@@ -20,7 +20,8 @@ from mspeckv.verification.degeneration import judge_long_texts
 from mspeckv.verification.engine import Engine, Function
 from mspeckv.verification.findings import Finding, Report
 from mspeckv.verification.greedy import judge_greedy
-from mspeckv.verification.sampled import judge_samples, plan
+from mspeckv.verification.plan import plan
+from mspeckv.verification.sampled import judge_samples
 from mspeckv.verification.trial import Trial
 
 PLACES = 3
