@@ -3,8 +3,8 @@
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
 `Sampling`, `Link`, the event records, `documents` and `retrieval` (policies); `experiments`,
 `profile` and `calibrate`, `KVProbe`, `AttentionProbe`, `retrieval_report` and `next_distributions`;
-`verify`, a judge of any engine; and, modelled, `what_if` and `plan`. Each is loaded when it is first asked for, so that to import
-the package costs next to nothing.
+`verify`, a judge of any engine; and, modelled, `what_if` and `plan`. Each is loaded when it is
+first asked for, so that to import the package costs next to nothing.
 """
 
 import os

@@ -4,9 +4,9 @@ Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any
 where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
 line on standard error.
 
-`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `verify`, `launch`
-and `system` are subjects of their own. A command imports what it needs when it is called, so that help
-and a refusal come at once.
+`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `verify`,
+`launch` and `system` are subjects of their own. A command imports what it needs when it is called,
+so that help and a refusal come at once.
 """
 
 from __future__ import annotations

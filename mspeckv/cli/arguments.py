@@ -200,9 +200,7 @@ _VERIFY: _Flags = {
         if name not in {"--method", "--prompt", "--prefill", "--stop", "--ignore-eos"}
     },
     "--document": _Flag("what is continued; repeatable; .json holds token ids", "NAME|FILE", []),
-    "--lengths": _Flag(
-        "prompt tokens of greedy texts; the longest is for long texts", "N,N", "1024"
-    ),
+    "--lengths": _Flag("prompt tokens; long texts follow the longest", "N,N", "1024"),
     "--new-tokens": _Flag("of greedy and long texts", default=48),
     "--temperature": _Flag("of sampled texts", default=1.0),
     "--top-p": _Flag("of sampled texts", default=1.0),

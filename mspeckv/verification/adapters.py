@@ -85,12 +85,16 @@ class Transformers(Engine):
         way: one of `WAYS`.
         draft: for ``assisted`` and ``ensemble``.
         tokenizer: for stop strings.
+        custom: a ``custom_generate`` itself, for ``custom=NAME``.
 
     Raises:
         ValueError: there is no such way, or it needs a draft.
     """
 
-    def __init__(self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None):
+    def __init__(
+        self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None,
+        custom: Any = None,
+    ) -> None:  # fmt: skip
         self.model, self.way, self.draft, self.tokenizer = model, way, draft, tokenizer
         self.dtype, self.name = model.dtype, f"transformers {way} of {model.name_or_path}"
         kind, _, value = way.partition("=")
@@ -106,8 +110,7 @@ class Transformers(Engine):
         elif kind == "lookup":
             self._more["prompt_lookup_num_tokens"] = 4
         elif kind == "custom":
-            made = value if not isinstance(value, str) else named(value)
-            self._more["custom_generate"] = made
+            self._more["custom_generate"] = named(value) if custom is None else custom
         elif way not in ("plain", "assisted"):
             raise refuse("engine", f"transformers:{way}", f"use one of {', '.join(WAYS)}")
         self._kind = kind

@@ -87,13 +87,13 @@ class Endpoint(Engine):
             raise ValueError(f"{self.name}: the answer is no completion ({error})") from None
 
     def _said(self, choice: dict[str, Any], n: int, logprobs: bool) -> Said:
-        told = choice.get("logprobs") or {}
+        told: dict[str, Any] = choice.get("logprobs") or {}
         pieces = choice.get("token_ids")
         if pieces is None:
             pieces = [_number(piece) for piece in told.get("tokens") or choice["text"]]
         elif len(pieces) > n:
             raise ValueError(f"{len(pieces)} tokens, where {n} were asked for")
-        held = told.get("token_logprobs")
+        held: Any = told.get("token_logprobs")
         if logprobs and held is None:
             raise NotOffered
         return Said(tuple(int(piece) for piece in pieces), logprobs=tuple(held) if logprobs else ())
