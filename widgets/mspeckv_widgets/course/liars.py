@@ -25,7 +25,7 @@ def _table(seed: int) -> list[list[float]]:
     return [_shares([rng.expovariate(1) + 0.02 for _ in TOKENS]) for _ in TOKENS]
 
 
-P, Q = _table(1576), _table(2)
+P, Q = _table(46156), _table(2)
 
 
 @cache
