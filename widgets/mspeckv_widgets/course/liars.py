@@ -35,7 +35,8 @@ def target(last: int, *, greedy: bool, coarse: bool, penalty: float) -> list[flo
     if coarse:
         p = _shares([math.exp(round(math.log(share))) for share in p])
     if penalty != 1:
-        p = _shares([share ** (4 * penalty if at == last else 1) for at, share in enumerate(p)])
+        # as if the likeliest had come before
+        p = _shares([share ** (4 * penalty if share == max(p) else 1) for share in p])
     return _greedy(p) if greedy else p
 
 
@@ -48,7 +49,7 @@ class Tables(Engine):
 
     Args:
         way: "plain", "honest", or a planted fault's name; of promises: "deaf" ignores ends and
-            penalties, "late" goes on to the end of the round, "one seed" ignores seeds, "off"
+            penalties, "late" says one token more, "one seed" ignores seeds, "off"
             tells the logprobs of the place before and mixes rows up, "loops" repeats itself in
             every other text that is sampled, "slip" says one wrong token.
         tells: whether it says which guesses were kept.
@@ -81,7 +82,7 @@ class Tables(Engine):
                 text += text[-3:]
             over = [at for at, token in enumerate(text) if token in sampling.stop_tokens]
             if over and self.way != "deaf":
-                text = text if self.way == "late" else text[: over[0] + 1]
+                text = [*text[: over[0] + 1], *([0] if self.way == "late" else [])]
                 break
         text = text[:n]
         if self.way == "slip" and len(text) > 9:
@@ -98,7 +99,7 @@ class Tables(Engine):
         """As of `Engine`."""
         if self.way == "plain":
             raise NotOffered
-        return [self.say([0] if self.way == "off" else prompt, sampling, n)] * count
+        return [self.say([1] if self.way == "off" else prompt, sampling, n)] * count
 
     def _round(
         self, last: int, sampling: Sampling, rng: Random, most: int, came: int
