@@ -63,20 +63,21 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
 
     rules = control(*(name for name, (_, _, after) in FAULTS.items() if after is None))
     chance = _chi_square(planned, draws, plain)
+    whole = _bet("sampled: first tokens and short texts", tree, seen, others, rate, rules)
+    told = f"{whole.told}; chi-square over {len(draws)} texts: p = {chance:.2g}, a fault below "
+    numbers = {"texts": len(draws), "plan": planned.words(trial.samples), "caught": shares}
+    faulty = whole.outcome == "fault" or chance < rate
     found = [
-        _bet("sampled: first tokens and short texts", tree, seen, others, rate, rules),
         Finding.of(
-            "sampled: chi-square over the texts", chance < rate,
-            f"p = {chance:.2g} of {len(draws)} texts, a fault below {rate:.2g}", *rules, p=chance,
-        ),
-    ]  # fmt: skip
+            whole.check, faulty, f"{told}{rate:.2g}", *rules, **whole.numbers, **numbers, p=chance
+        )
+    ]
     for fault, name, state in SUBSETS if kept is not None else ():
         part = seen.where(seen.state == state)
         found.append(_bet(f"sampled: {name}", tree, part, others, rate, control(fault)))
     if kept is None:
         told = "the engine does not tell which tokens were guesses that it kept"
         found.append(Finding("sampled: after kept and rejected guesses", "not offered", told))
-    found[0].numbers.update(texts=len(draws), plan=planned.words(trial.samples), caught=shares)
     return found
 
 
