@@ -168,9 +168,16 @@ class Transformers(Engine):
             more["streamer"] = rounds
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(sampling.seed)
-            out = self.model.generate(
-                ids, attention_mask=torch.ones_like(ids), generation_config=config, **more
-            )
+            mask = torch.ones_like(ids)
+            try:
+                out = self.model.generate(
+                    ids, attention_mask=mask, generation_config=config, **more
+                )
+            except ValueError:
+                # the tokenizer is not handed on to the assistant (transformers 5.17 to 5.24)
+                if self.draft is None or not sampling.stop_strings:
+                    raise
+                raise NotOffered from None
         found = []
         for row in out.sequences[:, ids.shape[1] :].tolist():
             held = tuple[float, ...]()
