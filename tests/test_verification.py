@@ -132,7 +132,7 @@ def test_a_report_of_an_honest_engine(tmp_path: Path) -> None:
     assert "sampled: after a kept guess" in names
     assert "sampled: after a correction or bonus" in names
     assert "<table>" in report.to_html()
-    assert report.to_json()["findings"][0]["numbers"]["caught"]["scale"] >= TRIAL.power
+    assert report.to_json()["findings"][0]["numbers"]["power"]["scale"] >= TRIAL.power
     # a second run goes on from what is kept, also where the last line was cut off
     text = (tmp_path / FILE).read_text(encoding="utf-8")
     (tmp_path / FILE).write_text(text[:-5], encoding="utf-8")

@@ -65,7 +65,7 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
     chance = _chi_square(planned, draws, plain)
     whole = _bet("sampled: first tokens and short texts", tree, seen, others, rate, rules)
     told = f"{whole.told}; chi-square over {len(draws)} texts: p = {chance:.2g}, a fault below "
-    numbers = {"texts": len(draws), "plan": planned.words(trial.samples), "caught": shares}
+    numbers = {"texts": len(draws), "plan": planned.words(trial.samples), "power": shares}
     faulty = whole.outcome == "fault" or chance < rate
     found = [
         Finding.of(
