@@ -27,7 +27,7 @@ from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair("llama", layers=2, vocab=8, seed=3)
 PROMPT = random_prompt(40, vocab=8, seed=5)
-TRIAL = Trial(checks=("greedy", "sampled"), samples=1200, new_tokens=12, alpha=0.05, short=8)
+TRIAL = Trial(checks=("greedy", "sampled"), samples=800, new_tokens=12, alpha=0.05, short=8)
 IDS = [0, 1, 2, 3, 4, 5, 2, 0]
 
 
