@@ -101,7 +101,8 @@ class Transformers(Engine):
         custom: Any = None,
     ) -> None:  # fmt: skip
         self.model, self.way, self.draft, self.tokenizer = model, way, draft, tokenizer
-        self.dtype, self.name = model.dtype, f"transformers {way} of {Path(model.name_or_path).name}"
+        self.name = f"transformers {way} of {Path(model.name_or_path).name}"
+        self.dtype = model.dtype
         kind, _, value = way.partition("=")
         self._more: dict[str, Any] = {}
         if kind in ("assisted", "ensemble"):
