@@ -70,7 +70,12 @@ class Own(Engine):
         """As of `Engine`: those of tier 2 alone, over its own KV."""
         config = replace(self.config, method="autoregressive", new_tokens=len(text) + 1)
         with prefilled(self.pair, prompt, config) as tiers:
-            return tiers.prefilled[-1].read([*prompt, *text], rows=1)[-1].cpu()
+            for length in range(len(prompt), len(prompt) + len(text) + 1):
+                # step by step, as plain decoding packs its KV
+                tiers.full.begin_pass()
+                logits = tiers.prefilled[-1].read([*prompt, *text][:length], rows=1)[-1].cpu()
+                tiers.prefilled[-1].settle(length)
+        return logits
 
     def draft_logits(self, prompt: list[int], text: Sequence[int]) -> torch.Tensor | None:
         """As of `Engine`."""
@@ -96,7 +101,8 @@ class Transformers(Engine):
         custom: Any = None,
     ) -> None:  # fmt: skip
         self.model, self.way, self.draft, self.tokenizer = model, way, draft, tokenizer
-        self.dtype, self.name = model.dtype, f"transformers {way} of {model.name_or_path}"
+        self.name = f"transformers {way} of {Path(model.name_or_path).name}"
+        self.dtype = model.dtype
         kind, _, value = way.partition("=")
         self._more: dict[str, Any] = {}
         if kind in ("assisted", "ensemble"):

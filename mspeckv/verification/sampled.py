@@ -77,6 +77,7 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
         found.append(_bet(f"sampled: {name}", tree, part, others, rate, control(fault)))
     if kept is None:
         told = "the engine does not tell which tokens were guesses that it kept"
+        told = told if tree.depth > 1 else "texts of one token have none before it"
         found.append(Finding("sampled: after kept and rejected guesses", "not offered", told))
     return found
 
