@@ -15,6 +15,7 @@ from .site_pages import NAMES, SIZES, Opened, opened
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BEYOND = "document.documentElement.scrollWidth - innerWidth"
+PAPER = "getComputedStyle(document.body).backgroundColor"
 FIRST_PICTURE = 3_000_000
 """Bytes."""
 FOCUS = """() => { const one = document.activeElement, seen = getComputedStyle(one);
@@ -56,6 +57,8 @@ def test_axe_finds_no_fault_by_day_and_by_night(site: Path, browser: Browser, na
         # colours are all that changes
         assert grave(examine(seen.page, "html", "color-contrast")) == []
         picture(seen.page, f"site_{name}_dark", "body")
+        seen.page.emulate_media(media="print")
+        assert seen.page.evaluate(PAPER) == "rgb(255, 255, 255)", "paper is white by night too"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -126,13 +129,12 @@ def test_a_state_that_is_none_is_mended(site: Path, shown: Opened) -> None:
 def test_light_and_dark_are_chosen_and_kept(site: Path, browser: Browser) -> None:
     with opened(browser, dark=True) as seen:
         seen.go(site, "kv")
-        paper = "getComputedStyle(document.body).backgroundColor"
-        night = seen.page.evaluate(paper)
+        night = seen.page.evaluate(PAPER)
         seen.page.get_by_role("button", name="Switch to light colours").click()
-        day = seen.page.evaluate(paper)
+        day = seen.page.evaluate(PAPER)
         assert day != night
         seen.go(site, "accept")
-        assert seen.page.evaluate(paper) == day
+        assert seen.page.evaluate(PAPER) == day
 
 
 def test_a_round_moves_and_corrections_are_found(site: Path, browser: Browser) -> None:
@@ -152,7 +154,7 @@ def test_a_round_moves_and_corrections_are_found(site: Path, browser: Browser) -
         last = seen.page.locator("#text a").last
         last.click()
         assert film.get_attribute("data-round") == last.get_attribute("data-round")
-        assert seen.page.locator("#text .coming").count() == 0
+        assert seen.page.locator("#text a.coming").count() == 0
 
 
 def test_every_way_writes_the_same_text(site: Path, shown: Opened) -> None:

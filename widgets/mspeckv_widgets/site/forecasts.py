@@ -77,8 +77,8 @@ def _policy(where: Hardware, bits: Any, residency: str) -> KVPolicy:
     )
 
 
-def acceptance_of(model: str, method: str, prefill: int) -> Acceptance:
-    """What is known of a model's default pair at a context."""
+def acceptance_of(model: str, method: str, prefill: Any) -> Acceptance:
+    """What is known of a model's default pair at a context, or at several."""
     draft = draft_shape(MODELS[model], "default")
     return likely_acceptance(model, draft.name if draft else None, method, prefill)
 
@@ -193,12 +193,14 @@ def results(found: Forecast) -> dict[str, Any]:
 def _acceptances() -> dict[str, list[list[float]]]:
     """Rates by ``model/method``: at every context, in the order of `Acceptance`'s fields."""
     names = [part.name for part in fields(Acceptance)]
+
+    def table(model: str, method: str) -> list[list[float]]:
+        found = acceptance_of(model, method, np.array(CONTEXTS))
+        rates = np.broadcast_arrays(*(getattr(found, name) for name in names), CONTEXTS)
+        return np.array(rates[:-1]).T.tolist()
+
     return {
-        f"{model}/{method}": [
-            [float(np.asarray(getattr(acceptance_of(model, method, prefill), name)))
-             for name in names]
-            for prefill in CONTEXTS
-        ]
+        f"{model}/{method}": table(model, method)
         for model in MODELS for method in methods_of(model)
     }  # fmt: skip
 

@@ -16,6 +16,6 @@ def style_sheet() -> str:
         f":root{{{LIGHT.variables()}color-scheme:light;}}\n"
         f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{night}}}}}\n"
         f":root[data-theme=dark]{{{night}}}\n"
-        f"@media print{{:root,:root[data-theme=dark]{{{LIGHT.variables()}color-scheme:light;}}}}\n"
+        f"@media print{{:root:not(#day){{{LIGHT.variables()}color-scheme:light;}}}}\n"
         f"{own}\n{SVG_STYLE}\n{PAGE_STYLE}"
     )

@@ -19,7 +19,7 @@ const play = (state) => {
   mark();
 };
 // Each token is a link: the address says which round is shown.
-const text = () => find("#text").replaceChildren(make("span", { className: "coming" }, `… ${film.before}`), ...film.text.filter(([words]) => words).map(([words, tier, round]) => make("a", {
+const text = () => find("#text").replaceChildren(make("span", { className: "coming" }, `… ${film.before.trim().replaceAll(/\s+/g, " ")}`), ...film.text.filter(([words]) => words).map(([words, tier, round]) => make("a", {
   href: `#${new URLSearchParams({ way: film.method, round })}`, className: `token s${tier}`, data: { round, tier },
   title: `round ${round + 1}, settled by tier ${tier}`,
   ...(words.trim() ? {} : { aria: { label: "space" } }) }, words.replaceAll("\n", "↵\n"))));
