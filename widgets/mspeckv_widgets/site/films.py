@@ -50,7 +50,6 @@ def _film(method: str, words: str) -> dict[str, Any]:
         "before": (RUNS / PROMPT).read_text(encoding="utf-8"),
         "text": [[texts.get(at, ""), tiers[at], of_round[at]] for at in range(len(tokens))],
         "prompt": found.setting.prefill, "places": places, "bits": config.policy.bits,
-        "ms_per_token": sum(one.ms for one in rounds) / len(tokens),
         "link_bytes_per_token": moved / len(tokens),
         "rounds": len(rounds), "tokens": len(tokens),
     }  # fmt: skip

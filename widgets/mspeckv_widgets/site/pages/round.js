@@ -37,12 +37,12 @@ const begin = () => {
     type: "radio", name: "way", value: one.method }), ` ${one.words}`)));
   find("#tiers").append(...TIERS.map((words, tier) => make("li", {}, make("span", { className: `token key-word s${tier}` }, words))));
   find("#ways-table tbody").append(...FILMS.map((one) => make("tr", {}, make("th", { scope: "row" }, `${one.words} (${one.method})`),
-    ...[one.rounds, digits(one.tokens / one.rounds), digits(one.link_bytes_per_token / 1e6), digits(one.ms_per_token)]
+    ...[one.rounds, digits(one.tokens / one.rounds), digits(one.link_bytes_per_token / 1e6)]
       .map((words) => make("td", {}, words)))));
   const { places, bits, prompt } = FILMS[0], count = (place) => places.filter((one) => one === place).length;
   find("#recorded").textContent = `SmolLM2-135M on two CPU cores, ${prompt} tokens of the Python reference as prompt; `
     + `KV of ${count("on-chip")} layers on-chip as floats, ${count("resident")} resident and ${count("offloaded")} offloaded in ${bits} bits. `
-    + "Bytes are counted where they are copied; both ends of the link are this machine's memory, and a copy is held back as a slow link would.";
+    + "Bytes are counted where they are copied; both ends of the link are this machine's memory, and a copy is held back as a slow link would. Times in the picture were measured while this was recorded.";
   const form = find("#setting");
   const arrived = () => {
     const state = { way: FILMS[0].method, ...address.read() };
