@@ -29,7 +29,7 @@ from mspeckv_widgets.record import Setting
 from mspeckv_widgets.recording import Pieces, Recording
 from mspeckv_widgets.site.films import PROMPT, RUNS, WAYS
 
-DOCUMENT, PREFILL, NEW_TOKENS = "python-reference", 1024, 48
+DOCUMENT, PREFILL, NEW_TOKENS = "python-reference", 1024, 32
 BEFORE = 28
 """Tokens of the prompt's end that are shown before the text."""
 POLICY = KVPolicy(bits=8, on_chip=10, resident=10)

@@ -8,26 +8,34 @@ rest.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import fields, replace
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
-import mspeckv.whatif.acceptance
-import mspeckv.whatif.footprint
 import mspeckv.whatif.forecast
-import mspeckv.whatif.passes
-import mspeckv.whatif.question
 import mspeckv.whatif.round
 from mspeckv.settings import METHODS, RESIDENCIES, WIDTHS, KVPolicy, Speculation
-from mspeckv.whatif import HARDWARE, MODELS, Forecast, Hardware, hardware, inner_passes, what_if
-from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif import (
+    HARDWARE,
+    MODELS,
+    Acceptance,
+    Forecast,
+    Hardware,
+    hardware,
+    inner_passes,
+    what_if,
+)
+from mspeckv.whatif.acceptance import InnerPasses
 from mspeckv.whatif.origin import SPECULATION, published_policy
 from mspeckv.whatif.question import Question, ask
-from mspeckv.whatif.shapes import draft_shape
+from mspeckv.whatif.shapes import ModelShape
 from mspeckv_widgets.site.published import tables
 from mspeckv_widgets.site.tracing import Tape, Trace, pack, traceable
 
@@ -39,11 +47,9 @@ GAMMAS = tuple(range(1, 17))
 NEW_TOKENS = 256
 POLICIES = tuple(product(WIDTHS, RESIDENCIES))
 """Width and residency, in the order in which a page counts them."""
+KV_PARTS = ("part/on_chip", "part/resident", "part/tail", "part/windows", "part/states")
+"""What the KV of a text is, among a forecast's parts."""
 _GIVEN = ("prefill", "on_chip", "resident", "gamma", "middle_full", "draft_full")
-_WHAT_IF = (
-    mspeckv.whatif.acceptance, mspeckv.whatif.footprint, mspeckv.whatif.forecast,
-    mspeckv.whatif.passes, mspeckv.whatif.question, mspeckv.whatif.round,
-)  # fmt: skip
 
 
 def forecast_of(
@@ -77,26 +83,15 @@ def _policy(where: Hardware, bits: Any, residency: str) -> KVPolicy:
     )
 
 
-def acceptance_of(model: str, method: str, prefill: Any) -> Acceptance:
-    """What is known of a model's default pair at a context, or at several."""
-    draft = draft_shape(MODELS[model], "default")
-    return likely_acceptance(model, draft.name if draft else None, method, prefill)
-
-
-def methods_of(model: str) -> tuple[str, ...]:
-    """Methods that a model can run."""
-    alone = draft_shape(MODELS[model], "default") is None
-    return tuple(method for method in METHODS if not (alone and method == "vanilla"))
-
-
 def programs() -> dict[str, Any]:
     """Traces by ``model/kind/method``, packed, and all tables that go with them."""
     kinds = list(_kinds())
+    known: dict[str, list[list[float]]] = {}
     traces = {
-        f"{model}/{kind}/{method}": _trace(model, machines, method)
+        f"{model}/{kind}/{method}": _trace(model, machines, method, known)
         for kind, machines in enumerate(kinds)
         for model in MODELS
-        for method in methods_of(model)
+        for method in METHODS
     }
     return {
         **pack(traces),
@@ -107,8 +102,8 @@ def programs() -> dict[str, Any]:
         },
         "policies": POLICIES,
         "contexts": CONTEXTS,
-        "acceptance": _acceptances(),
-        "inner": _inner(),
+        "acceptance": known,
+        "inner": _inner(known),
     }  # fmt: skip
 
 
@@ -127,8 +122,20 @@ def _figures() -> tuple[str, ...]:
     return ("memory_gb", "memory_gbps", "matrix_gflops", "link_gbps")
 
 
-def _trace(model: str, machines: tuple[Hardware, ...], method: str) -> Trace:
-    """`forecast_of` with everything open that the page can set."""
+def _modules() -> list[ModuleType]:
+    """Modules of the cost model that work on arrays."""
+    found = [one for name, one in sys.modules.items() if name.startswith("mspeckv.whatif.")]
+    return [one for one in found if hasattr(one, "np")]
+
+
+def _trace(
+    model: str, machines: tuple[Hardware, ...], method: str, known: dict[str, list[list[float]]]
+) -> Trace:
+    """`forecast_of` with everything open that the page can set.
+
+    What it takes for the pair's acceptance goes into ``known``: by ``model/method``, at every
+    context, rates in the order of `Acceptance`'s fields.
+    """
     tape = Tape()
     machine = copy.copy(machines[0])
     for name in _figures():
@@ -139,8 +146,10 @@ def _trace(model: str, machines: tuple[Hardware, ...], method: str) -> Trace:
     def asked(
         method: str, layers: int, policy: Any, speculation: Any, rates: Any, told: Any, more: Any
     ) -> Question:
-        told = {**told, "link_gbps": 1.0}
-        made = ask(method, layers, policy, speculation, rates, told, more)
+        table = np.broadcast_arrays(*vars(rates).values(), CONTEXTS)[:-1]
+        known[f"{model}/{method}"] = np.array(table).T.tolist()
+        told = {**told, "link_gbps": 1.0, "prefill": CONTEXTS[0]}
+        made = ask(method, layers, policy, speculation, Acceptance(), told, more)
         policies = tuple(_policy(machine, *one) for one in POLICIES)
         return replace(
             made,
@@ -151,21 +160,15 @@ def _trace(model: str, machines: tuple[Hardware, ...], method: str) -> Trace:
 
     def inner(*_: Any) -> Any:
         middle, draft = tape.given("middle_passes"), tape.given("draft_passes")
-        return mspeckv.whatif.acceptance.InnerPasses(middle, draft, middle + draft)
+        return InnerPasses(middle, draft, middle + draft)
 
     with (
-        traceable(*_WHAT_IF),
+        traceable(*_modules()),
         patch.object(mspeckv.whatif.forecast, "ask", asked),
         patch.object(mspeckv.whatif.round, "inner_passes", inner),
-        patch.object(mspeckv.whatif.forecast, "hardware", lambda given: given),
     ):
-        found = _what_if_on(model, machine, method)
+        found = forecast_of(model, machine, method, prefill=np.array(CONTEXTS))
     return Trace.of(tape, results(found))
-
-
-def _what_if_on(model: str, machine: Hardware, method: str) -> Forecast:
-    with patch(f"{__name__}.hardware", lambda given: given):
-        return forecast_of(model, machine, method, acceptance=Acceptance())
 
 
 def results(found: Forecast) -> dict[str, Any]:
@@ -190,29 +193,22 @@ def results(found: Forecast) -> dict[str, Any]:
     }
 
 
-def _acceptances() -> dict[str, list[list[float]]]:
-    """Rates by ``model/method``: at every context, in the order of `Acceptance`'s fields."""
-    names = [part.name for part in fields(Acceptance)]
-
-    def table(model: str, method: str) -> list[list[float]]:
-        found = acceptance_of(model, method, np.array(CONTEXTS))
-        rates = np.broadcast_arrays(*(getattr(found, name) for name in names), CONTEXTS)
-        return np.array(rates[:-1]).T.tolist()
-
-    return {
-        f"{model}/{method}": table(model, method)
-        for model in MODELS for method in methods_of(model)
-    }  # fmt: skip
-
-
-def _inner() -> dict[str, list[list[float]]]:
+def _inner(known: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:
     """Passes of tier 1 and tier 0 by ``rate/draft_gamma``, for every gamma."""
-    rates = {rates[0] for table in _acceptances().values() for rates in table}
+    rates = {rates[0] for table in known.values() for rates in table}
     out = {}
     for rate, depth in product(rates, (Speculation().draft_gamma, SPECULATION.draft_gamma)):
         found = inner_passes(rate, depth, np.array(GAMMAS))
         out[f"{rate}/{depth}"] = [found.middle.tolist(), found.draft.tolist()]
     return out
+
+
+def _model(shape: ModelShape) -> dict[str, Any]:
+    """What a page says of a model; its layers are those that a policy places."""
+    return {
+        "layers": shape.kv(torch.float16).layers, "source": shape.source,
+        "note": getattr(shape, "described", ""),
+    }  # fmt: skip
 
 
 FIRST = {
@@ -229,12 +225,12 @@ _PUBLISHED = {
 
 def page_data() -> dict[str, Any]:
     """All that the page holds: programs, tables, and the names of what can be chosen."""
-    models = {
-        name: {"layers": shape.layers, "source": shape.source} for name, shape in MODELS.items()
-    }
+    made = programs()
     return {
-        **programs(),
-        "models": models, "methods": METHODS, "widths": WIDTHS, "gammas": GAMMAS,
+        **made,
+        "kv_parts": [one for one in KV_PARTS if all(one in p["results"] for p in made["programs"])],
+        "models": {name: _model(shape) for name, shape in MODELS.items()},
+        "methods": METHODS, "widths": WIDTHS, "gammas": GAMMAS,
         "lengths": LENGTHS,
         "new_tokens": NEW_TOKENS, "draft_gamma": Speculation().draft_gamma,
         "published_draft_gamma": SPECULATION.draft_gamma,

@@ -2,7 +2,7 @@
 const { kind, machines, policies, models, widths, contexts, lengths } = FORECASTS;
 const GIGA = 1e9, NEW = FORECASTS.new_tokens;
 
-const PARTS = ["part/on_chip", "part/resident", "part/tail", "part/weights", "device"];
+const KV = FORECASTS.kv_parts, PARTS = [...KV, "part/weights", "device"];
 // Plain decoding with so many layers on-chip and resident.
 const plain = (model, machine, bits, length, on_chip, resident, wanted) =>
   compute(FORECASTS, `${model}/${kind[machine]}/autoregressive`, {
@@ -14,7 +14,7 @@ const plain = (model, machine, bits, length, on_chip, resident, wanted) =>
 const held = (model, machine, bits, length) => {
   const all = models[model].layers, floats = bits === "full";
   const found = plain(model, machine, bits, length, floats ? all : 0, floats ? 0 : all, PARTS);
-  const kv = found["part/on_chip"] + found["part/resident"] + found["part/tail"];
+  const kv = KV.reduce((sum, name) => sum + found[name], 0);
   return { kv, weights: found["part/weights"], device: found.device };
 };
 const STEP = 4096; // whole blocks of every width
@@ -48,7 +48,7 @@ const draw = (state) => {
   find("#most").textContent = most ? tokens(most).replace(" ", "") : "none";
   find("#most-words").textContent = most ? `tokens fit on ${machine} beside the weights` : `the weights alone do not fit on ${machine}`;
   const floats = held(model, machine, "full", length).kv;
-  find("#said").textContent = `${model} in ${named(bits)}: ${models[model].source}. ${bits === "full" ? "" : `As floats it would be ${bytes(floats)}, ${digits(floats / here.kv)} times as much. `}`
+  find("#said").textContent = `${model} in ${named(bits)}: ${models[model].source}${models[model].note && `; ${models[model].note}`}. ${bits === "full" ? "" : `As floats it would be ${bytes(floats)}, ${digits(floats / here.kv)} times as much. `}`
     + `Offloaded to the host, it takes ${digits(plain(model, machine, bits, length, 0, 0, ["link_ms"]).link_ms)} ms on this machine's link for each token that is decoded without guesses.`;
   const rows = Object.keys(models).map((name) => [name, { ...held(name, machine, bits, length),
     more: perToken(name, machine, bits, length), most: longest(name, machine, bits) }]).sort((a, b) => b[1].kv - a[1].kv);

@@ -6,7 +6,7 @@ const STEP_SIGNS = {
 };
 const PART_SIGNS = {
   weights: "weights", on_chip: "on-chip", resident: "resident", slots: "wait", tail: "draw", scratch: "unpack",
-  retrieval: "t1", streaming: "t0", head: "t0", workspace: "retrieve", runtime: "draw",
+  windows: "triforce", states: "mspeckv", retrieval: "t1", streaming: "t0", head: "t0", workspace: "retrieve", runtime: "draw",
 };
 const { kind, machines, policies, contexts, acceptance, inner, models, methods } = FORECASTS;
 const GIGA = 1e9;
@@ -24,9 +24,10 @@ const forecast = (asked, wanted) => {
     policy: policies.findIndex(([width, kept]) => String(width) === bits && kept === residency),
   }, wanted);
 };
-const parts = (found, prefix, signs, unit, scale) => Object.entries(signs).map(([name, sign]) => {
-  const value = (found[`${prefix}/${name}`] || 0) / scale;
-  return { name: shown(name), sign, value, said: `${digits(value)} ${unit}` };
+const named = (found, prefix) => Object.keys(found).filter((one) => one.startsWith(`${prefix}/`)).map((one) => one.slice(prefix.length + 1));
+const parts = (found, prefix, signs, unit, scale) => named(found, prefix).map((name) => {
+  const value = found[`${prefix}/${name}`] / scale;
+  return { name: shown(name), sign: signs[name] || "draw", value, said: `${digits(value)} ${unit}` };
 });
 
 // What the form says, as numbers, and made possible: no more places than layers, floats for triforce.
@@ -68,7 +69,7 @@ const draw = (state) => {
   cliff();
 };
 const outputs = (asked, floats) => {
-  const { layers, on_chip, resident, bits } = asked, form = find("#setting");
+  const { layers, on_chip, resident, bits } = asked, { note } = models[asked.model], form = find("#setting");
   const said = { context: tokens(contexts[asked.context]), gamma: asked.gamma, on_chip: `${on_chip} of ${layers}`,
     resident: floats ? "none: floats" : `${resident} of ${layers}` };
   for (const [name, words] of Object.entries(said)) {
@@ -85,7 +86,7 @@ const outputs = (asked, floats) => {
   const words = lru ? `${on_chip} layers on-chip, ${layers - on_chip} offloaded; ${resident} of them are kept by LRU`
     : `${on_chip} layers on-chip as floats, ${held} resident${floats ? "" : ` in ${bits} bits`}, ${layers - on_chip - held} offloaded to the host`;
   find("#layers").setAttribute("aria-label", words);
-  find("#places").textContent = words;
+  find("#places").textContent = `${words}${note && ` (${note})`}`;
 };
 const verdict = (asked, here, same, equal, room) => {
   const fit = here.fits ? "" : ` It does not fit the ${room} GB of this machine.`;
@@ -97,15 +98,15 @@ const verdict = (asked, here, same, equal, room) => {
 const table = (names, all, offloaded) => {
   const row = (words, say) => make("tr", {}, make("th", { scope: "row" }, words),
     ...all.map((one) => make("td", {}, one ? say(one) : "")));
-  const some = (prefix, signs) => Object.keys(signs).filter((name) => all.some((one) => one && one[`${prefix}/${name}`] > 0));
+  const some = (prefix) => named(all[0], prefix).filter((name) => all.some((one) => one && one[`${prefix}/${name}`] > 0));
   find("#numbers thead").replaceChildren(make("tr", {}, make("td", {}), ...names.map((name) => make("th", { scope: "col" }, name))));
   find("#numbers tbody").replaceChildren(
     row("ms per token", (one) => digits(one.ms, 6)),
     row("tokens per round", (one) => digits(one.settled, 6)),
-    ...some("step", STEP_SIGNS).map((name) => row(`${name}, ms`, (one) => digits(one[`step/${name}`], 4))),
+    ...some("step").map((name) => row(`${name}, ms`, (one) => digits(one[`step/${name}`], 4))),
     row("link, MB per token", (one) => digits(one.link_bytes / 1e6, 6)),
     row("link busy, ms per token", (one) => digits(one.link_ms, 4)),
-    ...some("part", PART_SIGNS).map((name) => row(`${shown(name)}, GB`, (one) => digits(one[`part/${name}`] / GIGA, 4))),
+    ...some("part").map((name) => row(`${shown(name)}, GB`, (one) => digits(one[`part/${name}`] / GIGA, 4))),
     row("device, GB", (one) => digits(one.device / GIGA, 6)),
     row("on the host, GB", (one) => digits(one.host / GIGA, 6)),
     row("times this setting's time", (one) => digits(one.ms / all[0].ms, 6)),
