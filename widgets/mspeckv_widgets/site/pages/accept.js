@@ -75,7 +75,7 @@ const show = () => {
   chart(found, shares);
 };
 const chart = (found, shares) => {
-  const place = find("#out"), wide = Math.max(place.clientWidth, 260), high = 250, low = 24, top = 8;
+  const place = find("#out"), wide = Math.max(roomOf(place), 260), high = 250, low = 24, top = 8;
   const most = Math.max(...p, ...q, ...found.emitted) * 1.12, y = (value) => high - low - ((high - low - top) * Math.min(value, most)) / most;
   const picture = node("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": "p, q and what comes out, for each token; numbers are in the table" });
   const slot = wide / NAMES.length, thick = Math.min(slot / 5, 44);

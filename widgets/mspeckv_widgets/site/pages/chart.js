@@ -35,7 +35,7 @@ const decades = (low, high) => {
 };
 // series: [{ name, sign, points: [[x, y, std?]], dots, thin }]; axes: { label, log, low, high, ticks, words }.
 const lines = (place, { x, y, series, title, now }) => {
-  const wide = Math.max(place.clientWidth, 240), high = Math.min(Math.max(wide * 0.56, 190), 330);
+  const wide = Math.max(roomOf(place), 240), high = Math.min(Math.max(wide * 0.56, 190), 330);
   const left = 46, right = 20, top = 12, low = 40;
   const all = series.flatMap((one) => one.points);
   const span = (axis, at) => {
@@ -80,8 +80,11 @@ const marker = (picture, sign, x, y) => {
   made.setAttribute("class", `dot fill-${sign}`);
   return made;
 };
-// Draw again whenever the place has another width.
-const fitted = (place, draw) => {
-  let wide = 0;
-  new ResizeObserver(() => { if (place.clientWidth !== wide) { wide = place.clientWidth; draw(); } }).observe(place);
-};
+// Draw again whenever the place has another width; who draws asks `roomOf`, which lays out nothing.
+const rooms = new WeakMap();
+const roomOf = (place) => rooms.get(place) ?? place.clientWidth;
+const fitted = (place, draw) => new ResizeObserver(() => {
+  if (place.clientWidth === rooms.get(place)) return;
+  rooms.set(place, place.clientWidth);
+  draw();
+}).observe(place);
