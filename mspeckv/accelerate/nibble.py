@@ -26,6 +26,7 @@ from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.kv.placement import ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
+from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
 
 _MIDDLE = 7.5
@@ -165,7 +166,7 @@ class CoarseLayer(PlacedLayer):
         planes: how its codes are split.
     """
 
-    def __init__(self, base: FloatLayer | BlockLayer, planes: NibblePlanes) -> None:
+    def __init__(self, base: FloatLayer | WindowLayer | BlockLayer, planes: NibblePlanes) -> None:
         super().__init__()
         self.base, self.planes = base, planes
 
@@ -178,7 +179,7 @@ class CoarseLayer(PlacedLayer):
 
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
-        if isinstance(self.base, FloatLayer):
+        if not isinstance(self.base, BlockLayer):
             return self.base.read(length)
         self.bring(length)
         return Floats(*self.base.store.scratch.read(length))

@@ -15,7 +15,8 @@ from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.sizes import WINDOW_SLACK, packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.windows import kept
 from mspeckv.settings import KVPolicy
 
 
@@ -44,6 +45,7 @@ class FullCache(Tier):
         link: carries offloaded layers.
         device: where compute runs.
         faster: accelerations.
+        slack: tokens that rejected guesses may take back at most.
 
     Raises:
         ValueError: the policy does not fit the target.
@@ -57,6 +59,7 @@ class FullCache(Tier):
         link: KVLink,
         device: torch.device,
         faster: Faster | None = None,
+        slack: int = WINDOW_SLACK,
     ) -> None:
         faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
@@ -77,8 +80,12 @@ class FullCache(Tier):
             policy.cached_layers,
         )
         room = Room(shape, capacity, device, self.store, self.pipeline)
-        places = [place_of(policy, kind) for kind in self.placement]
-        super().__init__(layers=[made(room, index) for index, made in enumerate(places)])
+        places = iter([place_of(policy, place) for place in self.placement])
+        layers = [
+            next(places)(room, index) if kind.grows else kept(shape, kind, capacity, slack, device)
+            for index, kind in enumerate(map(shape.kind, range(shape.depth)))
+        ]
+        super().__init__(layers=layers)
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` without straddling a flush boundary.
@@ -116,7 +123,7 @@ class FullCache(Tier):
 
     def allocated(self) -> dict[str, int]:
         """Bytes really allocated, by place: the measured side of `mspeckv.kv.sizes`."""
-        sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}
+        sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0, "windows": 0}
         for layer in self.layers:
             for where, count in layer.bytes_by_place().items():
                 sizes[where] += count

@@ -14,6 +14,7 @@ import torch
 
 from mspeckv.kv.layers import Buffer, FloatLayer, Tier
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.windows import WindowLayer
 
 
 def streaming_slots(sinks: int, window: int, slack: int) -> int:
@@ -36,8 +37,17 @@ class StreamingCache(Tier):
         self, shape: KVShape, sinks: int, window: int, slack: int, device: torch.device
     ) -> None:
         self.sinks, self.window, self.slack = sinks, window, slack
-        size = (shape.heads, streaming_slots(sinks, window, slack), shape.dim, shape.dtype, device)
-        super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
+        slots = streaming_slots(sinks, window, slack)
+        buffers = [
+            (Buffer(shape.heads, slots, shape.dim, shape.dtype, device), kind.sight)
+            for kind in map(shape.kind, range(shape.depth))
+        ]
+        super().__init__(
+            layers=[
+                WindowLayer(buffer, sight, slack) if sight and sight.tokens else FloatLayer(buffer)
+                for buffer, sight in buffers
+            ]
+        )
         self.dropped = 0
 
     @property

@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mspeckv.kv.kinds import unknown_kinds
 from mspeckv.settings import refuse
 
 ALLOWED = "use a decoder with standard attention in every layer"
 """What every refusal ends with."""
 
-_PLAIN_LAYERS = {"full_attention", "attention"}
 _NEEDED = ("num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
 _ARGUMENTS = {"position_ids", "logits_to_keep"}
 _LONGROPE = "original_max_position_embeddings"
@@ -27,14 +27,14 @@ def cache_argument(model: PreTrainedModel) -> str:
 
 
 def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
-    """Refuse architectures whose cache is not plain keys and values of every token.
+    """Refuse architectures whose cache is not plain keys and values of tokens.
 
     Args:
         field: as in `check_model`.
         name: id or path of the model, for the complaint.
 
     Raises:
-        ValueError: an encoder-decoder; sliding-window, chunked, linear or hybrid layers;
+        ValueError: an encoder-decoder; layers of a kind that the engine does not know;
             compressed keys and values.
     """
     try:
@@ -43,14 +43,7 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
     if config.is_encoder_decoder or text.is_encoder_decoder:
         raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
-    kinds = getattr(text, "layer_types", None)
-    other = sorted(set(kinds or ()) - _PLAIN_LAYERS)
-    if not kinds:
-        # Without a list of layers, a window or a chunk size speaks for all of them.
-        if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):
-            other.append("sliding_attention")
-        if getattr(text, "attention_chunk_size", None):
-            other.append("chunked_attention")
+    other = unknown_kinds(text)
     if other:
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
     if getattr(text, "kv_lora_rank", None):
