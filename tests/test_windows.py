@@ -31,6 +31,7 @@ from mspeckv.kv.scores import sight_mask
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.settings import METHODS
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
+from mspeckv_widgets import LiveLab
 from tests.random_models import SHAPE, random_prompt
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -230,3 +231,10 @@ def test_a_layer_that_sees_otherwise_than_it_tells_is_refused() -> None:
 def test_bitwise_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="exact: 'bitwise'.*windows or scores"):
         generate(windowed_pair("mistral", 9), random_prompt(12), exact="bitwise")
+
+
+def test_the_live_panel_counts_the_layers_that_grow() -> None:
+    lab = LiveLab(windowed_pair("gemma2", 6))
+    assert {lab.controls.inputs[name].max for name in ("on_chip", "resident")} == {2}
+    lab.controls.set(method="mspeckv", bits=8, on_chip=1, resident=1)
+    assert "of 2 layers that grow, of 4" in lab.controls.placement.value

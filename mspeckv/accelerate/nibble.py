@@ -217,7 +217,11 @@ class CoarseCache(Tier1Cache):
         codec = full.store.codec
         assert isinstance(codec, BlockCodec)
         planes = NibblePlanes(codec)
-        super().__init__(layers=[CoarseLayer(layer, planes) for layer in full.layers])
+        looks = [
+            CoarseLayer(layer, planes) if layer.attends else layer.like() for layer in full.layers
+        ]
+        super().__init__(layers=looks)
+        self.source = full
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
@@ -232,7 +236,7 @@ class CoarseCache(Tier1Cache):
     @property
     def length(self) -> int:
         """Tokens seen: tier 2's, and guesses beyond them."""
-        return max(int(self.layers[0].length), self.full.length)
+        return max(super().length, self.full.length)
 
     def room(self, length: int) -> int:
         """Guesses lie in tier 2's float tails."""

@@ -53,7 +53,8 @@ class HotChunkCache(RetrievalCache):
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
         super().__init__(room.shape, room.speculation, room.prompt, room.grown, device)
-        self.full, plan, shape = full, self.plan, room.shape
+        self.full = self.source = full
+        plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)
         self._pin = device.type == "cuda"
         row = 2 * plan.chunk * shape.dim

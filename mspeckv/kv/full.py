@@ -14,9 +14,10 @@ from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import WINDOW_SLACK, packed_blocks, streamed_bytes, tail_tokens
-from mspeckv.kv.windows import kept
+from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.settings import KVPolicy
 
 
@@ -68,7 +69,9 @@ class FullCache(Tier):
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
         codec = codec_of(shape, policy, faster.restore)
-        show = faster.show(codec, device) if faster.show is not None and unpacks else None
+        # rows that are read again have no new keys, which kernels of packed blocks count on
+        packs = faster.show is not None and unpacks and not shape.states
+        show = faster.show(codec, device) if packs and faster.show is not None else None
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(
             link,
@@ -97,8 +100,30 @@ class FullCache(Tier):
         room = self.capacity - length
         packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
         if packed is not None:
-            room = min(room, tail_tokens(self.policy) - (length - packed.packed_tokens))
+            done = packed_blocks(self.policy, min(length, self.length)) * self.policy.block
+            done = max(packed.packed_tokens, done)
+            room = min(room, tail_tokens(self.policy) - (length - done))
         return room
+
+    def due(self, length: int) -> bool:
+        """Whether settling ``length`` tokens packs a block."""
+        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
+        return packed is not None and packed_blocks(self.policy, length) > packed.blocks
+
+    def settle(self, length: int) -> None:
+        """Forget tokens from ``length`` on; pack what is complete.
+
+        Recurrent layers that went back further want kept tokens read again, by rows that see what
+        they saw: blocks are packed when that is done (`Tier.to_read`).
+        """
+        for state in self.states:
+            state.settle(length)
+        behind = any(state.length < length for state in self.states)
+        for layer in self.attending:
+            if behind and isinstance(layer, BlockLayer):
+                layer.length = length
+            else:
+                layer.settle(length)
 
     def restart(self) -> None:
         """Forget everything, and keep the memory for another run; `connect` begins it."""

@@ -35,9 +35,11 @@ class Kind:
 
     Attributes:
         sight: of its attention; None where it has none.
+        states: recurrent states that it keeps.
     """
 
     sight: Sight | None = ALL
+    states: int = 0
 
     @property
     def grows(self) -> bool:
@@ -47,7 +49,10 @@ class Kind:
 
 _WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 """Kinds of layers that see so far as a setting says."""
-_PLAIN = {"full_attention", "attention", *_WINDOWS}
+_STATES = {"linear_attention", "mamba", "conv", "recurrent"}
+"""Kinds of layers that keep a state."""
+_EMPTY = {"moe", "mlp"}
+_PLAIN = {"full_attention", "attention", *_WINDOWS, *_STATES, *_EMPTY}
 
 
 def names_of(text: PretrainedConfig) -> list[str]:
@@ -78,6 +83,8 @@ def kinds_of(text: PretrainedConfig) -> tuple[Kind, ...]:
 
 def _kind(text: PretrainedConfig, name: str) -> Kind:
     """One layer; what sees as many tokens as the model has positions sees all."""
+    if name in _STATES | _EMPTY:
+        return Kind(None, int(getattr(text, "number_of_conv_states", 1)) * (name in _STATES))
     seen = int(getattr(text, _WINDOWS.get(name, ""), None) or 0)
     if seen >= int(getattr(text, "max_position_embeddings", None) or 0):
         return Kind()

@@ -19,10 +19,11 @@ from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
-from mspeckv.kv.windows import WindowLayer, kept
+from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
 from mspeckv.settings import Speculation
 
@@ -146,7 +147,9 @@ class RetrievalCache(Tier1Cache):
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
         """One for a run."""
-        return cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made = cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made.source = full
+        return made
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
@@ -156,7 +159,7 @@ class RetrievalCache(Tier1Cache):
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for."""
-        layer = self.layers[0]
+        layer = self.attending[0]
         return int(layer.length) + (self.plan.gap if isinstance(layer, FloatLayer) else 0)
 
     def settle(self, length: int) -> None:
@@ -173,7 +176,7 @@ class RetrievalCache(Tier1Cache):
     @property
     def bytes(self) -> int:
         """Bytes allocated, landmarks included."""
-        buffers = sum(int(layer.buffer.bytes) for layer in self.layers)
+        buffers = sum(int(layer.buffer.bytes) for layer in self.attending)
         return buffers + sum(int(mean.nbytes) for mean in self.landmarks.values())
 
     def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
@@ -196,7 +199,7 @@ class RetrievalCache(Tier1Cache):
                 self.landmarks[layer] = landmarks_of(key, self.plan)
             self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
-        if layer == 0:
+        if own is self.attending[0]:
             self._due = self.begin(total)
         if isinstance(own, WindowLayer):
             own.put(total - new, *shown.newest(new))
@@ -221,8 +224,10 @@ class RetrievalCache(Tier1Cache):
     def restart(self) -> None:
         """As before the first pass, for another prompt of the same length."""
         self._verified = self._built_at = self.plan.prompt
-        self._due = False
-        for layer in self.layers:
+        self._due, self.repeats = False, 0
+        for state in self.states:
+            state.restart()
+        for layer in self.attending:
             layer.length = self.plan.kept if isinstance(layer, FloatLayer) else self.plan.prompt
 
     def choose(

@@ -55,6 +55,11 @@ class KVShape:
         return [index for index in range(self.depth) if self.kind(index).grows]
 
     @property
+    def states(self) -> int:
+        """Layers with a recurrent state."""
+        return sum(kind.states > 0 for kind in self.kinds)
+
+    @property
     def windows(self) -> list[Sight]:
         """How far those layers see that see but a part of the text."""
         return [kind.sight for kind in self.kinds if kind.sight is not None and kind.sight.tokens]

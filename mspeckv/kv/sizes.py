@@ -12,7 +12,7 @@ from typing import Any
 from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.windows import window_slots
+from mspeckv.kv.windows import WINDOW_SLACK, window_slots
 from mspeckv.settings import KVPolicy, Speculation
 
 
@@ -28,10 +28,6 @@ def tail_tokens(policy: KVPolicy) -> int:
     more when lossless, so that rounds may run across them.
     """
     return policy.tail + policy.block * (2 if policy.lossless else 1)
-
-
-WINDOW_SLACK = 64
-"""Tokens between two slides of a window."""
 
 
 def window_slack(speculation: Speculation) -> int:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from mspeckv.context import KV
-from mspeckv.kv.kinds import Kind, Sight
+from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
-from mspeckv.kv.shape import KVShape
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Recent(Floats):
     def tokens(self) -> int:
         """Tokens of the text."""
         return self.first + self.key.shape[2]
+
+
+WINDOW_SLACK = 64
+"""Tokens between two slides of a window."""
 
 
 def floats_seen(key: torch.Tensor, value: torch.Tensor, sight: Sight) -> Floats:
@@ -64,7 +67,7 @@ class WindowLayer(PlacedLayer):
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Recent:
         """Take a pass's new tokens; show those that its queries see."""
         start, new = self.length, (key, value)
-        first = max(self.first, self.sight.first(start))
+        first = max(self.first, self.sight.first(start - self.repeats))
         before = self.buffer.read(start - self.first, first - self.first)
         if not self._slide(start, key.shape[2]):
             # more than there is room for, as a prompt is: its end is kept
@@ -123,13 +126,3 @@ class WindowLayer(PlacedLayer):
         self.first = keep
         self.buffer.write(0, kept[0], kept[1])
         return True
-
-
-def kept(
-    shape: KVShape, kind: Kind, capacity: int, slack: int, device: torch.device
-) -> WindowLayer:
-    """What a layer that does not grow keeps, in a cache of ``capacity`` tokens."""
-    assert kind.sight is not None
-    slots = window_slots(kind.sight, slack, capacity)
-    buffer = Buffer(shape.heads, slots, shape.dim, shape.dtype, device)
-    return WindowLayer(buffer, kind.sight, slack)

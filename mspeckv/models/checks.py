@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mspeckv.kv.kinds import unknown_kinds
+from mspeckv.kv.kinds import kinds_of, unknown_kinds
 from mspeckv.settings import refuse
 
 ALLOWED = "use a decoder with standard attention in every layer"
@@ -44,6 +44,8 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
     if config.is_encoder_decoder or text.is_encoder_decoder:
         raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
     other = unknown_kinds(text)
+    if not other and kinds_of(text) and all(kind.sight is None for kind in kinds_of(text)):
+        raise refuse(field, name, f"no layer of it attends; {ALLOWED}")
     if other:
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
     if getattr(text, "kv_lora_rank", None):
@@ -60,14 +62,18 @@ def check_model(model: PreTrainedModel, field: str) -> None:
         field: ``"target"`` or ``"draft"``, for the complaint.
 
     Raises:
-        ValueError: a recurrent state, attention that looks ahead (an encoder with a language head)
-            or that transformers does not look up, or a ``forward`` that lacks an argument.
+        ValueError: a recurrent state outside of its layers' kinds, attention that looks ahead (an
+            encoder with a language head) or that transformers does not look up, or a ``forward``
+            that lacks an argument.
     """
     looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
-    interface = getattr(model, "_supports_attention_backend", False)
+    known = any(kind.states for kind in kinds_of(model.config.get_text_config()))
+    # of those with states some have the interface and do not say so: the trial pass finds out
+    interface = getattr(model, "_supports_attention_backend", False) or known
     missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
+    stateful = getattr(model, "_is_stateful", False) and not known
     faults = (
-        (getattr(model, "_is_stateful", False), f"it keeps a recurrent state; {ALLOWED}"),
+        (stateful, f"it keeps a recurrent state; {ALLOWED}"),
         (looks_ahead, f"its attention looks ahead; {ALLOWED}"),
         (not interface, "use a decoder that supports transformers' attention interface"),
         (missing, f"its forward takes no {' and no '.join(missing)}; {ALLOWED}"),

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import causal_mask_function as causal
 
 from mspeckv.context import Pass, carrying
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
@@ -27,6 +28,8 @@ from mspeckv.models.interface import changes_scores, check_options, index_of, si
 from mspeckv.settings import refuse
 
 _PAST, _NEW = 2, 2
+_ROUNDING = 0.1
+"""What two ways to read a text may differ by, in half precision as well."""
 
 
 class _Unlike(Exception):
@@ -75,7 +78,13 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
     shape = KVShape.of(config, model.dtype, ranks)
     updates: list[int] = []
     attended: list[int] = []
-    layers = [_TrialLayer(index, shape, updates, model.device) for index in range(shape.depth)]
+    kinds = [shape.kind(index) for index in range(shape.depth)]
+    layers: list[Any] = [
+        _TrialLayer(index, shape, updates, model.device)
+        if kind.sight is not None
+        else kept(shape, kind, 0, 0, model.device)
+        for index, kind in enumerate(kinds)
+    ]
     masks = _Masks(config.max_position_embeddings)
 
     def attend(
@@ -106,12 +115,17 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         return out.transpose(1, 2).contiguous(), None
 
     try:
+        if shape.states and not _goes_on(model):
+            raise _Unlike("its states do not go on over several tokens at once")
         logits = _logits(model, Tier(layers=layers), Pass(attend, mask=masks.make))
-        once = list(range(shape.depth))
+        once = [index for index, kind in enumerate(kinds) if kind.sight is not None]
+        for index, layer in enumerate(layers):
+            if kinds[index].states and not all(layer.has_previous_state.values()):
+                raise _Unlike(f"layer {index} keeps no state in its cache")
         if attended != once or updates != once:
             raise _Unlike(
                 f"its cache layers are written in the order {updates} and attended over in the "
-                f"order {attended}, not each once from 0 to {shape.depth - 1}"
+                f"order {attended}, not each once: {once}"
             )
         if tuple(logits.shape) != (1, 1, config.vocab_size):
             raise _Unlike(
@@ -125,6 +139,24 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         told = str(error).partition(";")[0].partition("\n")[0]
         reason = told if isinstance(error, _Unlike) else f"a trial pass fails: {told}"
         raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
+
+
+@torch.no_grad()
+def _goes_on(model: PreTrainedModel) -> bool:
+    """Whether two tokens after two others are read alike by one pass and by two.
+
+    Some of transformers' recurrent layers begin anew with every pass of several tokens.
+    """
+    ids = torch.arange(2 * _NEW, device=model.device)[None]
+    found = []
+    for parts in ((ids,), ids.split(_NEW, 1)):
+        cache = DynamicCache(config=model.config)
+        for part in parts:
+            logits = model(
+                part, use_cache=True, logits_to_keep=1, **{cache_argument(model): cache}
+            ).logits
+        found.append(logits.float())
+    return bool((found[0] - found[1]).norm() <= _ROUNDING * (found[0] - found[0].mean()).norm())
 
 
 class _Masks:
