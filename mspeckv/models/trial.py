@@ -152,9 +152,8 @@ def _goes_on(model: PreTrainedModel) -> bool:
     for parts in ((ids,), ids.split(_NEW, 1)):
         cache = DynamicCache(config=model.config)
         for part in parts:
-            logits = model(
-                part, use_cache=True, logits_to_keep=1, **{cache_argument(model): cache}
-            ).logits
+            given = {"position_ids": part, cache_argument(model): cache}  # a token is its place
+            logits = model(part, use_cache=True, logits_to_keep=1, **given).logits
         found.append(logits.float())
     return bool((found[0] - found[1]).norm() <= _ROUNDING * (found[0] - found[0].mean()).norm())
 
