@@ -34,8 +34,8 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         name: id or path of the model, for the complaint.
 
     Raises:
-        ValueError: an encoder-decoder; layers of a kind that the engine does not know;
-            compressed keys and values.
+        ValueError: an encoder-decoder; layers of a kind that the engine does not know, or none
+            that attends; keys and values that are compressed, shared, or of several sizes.
     """
     try:
         text = config.get_text_config()
@@ -50,6 +50,14 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
     if getattr(text, "kv_lora_rank", None):
         raise refuse(field, name, f"it compresses keys and values (kv_lora_rank); {ALLOWED}")
+    if getattr(text, "num_kv_shared_layers", None):
+        raise refuse(field, name, f"some of its layers share keys and values; {ALLOWED}")
+    for setting in ("head_dim", "num_key_value_heads"):
+        try:
+            getattr(text, setting, None)
+        except Exception as error:
+            reason = f"{setting} differs between its layers; {ALLOWED}"
+            raise refuse(field, name, reason) from error
     for setting in _NEEDED:
         if getattr(text, setting, None) is None:
             raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
