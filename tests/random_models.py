@@ -142,8 +142,8 @@ _OWN: dict[str, dict[str, Any]] = {
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
     "dots1": {"n_shared_experts": 1},
-    "gemma2": {"tie_word_embeddings": False},
-    "gemma3_text": {"tie_word_embeddings": False},  # else a token is followed by itself
+    # else a token is followed by itself
+    **{name: {"tie_word_embeddings": False} for name in ("gemma2", "gemma3", "gemma3_text")},
     "gpt_bigcode": {"num_key_value_heads": 1},
     "gpt_neo": {"attention_types": [[["global"], 3]]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 3},
@@ -173,6 +173,8 @@ def tiny_configs(model_type: str, full: bool = False) -> Iterator[PretrainedConf
             text = sizes.get("text_config", sizes)
             text.update(_OWN.get(model_type, {}))
             text.update(kinds)
+            if "tie_word_embeddings" in text:
+                sizes["tie_word_embeddings"] = text["tie_word_embeddings"]
             yield kind(**sizes)
 
 

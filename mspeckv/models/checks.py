@@ -74,7 +74,9 @@ def check_model(model: PreTrainedModel, field: str) -> None:
             encoder with a language head) or that transformers does not look up, or a ``forward``
             that lacks an argument.
     """
-    looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
+    # a model that also sees or hears has encoders beside its decoder, which text does not pass
+    parts = model.get_decoder().modules()
+    looks_ahead = any(getattr(module, "is_causal", None) is False for module in parts)
     known = any(kind.states for kind in kinds_of(model.config.get_text_config()))
     # of those with states some have the interface and do not say so: the trial pass finds out
     interface = getattr(model, "_supports_attention_backend", False) or known
