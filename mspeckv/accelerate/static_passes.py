@@ -26,6 +26,7 @@ from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
 from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.interface import changes_scores
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
@@ -116,9 +117,10 @@ def tail_start(cache: Tier) -> int:
     return max((layer.packed_tokens for layer in packed), default=0)
 
 
-def can_be_static(cache: Tier) -> bool:
-    """Whether every layer is of a kind whose slots are known here."""
-    return all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in cache.layers)
+def can_be_static(seat: Seat) -> bool:
+    """Whether every layer is of a kind whose slots are known here, and scores are plain."""
+    known = all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in seat.cache.layers)
+    return known and not changes_scores(seat.model)
 
 
 class StaticReader(ModelReader):

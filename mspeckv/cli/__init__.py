@@ -5,8 +5,8 @@ where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. Wha
 line on standard error.
 
 `arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `verify`,
-`labs`, `launch` and `system` are subjects of their own. A command imports what it needs when it is called,
-so that help and a refusal come at once.
+`labs`, `launch` and `system` are subjects of their own. A command imports what it needs when it is
+called, so that help and a refusal come at once.
 """
 
 from __future__ import annotations

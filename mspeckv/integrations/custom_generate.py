@@ -117,7 +117,8 @@ class CustomGenerate:
         engine = engine_of(pair)
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
         check_run(engine, pair, configs[0], input_ids.shape[1])
-        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids))
+        whole = not pair.kv_shape.kinds
+        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids), whole)
         runs = (
             Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)

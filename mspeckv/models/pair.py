@@ -120,7 +120,7 @@ class Pair:
 
     @property
     def layers(self) -> int:
-        """Decoder layers of the target."""
+        """Decoder layers of the target whose KV grows with the text: what a policy places."""
         return self._shape.layers
 
     @property

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1
 from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
 from mspeckv.whatif.shapes import ModelShape

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.decoding.fits import USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.kv.sizes import LayerBytes
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.whatif.acceptance import expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing
 from mspeckv.whatif.machines import Hardware

@@ -20,12 +20,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mspeckv import Pair, Sampling, Speculation
 from mspeckv.context import Shown
-from mspeckv.decoding.fits import window_slack
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import window_slack
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.next_token import read_text
