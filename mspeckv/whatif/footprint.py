@@ -49,7 +49,7 @@ class Footprint:
     @property
     def kv_device(self) -> Any:
         """Of that, all that is KV: the ``kv_device_bytes`` of a run's `mspeckv.Memory`."""
-        return sum(self.parts[name] for name in ON_DEVICE)
+        return sum(self.parts.get(name, 0) for name in ON_DEVICE)
 
 
 def packing(asked: Question, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
