@@ -58,6 +58,15 @@ def _two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads wait for each other longer than such models compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _measured_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Times of tests' models are not this machine's."""

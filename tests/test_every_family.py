@@ -22,6 +22,7 @@ from mspeckv.models.checks import check_decoder
 
 from .random_models import random_prompt, tiny_configs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 UNBUILT = dict.fromkeys(
     ("gemma4_assistant", "musicgen", "musicgen_melody"),
@@ -35,15 +36,6 @@ POLICIES = (KVPolicy("full"), KVPolicy(8, block=16, tail=8))
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 SPECULATION = Speculation(gamma=4, draft_gamma=2, chunk=4, budget=12, recent=4, sinks=2, window=8)
 MOST_WEIGHTS = 20_000_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads wait for each other longer than such models compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(configs: Iterator[PretrainedConfig], family: str) -> Pair | None:

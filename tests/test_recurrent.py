@@ -26,6 +26,7 @@ from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
 from tests.random_models import SHAPE, random_prompt
 from tests.test_windows import assert_exact
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LINEAR = ["linear_attention", "full_attention"] * 2
 SSM = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1}
 FAMILIES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {

@@ -34,6 +34,7 @@ from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
 from mspeckv_widgets import LiveLab
 from tests.random_models import SHAPE, random_prompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 GROWING = ["full_attention", "sliding_attention"] * 2
 PATTERNS = {
@@ -148,7 +149,7 @@ def test_nibble_mode_reads_the_same_windows() -> None:
 def test_samples_are_distributed_as_the_targets() -> None:
     torch.manual_seed(0)
     shape = {**SHAPE, "vocab_size": 5, "num_hidden_layers": 2, "tie_word_embeddings": False}
-    kind = Gemma2Config(**shape, head_dim=16, sliding_window=3, initializer_range=0.1)
+    kind = Gemma2Config(**{**shape, "initializer_range": 0.1}, head_dim=16, sliding_window=3)
     model = AutoModelForCausalLM.from_config(kind).eval()
     pair, prompt = Pair.of(model, model), random_prompt(12, vocab=5)
     config = RunConfig(

@@ -28,8 +28,8 @@ from mspeckv.models.interface import changes_scores, check_options, index_of, si
 from mspeckv.settings import refuse
 
 _PAST, _NEW = 2, 2
-_ROUNDING = 0.1
-"""What two ways to read a text may differ by, in half precision as well."""
+_LARGE = 1e3
+"""A state that no later token outweighs."""
 
 
 class _Unlike(Exception):
@@ -143,19 +143,38 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
 
 @torch.no_grad()
 def _goes_on(model: PreTrainedModel) -> bool:
-    """Whether two tokens after two others are read alike by one pass and by two.
+    """Whether two tokens after a state are read alike by one pass and by two.
 
-    Some of transformers' recurrent layers begin anew with every pass of several tokens.
+    Some of transformers' recurrent layers begin anew with every pass of several tokens. The state
+    is made large, so that it shows whether it counts.
     """
     ids = torch.arange(2 * _NEW, device=model.device)[None]
     found = []
-    for parts in ((ids,), ids.split(_NEW, 1)):
+    for parts in ((ids[:, _NEW:],), ids[:, _NEW:].split(1, 1)):
         cache = DynamicCache(config=model.config)
+        _read(model, ids[:, :_NEW], cache)
+        states = [part for layer in cache.layers for part in _states(layer)]
+        for state in states:
+            state.fill_(_LARGE)
         for part in parts:
-            given = {"position_ids": part, cache_argument(model): cache}  # a token is its place
-            logits = model(part, use_cache=True, logits_to_keep=1, **given).logits
-        found.append(logits.float())
-    return bool((found[0] - found[1]).norm() <= _ROUNDING * (found[0] - found[0].mean()).norm())
+            logits = _read(model, part, cache)
+        found.append([logits, *(part for layer in cache.layers for part in _states(layer))])
+    most = 1e-3 if model.dtype == torch.float32 else 0.05
+    pairs = ((one.float(), other.float()) for one, other in zip(*found, strict=True))
+    return all(bool((one - other).norm() <= most * other.norm()) for one, other in pairs)
+
+
+def _states(layer: Any) -> list[torch.Tensor]:
+    """The recurrent states of a layer of transformers' cache."""
+    states = getattr(layer, "recurrent_states", {}).values()
+    return [state for state in states if state is not None]
+
+
+def _read(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    """Logits after tokens that are their own positions."""
+    given = {"position_ids": ids, cache_argument(model): cache}
+    logits: torch.Tensor = model(ids, use_cache=True, logits_to_keep=1, **given).logits
+    return logits
 
 
 class _Masks:
