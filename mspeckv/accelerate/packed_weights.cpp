@@ -143,11 +143,15 @@ void shrink_rows(const float* from, int64_t count, float* x, float* sums) {
     }
 }
 
+// one word of each of a panel's outputs: a row of PANEL floats for each code
 template <int BITS, int K>
-void put_codes(const uint8_t* words, Lanes step, Lanes low, float* out, int64_t out_row) {
+void put_codes(const uint8_t* words, const Lanes* step, const Lanes* low, float* out,
+               int64_t out_row) {
     if constexpr (K < 32 / BITS) {
-        const Lanes c = code<BITS, K>(*reinterpret_cast<const UnalignedWhole*>(words));
-        store(out + K * out_row, c * (step * shrink<BITS>(K)) + low);
+        for (int64_t n = 0; n < PANEL / WIDE; n++) {
+            const Lanes c = code<BITS, K>(reinterpret_cast<const UnalignedWhole*>(words)[n]);
+            store(out + K * out_row + n * WIDE, c * (step[n] * shrink<BITS>(K)) + low[n]);
+        }
         put_codes<BITS, K + 1>(words, step, low, out, out_row);
     }
 }
@@ -155,14 +159,16 @@ void put_codes(const uint8_t* words, Lanes step, Lanes low, float* out, int64_t 
 // a panel's weights as floats [inputs, PANEL], rows `out_row` apart
 template <int BITS>
 void unpack_panel(const uint8_t* panel, int64_t groups, float* out, int64_t out_row) {
-    for (int64_t g = 0; g < groups; g++, panel += group_bytes(BITS))
-        for (int64_t n = 0; n < PANEL; n += WIDE) {
-            const uint8_t* steps = panel + PANEL * 4 * BITS + n * 2;
-            const Lanes step = from_halves(steps), low = from_halves(steps + PANEL * 2);
-            for (int64_t w = 0; w < BITS; w++)
-                put_codes<BITS, 0>(panel + (w * PANEL + n) * 4, step, low,
-                                   out + (g * GROUP + w * (32 / BITS)) * out_row + n, out_row);
+    for (int64_t g = 0; g < groups; g++, panel += group_bytes(BITS)) {
+        Lanes step[PANEL / WIDE], low[PANEL / WIDE];
+        for (int64_t n = 0; n < PANEL / WIDE; n++) {
+            const uint8_t* steps = panel + PANEL * 4 * BITS + n * WIDE * 2;
+            step[n] = from_halves(steps), low[n] = from_halves(steps + PANEL * 2);
         }
+        for (int64_t w = 0; w < BITS; w++)
+            put_codes<BITS, 0>(panel + w * PANEL * 4, step, low,
+                               out + (g * GROUP + w * (32 / BITS)) * out_row, out_row);
+    }
 }
 
 }  // namespace
@@ -212,7 +218,10 @@ void run(const Task& t) {
         shrink_rows<BITS>(t.hidden, t.rows * groups, x, sums);
     int64_t ends[PARTS], panels = 0;
     for (int64_t p = 0; p < t.parts; p++) ends[p] = panels += t.outputs[p] / PANEL;
-#pragma omp parallel for schedule(static) num_threads(static_cast<int>(t.threads))
+    // little work is done before a second thread has come
+    const double each = 65536, work = static_cast<double>(t.rows) * t.inputs * panels * PANEL;
+    const int threads = static_cast<int>(std::min<double>(t.threads, std::max(1., work / each)));
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < panels; i++) {
         int64_t p = 0;
         while (i >= ends[p]) p++;
