@@ -152,8 +152,7 @@ def _panels(words: torch.Tensor, step: torch.Tensor, low: torch.Tensor) -> torch
 def pack(weight: torch.Tensor, bits: int) -> Packed:
     """Round ``weight`` ``[outputs, inputs]`` to nearest, in groups of 32 inputs.
 
-    On weights that were never in so few bits this moves what a model says: by how much, in total
-    variation, is told in ``docs/on-a-laptop.md``.
+    On weights that were never in so few bits this moves what a model says (``docs/models.md``).
     """
     groups = weight.detach().float().unflatten(1, (-1, GROUP))
     least, most = groups.aminmax(dim=-1)
