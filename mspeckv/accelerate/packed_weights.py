@@ -6,8 +6,8 @@ Saves 64 % of a plain step's processor time (46 ms instead of 130 on one thread 
 torch has products with packed weights, and none serves here. Measured on two AMD cores with AVX2,
 torch 2.13, on the default target's shapes and 1, 9 and 16 rows, against this kernel: in float32
 rows ``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12
-to 130 times as long; in bfloat16 rows the first two take 1.2 to 3.6 times as long, and every row
-is rounded to 8 bits of precision on its way in and out. So there is a kernel of our own, compiled like
+to 130 times as long; in bfloat16 rows the first two take 1.2 to 3.6 times as long, and every row is
+rounded to 8 bits of precision on its way in and out. So there is a kernel of our own, compiled like
 that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many
 rows there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A
 prompt has more; its layers are made floats, one at a time, for the stock product.
