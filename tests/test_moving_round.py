@@ -46,7 +46,7 @@ NAME = naming(None)
 
 def run(**settings: Any) -> list[Event]:
     chosen = {
-        "new_tokens": 40, "link": 0.01, "policy": POLICY, "speculation": GUESSING,
+        "new_tokens": 40, "link": 0.001, "policy": POLICY, "speculation": GUESSING,
         "sampling": Sampling(0, stop_at_eos=False), **settings,
     }  # fmt: skip
     return list(stream(PAIR, random_prompt(200), RunConfig.build(**chosen)))
@@ -58,7 +58,7 @@ def rounds_of(events: list[Event]) -> list[Round]:
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    """A random pair, whose tiers often disagree, over a slow emulated link."""
+    """A random pair, whose tiers often disagree, over an emulated link slower than any machine computes."""
     return run()
 
 

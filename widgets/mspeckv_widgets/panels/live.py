@@ -244,11 +244,15 @@ class LiveLab(WorkerPanel[Runner]):
         compared, setting, shown = view.compared, self._setting, self.view
         called = view.names
         own = view.runs_of(setting)
-        # first: that a press was heard, and the text, are seen before charts are drawn
+        # first: that a press was heard, text and numbers are seen before charts are drawn
         self.view.status.value = status_html(view, self.machine, prompts.bytes)
         shown.tell(view.current, self.runner.pair)
         running = view.current if view.busy else None
         ran = next((one.setting for one in view.records if one.pieces is None), None)
+        tried = [one for one in view.records if one.setting == setting and one.pieces is None]
+        empty = "no timed run yet" if tried else "not run yet"
+        empty = "running" if tried and running is tried[0] else empty
+        self.view.tiles.value = tiles_html(own, self.predicted, self._why, empty)
         stale = own is None and not view.busy and ran is not None and setting not in (None, ran)
         new_tokens = int(self.controls.values["new_tokens"])
         if shown.curve:
@@ -259,10 +263,6 @@ class LiveLab(WorkerPanel[Runner]):
             if not waiting or time.monotonic() > self._charts_drawn + UNTIL_TEXT:
                 shown.charts.draw(lines_of(view), self.predicted, new_tokens, axis, stale)
                 self._charts_drawn = time.monotonic()
-        tried = [one for one in view.records if one.setting == setting and one.pieces is None]
-        empty = "no timed run yet" if tried else "not run yet"
-        empty = "running" if tried and running is tried[0] else empty
-        self.view.tiles.value = tiles_html(own, self.predicted, self._why, empty)
         labels = [called[one.setting] for one in compared]
         self.view.bars.value = bars_html(compared, labels, self.predicted)
         slower = self.machine.slower(view.records)

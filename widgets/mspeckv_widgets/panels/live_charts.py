@@ -204,13 +204,21 @@ class Charts:
                 if key[0] == row and line.x and (row != KEPT or key[1] != MODELLED)
             }
             notes += labels(self._room, row, [*ends.values()], high)
-        if self._sent.get("notes") != notes:
-            self._sent["notes"] = notes
-            self.figure.layout.annotations = notes
+        self._write(notes)
         words = _X_TITLES[axis]
         if self._sent.get("title") != words:
             self._sent["title"] = words
             self.figure.layout.xaxis3.title.text = words
+
+    def _write(self, notes: list[dict[str, Any]]) -> None:
+        """Send what is new of the texts: a browser moves one sooner than it makes all anew."""
+        sent = self._sent.get("notes", [])
+        self._sent["notes"] = notes
+        if len(sent) != len(notes):
+            self.figure.layout.annotations = notes
+            return
+        for note, old, new in zip(self.figure.layout.annotations, sent, notes, strict=True):
+            note.update({name: value for name, value in new.items() if value != old[name]})
 
     def _add(self, key: tuple[Any, ...], trace: Any) -> None:
         self.figure.add_trace(trace, row=key[0], col=1)
