@@ -58,7 +58,7 @@ def rounds_of(events: list[Event]) -> list[Round]:
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    """A random pair, whose tiers often disagree, over an emulated link slower than any machine computes."""
+    """A random pair, whose tiers often disagree, over a link slower than any machine computes."""
     return run()
 
 
