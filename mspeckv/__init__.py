@@ -3,8 +3,8 @@
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
 `Sampling`, `Link`, the event records, `documents` and `retrieval` (policies); `experiments`,
 `profile` and `calibrate`, `KVProbe`, `AttentionProbe`, `retrieval_report` and `next_distributions`;
-and, modelled, `what_if` and `plan`. Each is loaded when it is first asked for, so that to import
-the package costs next to nothing.
+`verify`, a judge of any engine; and, modelled, `what_if` and `plan`. Each is loaded when it is
+first asked for, so that to import the package costs next to nothing.
 """
 
 import os
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mspeckv.probes.next_token import next_distributions
     from mspeckv.profiling import Profile, calibrate, profile
     from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
+    from mspeckv.verification import verify
     from mspeckv.whatif import what_if
     from mspeckv.whatif.search import plan
 
@@ -79,6 +80,7 @@ __all__ = [
     "retrieval",
     "retrieval_report",
     "stream",
+    "verify",
     "what_if",
 ]
 
@@ -97,6 +99,7 @@ _HOMES = {
         "probes.next_token": "next_distributions",
         "profiling": "Profile calibrate profile",
         "settings": "KVPolicy Link RunConfig Sampling Speculation",
+        "verification": "verify",
         "whatif": "plan what_if",
     }.items()
     for name in names.split()

@@ -43,7 +43,7 @@ from mspeckv.settings import RunConfig, Settings, refuse
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (
     "split_keys", "packed_attention", "weight_copies", "triton_unpack", "short_head", "nibble",
-    "workspace", "bitwise",
+    "decode_attention", "workspace", "bitwise",
 )  # fmt: skip
 """Modules of `mspeckv.accelerate` with a ``plug``, in the order in which they are plugged in."""
 

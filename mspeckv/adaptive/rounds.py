@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from mspeckv.adaptive.estimates import Costs
+from mspeckv.adaptive.estimates import GPU_SLOPE, SLOPE, Costs, PassCost
 from mspeckv.adaptive.lengths import Chain, Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
-from mspeckv.decoding.reader import Reader
+from mspeckv.decoding.reader import ModelReader, Reader
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
 from mspeckv.events import Plan
@@ -51,16 +52,17 @@ class Adaptive:
             if isinstance(self.guesser, Lookup):
                 held = tuple(self.guesser.guess(prefix, self.planner.longest)[1])
             self.plan = self.planner.choose(room, held)
-        start = time.perf_counter()
+        clock = self.recorder.ledger
+        began = clock.now()
         emission = self._nest(self.plan).round(prefix, limit)
         with span("settle"):
             self.settle(len(prefix) + len(emission.tokens) - 1)
-        ms = (time.perf_counter() - start) * 1e3
+        ended = clock.now()
         # on a GPU, what was measured is known once the device has come by
         with span("record"):
             seen = self.recorder.so_far()
         with span("plan"):
-            self.planner.learn(*seen, ms)
+            self.planner.learn(*seen, began, ended)
         return emission
 
     def settle(self, length: int) -> None:
@@ -95,6 +97,9 @@ def choose(
 ) -> Adaptive:
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
     free = isinstance(guesser, Lookup)
+    if costs is None:
+        on_gpu = isinstance(top, ModelReader) and top.model.device.type == "cuda"
+        costs = defaultdict(partial(PassCost, GPU_SLOPE if on_gpu else SLOPE))
     planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)

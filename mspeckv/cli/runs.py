@@ -191,9 +191,9 @@ def sweep(options: argparse.Namespace) -> int:
     if options.values and len(names) > 1:
         raise refuse("values", options.values, "use it with one experiment")
     chosen = [experiment(name, options.preset) for name in names]
-    seeds = _each("seeds", options.seeds, int)
-    values = _each("values", options.values, int) if options.values else None
-    variants = _each("variants", options.variants, str) if options.variants else None
+    seeds = each("seeds", options.seeds, int)
+    values = each("values", options.values, int) if options.values else None
+    variants = each("variants", options.variants, str) if options.variants else None
     plan = [(one, one.cells(values, variants)) for one in chosen]
     trials = sum(len(missing(one, seeds, options.out, cells)) for one, cells in plan)
     own = chosen[0].preset
@@ -239,7 +239,7 @@ def row_line(row: Row) -> str:
     )
 
 
-def _each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
+def each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
     """The parts of ``text`` between commas.
 
     Raises:

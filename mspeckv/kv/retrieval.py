@@ -19,9 +19,11 @@ from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
+from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
 from mspeckv.settings import Speculation
 
@@ -121,22 +123,33 @@ class RetrievalCache(Tier1Cache):
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
         size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
-        super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
-        chunks = 0 if self.reads_keys else self.plan.chunks
-        self.landmarks = torch.empty(
-            shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
+        own = prompt + grown, window_slack(speculation), device
+        kinds = [shape.kind(index) for index in range(shape.depth)]
+        super().__init__(
+            layers=[
+                FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own)
+                for kind in kinds
+            ]
         )
-        self.chosen: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)] * shape.layers
+        chunks = 0 if self.reads_keys else self.plan.chunks
+        many = iter(
+            torch.empty(
+                shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
+            )
+        )
+        self.landmarks = {index: next(many) for index, kind in enumerate(kinds) if kind.grows}
+        self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
         self._verified = prompt
         self._built_at = prompt
         self._due = False
-        for layer in self.layers:
-            layer.length = self.plan.kept
+        RetrievalCache.restart(self)
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
         """One for a run."""
-        return cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made = cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made.source = full
+        return made
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
@@ -146,14 +159,15 @@ class RetrievalCache(Tier1Cache):
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for."""
-        return int(self.layers[0].length) - self.plan.kept + self.plan.prompt
+        layer = self.attending[0]
+        return int(layer.length) + (self.plan.gap if isinstance(layer, FloatLayer) else 0)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on; tokens that tier 2 has read count as read."""
         length = min(length, max(self.length, self._verified))
         self._verified = min(self._verified, length)
         for layer in self.layers:
-            layer.settle(length - self.plan.prompt + self.plan.kept)
+            layer.settle(length - (self.plan.gap if isinstance(layer, FloatLayer) else 0))
 
     def settled_slots(self, prompt: int) -> int:
         """Those of the prompt's choice."""
@@ -162,8 +176,8 @@ class RetrievalCache(Tier1Cache):
     @property
     def bytes(self) -> int:
         """Bytes allocated, landmarks included."""
-        buffers = sum(int(layer.buffer.bytes) for layer in self.layers)
-        return buffers + self.landmarks.numel() * self.landmarks.element_size()
+        buffers = sum(int(layer.buffer.bytes) for layer in self.attending)
+        return buffers + sum(int(mean.nbytes) for mean in self.landmarks.values())
 
     def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
         """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh.
@@ -174,15 +188,23 @@ class RetrievalCache(Tier1Cache):
             shown: every token so far.
         """
         new, total = query.shape[2], shown.tokens
+        own = self.layers[layer]
         if total == self.plan.prompt:
             key, value = shown.whole()
+            if isinstance(own, WindowLayer):
+                own.restart()
+                own.append(key, value)
+                return
             if not self.reads_keys:
                 self.landmarks[layer] = landmarks_of(key, self.plan)
             self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
             return
-        if layer == 0:
+        if own is self.attending[0]:
             self._due = self.begin(total)
-        self.layers[layer].buffer.write(self.slot_of(total - new), *shown.newest(new))
+        if isinstance(own, WindowLayer):
+            own.put(total - new, *shown.newest(new))
+            return
+        own.buffer.write(self.slot_of(total - new), *shown.newest(new))
         if self._due:
             self.choose(layer, query, *shown.whole())
 
@@ -202,9 +224,11 @@ class RetrievalCache(Tier1Cache):
     def restart(self) -> None:
         """As before the first pass, for another prompt of the same length."""
         self._verified = self._built_at = self.plan.prompt
-        self._due = False
-        for layer in self.layers:
-            layer.length = self.plan.kept
+        self._due, self.repeats = False, 0
+        for state in self.states:
+            state.restart()
+        for layer in self.attending:
+            layer.length = self.plan.kept if isinstance(layer, FloatLayer) else self.plan.prompt
 
     def choose(
         self,

@@ -18,8 +18,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.models.checks import check_decoder, check_tokenizers
+from mspeckv.models.checks import check_decoder, common_tokens
 from mspeckv.models.download import model_folder, ready
+from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 from mspeckv.settings import refuse
@@ -60,7 +61,7 @@ def load_pair(
     """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
     Args:
-        target: the default, an id or a folder.
+        target: the default, an id, a folder or a GGUF file.
         draft: the default, ``"none"``, a file, an id or a folder.
         device: where both compute.
         dtype: in which both compute.
@@ -69,20 +70,25 @@ def load_pair(
     where, kind = parse_device(device), parse_dtype(dtype)
     where = where if splitting is None else splitting.own_device(where)
     ranks = None if splitting is None else splitting.ranks
-    source = str(ready()) if target == DEFAULT else target
+    source = str(ready()) if target == DEFAULT else _folder("target", target, kind)
     model = _load("target", source, where, kind, splitting)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
-    draft_id, own = draft, None
+    draft_id, own, also = draft, None, None
     if draft == DEFAULT:
         draft_id, own = DEFAULT_DRAFT, default_draft(model)
     elif draft.endswith(".safetensors"):
         own = load_shared_draft(model, Path(draft).expanduser())
     elif draft != "none":
         # The tokenizer first: it is small, and a mismatch is the likely mistake.
-        check_tokenizers(tokenizer, _load_tokenizer("draft", draft), target_id, draft)
-        own = _load("draft", draft, where, kind)
-    return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
+        source = _folder("draft", draft, kind)
+        also = _load_tokenizer("draft", source)
+        common_tokens(tokenizer, also, target_id, draft)
+        own = _load("draft", source, where, kind)
+    return Pair.of(
+        model, own, tokenizer, draft_tokenizer=also, target_id=target_id, draft_id=draft_id,
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def parse_device(device: str) -> torch.device:
@@ -143,6 +149,23 @@ def _load(
     return model
 
 
+def _folder(field: str, source: str, dtype: torch.dtype) -> str:
+    """What transformers loads: of a GGUF file, the folder that it is converted into."""
+    if not source.endswith(".gguf"):
+        return source
+    file = GGUFFile(Path(source).expanduser())
+    with _one_line_errors(field, source):
+        folder = file.folder(dtype)
+    if not folder.is_dir():
+        with _one_line_errors(field, source):
+            config = file.config
+        # Before the weights, which take minutes.
+        check_decoder(config, field, source)
+        with _one_line_errors(field, source), _no_progress_bar():
+            file.convert(dtype)
+    return str(folder)
+
+
 def _load_tokenizer(field: str, source: str) -> PreTrainedTokenizerBase:
     with _one_line_errors(field, source):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
@@ -172,6 +195,8 @@ def _one_line_errors(field: str, source: str) -> Iterator[None]:
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         allowed = "use a Hugging Face id or a folder that transformers can load"
+        if source.endswith(".gguf"):
+            allowed = "use a whole GGUF file of a decoder that transformers reads"
         if source == str(model_folder()):
             allowed = "run: mspeckv fetch, which mends a damaged file"
         raise refuse(field, source, f"{allowed} ({reason.strip()})") from error

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1
 from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
 from mspeckv.whatif.shapes import ModelShape
@@ -30,7 +31,9 @@ class Footprint:
         parts: what lies on the device, by name: both models' ``weights``, shared tensors once;
             KV of ``on_chip`` layers, unquantized, and of ``resident`` ones, quantized; ``tail``,
             the newest tokens of packed layers; ``slots``, where offloaded layers arrive;
-            ``scratch``, where a layer is unpacked; ``retrieval``, tier 1's cache and landmarks;
+            ``scratch``, where a layer is unpacked; ``windows`` and ``states``, what layers keep
+            that do not grow, for tier 1 as well, and of states the last settled one beside the
+            newest where guesses may be rejected; ``retrieval``, tier 1's cache and landmarks;
             ``streaming``, tier 0's cache; ``head``, a copy of the draft's that scores less;
             ``workspace``, activations of the prefill; ``runtime``,
             the libraries' own, on a CPU.
@@ -48,7 +51,7 @@ class Footprint:
     @property
     def kv_device(self) -> Any:
         """Of that, all that is KV: the ``kv_device_bytes`` of a run's `mspeckv.Memory`."""
-        return sum(self.parts[name] for name in ON_DEVICE)
+        return sum(self.parts[name] for name in (*ON_DEVICE, "windows", "states"))
 
 
 def packing(asked: Question, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
@@ -79,6 +82,8 @@ def footprint(
     offloaded = places.pop("offloaded")
     nothing = np.zeros_like(asked["prefill"])
     retrieval = streaming = head = nothing
+    tiers = 2 if asked.method in USES_TIER1 else 1
+    copies = tiers * (1 if asked.method == "autoregressive" else 2)
     if asked.method in USES_TIER1 and asked.speculation.tier1 == "retrieval":
         plan = asked.tier1
         if reads_keys(asked.speculation.retrieval):
@@ -99,6 +104,8 @@ def footprint(
     parts = {
         "weights": nothing + weights,
         **places,
+        "windows": tiers * shape.window_bytes(dtype, asked["prefill"] + asked["new_tokens"]),
+        "states": nothing + copies * shape.state_bytes,
         "retrieval": retrieval,
         "streaming": streaming,
         "head": head,
