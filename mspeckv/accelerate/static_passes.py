@@ -142,8 +142,10 @@ class StaticReader(ModelReader):
         self.runner = runner
         self._slots = int(view_of(self.cache.layers[0]).key.shape[2])
         self._kernels = {Slots: attend_slots, **seat.kernels}
+        if self.ring:
+            # bits that hang on nothing but a row have been checked on a GPU with this alone
+            self._kernels[Slots] = attend_slots
         config = self.model.config.get_text_config()
-        # bits that hang on nothing but a row have been checked on a GPU over floats alone
         self._by_codes = CodeSlots in self._kernels and not self.ring
         self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
