@@ -119,7 +119,7 @@ class Rewound:
 
     def _of_its_own(self, base: tuple[ModelReader, ...], way: Way) -> list[ModelReader]:
         """A reader of each tier, with graphs that only this way's runs capture."""
-        out = []
+        out: list[ModelReader] = []
         lengths = (0, 7, 32) if way == "auto" else (0, 0, 0)
         for reader, longest in zip(base, lengths, strict=True):
             seat = replace(reader.seat, longest=longest)

@@ -124,7 +124,7 @@ class Game:
             self._round(plan, chain)
             if isinstance(way, Planner):
                 way.learn(self.passes, self.guesses, began, self.now)
-        return (self.now * 1e3) / (self.place - start)
+        return float(self.now * 1e3 / (self.place - start))
 
     def _round(self, plan: Plan, chain: Chain | None) -> None:
         """Tier 2's verification, and the guessing before it."""
