@@ -197,13 +197,14 @@ class LiveLab(WorkerPanel[Runner]):
         start = time.perf_counter()
         try:
             self._setting = self.controls.setting()
-            self.view.code.text = code_text(self._setting, self.runner.pair)
+            code = code_text(self._setting, self.runner.pair)
         except ValueError as error:
-            self._setting = None
-            self.view.code.text = f"# {error}"
+            self._setting, code = None, f"# {error}"
         self._predict()
         self._draw(again=True)
         self.redraw_ms = (time.perf_counter() - start) * 1e3
+        # last: one waits for numbers and lines
+        self.view.code.text = code
 
     def _predict(self) -> None:
         """Ask the model; whoever draws meanwhile sees the old answer or the new one."""
