@@ -91,6 +91,7 @@ _MODELS: _Flags = {
     "--dtype": _Flag("float32, bfloat16 or float16", default="float32"),
 }
 _ONE_RUN: _Flags = {
+    "--weights": _Flag("how both models' are held", "int4|int8|float", "float"),
     "--method": _Flag(", ".join(METHODS)),
     "--document": _Flag("what to continue", "NAME|FILE", "python-reference"),
     "--prompt": _Flag("this text instead of a document", "TEXT"),

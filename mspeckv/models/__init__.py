@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mspeckv.models.download import fetch
-    from mspeckv.models.load import DEFAULT, load_pair, parse_device, parse_dtype
+    from mspeckv.models.load import DEFAULT, load_pair, parse_device, parse_dtype, parse_weights
     from mspeckv.models.pair import Pair
 
-__all__ = ["DEFAULT", "Pair", "fetch", "load_pair", "parse_device", "parse_dtype"]
+__all__ = [
+    "DEFAULT", "Pair", "fetch", "load_pair", "parse_device", "parse_dtype", "parse_weights"
+]  # fmt: skip
 
 _HOMES = {"Pair": "pair", "fetch": "download"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -19,11 +19,13 @@ from transformers import (
 from transformers.utils import logging
 
 from mspeckv.models.checks import check_decoder, common_tokens
-from mspeckv.models.download import model_folder, ready
+from mspeckv.models.download import FORMS, model_folder, ready
 from mspeckv.models.gguf_file import GGUFFile
+from mspeckv.models.packed import BITS, OUTER_BITS, pack_model
+from mspeckv.models.packed_folder import load_packed
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
-from mspeckv.settings import refuse
+from mspeckv.settings import check_choice, refuse
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
@@ -57,6 +59,8 @@ def load_pair(
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
     splitting: Splitting | None = None,
+    weights: str = "float",
+    read: Callable[[PreTrainedModel], object] = lambda model: None,
 ) -> Pair:
     """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
@@ -66,12 +70,23 @@ def load_pair(
         device: where both compute.
         dtype: in which both compute.
         splitting: shares the target out over processes, each of which calls this.
+        weights: how both models' weights are held.
+        read: told of each packed model before its trial pass, so that this is fast too.
     """
     where, kind = parse_device(device), parse_dtype(dtype)
+    bits = parse_weights(weights, where, kind, splitting is not None)
     where = where if splitting is None else splitting.own_device(where)
     ranks = None if splitting is None else splitting.ranks
-    source = str(ready()) if target == DEFAULT else _folder("target", target, kind)
-    model = _load("target", source, where, kind, splitting)
+    form = weights if target == DEFAULT and weights in FORMS else "float"
+    source = str(ready(form=form)) if target == DEFAULT else _folder("target", target, kind)
+    if form == "float":
+        model = _load("target", source, where, kind, splitting)
+    else:
+        with _one_line_errors("target", source):
+            model = load_packed(Path(source))
+    if bits is not None:
+        pack_model(model, bits)
+        read(model)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
     draft_id, own, also = draft, None, None
@@ -85,6 +100,9 @@ def load_pair(
         also = _load_tokenizer("draft", source)
         common_tokens(tokenizer, also, target_id, draft)
         own = _load("draft", source, where, kind)
+    if bits is not None and own is not None:
+        pack_model(own, OUTER_BITS)
+        read(own)
     return Pair.of(
         model, own, tokenizer, draft_tokenizer=also, target_id=target_id, draft_id=draft_id,
         ranks=ranks,
@@ -118,6 +136,21 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if found is None or found not in DTYPES.values():
         raise refuse("dtype", dtype, f"use one of {', '.join(DTYPES)}")
     return found
+
+
+def parse_weights(
+    weights: str, device: torch.device, dtype: torch.dtype, split: bool = False
+) -> int | None:
+    """Bits of a model's layers; None for floats.
+
+    Raises:
+        ValueError: no such form, or packed weights anywhere but in float32 on one CPU.
+    """
+    check_choice("weights", weights, tuple(BITS))
+    bits = BITS[weights]
+    if bits is not None and (device.type != "cpu" or dtype != torch.float32 or split):
+        raise refuse("weights", weights, "use float, but for float32 on one process's CPU")
+    return bits
 
 
 def _load(
@@ -197,6 +230,6 @@ def _one_line_errors(field: str, source: str) -> Iterator[None]:
         allowed = "use a Hugging Face id or a folder that transformers can load"
         if source.endswith(".gguf"):
             allowed = "use a whole GGUF file of a decoder that transformers reads"
-        if source == str(model_folder()):
+        if source in map(str, map(model_folder, FORMS)):
             allowed = "run: mspeckv fetch, which mends a damaged file"
         raise refuse(field, source, f"{allowed} ({reason.strip()})") from error
