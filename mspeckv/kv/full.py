@@ -69,8 +69,9 @@ class FullCache(Tier):
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
         codec = codec_of(shape, policy, faster.restore)
-        # rows that are read again have no new keys, which kernels of packed blocks count on
-        packs = faster.show is not None and unpacks and not shape.states
+        # rows that are read again have no new keys, which kernels of packed blocks count on; and
+        # latents are expanded before attention
+        packs = faster.show is not None and unpacks and not (shape.states or shape.latent)
         show = faster.show(codec, device) if packs and faster.show is not None else None
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(

@@ -224,7 +224,7 @@ def _least(one: Any, other: Any) -> Any:
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
     plan = ChunkPlan.of(speculation, prompt)
-    if reads_keys(speculation.retrieval):
+    if reads_keys(speculation.retrieval) or shape.latent:
         plan = replace(plan, chunks=0)
     windows = window_bytes(shape, prompt + grown, window_slack(speculation))
     return plan.bytes(shape, grown) + windows

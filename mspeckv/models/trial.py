@@ -99,17 +99,18 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         layer = index_of(module)
         masks.check(layer, sight_of(module), attention_mask, options.get("sliding_window"))
         check_options(None, options)
-        if Scores.of(options) is not None and not changes_scores(model):
+        if Scores.of(options) is not None and (shape.latent or not changes_scores(model)):
             raise _Unlike(f"layer {layer} changes its scores")
         shown = layers[layer].shown
         attended.append(layer)
         if updates[-1:] != [layer]:
             raise _Unlike(f"layer {layer} attends over what is cached as layer {updates[-1:]}")
-        if shown is None or key is not shown.key or value is not shown.value:
+        expands = shape.latent and key.shape[2] == value.shape[2] == _PAST + _NEW
+        if shown is None or not (expands or (key is shown.key and value is shown.value)):
             raise _Unlike(
                 f"layer {layer} attends over other keys and values than its cache returned"
             )
-        if query.shape[1] % shape.heads:
+        if query.shape[1] % key.shape[1]:
             raise _Unlike(f"its {query.shape[1]} query heads do not share {shape.heads} KV heads")
         out = scaled_dot_product_attention(query, key, value, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
