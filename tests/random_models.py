@@ -138,6 +138,7 @@ _OWN: dict[str, dict[str, Any]] = {
             "qwen3_next",
             "qwen4_exp",
             "qwen4_exp_text",
+            "kimi_linear",
             "olmo_hybrid",
         ),
         _LINEAR,

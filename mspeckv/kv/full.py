@@ -86,7 +86,10 @@ class FullCache(Tier):
         room = Room(shape, capacity, device, self.store, self.pipeline)
         places = iter([place_of(policy, place) for place in self.placement])
         layers = [
-            next(places)(room, index) if kind.grows else kept(shape, kind, capacity, slack, device)
+            # what it has settled is never taken back: of states one copy will do
+            next(places)(room, index)
+            if kind.grows
+            else kept(shape, kind, capacity, slack, device, reach=0)
             for index, kind in enumerate(map(shape.kind, range(shape.depth)))
         ]
         super().__init__(layers=layers)
