@@ -184,9 +184,7 @@ def _begins_alike(model: PreTrainedModel) -> bool:
     return _alike(model, *found)
 
 
-def _alike(
-    model: PreTrainedModel, found: list[torch.Tensor], others: list[torch.Tensor]
-) -> bool:
+def _alike(model: PreTrainedModel, found: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
     """Whether tensors are the same, but for rounding."""
     most = 1e-3 if model.dtype == torch.float32 else 0.05
     pairs = ((one.float(), other.float()) for one, other in zip(found, others, strict=True))
