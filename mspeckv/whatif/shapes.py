@@ -13,26 +13,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.settings import refuse
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Parts of a layer of which a router chooses a few, token by token.
-
-    Attributes:
-        count: in a layer.
-        used: by one token.
-        params: weights of one; a mean over all layers, where some have none.
-    """
-
-    count: int
-    used: int
-    params: float
-
-    def read(self, tokens: Any) -> Any:
-        """How many of a layer ``tokens`` tokens read, each choosing by itself and all alike."""
-        return self.count * (1 - (1 - self.used / self.count) ** np.asarray(tokens, dtype=float))
 
 
 @dataclass(frozen=True)
@@ -97,9 +79,7 @@ class ModelShape:
         kv, (hidden, intermediate) = KVShape.of(config, torch.float16), layer_widths(config)
         stacks = (part for part in model.modules() if isinstance(part, ModuleList))
         stack = next(part for part in stacks if len(part) == kv.depth)
-        routed = sum(w.numel() for name, w in stack.named_parameters() if ".experts." in name)
-        names = ("num_experts", "num_local_experts", "n_routed_experts")
-        count = next((int(n) for name in names if (n := getattr(text, name, None))), 0)
+        routed = sum(w.numel() for name, w in stack.named_parameters() if is_routed(name))
         latent = getattr(text, "kv_lora_rank", None)
         return cls(
             name=str(getattr(config, "_name_or_path", "") or config.model_type),
@@ -114,8 +94,7 @@ class ModelShape:
             layer_params=round(sum(w.numel() for w in stack.parameters()) / kv.depth),
             own_params=sum(weight.numel() for weight in model.parameters()),
             latent=latent + text.qk_rope_head_dim if latent else 0,
-            experts=Experts(count, int(text.num_experts_per_tok), routed / count / kv.depth)
-            if routed else None,
+            experts=experts_of(text, routed, kv.depth),
             **_kinds(text),
         )  # fmt: skip
 
