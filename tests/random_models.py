@@ -121,7 +121,11 @@ TINY: dict[str, Any] = {
 _ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
 _SSM = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1}
+_LATENT = {"head_dim": 8, "num_key_value_heads": 4}
+"""Only the rotary part is rotated, and every head has keys of its own."""
+_UNGROUPED = {"n_group": 1, "topk_group": 1}
 _OWN: dict[str, dict[str, Any]] = {
+    "axk1": _UNGROUPED,
     "bamba": {"attn_layer_indices": [1], **_SSM},
     "granitemoehybrid": {**_LINEAR, **_SSM},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -134,16 +138,20 @@ _OWN: dict[str, dict[str, Any]] = {
             "qwen3_next",
             "qwen4_exp",
             "qwen4_exp_text",
+            "kimi_linear",
             "olmo_hybrid",
-            "bailing_hybrid",
         ),
         _LINEAR,
     ),
+    "bailing_hybrid": {**_LINEAR, **_UNGROUPED},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
     "dots1": {"n_shared_experts": 1},
     # else a token is followed by itself
-    **{name: {"tie_word_embeddings": False} for name in ("gemma2", "gemma3", "gemma3_text")},
+    **{
+        name: {"tie_word_embeddings": False}
+        for name in ("biogpt", "gemma2", "gemma3", "gemma3_text", "minicpm3")
+    },
     "gpt_bigcode": {"num_key_value_heads": 1},
     "gpt_neo": {"attention_types": [[["global"], 3]]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 3},
@@ -171,6 +179,8 @@ def tiny_configs(model_type: str, full: bool = False) -> Iterator[PretrainedConf
         with suppress(Exception):
             sizes = _tiny(kind, left, heads)
             text = sizes.get("text_config", sizes)
+            if "kv_lora_rank" in text:
+                text.update(_LATENT)
             text.update(_OWN.get(model_type, {}))
             text.update(kinds)
             if "tie_word_embeddings" in text:

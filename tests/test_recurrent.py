@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import (
     BambaConfig,
+    DynamicCache,
     GraniteMoeHybridConfig,
     JambaConfig,
     Lfm2Config,
@@ -21,9 +25,13 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation
+from mspeckv.api import engine_of
+from mspeckv.context import Pass, carrying
+from mspeckv.decoding.attention import attend
+from mspeckv.decoding.fits import predict
 from mspeckv.kv.recurrent import StateLayer
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
-from tests.random_models import SHAPE, random_prompt
+from tests.random_models import SHAPE, random_prompt, tiny_configs
 from tests.test_windows import assert_exact
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,6 +49,8 @@ FAMILIES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
         "layer_types": LINEAR, "shared_intermediate_size": 64, "num_local_experts": 4,
         "num_experts_per_tok": 2, **SSM}),
     "olmo-hybrid": (OlmoHybridConfig, {"layer_types": LINEAR}),
+    "jamba": (JambaConfig, {
+        "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "num_experts": 2}),
 }  # fmt: skip
 
 
@@ -70,7 +80,7 @@ def test_every_family_is_exact(family: str) -> None:
 @given(data=st.data())
 def test_placements_lengths_and_borders(data: st.DataObject) -> None:
     draw = data.draw
-    pair = hybrid_pair(draw(st.sampled_from(["lfm2", "olmo-hybrid", "bamba"])))
+    pair = hybrid_pair(draw(st.sampled_from(["lfm2", "olmo-hybrid", "bamba", "jamba"])))
     on_chip = draw(st.integers(0, pair.layers))
     policy = KVPolicy(
         draw(st.sampled_from([8, 4, "full"])), on_chip, draw(st.integers(0, pair.layers - on_chip)),
@@ -145,10 +155,51 @@ def test_a_state_goes_back_to_the_newest_copy_before() -> None:
         layer.settle(2)
 
 
-def test_states_that_begin_anew_with_every_pass_are_refused() -> None:
-    config = JambaConfig(
-        **SHAPE, vocab_size=64, num_hidden_layers=4, attn_layer_period=2, attn_layer_offset=1,
-        mamba_d_state=8, num_experts=2,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="states do not go on over several tokens at once"):
-        Pair.of(AutoModelForCausalLM.from_config(config))
+@torch.no_grad()
+def test_layers_are_read_token_by_token_in_our_passes_alone() -> None:
+    """Jamba's begin anew with every pass of several tokens."""
+    model = hybrid_pair("jamba").target
+    mixer = next(part for part in model.modules() if hasattr(part, "conv1d"))
+    before, after = torch.randn(2, 1, 3, SHAPE["hidden_size"]).unbind(0)
+
+    def read(parts: Sequence[torch.Tensor], ours: bool) -> torch.Tensor:
+        cache = DynamicCache(config=model.config)
+        with carrying(Pass(attend)) if ours else nullcontext():
+            mixer(before, cache)
+            return torch.cat([mixer(part, cache) for part in parts], 1)
+
+    one_by_one = read(after.split(1, 1), ours=False)
+    torch.testing.assert_close(read([after], ours=True), one_by_one)
+    assert not torch.allclose(read([after], ours=False), one_by_one, rtol=0.1)
+
+
+def test_states_that_depend_on_passes_are_refused() -> None:
+    """Nemotron-H bounds the time steps of a pass of several tokens."""
+    model = AutoModelForCausalLM.from_config(next(tiny_configs("nemotron_h")))
+    with pytest.raises(ValueError, match="its states depend on how a text came in passes"):
+        Pair.of(model)
+
+
+@pytest.mark.parametrize("family", ["lfm2", "bamba", "jamba"])
+def test_the_memory_check_knows_the_states(family: str) -> None:
+    """Every copy that a run holds, of every tier."""
+    pair, prompt = hybrid_pair(family), random_prompt(40)
+    for method in ("autoregressive", "vanilla", "mspeckv"):
+        config = RunConfig(
+            method=method, new_tokens=60, policy=KVPolicy(8, block=8, tail=0),
+            sampling=Sampling(0, stop_at_eos=False),
+            speculation=Speculation(4, 2, chunk=4, budget=16, recent=4, sinks=2, window=8),
+        )  # fmt: skip
+        with prefilled(pair, prompt, config) as tiers:
+            caches = [reader.cache for reader in tiers.prefilled]
+            caches += [looking for one in tiers.prefilled if (looking := one.seat.onlooker)]
+            text, most = list(prompt), 0
+            while len(text) < 90:
+                tiers.full.begin_pass()
+                text += tiers.root.round(text, 90 - len(text)).tokens
+                held = [(one, 1 + len(one.marks)) for cache in caches for one in cache.states]
+                most = max(most, sum(count * one.bytes_to_read(0) for one, count in held))
+        need = predict(engine_of(pair), pair, config, len(prompt))
+        assert 0 < most <= need.states
+        assert method != "autoregressive" or most == need.states
+        assert need.device - replace(need, states=0).device == need.states

@@ -54,8 +54,9 @@ def steady(pair: Pair, make: MakeReader) -> MakeReader:
     """
     if any(name.endswith("experts") for name, _ in pair.target.named_modules()):
         raise refuse("exact", "bitwise", "experts multiply rows together: use exact='tokens'")
-    if pair.kv_shape.kinds or changes_scores(pair.target):
-        allowed = "its layers' windows or scores have no steady pass: use exact='tokens'"
+    shape = pair.kv_shape
+    if shape.kinds or shape.latent or changes_scores(pair.target):
+        allowed = "its windows, states, latents or scores have no steady pass: use exact='tokens'"
         raise refuse("exact", "bitwise", allowed)
     return partial(_reader, make)
 

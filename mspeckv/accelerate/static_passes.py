@@ -23,6 +23,7 @@ from mspeckv.context import Shown, Watcher
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.latent import latent_widths
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
 from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.shape import KVShape
@@ -118,9 +119,10 @@ def tail_start(cache: Tier) -> int:
 
 
 def can_be_static(seat: Seat) -> bool:
-    """Whether every layer is of a kind whose slots are known here, and scores are plain."""
+    """Whether every layer is of a kind whose slots are known, and keys and scores are plain."""
     known = all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in seat.cache.layers)
-    return known and not changes_scores(seat.model)
+    expands = latent_widths(seat.model.config.get_text_config()) is not None
+    return known and not expands and not changes_scores(seat.model)
 
 
 class StaticReader(ModelReader):

@@ -22,6 +22,8 @@ SLOPE = 0.05
 """Cost of one more token in a pass over the cost of the first, where compute is what takes time."""
 GPU_SLOPE = 0.004
 """The same on a GPU, which reads weights and keys once for all tokens, or waits for the link."""
+FAR = 9
+"""Tokens of the longer of two passes by which the line is held before it is known."""
 _LINE_WEIGHT = 1.0
 """The line through all passes, beside those of the very length."""
 _DRAFT, _DRAFT_WEIGHT = 0.6, 5.0
@@ -68,6 +70,17 @@ class Fading(Generic[K]):
         """The mean value, as if ``prior`` had been observed ``weight`` times too."""
         count, total = self.sums.get(key, (0.0, 0.0))
         return (weight * prior + total) / (weight + count)
+
+
+def steeper(slope: float, growth: float) -> float:
+    """A slope of passes whose bytes grow too: by so much from one token to `FAR`.
+
+    Of a mixture of experts more tokens read more weights. Costs are ``1 + slope * tokens``, so
+    their ratio between these two lengths is the growth that is asked for, but for less than as many
+    passes take.
+    """
+    ratio = min(growth * (1 + FAR * slope) / (1 + slope), FAR - 1)
+    return (ratio - 1) / (FAR - ratio)
 
 
 class PassCost:
@@ -118,7 +131,7 @@ class PassCost:
             ms, n_ms = ms + total, n_ms + total * tokens
         level = ms / (count + self.slope * n)
         # two points of the prior line, at the level seen, keep it from tilting
-        for at in (1, 9):
+        for at in (1, FAR):
             prior = level * (1 + self.slope * at)
             count, n, n_n = count + 1, n + at, n_n + at * at
             ms, n_ms = ms + prior, n_ms + at * prior

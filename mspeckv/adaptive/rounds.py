@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from mspeckv.adaptive.estimates import GPU_SLOPE, SLOPE, Costs, PassCost
+from mspeckv.adaptive.estimates import FAR, GPU_SLOPE, SLOPE, Costs, PassCost, steeper
 from mspeckv.adaptive.lengths import Chain, Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
@@ -14,6 +14,7 @@ from mspeckv.decoding.reader import ModelReader, Reader
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
 from mspeckv.events import Plan
+from mspeckv.models.experts import growth
 from mspeckv.record import Recorder, span
 from mspeckv.settings import Speculation
 
@@ -98,12 +99,19 @@ def choose(
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
     free = isinstance(guesser, Lookup)
     if costs is None:
-        on_gpu = isinstance(top, ModelReader) and top.model.device.type == "cuda"
-        costs = defaultdict(partial(PassCost, GPU_SLOPE if on_gpu else SLOPE))
+        costs = defaultdict(partial(PassCost, _slope(top)))
     planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)
     return Adaptive(guesser, middle, top, planner, sampler, recorder)
+
+
+def _slope(top: Reader) -> float:
+    """What one more token adds to a pass, before any was seen."""
+    if not isinstance(top, ModelReader):
+        return SLOPE
+    slope = GPU_SLOPE if top.model.device.type == "cuda" else SLOPE
+    return steeper(slope, growth(top.model, FAR))
 
 
 def plug(hooks: Hooks) -> Hooks:

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from mspeckv.context import Kernels, Masks, Pass, Products, Shown, Watcher, carrying, current
 from mspeckv.kv.codec import OtherAxes
 from mspeckv.kv.kinds import ALL
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import Floats, fold_groups
 from mspeckv.kv.scores import Scores, attend_recent, causal_mask
 from mspeckv.kv.windows import Recent, floats_seen
@@ -72,9 +73,15 @@ def attend(
     check_options(attention_mask, options)
     now, layer = current() or Pass(attend), index_of(module)
     shown = now.shown.pop(layer, None) or floats_seen(key, value, sight_of(module))
+    if isinstance(shown, Latents):
+        shown.keys = key
     if now.watcher is not None:
         now.watcher(layer, query, shown)
-    out = attend_shown(now, query, shown, scaling, Scores.of(options))
+    if isinstance(shown, Latents):
+        # the model has expanded them
+        out = attend_floats(query, Floats(key, value), scaling, now.masks)
+    else:
+        out = attend_shown(now, query, shown, scaling, Scores.of(options))
     shown.release()
     return out.transpose(1, 2).contiguous(), None
 

@@ -22,6 +22,7 @@ from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import guessers
 from mspeckv.kv.placement import place_of
+from mspeckv.kv.recurrent import reach_of, states_held
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes, window_slack
 from mspeckv.kv.streaming import streaming_slots
@@ -77,6 +78,7 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
         slots = streaming_slots(speculation.sinks, speculation.window, slack)
         seen = streaming_bytes(KVShape.of(pair.draft.config, pair.dtype), slots)
         head, caches = hooks.head_bytes(pair.draft, vocab), replace(caches, streaming=seen)
+    caches = replace(caches, states=_state_bytes(pair, config, reach_of(slack)))
     return Prediction(
         **vars(caches),
         head=head,
@@ -84,6 +86,16 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
         workspace=prefill_workspace(pair.target.config, size, prompt, pair.rank_count),
         runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
     )
+
+
+def _state_bytes(pair: Pair, config: RunConfig, reach: int) -> int:
+    """Bytes of recurrent states and their copies in every tier; guesses have that ``reach``."""
+    guessing = states_held(reach)
+    held = {
+        "target": states_held(0) + guessing * (config.method in USES_TIER1),
+        "draft": guessing * uses_draft(config, pair),
+    }
+    return sum(held[name] * size for name, size in pair.state_bytes.items())
 
 
 def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:

@@ -117,7 +117,7 @@ class CustomGenerate:
         engine = engine_of(pair)
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
         check_run(engine, pair, configs[0], input_ids.shape[1])
-        whole = not pair.kv_shape.kinds
+        whole = not (pair.kv_shape.kinds or pair.kv_shape.latent)
         cache = cache_to_fill(model_kwargs, generation_config, len(input_ids), whole)
         runs = (
             Run(engine, pair, config, prompt, processors=logits_processor)

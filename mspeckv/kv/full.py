@@ -69,8 +69,9 @@ class FullCache(Tier):
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
         codec = codec_of(shape, policy, faster.restore)
-        # rows that are read again have no new keys, which kernels of packed blocks count on
-        packs = faster.show is not None and unpacks and not shape.states
+        # rows that are read again have no new keys, which kernels of packed blocks count on; and
+        # latents are expanded before attention
+        packs = faster.show is not None and unpacks and not (shape.states or shape.latent)
         show = faster.show(codec, device) if packs and faster.show is not None else None
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(
@@ -85,7 +86,10 @@ class FullCache(Tier):
         room = Room(shape, capacity, device, self.store, self.pipeline)
         places = iter([place_of(policy, place) for place in self.placement])
         layers = [
-            next(places)(room, index) if kind.grows else kept(shape, kind, capacity, slack, device)
+            # what it has settled is never taken back: of states one copy will do
+            next(places)(room, index)
+            if kind.grows
+            else kept(shape, kind, capacity, slack, device, reach=0)
             for index, kind in enumerate(map(shape.kind, range(shape.depth)))
         ]
         super().__init__(layers=layers)

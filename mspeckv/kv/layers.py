@@ -15,6 +15,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from mspeckv.context import KV, Shown, current
+from mspeckv.kv.latent import Latents, halves
 
 UNBOUNDED = 2**31
 _REPEATS = 8
@@ -175,13 +176,19 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Hand a layer its new tokens, and leave what it shows where attention finds it."""
         layer, again = self.layers[layer_idx], self.repeats
         layer.repeats = again
-        shown: Shown = layer.append(key_states[:, :, again:], value_states[:, :, again:])
+        parts = key_states[:, :, again:], value_states[:, :, again:]
+        widths = key_states.shape[-1], value_states.shape[-1]
+        latents = None
+        if widths[0] == widths[1]:
+            shown: Shown = layer.append(*parts)
+        else:
+            shown = latents = Latents(layer.append(*halves(*parts)), widths)
         now = current()
         if now is not None:
             now.shown[layer_idx] = shown
         if self.came is not None:
             self.came(layer_idx, key_states, value_states)
-        return shown.key, shown.value
+        return latents.parts() if latents else (shown.key, shown.value)
 
     @property
     def length(self) -> int:

@@ -17,6 +17,7 @@ from mspeckv.kv.layers import Buffer, PlacedLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer, window_slots
 
+_LEAST_REACH = 8
 _Part = tuple[torch.Tensor | None, torch.Tensor | None, bool]
 
 
@@ -131,14 +132,33 @@ class EmptyLayer(PlacedLayer):
         return []
 
 
-def kept(shape: KVShape, kind: Kind, capacity: int, slack: int, device: torch.device) -> Any:
+def reach_of(slack: Any) -> Any:
+    """Tokens that guesses may add to a state; ``slack`` as of `mspeckv.kv.sizes.window_slack`."""
+    more = slack - WINDOW_SLACK + 2 - _LEAST_REACH
+    return _LEAST_REACH + more * (more > 0)
+
+
+def states_held(reach: Any) -> Any:
+    """States of a layer at most: each pass leaves a copy behind, and adds a token at least."""
+    return reach + 2
+
+
+def kept(
+    shape: KVShape,
+    kind: Kind,
+    capacity: int,
+    slack: int,
+    device: torch.device,
+    reach: int | None = None,
+) -> Any:
     """What a layer that does not grow keeps, in a cache of ``capacity`` tokens.
 
     Args:
         slack: see `mspeckv.kv.sizes.window_slack`.
+        reach: of states, where it is not slack that tells; see `StateLayer`.
     """
     if kind.states:
-        return StateLayer(kind.states, max(8, slack - WINDOW_SLACK + 2))
+        return StateLayer(kind.states, reach_of(slack) if reach is None else reach)
     if kind.sight is None:
         return EmptyLayer()
     slots = window_slots(kind.sight, slack, capacity)

@@ -18,6 +18,7 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
 from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
@@ -131,7 +132,7 @@ class RetrievalCache(Tier1Cache):
                 for kind in kinds
             ]
         )
-        chunks = 0 if self.reads_keys else self.plan.chunks
+        chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         many = iter(
             torch.empty(
                 shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
@@ -189,15 +190,16 @@ class RetrievalCache(Tier1Cache):
         """
         new, total = query.shape[2], shown.tokens
         own = self.layers[layer]
+        asked = shown.keys if isinstance(shown, Latents) else None
         if total == self.plan.prompt:
             key, value = shown.whole()
             if isinstance(own, WindowLayer):
                 own.restart()
                 own.append(key, value)
                 return
-            if not self.reads_keys:
+            if not self.reads_keys and asked is None:
                 self.landmarks[layer] = landmarks_of(key, self.plan)
-            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
+            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value, asked=asked)
             return
         if own is self.attending[0]:
             self._due = self.begin(total)
@@ -206,7 +208,7 @@ class RetrievalCache(Tier1Cache):
             return
         own.buffer.write(self.slot_of(total - new), *shown.newest(new))
         if self._due:
-            self.choose(layer, query, *shown.whole())
+            self.choose(layer, query, *shown.whole(), asked=asked)
 
     def begin(self, total: int) -> bool:
         """Tier 2 reads up to ``total`` tokens; returns whether this pass is to choose anew."""
@@ -237,17 +239,23 @@ class RetrievalCache(Tier1Cache):
         key: torch.Tensor,
         value: torch.Tensor,
         real: torch.Tensor | None = None,
+        asked: torch.Tensor | None = None,
     ) -> None:
         """Score chunks, keep the best, and copy them, in order, to the front of the layer.
 
-        ``real`` ``[Q]`` is 0 for queries that do not count.
+        ``real`` ``[Q]`` is 0 for queries that do not count. ``asked``: the keys of all heads, where
+        ``key`` and ``value`` are of latents; the heads choose together then.
         """
         plan, buffer = self.plan, self.layers[layer].buffer
         kept = plan.chosen * plan.chunk
         if plan.chosen:
             with span("retrieval/score"):
-                read = chunks_of(key, plan) if self.reads_keys else self.landmarks[layer]
+                if self.reads_keys:
+                    read = chunks_of(key if asked is None else asked, plan)
+                else:
+                    read = self.landmarks[layer] if asked is None else landmarks_of(asked, plan)
                 scores = score_chunks(self.policy, query, read, real)
+                scores = scores if asked is None else scores.sum(0, keepdim=True)
                 best = best_chunks(scores, plan.chosen)
             self.chosen[layer] = best
             with span("retrieval/gather"):

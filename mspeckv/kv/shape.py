@@ -8,6 +8,7 @@ import torch
 from transformers import PretrainedConfig
 
 from mspeckv.kv.kinds import Kind, Sight, kinds_of
+from mspeckv.kv.latent import latent_widths
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class KVShape:
         dim: head dim D.
         dtype: compute dtype.
         kinds: of every decoder layer, where not all grow; see `kind`.
+        latent: a layer stores a latent, as one head of half its width (`mspeckv.kv.latent`).
     """
 
     layers: int
@@ -27,6 +29,7 @@ class KVShape:
     dim: int
     dtype: torch.dtype
     kinds: tuple[Kind, ...] = ()
+    latent: bool = False
 
     @classmethod
     def of(cls, config: PretrainedConfig, dtype: torch.dtype, ranks: int = 1) -> KVShape:
@@ -38,6 +41,9 @@ class KVShape:
         kinds = kinds_of(text)
         grown = sum(kind.grows for kind in kinds)
         own = kinds if grown < len(kinds) else ()
+        widths = latent_widths(text)
+        if widths is not None:
+            return cls(grown, 1, sum(widths) // 2, dtype, own, latent=True)
         return cls(grown, kv_heads // ranks, dim, dtype, own)
 
     @property

@@ -35,7 +35,9 @@ def window_slack(speculation: Speculation) -> int:
     return WINDOW_SLACK + speculation.longest_gamma + speculation.longest_draft_gamma
 
 
-ON_DEVICE = ("on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming", "windows")
+ON_DEVICE = (
+    "on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming", "windows", "states"
+)  # fmt: skip
 """Fields of `CacheSizes` that are on the device."""
 
 
@@ -55,6 +57,8 @@ class CacheSizes:
     """Of tier 1, on the host."""
     windows: int = 0
     """Of tier 2's layers that see a window; they hold no more than that."""
+    states: int = 0
+    """Of every tier's recurrent layers, at most."""
 
     @property
     def kv_device(self) -> int:
@@ -224,7 +228,7 @@ def _least(one: Any, other: Any) -> Any:
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
     plan = ChunkPlan.of(speculation, prompt)
-    if reads_keys(speculation.retrieval):
+    if reads_keys(speculation.retrieval) or shape.latent:
         plan = replace(plan, chunks=0)
     windows = window_bytes(shape, prompt + grown, window_slack(speculation))
     return plan.bytes(shape, grown) + windows

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.kv.kinds import kinds_of, unknown_kinds
+from mspeckv.kv.latent import latent_widths
 from mspeckv.settings import refuse
 
 ALLOWED = "use a decoder with standard attention in every layer"
@@ -35,7 +37,7 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
 
     Raises:
         ValueError: an encoder-decoder; layers of a kind that the engine does not know, or none
-            that attends; keys and values that are compressed, shared, or of several sizes.
+            that attends; keys and values that are shared, or of several sizes.
     """
     try:
         text = config.get_text_config()
@@ -48,8 +50,9 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"no layer of it attends; {ALLOWED}")
     if other:
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
-    if getattr(text, "kv_lora_rank", None):
-        raise refuse(field, name, f"it compresses keys and values (kv_lora_rank); {ALLOWED}")
+    widths = latent_widths(text)
+    if widths is not None and (sum(widths) % 2 or widths[0] == widths[1]):
+        raise refuse(field, name, f"its latents have the widths {widths}; {ALLOWED}")
     if getattr(text, "num_kv_shared_layers", None):
         raise refuse(field, name, f"some of its layers share keys and values; {ALLOWED}")
     for setting in ("head_dim", "num_key_value_heads"):
@@ -75,11 +78,12 @@ def check_model(model: PreTrainedModel, field: str) -> None:
             that lacks an argument.
     """
     # a model that also sees or hears has encoders beside its decoder, which text does not pass
-    parts = model.get_decoder().modules()
+    decoder = model.get_decoder()
+    parts = decoder.modules()
     looks_ahead = any(getattr(module, "is_causal", None) is False for module in parts)
     known = any(kind.states for kind in kinds_of(model.config.get_text_config()))
-    # of those with states some have the interface and do not say so: the trial pass finds out
-    interface = getattr(model, "_supports_attention_backend", False) or known
+    # some have the interface and do not say so: the trial pass finds out
+    interface = getattr(model, "_supports_attention_backend", False) or _looks_up(decoder)
     missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
     stateful = getattr(model, "_is_stateful", False) and not known
     faults = (
@@ -91,6 +95,11 @@ def check_model(model: PreTrainedModel, field: str) -> None:
     for found, complaint in faults:
         if found:
             raise refuse(field, type(model).__name__, complaint)
+
+
+def _looks_up(decoder: PreTrainedModel) -> bool:
+    """Whether a model's own code asks transformers for its attention."""
+    return hasattr(sys.modules[type(decoder).__module__], "ALL_ATTENTION_FUNCTIONS")
 
 
 def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -45,6 +45,7 @@ class Pair:
         ranks: this process among those that the target is split over; None for a whole target.
         vocab: tokens of both, where their vocabularies are padded to different sizes: neither model
             ever gives another any probability. None: all that the target scores.
+        state_bytes: of one text's recurrent states in the target and in the draft, by field.
     """
 
     target: PreTrainedModel
@@ -54,6 +55,7 @@ class Pair:
     draft_id: str
     ranks: Ranks | None = None
     vocab: int | None = None
+    state_bytes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -92,13 +94,13 @@ class Pair:
             tokens = common_tokens(tokenizer, draft_tokenizer, target_id, draft_id)
             vocab = check_match(target, draft, target_id, draft_id, tokens)
         pair = cls(target, draft, tokenizer, target_id, draft_id, ranks, vocab)
-        for model in pair.models:
-            field = "target" if model is target else "draft"
-            check_model(model, field)
+        for name, model in zip(("target", "draft"), pair.models, strict=False):
+            check_model(model, name)
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
-            check_pass(model, field, pair.rank_count if model is target else 1)
+            shares = pair.rank_count if model is target else 1
+            pair.state_bytes[name] = check_pass(model, name, shares)
         return pair
 
     @property

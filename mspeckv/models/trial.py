@@ -25,6 +25,7 @@ from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
 from mspeckv.models.interface import changes_scores, check_options, index_of, sight_of
+from mspeckv.models.stepwise import read_stepwise
 from mspeckv.settings import refuse
 
 _PAST, _NEW = 2, 2
@@ -63,13 +64,16 @@ class _TrialLayer(FloatLayer):
         return self.shown
 
 
-def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
+def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
     """Refuse a model that uses its cache or its attention in another way than the engine does.
 
     Args:
         model: passed every check of `mspeckv.models.checks`.
         field: ``"target"`` or ``"draft"``, for the complaint.
         ranks: processes that the model's heads are shared out over.
+
+    Returns:
+        Bytes of all its recurrent states.
 
     Raises:
         ValueError: see above; it names the model's class and what it does.
@@ -99,24 +103,27 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         layer = index_of(module)
         masks.check(layer, sight_of(module), attention_mask, options.get("sliding_window"))
         check_options(None, options)
-        if Scores.of(options) is not None and not changes_scores(model):
+        if Scores.of(options) is not None and (shape.latent or not changes_scores(model)):
             raise _Unlike(f"layer {layer} changes its scores")
         shown = layers[layer].shown
         attended.append(layer)
         if updates[-1:] != [layer]:
             raise _Unlike(f"layer {layer} attends over what is cached as layer {updates[-1:]}")
-        if shown is None or key is not shown.key or value is not shown.value:
+        expands = shape.latent and key.shape[2] == value.shape[2] == _PAST + _NEW
+        if shown is None or not (expands or (key is shown.key and value is shown.value)):
             raise _Unlike(
                 f"layer {layer} attends over other keys and values than its cache returned"
             )
-        if query.shape[1] % shape.heads:
+        if query.shape[1] % key.shape[1]:
             raise _Unlike(f"its {query.shape[1]} query heads do not share {shape.heads} KV heads")
         out = scaled_dot_product_attention(query, key, value, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
 
     try:
         if shape.states and not _goes_on(model):
-            raise _Unlike("its states do not go on over several tokens at once")
+            if not _begins_alike(model):
+                raise _Unlike("its states depend on how a text came in passes")
+            read_stepwise(model)
         logits = _logits(model, Tier(layers=layers), Pass(attend, mask=masks.make))
         once = [index for index, kind in enumerate(kinds) if kind.sight is not None]
         for index, layer in enumerate(layers):
@@ -139,6 +146,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         told = str(error).partition(";")[0].partition("\n")[0]
         reason = told if isinstance(error, _Unlike) else f"a trial pass fails: {told}"
         raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
+    return sum(layer.bytes_to_read(0) for layer in layers if not layer.attends)
 
 
 @torch.no_grad()
@@ -150,24 +158,43 @@ def _goes_on(model: PreTrainedModel) -> bool:
     """
     ids = torch.arange(2 * _NEW, device=model.device)[None]
     found = []
-    for parts in ((ids[:, _NEW:],), ids[:, _NEW:].split(1, 1)):
+    for width in (_NEW, 1):
         cache = DynamicCache(config=model.config)
         _read(model, ids[:, :_NEW], cache)
-        states = [part for layer in cache.layers for part in _states(layer)]
-        for state in states:
+        for state in _states(cache):
             state.fill_(_LARGE)
-        for part in parts:
-            logits = _read(model, part, cache)
-        found.append([logits, *(part for layer in cache.layers for part in _states(layer))])
+        logits = [_read(model, part, cache) for part in ids[:, _NEW:].split(width, 1)]
+        found.append([logits[-1], *_states(cache)])
+    return _alike(model, *found)
+
+
+@torch.no_grad()
+def _begins_alike(model: PreTrainedModel) -> bool:
+    """Whether a text is read alike by one pass and by passes of one token.
+
+    If so, a model whose states do not go on can be read token by token
+    (`mspeckv.models.stepwise`).
+    """
+    ids = torch.arange(2 * _NEW, device=model.device)[None]
+    found = []
+    for width in (2 * _NEW, 1):
+        cache = DynamicCache(config=model.config)
+        logits = [_read(model, part, cache) for part in ids.split(width, 1)]
+        found.append([logits[-1], *_states(cache)])
+    return _alike(model, *found)
+
+
+def _alike(model: PreTrainedModel, found: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    """Whether tensors are the same, but for rounding."""
     most = 1e-3 if model.dtype == torch.float32 else 0.05
-    pairs = ((one.float(), other.float()) for one, other in zip(*found, strict=True))
+    pairs = ((one.float(), other.float()) for one, other in zip(found, others, strict=True))
     return all(bool((one - other).norm() <= most * other.norm()) for one, other in pairs)
 
 
-def _states(layer: Any) -> list[torch.Tensor]:
-    """The recurrent states of a layer of transformers' cache."""
-    states = getattr(layer, "recurrent_states", {}).values()
-    return [state for state in states if state is not None]
+def _states(cache: DynamicCache) -> list[torch.Tensor]:
+    """The recurrent states of transformers' cache."""
+    held = (getattr(layer, "recurrent_states", {}).values() for layer in cache.layers)
+    return [state for states in held for state in states if state is not None]
 
 
 def _read(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:

@@ -11,9 +11,10 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from mspeckv.models.experts import Experts
 from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.settings import refuse
-from mspeckv.whatif.shapes import Experts, ModelShape
+from mspeckv.whatif.shapes import ModelShape
 
 _Sizes = tuple[int, int, int, int, int, int]
 """Layers, hidden, intermediate, heads, KV heads, vocabulary."""

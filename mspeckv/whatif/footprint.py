@@ -15,6 +15,7 @@ import torch
 
 from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1
 from mspeckv.kv.chunk_policies import reads_keys
+from mspeckv.kv.recurrent import reach_of, states_held
 from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.kv.windows import WINDOW_SLACK
@@ -32,8 +33,8 @@ class Footprint:
             KV of ``on_chip`` layers, unquantized, and of ``resident`` ones, quantized; ``tail``,
             the newest tokens of packed layers; ``slots``, where offloaded layers arrive;
             ``scratch``, where a layer is unpacked; ``windows`` and ``states``, what layers keep
-            that do not grow, for tier 1 as well, and of states the last settled one beside the
-            newest where guesses may be rejected; ``retrieval``, tier 1's cache and landmarks;
+            that do not grow, for tier 1 as well, and of states as many copies as guesses may be
+            taken back; ``retrieval``, tier 1's cache and landmarks;
             ``streaming``, tier 0's cache; ``head``, a copy of the draft's that scores less;
             ``workspace``, activations of the prefill; ``runtime``,
             the libraries' own, on a CPU.
@@ -51,7 +52,7 @@ class Footprint:
     @property
     def kv_device(self) -> Any:
         """Of that, all that is KV: the ``kv_device_bytes`` of a run's `mspeckv.Memory`."""
-        return sum(self.parts[name] for name in (*ON_DEVICE, "windows", "states"))
+        return sum(self.parts[name] for name in ON_DEVICE)
 
 
 def packing(asked: Question, shape: ModelShape, dtype: torch.dtype) -> LayerBytes:
@@ -83,10 +84,12 @@ def footprint(
     nothing = np.zeros_like(asked["prefill"])
     retrieval = streaming = head = nothing
     tiers = 2 if asked.method in USES_TIER1 else 1
-    copies = tiers * (1 if asked.method == "autoregressive" else 2)
+    slack = WINDOW_SLACK + asked["gamma"] + asked["draft_gamma"]
+    # as mspeckv.decoding.fits
+    copies = states_held(0) + (tiers - 1) * states_held(reach_of(slack))
     if asked.method in USES_TIER1 and asked.speculation.tier1 == "retrieval":
         plan = asked.tier1
-        if reads_keys(asked.speculation.retrieval):
+        if kv.latent or reads_keys(asked.speculation.retrieval):
             plan = replace(plan, chunks=0)  # no landmarks
         retrieval = plan.bytes(kv, asked["new_tokens"] + 1)
     # as mspeckv.accelerate.weight_copies
@@ -97,7 +100,6 @@ def footprint(
         if model is not None
     )
     if draft is not None and asked.uses_draft:
-        slack = WINDOW_SLACK + asked["gamma"] + asked["draft_gamma"]
         slots = streaming_slots(asked["sinks"], asked["window"], slack)
         head = asked["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
         streaming = streaming_bytes(draft.kv(dtype), slots)

@@ -13,26 +13,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.settings import refuse
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Parts of a layer of which a router chooses a few, token by token.
-
-    Attributes:
-        count: in a layer.
-        used: by one token.
-        params: weights of one; a mean over all layers, where some have none.
-    """
-
-    count: int
-    used: int
-    params: float
-
-    def read(self, tokens: Any) -> Any:
-        """How many of a layer ``tokens`` tokens read, each choosing by itself and all alike."""
-        return self.count * (1 - (1 - self.used / self.count) ** np.asarray(tokens, dtype=float))
 
 
 @dataclass(frozen=True)
@@ -96,26 +78,23 @@ class ModelShape:
             raise refuse("model", text.model_type, f"no causal decoder: {error}") from None
         kv, (hidden, intermediate) = KVShape.of(config, torch.float16), layer_widths(config)
         stacks = (part for part in model.modules() if isinstance(part, ModuleList))
-        stack = next(part for part in stacks if len(part) == kv.layers)
-        routed = sum(w.numel() for name, w in stack.named_parameters() if ".experts." in name)
-        names = ("num_experts", "num_local_experts", "n_routed_experts")
-        count = next((int(n) for name in names if (n := getattr(text, name, None))), 0)
+        stack = next(part for part in stacks if len(part) == kv.depth)
+        routed = sum(w.numel() for name, w in stack.named_parameters() if is_routed(name))
         latent = getattr(text, "kv_lora_rank", None)
         return cls(
             name=str(getattr(config, "_name_or_path", "") or config.model_type),
             source="a transformers configuration",
-            layers=kv.layers,
+            layers=kv.depth,
             hidden=hidden,
             intermediate=intermediate,
             heads=int(text.num_attention_heads),
-            kv_heads=kv.heads,
+            kv_heads=int(text.num_key_value_heads) if latent else kv.heads,
             head_dim=int(text.qk_head_dim) if latent else kv.dim,
             vocab=int(text.vocab_size),
-            layer_params=round(sum(w.numel() for w in stack.parameters()) / kv.layers),
+            layer_params=round(sum(w.numel() for w in stack.parameters()) / kv.depth),
             own_params=sum(weight.numel() for weight in model.parameters()),
             latent=latent + text.qk_rope_head_dim if latent else 0,
-            experts=Experts(count, int(text.num_experts_per_tok), routed / count / kv.layers)
-            if routed else None,
+            experts=experts_of(text, routed, kv.depth),
             **_kinds(text),
         )  # fmt: skip
 
@@ -153,7 +132,7 @@ class ModelShape:
     def kv(self, dtype: torch.dtype) -> KVShape:
         """KV of the layers that grow; a latent is a key and a value of half of its numbers."""
         if self.latent:
-            return KVShape(self.growing, 1, self.latent // 2, dtype)
+            return KVShape(self.growing, 1, self.latent // 2, dtype, latent=True)
         return KVShape(self.growing, self.kv_heads, self.head_dim, dtype)
 
     def window_bytes(self, dtype: torch.dtype, tokens: Any) -> Any:
