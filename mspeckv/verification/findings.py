@@ -102,7 +102,8 @@ class Report:
             + "".join(f"<td>{html.escape(part)}</td>" for part in parts)
             + "</tr>"
             for one in self.findings
-            for parts in [(one.check, one.outcome, one.told, one.control)]
+            for seen in ["; ".join(filter(None, (one.numbers.get("plan"), one.told)))]
+            for parts in [(one.check, one.outcome, seen, one.control)]
         )
         title = f"{self.engine}, against {self.against}: {self.verdict}"
         facts = html.escape(json.dumps({**self.setting, **self.versions}))
