@@ -128,14 +128,14 @@ def test_loops_in_every_other_text() -> None:
     assert outcome(few, "long texts: repetition") == "not enough samples"
 
 
-def test_the_first_greedy_difference_and_near_ties() -> None:
+def test_the_first_greedy_difference_and_near_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     trial = Trial(checks=("greedy",), new_tokens=20)
     report = verify(Tables("slip"), Tables("plain"), {"ids": IDS}, trial)
     assert report.verdict == "fault"
     assert report.findings[0].numbers["equal"] == 9
     assert "no near-tie" in report.findings[0].told
     tied = Tables("plain")
-    tied.logits = lambda prompt, text: torch.zeros(6)  # type: ignore[method-assign]
+    monkeypatch.setattr(tied, "logits", lambda prompt, text: torch.zeros(6))
     near = verify(Tables("slip"), tied, {"ids": IDS}, trial)
     assert "a near-tie" in near.findings[0].told
     assert near.verdict == "not enough samples"
@@ -246,6 +246,30 @@ def test_two_servers_that_tell_text_alone() -> None:
     with served("unscaled", kind=_Texts) as (one, _), served("plain", kind=_Texts) as (two, _):
         report = verify(Endpoint(one), Endpoint(two), {"ids": IDS}, trial)
     assert report.verdict == "fault", report.to_text()
+
+
+def test_text_alone_is_not_judged_by_logits() -> None:
+    with served("honest", kind=_Texts) as (address, _), pytest.raises(ValueError, match="no token"):
+        verify(Endpoint(address), Tables("plain"), {"ids": IDS}, Trial(checks=("greedy",)))
+
+
+def test_a_server_that_does_not_know_a_setting_is_no_liar() -> None:
+    """Unless another server shows that it should."""
+    trial = Trial(checks=("promises",))
+    with served("deaf") as (address, _), served("honest") as (plain, _):
+        alone = verify(Endpoint(address), Tables("plain"), {"ids": IDS}, trial)
+        beside = verify(Endpoint(address), Endpoint(plain), {"ids": IDS}, trial)
+        both = verify(Endpoint(address), Endpoint(address), {"ids": IDS}, trial)
+    assert outcome(alone, "end of sequence") == "not offered"
+    assert outcome(beside, "end of sequence") == "fault"
+    assert outcome(both, "end of sequence") == "not offered"
+
+
+def test_seeds_that_change_nothing_at_a_low_temperature() -> None:
+    trial = Trial(checks=("promises",), sampling=Sampling(0.01, stop_at_eos=False))
+    engine = Transformers(PAIR.target)
+    report = verify(engine, engine, {"random": PROMPT}, trial)
+    assert outcome(report, "seeds") != "fault", report.to_text()
 
 
 @pytest.mark.parametrize(

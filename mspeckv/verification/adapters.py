@@ -40,6 +40,7 @@ class Own(Engine):
             f"mspeckv {config.method} of {pair.target_id}, draft {pair.draft_id}, KV "
             + str(config.policy.bits)
         )
+        self.setting = repr(replace(config, sampling=Sampling(), new_tokens=1))
         self.tokenizer, self.dtype = pair.tokenizer, pair.target.dtype
 
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
@@ -102,6 +103,7 @@ class Transformers(Engine):
     ) -> None:  # fmt: skip
         self.model, self.way, self.draft, self.tokenizer = model, way, draft, tokenizer
         self.name = f"transformers {way} of {Path(model.name_or_path).name}"
+        self.setting = "" if draft is None else str(draft.name_or_path)
         self.dtype = model.dtype
         kind, _, value = way.partition("=")
         self._more: dict[str, Any] = {}

@@ -65,7 +65,7 @@ class Asking:
         Raises:
             TimeUp: no more questions.
         """
-        asked = json.dumps([engine.name, prompt, asdict(sampling), n, logprobs])
+        asked = json.dumps([engine.name, engine.setting, prompt, asdict(sampling), n, logprobs])
         key = hashlib.sha256(asked.encode()).hexdigest()[:24]
         if key in self._known:
             return self._known[key]

@@ -67,12 +67,12 @@ def judge_long_texts(
             )
             ours.append(ask(engine, prompt, drawn, trial.new_tokens).tokens)
     except TimeUp:
-        ours = ours[: len(plain)]
-    if not ours:
-        return [Finding("long texts", "not enough samples", "time was up")]
-    # half of the texts loop, as of an engine that goes wrong now and then
-    planted = [looped(text) if number % 2 else text for number, text in enumerate(plain)]
-    control = f"half of {len(plain)} texts repeat their last {LOOP} tokens"
+        # a p-value is for a number of texts that was settled before
+        told = f"time was up after {len(ours)} of {trial.texts} texts"
+        return [Finding("long texts", "not enough samples", told)]
+    # half of the engine's own texts loop, as of one that goes wrong now and then
+    planted = [looped(text) if number % 2 else text for number, text in enumerate(ours)]
+    control = f"half of {len(ours)} texts repeat their last {LOOP} tokens"
     measures = {"repetition": repeated, "entropy": entropy}
     found = []
     for name, measure in measures.items():
@@ -90,7 +90,10 @@ def judge_long_texts(
     lengths, usual = ([float(len(text)) for text in side] for side in (ours, plain))
     p, halved = (
         shuffled_p(side, usual, True)
-        for side in (lengths, [length / 2 if at % 2 else length for at, length in enumerate(usual)])
+        for side in (
+            lengths,
+            [length / 2 if at % 2 else length for at, length in enumerate(lengths)],
+        )
     )
     told = f"{sum(lengths) / len(ours):.1f} of {n} tokens, plain decoding's "
     told += f"{sum(usual) / len(plain):.1f} (p = {p:.2g}, a fault below {rate:.2g})"

@@ -1,8 +1,9 @@
 """An OpenAI-compatible server on a given address, asked for completions, and nothing else.
 
 Prompts go as token ids. Of an answer we read, in this order, ``token_ids`` (vLLM's, asked for by
-``return_token_ids``), the pieces in ``logprobs.tokens``, and the text's characters; what is not an
-id stands as a number made of it, which is enough to compare two engines.
+``return_token_ids``), the ids in ``logprobs.content`` (llama.cpp's), the pieces in
+``logprobs.tokens``, and the text's characters; what is not an id stands as a number made of it,
+which is enough to compare two servers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from http.client import HTTPException
 from typing import Any
 
 from mspeckv.settings import Sampling
-from mspeckv.verification.engine import Engine, NotOffered, Said
+from mspeckv.verification.engine import Engine, Said
 
 SECONDS = 120.0
 """That an answer may take."""
@@ -34,10 +35,15 @@ class Endpoint(Engine):
     Args:
         address: with or without ``/v1``; ``#MODEL`` at its end names the model.
         seconds: that an answer may take.
+
+    Attributes:
+        needs_ids: an answer without token ids is refused.
     """
 
+    ignores_unknown = True
+
     def __init__(self, address: str, seconds: float = SECONDS) -> None:
-        self.name = address
+        self.name, self.needs_ids = address, False
         address, _, self.model = address.partition("#")
         self._url = address.rstrip("/").removesuffix("/v1") + "/v1/completions"
         self._seconds = seconds
@@ -66,14 +72,14 @@ class Endpoint(Engine):
             "prompt": prompt, "max_tokens": n, "temperature": sampling.temperature,
             "top_p": sampling.top_p, "seed": sampling.seed, "logprobs": 1,
             "return_token_ids": True, "ignore_eos": not sampling.stop_at_eos,
+            # said also where they are off: a server's own defaults may be others
+            "top_k": sampling.top_k, "min_p": sampling.min_p,
         }  # fmt: skip
         if self.model:
             asked["model"] = self.model
         changed = {
             "stop": list(sampling.stop_strings),
             "stop_token_ids": list(sampling.stop_tokens),
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
         }
         asked |= {name: value for name, value in changed.items() if value}
         if sampling.repetition_penalty != 1:
@@ -88,15 +94,18 @@ class Endpoint(Engine):
 
     def _said(self, choice: dict[str, Any], n: int, logprobs: bool) -> Said:
         told: dict[str, Any] = choice.get("logprobs") or {}
-        pieces = choice.get("token_ids")
-        if pieces is None:
-            pieces = [_number(piece) for piece in told.get("tokens") or choice["text"]]
-        elif len(pieces) > n:
-            raise ValueError(f"{len(pieces)} tokens, where {n} were asked for")
-        held: Any = told.get("token_logprobs")
-        if logprobs and held is None:
-            raise NotOffered
-        return Said(tuple(int(piece) for piece in pieces), logprobs=tuple(held) if logprobs else ())
+        content: list[dict[str, Any]] = told.get("content") or []
+        ids = choice.get("token_ids") or [one["id"] for one in content]
+        if len(ids) > n:
+            raise ValueError(f"{len(ids)} tokens, where {n} were asked for")
+        text = told.get("tokens") or choice["text"]
+        if not ids and text and self.needs_ids:
+            raise ValueError("it tells no token ids; use --against with another server")
+        held: Any = told.get("token_logprobs") or [one["logprob"] for one in content]
+        return Said(
+            tuple(int(one) for one in ids) or tuple(_number(piece) for piece in text),
+            logprobs=tuple(float(one) for one in held) if logprobs else (),
+        )
 
     def _post(self, asked: dict[str, Any]) -> dict[str, Any]:
         body = json.dumps(asked).encode()

@@ -44,14 +44,18 @@ class Engine:
     """An engine; one of your own derives from this, or is a function for `Function`.
 
     Attributes:
-        name: what it is called in reports; answers that are kept go by it.
+        name: what it is called in reports.
+        setting: what else its answers depend on; those that are kept go by both.
         tokenizer: turns its tokens into text, where stop strings are to be judged.
         dtype: that it computes in; a near-tie is judged by its rounding.
+        ignores_unknown: it answers as ever when asked for a setting that it does not have.
     """
 
     name: str
+    setting: str = ""
     tokenizer: Any = None
     dtype: torch.dtype = torch.float32
+    ignores_unknown: bool = False
 
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
         """Continue ``prompt`` by at most ``n`` tokens, with ``logprobs`` if asked.

@@ -23,7 +23,7 @@ def _settled(p: torch.Tensor, q: torch.Tensor, ratio: torch.Tensor) -> torch.Ten
     kept = q * ratio.clamp(max=1)
     left = (p - q).clamp(min=0)
     left = left / left.sum() if float(left.sum()) > 0 else p
-    return torch.stack([kept, (1 - kept.sum()) * left])
+    return torch.stack([kept, (1 - kept.sum()).clamp(min=0) * left])
 
 
 def honest(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ def honest(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 def resample(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """After a rejection the token is drawn from p instead of the residual."""
     kept = torch.minimum(p, q)
-    return torch.stack([kept, (1 - kept.sum()) * p])
+    return torch.stack([kept, (1 - kept.sum()).clamp(min=0) * p])
 
 
 def unscaled(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

@@ -30,10 +30,15 @@ class Finding:
 
     @classmethod
     def of(
-        cls, check: str, faulty: bool, told: str, caught: bool, control: str, **numbers: Any
+        cls, check: str, faulty: bool | None, told: str, caught: bool, control: str, **numbers: Any
     ) -> Finding:
-        """A fault needs no control; what seems honest is only as good as its control."""
-        outcome: Outcome = "fault" if faulty else "lossless" if caught else "not enough samples"
+        """A fault needs no control; what seems honest is only as good as its control.
+
+        ``faulty`` is None where nobody can say.
+        """
+        outcome: Outcome = "not enough samples"
+        if faulty is not None and (faulty or caught):
+            outcome = "fault" if faulty else "lossless"
         said = f"planted: {control or 'nothing'}: {'caught' if caught else 'not caught'}"
         return cls(check, outcome, told, "" if faulty else said, numbers)
 
@@ -97,7 +102,8 @@ class Report:
             + "".join(f"<td>{html.escape(part)}</td>" for part in parts)
             + "</tr>"
             for one in self.findings
-            for parts in [(one.check, one.outcome, one.told, one.control)]
+            for seen in ["; ".join(filter(None, (one.numbers.get("plan"), one.told)))]
+            for parts in [(one.check, one.outcome, seen, one.control)]
         )
         title = f"{self.engine}, against {self.against}: {self.verdict}"
         facts = html.escape(json.dumps({**self.setting, **self.versions}))

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 import transformers
 
+from mspeckv.models.kept import processor
 from mspeckv.settings import refuse
 from mspeckv.verification.asking import Asking, TimeUp
 from mspeckv.verification.contracts import judge_contracts
 from mspeckv.verification.degeneration import judge_long_texts
+from mspeckv.verification.endpoint import Endpoint
 from mspeckv.verification.engine import Engine, Function
 from mspeckv.verification.findings import Finding, Report
 from mspeckv.verification.greedy import judge_greedy
@@ -60,6 +62,9 @@ def verify(
         one if isinstance(one, Engine) else Function(one, getattr(one, "__name__", "function"))
         for one in (engine, against)
     )
+    for one, other in ((engine, against), (against, engine)):
+        if isinstance(one, Endpoint) and not isinstance(other, Endpoint):
+            one.needs_ids = True
     if not documents or any(len(prompt) < 2 for prompt in documents.values()):
         raise refuse("documents", list(documents), "use at least one of two tokens or more")
     folder = None if out is None else Path(out).expanduser()
@@ -106,5 +111,5 @@ def _here() -> dict[str, str]:
         "mspeckv": f"mspeckv {__version__}", "torch": f"torch {torch.__version__}",
         "transformers": f"transformers {transformers.__version__}",
         "python": f"Python {platform.python_version()}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip

@@ -107,8 +107,12 @@ def plan(
 ) -> Plan:
     """The prompt at which the planted faults are caught soonest, and how soon that is."""
     depth, sampling, found = trial.depth, trial.sampling, list[Plan]()
+    if against.logits(prompts[0], []) is None:
+        # when a deeper pair is complete would tell of the pairs above it: no fair bet
+        depth = min(depth, 2)
     for prompt in prompts:
-        seeds = (replace(sampling, seed=sampling.seed + i) for i in range(LOOK))
+        # texts of their own: what chooses the prompt and the budget is not judged again
+        seeds = (replace(sampling, seed=4 * 10**8 + i) for i in range(LOOK))
         kept_rate = share_kept([ask(engine, prompt, one, depth + 1) for one in seeds], depth)
         exact = warped(against.logits, prompt, sampling)
         known = exact([]) is not None
@@ -158,13 +162,12 @@ def runs(
     seed: int,
 ) -> list[int | None]:  # fmt: skip
     """After how many texts each simulated run of a planted fault was caught."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        crossing(
-            tree,
-            tree.simulate(fault, draws, generator, kept_rate),
-            trial.alpha / TESTS,
-            None if exact else tree.simulate("honest", draws, generator, None),
-        )
-        for _ in range(RUNS)
-    ]
+    generator, found = torch.Generator().manual_seed(seed), []
+    after = FAULTS[fault][2]
+    for _ in range(RUNS):
+        seen = tree.simulate(fault, draws, generator, kept_rate)
+        # what shows after some tokens alone has a test of its own
+        seen = seen if after is None else seen.where(seen.state == after)
+        plain = None if exact else tree.simulate("honest", draws, generator, None)
+        found.append(crossing(tree, seen, trial.alpha / TESTS, plain))
+    return found

@@ -42,13 +42,13 @@ def judge_samples(
                 if crossing(tree, tree.events(draws), trial.alpha / TESTS, others) is not None:
                     break
     except TimeUp:
-        pass
-    return _findings(planned, draws, plain[: len(draws)], trial)
+        plain = plain[: len(draws)]
+    return _findings(planned, draws, plain, trial)
 
 
 def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial) -> list[Finding]:
     """The tests, and the same tests of as many texts with each planted fault."""
-    tree, rate = planned.tree, trial.alpha / TESTS
+    tree, rate, most = planned.tree, trial.alpha / TESTS, planned.budget(trial.samples)
     seen, others = tree.events(draws), None if planned.exact else tree.events(plain)
     kept = share_kept(draws, tree.depth)
     shares = {}
@@ -56,45 +56,42 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
         counts = runs(tree, fault, len(draws), trial, kept, planned.exact, seed=2)
         shares[fault] = sum(count is not None for count in counts) / RUNS
 
-    def control(*names: str) -> tuple[bool, str]:
-        known = [name for name in names if name in shares]
-        words = [f"{name} ({FAULTS[name][0]}) in {shares[name]:.0%} of runs" for name in known]
-        return bool(known) and all(shares[name] >= trial.power for name in known), ", ".join(words)
+    def test(name: str, part: Events, *faults: str, chance: float | None = None) -> Finding:
+        """The sequential test of some tokens, beside the faults that must show in it."""
+        best, texts = _bet(tree, part, others, rate)
+        told = f"{len(part.cell)} tokens; the bet against them came to e^{best:.1f}, a fault from "
+        told += f"e^{-math.log(rate):.1f} on (error rate {rate:.2g})"
+        if texts is not None:
+            told += f", reached after {texts} texts; {_gap(tree, part, others)}"
+        if chance is not None:
+            told += f"; chi-square over {len(draws)} texts: p = {chance:.2g}, a fault below "
+            told += f"{rate:.2g}"
+        known = [fault for fault in faults if fault in shares]
+        caught = bool(known) and all(shares[fault] >= trial.power for fault in known)
+        planted = [
+            f"{fault} ({FAULTS[fault][0]}) in {shares[fault]:.0%} of runs" for fault in known
+        ]
+        faulty = texts is not None or (chance is not None and chance < rate)
+        numbers = {"tokens": len(part.cell), "bet": best, "p": chance}
+        return Finding.of(f"sampled: {name}", faulty, told, caught, ", ".join(planted), **numbers)
 
-    rules = control(*(name for name, (_, _, after) in FAULTS.items() if after is None))
-    chance = _chi_square(planned, draws, plain)
-    whole = _bet("sampled: first tokens and short texts", tree, seen, others, rate, rules)
-    told = f"{whole.told}; chi-square over {len(draws)} texts: p = {chance:.2g}, a fault below "
-    numbers = {"texts": len(draws), "plan": planned.words(trial.samples), "power": shares}
-    faulty = whole.outcome == "fault" or chance < rate
-    found = [
-        Finding.of(
-            whole.check, faulty, f"{told}{rate:.2g}", *rules, **whole.numbers, **numbers, p=chance
-        )
-    ]
-    for fault, name, state in SUBSETS if kept is not None else ():
-        part = seen.where(seen.state == state)
-        found.append(_bet(f"sampled: {name}", tree, part, others, rate, control(fault)))
-    if kept is None:
-        told = "the engine does not tell which tokens were guesses that it kept"
-        told = told if tree.depth > 1 else "texts of one token have none before it"
-        found.append(Finding("sampled: after kept and rejected guesses", "not offered", told))
-    return found
+    # its p-value is for a number of texts that was settled before
+    chance = _chi_square(planned, draws, plain) if len(draws) == most else None
+    rules = [name for name, (_, _, after) in FAULTS.items() if after is None]
+    whole = test("first tokens and short texts", seen, *rules, chance=chance)
+    whole.numbers.update(texts=len(draws), plan=planned.words(trial.samples), power=shares)
+    if kept is not None:
+        parts = [(name, seen.where(seen.state == state), fault) for fault, name, state in SUBSETS]
+        return [whole, *(test(*part) for part in parts)]
+    told = "the engine does not tell which tokens were guesses that it kept"
+    told = told if tree.depth > 1 else "texts of one token have none before it"
+    return [whole, Finding("sampled: after kept and rejected guesses", "not offered", told)]
 
 
-def _bet(
-    check: str, tree: Tree, seen: Events, plain: Events | None, rate: float,
-    control: tuple[bool, str],
-) -> Finding:  # fmt: skip
-    """The sequential test of some tokens."""
-    logs, draws = wealth(tree, seen, plain)
-    best, limit = float(logs.max()) if len(logs) else 0.0, -math.log(rate)
-    over = (logs >= limit).nonzero()
-    told = f"{len(seen.cell)} tokens; the bet against them came to e^{best:.1f}, a fault from "
-    told += f"e^{limit:.1f} on (error rate {rate:.2g})"
-    if len(over):
-        told += f", reached after {int(draws[int(over[0])])} texts; {_gap(tree, seen, plain)}"
-    return Finding.of(check, bool(len(over)), told, *control, tokens=len(seen.cell), bet=best)
+def _bet(tree: Tree, seen: Events, plain: Events | None, rate: float) -> tuple[float, int | None]:
+    """The most that the bet came to, as a logarithm; and after how many texts it was enough."""
+    logs, _ = wealth(tree, seen, plain)
+    return float(logs.max()) if len(logs) else 0.0, crossing(tree, seen, rate, plain)
 
 
 def _gap(tree: Tree, seen: Events, plain: Events | None) -> str:

@@ -13,11 +13,12 @@ from mspeckv.verification.faults import FAULTS, coarse, honest, stand_in
 
 Row = Callable[[Sequence[int]], torch.Tensor | None]
 """Of a text after the prompt: probabilities ``[V]``."""
-NAMED, LEAST, OFTEN = 40, 0.004, 0.02
-"""Tokens with a cell of their own, at most; their least chance; that of a text to go on from."""
+NAMED, LEAST = 40, 0.004
+"""Tokens with a cell of their own, at most; and their least chance."""
 ENUMERATED = 600
 """So many texts are all gone on from; of more, the likely ones."""
-CONTEXTS = 6
+KNOWN, GUESSED = (32, 0.004), (6, 0.02)
+"""Texts to go on from, at most, and the least chance of one: of known chances and of estimates."""
 TOLD, ASKED = (0, 1), 2
 """The state before a token: a kept guess, another token, or unknown (and before the first)."""
 
@@ -150,8 +151,8 @@ def grow(p_of: Row, q_of: Row, depth: int, names: Sequence[int] | None = None) -
     """
     contexts: list[_Context] = []
     waiting: list[tuple[float, tuple[int, ...], int, int]] = [(-1.0, (), -1, -1)]
-    enumerated = False
-    while waiting and len(contexts) < (ENUMERATED if enumerated else CONTEXTS):
+    enumerated, (most, often) = False, KNOWN if names is None else GUESSED
+    while waiting and len(contexts) < (ENUMERATED if enumerated else most):
         waiting.sort()
         share, text, parent, cell = waiting.pop(0)
         p, q = p_of(text), q_of(text)
@@ -163,7 +164,7 @@ def grow(p_of: Row, q_of: Row, depth: int, names: Sequence[int] | None = None) -
         contexts.append(one)
         for token in one.named if len(text) < depth - 1 else []:
             mass = share * float(p[token])
-            if -mass >= OFTEN or (enumerated and mass < 0):
+            if -mass >= often or (enumerated and mass < 0):
                 following = (*text, token if names is None else names[token])
                 waiting.append((mass, following, len(contexts) - 1, int(one.cell_of[token])))
     return _joined(contexts, depth, enumerated, names)
