@@ -121,6 +121,8 @@ def test_a_panel_moves(start: str, home: Path, browser: Browser) -> None:
         moving = time.monotonic()
         done = panel.locator(".mskv-status[data-state=done]")
         settle(page, done.count, 300, "the run ends")
+    first_page = home / "course" / "site" / "index.html"
+    assert first_page.is_file(), "labs lead to it"
     say(
         f"{start} start: labs and model there, JupyterLab answers {served - begun:.1f} s, "
         f"notebook open {opened - begun:.1f} s, panel {shown - begun:.1f} s, "
