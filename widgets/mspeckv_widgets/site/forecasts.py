@@ -212,9 +212,13 @@ def _inner(known: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]
 
 def _model(shape: ModelShape) -> dict[str, Any]:
     """What a page says of a model; its layers are those that a policy places."""
+    latent = (
+        f"in every layer one latent of {shape.latent} numbers per token stands for the keys and "
+        "values of all heads; the engine itself refuses such models"
+    )
     return {
         "layers": shape.kv(torch.float16).layers, "source": shape.source,
-        "note": getattr(shape, "described", ""),
+        "note": latent if shape.latent else shape.described,
     }  # fmt: skip
 
 

@@ -60,13 +60,17 @@ const lines = (place, { x, y, series, title, now }) => {
   node("text", { x: (left + wide - right) / 2, y: high - 6, class: "mid label" }, picture, x.label);
   node("text", { x: 2, y: 12, class: "label" }, picture, y.label);
   if (now !== undefined) node("line", { x1: px(now), x2: px(now), y1: top, y2: high - low, class: "now" }, picture);
+  const ends = [];
   for (const { sign, points, dots, name, thin, end } of series) {
     const seen = points.filter(([, value]) => !y.log || value > 0).map(([a, b, std]) => [px(a), py(Math.min(Math.max(b, ys[0]), ys[1])), std, a, b]);
     if (dots) for (const [a, b, std, , value] of seen) {
       if (std) node("line", { x1: a, x2: a, y1: py(value - std), y2: py(value + std), class: `stroke-${sign}` }, picture);
       node("title", {}, marker(picture, sign, a, b), `${name}: ${digits(value)}${std ? ` ± ${digits(std)}` : ""}`);
     } else node("path", { d: seen.map(([a, b], at) => `${at ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join(""), class: `line stroke-${sign}${thin ? " thin" : ""}` }, picture);
-    if (end && seen.length) node("text", { x: seen.at(-1)[0] + 5, y: seen.at(-1)[1] + 4 }, picture, end);
+    // where two ends lie close, the first is named
+    if (!end || !seen.length || ends.some((one) => Math.abs(one - seen.at(-1)[1]) < 12)) continue;
+    ends.push(seen.at(-1)[1]);
+    node("text", { x: seen.at(-1)[0] + 5, y: seen.at(-1)[1] + 4 }, picture, end);
   }
   place.replaceChildren(picture);
   return { px, py, picture };

@@ -70,7 +70,7 @@ const chart = () => {
   series.push({ name: "now", sign: "here", dots: true, points: [[length, held(model, machine, bits, length).kv / GIGA]] });
   lines(find("#chart"), { series, title: `GB of KV of ${model} by length, for every width; the weights for comparison`, now: length,
     x: { label: "tokens", log: true, ticks: lengths.filter((_, at) => at % 2 === 0), words: (at) => tokens(at).replace(" ", "") },
-    y: { label: "GB", log: true, low: 10 ** Math.floor(Math.log10(series[0].points[0][1])), words: (at) => digits(at, 1) } });
+    y: { label: "GB", log: true, low: 10 ** Math.floor(Math.log10(series[0].points[0][1])), words: (at) => at.toLocaleString("en") } });
 };
 const begin = () => {
   const form = find("#setting"), options = (name, list) => form.elements[name].append(
