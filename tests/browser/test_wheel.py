@@ -64,8 +64,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def say(line: str) -> None:
-    """A line for who waits, past pytest's capture."""
-    print(f"\n    {line}", file=sys.__stderr__, flush=True)
+    """A line for who waits, past pytest's capture; with the machine's load, which explains it."""
+    busy = f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+    print(f"\n    {line} ({busy})", file=sys.__stderr__, flush=True)
 
 
 @contextmanager
