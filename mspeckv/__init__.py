@@ -8,6 +8,7 @@ first asked for, so that to import the package costs next to nothing.
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -110,10 +111,17 @@ _MODULES = ("documents", "experiments", "retrieval")
 """Public names that are their module itself."""
 
 
+_GOING: dict[str, str] = {}
+"""Public names that the next release drops, and what to use instead of each."""
+
+
 def __getattr__(name: str) -> object:
     """A public name, loaded with what it needs when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _GOING:
+        told = f"{__name__}.{name} goes with the next release: use {_GOING[name]}"
+        warnings.warn(told, FutureWarning, stacklevel=2)
     module = import_module(f"{__name__}.{_HOMES[name]}")
     value: object = module if name in _MODULES else getattr(module, name)
     globals()[name] = value

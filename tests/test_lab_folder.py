@@ -10,6 +10,8 @@ import pytest
 from mspeckv.cli import labs, launch, main
 from mspeckv.cli.labs import put_labs
 from mspeckv.models.checksums import LIST
+from mspeckv_widgets.site import build as site
+from mspeckv_widgets.site.build import put_pages
 
 from .labs import LABS, NOTEBOOKS
 
@@ -18,7 +20,8 @@ FIRST = Path("labs") / launch.FIRST_LAB
 
 def test_a_new_folder_gets_every_lab_with_what_it_links_to(tmp_path: Path) -> None:
     said = put_labs(tmp_path / "new")
-    for path in (*NOTEBOOKS, *(LABS / "solutions").glob("*.ipynb"), *(LABS / "results").iterdir()):
+    results = [path for path in (LABS / "results").rglob("*") if path.is_file()]
+    for path in (*NOTEBOOKS, *(LABS / "solutions").glob("*.ipynb"), *results):
         copy = tmp_path / "new" / "labs" / path.relative_to(LABS)
         assert copy.read_bytes() == path.read_bytes()
     for path in (LABS.parent / "docs").glob("*.md"):
@@ -72,6 +75,10 @@ def test_without_labs_here_a_folder_is_filled(
     monkeypatch.setattr(launch, "fetch_model", lambda: None)
     assert main(["lab", "--prepare-only"]) == 0
     assert (tmp_path / "mspeckv-labs" / FIRST).is_file()
+    assert "Without installation, as a page: [A round, moving](../site/index.html)" in (
+        tmp_path / "mspeckv-labs" / FIRST
+    ).read_text("utf-8")
+    assert (tmp_path / "mspeckv-labs" / "site" / "index.html").is_file()
     # inside of it they are served as they are
     monkeypatch.chdir(tmp_path / "mspeckv-labs")
     FIRST.write_text("mine")
@@ -79,6 +86,24 @@ def test_without_labs_here_a_folder_is_filled(
     assert main(["lab", "--prepare-only"]) == 0
     assert capsys.readouterr().err == ""
     assert FIRST.read_text() == "mine"
+
+
+def test_pages_are_made_once_for_a_release_and_never_over_somebody_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(site, "build", made.append)
+    assert put_pages(tmp_path) == f"pages in {tmp_path / 'site'}"
+    assert put_pages(tmp_path) is None
+    monkeypatch.setattr(site, "__version__", "0.0.9")
+    assert put_pages(tmp_path) is not None
+    # what an interrupted start left is made anew
+    (tmp_path / "site" / site.STAMP).write_text("")
+    put_pages(tmp_path)
+    assert made == [tmp_path / "site"] * 3
+    (tmp_path / "site" / site.STAMP).unlink()
+    assert put_pages(tmp_path) is None, "a folder of that name that is not ours"
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize(

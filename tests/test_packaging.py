@@ -80,6 +80,9 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert set(mspeckv_widgets.__all__) <= set(dir(mspeckv_widgets))
 for name in mspeckv_widgets.__all__:
     assert getattr(mspeckv_widgets, name).__name__ == name
+# a grammar that takes seconds to compile, for a format that no schema here has
+assert "jsonschema" in sys.modules and "lark" not in sys.modules
+import rfc3987_syntax
 """
 
 

@@ -239,7 +239,17 @@ def _serve(options: argparse.Namespace) -> int:
         else launch.lab_command(labs, *server)
     )
     launch.fetch_model()
+    if fill is not None:
+        _put_pages(fill)
     return 0 if options.prepare_only else launch.launch(command)
+
+
+def _put_pages(folder: Path) -> None:
+    """The pages that labs lead to, beside them."""
+    put = _of_the_lab("site.build:put_pages")
+    said = None if put is None else put(folder)
+    if said is not None:
+        print(said, file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from mspeckv.cli.system import answering
+from mspeckv.cli.system import GRAMMAR, answering, without
 from mspeckv.settings import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
@@ -100,7 +100,8 @@ def launch(command: list[str]) -> NoReturn:
     os.environ["JUPYTER_CONFIG_PATH"] = paths.rstrip(os.pathsep)
     sys.argv = command
     # A closed terminal is answered as SIGTERM is: kernels are shut down first.
-    with answering(_HANG_UP, lambda *_: os.kill(os.getpid(), signal.SIGTERM)):
+    hang_up = answering(_HANG_UP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with hang_up, without(GRAMMAR):
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     raise SystemExit(0)
 

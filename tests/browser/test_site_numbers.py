@@ -20,6 +20,7 @@ from mspeckv_widgets.site.forecasts import (
     LENGTHS,
     MACHINES,
     NEW_TOKENS,
+    PART_WORDS,
     POLICIES,
     forecast_of,
     results,
@@ -94,7 +95,7 @@ def rows_of(here: dict[str, Any]) -> dict[str, tuple[str, float]]:
         "link, MB per token": ("link_bytes", 1e6), "device, GB": ("device", 1e9),
         "on the host, GB": ("host", 1e9), "link busy, ms per token": ("link_ms", 1.0),
         **{f"{name[5:]}, ms": (name, 1.0) for name in steps},
-        **{f"{name[5:].replace('_', '-')}, GB": (name, 1e9) for name in parts},
+        **{f"{PART_WORDS.get(name[5:], name[5:])}, GB": (name, 1e9) for name in parts},
     }  # fmt: skip
 
 

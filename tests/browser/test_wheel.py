@@ -64,8 +64,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def say(line: str) -> None:
-    """A line for who waits, past pytest's capture."""
-    print(f"\n    {line}", file=sys.__stderr__, flush=True)
+    """A line for who waits, past pytest's capture; with the machine's load, which explains it."""
+    busy = f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+    print(f"\n    {line} ({busy})", file=sys.__stderr__, flush=True)
 
 
 @contextmanager
@@ -121,6 +122,8 @@ def test_a_panel_moves(start: str, home: Path, browser: Browser) -> None:
         moving = time.monotonic()
         done = panel.locator(".mskv-status[data-state=done]")
         settle(page, done.count, 300, "the run ends")
+    first_page = home / "course" / "site" / "index.html"
+    assert first_page.is_file(), "labs lead to it"
     say(
         f"{start} start: labs and model there, JupyterLab answers {served - begun:.1f} s, "
         f"notebook open {opened - begun:.1f} s, panel {shown - begun:.1f} s, "

@@ -12,12 +12,15 @@ from pathlib import Path
 from string import Template
 from typing import Any, NoReturn
 
+from mspeckv import __version__
 from mspeckv.cli.system import check_writable
 from mspeckv_widgets.site.style import style_sheet
 
 SOURCES = Path(__file__).parent / "pages"
 LABS = "../labs"
 """Where the labs are, seen from a site that was built beside them."""
+STAMP = "VERSION"
+"""In a folder of pages beside labs: the release that made them."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,27 @@ def build(out: Path, labs: str = LABS) -> list[Path]:
         written.append(out / f"{page.name}.html")
         written[-1].write_text(_page(page, labs), encoding="utf-8")
     return written
+
+
+def put_pages(folder: Path) -> str | None:
+    """Build the site beside the labs in ``folder``, where this release has not yet done so.
+
+    Returns:
+        A line that says where; None where nothing was done: the pages are there, or a folder of
+        their name is somebody's own.
+    """
+    place = folder / "site"
+    stamp = place / STAMP
+    if place.exists() and not stamp.is_file():
+        return None
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == __version__:
+        return None
+    place.mkdir(parents=True, exist_ok=True)
+    # empty until all is there, so that what is interrupted is done again
+    stamp.write_text("", encoding="utf-8")
+    build(place)
+    stamp.write_text(__version__, encoding="utf-8")
+    return f"pages in {place}"
 
 
 def _page(page: Page, labs: str) -> str:

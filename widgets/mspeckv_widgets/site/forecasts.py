@@ -49,6 +49,13 @@ POLICIES = tuple(product(WIDTHS, RESIDENCIES))
 """Width and residency, in the order in which a page counts them."""
 KV_PARTS = ("part/on_chip", "part/resident", "part/tail", "part/windows", "part/states")
 """What the KV of a text is, among a forecast's parts."""
+PART_WORDS = {
+    "on_chip": "KV on-chip", "resident": "KV resident", "slots": "arriving layers",
+    "tail": "newest tokens, as floats", "scratch": "unpacking", "windows": "KV of windows",
+    "states": "recurrent states", "retrieval": "tier 1's KV", "streaming": "tier 0's KV",
+    "head": "short head", "workspace": "prefill's activations",
+}  # fmt: skip
+"""What a page calls parts of the memory whose own names say too little."""
 _GIVEN = ("prefill", "on_chip", "resident", "gamma", "middle_full", "draft_full")
 
 
@@ -205,9 +212,13 @@ def _inner(known: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]
 
 def _model(shape: ModelShape) -> dict[str, Any]:
     """What a page says of a model; its layers are those that a policy places."""
+    latent = (
+        f"in every layer one latent of {shape.latent} numbers per token stands for the keys and "
+        "values of all heads; the engine itself refuses such models"
+    )
     return {
         "layers": shape.kv(torch.float16).layers, "source": shape.source,
-        "note": getattr(shape, "described", ""),
+        "note": latent if shape.latent else shape.described,
     }  # fmt: skip
 
 
@@ -231,7 +242,7 @@ def page_data() -> dict[str, Any]:
         "kv_parts": [one for one in KV_PARTS if all(one in p["results"] for p in made["programs"])],
         "models": {name: _model(shape) for name, shape in MODELS.items()},
         "methods": METHODS, "widths": WIDTHS, "gammas": GAMMAS,
-        "lengths": LENGTHS,
+        "lengths": LENGTHS, "part_words": PART_WORDS,
         "new_tokens": NEW_TOKENS, "draft_gamma": Speculation().draft_gamma,
         "published_draft_gamma": SPECULATION.draft_gamma,
         "first": FIRST, "as_published": {name: str(value) for name, value in _PUBLISHED.items()},

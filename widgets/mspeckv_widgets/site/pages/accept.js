@@ -67,7 +67,7 @@ const show = () => {
     make("span", { className: "reject", style: `width:${100 * (1 - chance)}%` }, chance < 0.88 ? "reject" : ""),
     ...(guess.even === undefined ? [] : [make("i", { style: `left:${100 * guess.even}%` }, "u")])] : []));
   find("#text").replaceChildren(...written.map(([out, was]) => make("span", { className: was ? "was-kept" : "was-redrawn" }, NAMES[out])));
-  find("#distance").textContent = guesses ? compute(GUESSES, "distance", { p: shares, q: p }).distance.toFixed(3) : "–";
+  find("#distance").textContent = guesses ? compute(GUESSES, "distance", { p: shares, q: p }).distance.toFixed(3) : "no guess yet";
   find("#exact").textContent = found.distance.toFixed(3);
   find("#numbers tbody").replaceChildren(...NAMES.map((name, at) => make("tr", {}, make("th", { scope: "row" }, name),
     ...[p[at], q[at], found.kept[at], found.redrawn[at], found.emitted[at]].map((one) => make("td", {}, one.toFixed(4))),

@@ -33,10 +33,10 @@ const decades = (low, high) => {
   for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * 1.000001; power += 1) found.push(10 ** power);
   return found;
 };
-// series: [{ name, sign, points: [[x, y, std?]], dots, thin }]; axes: { label, log, low, high, ticks, words }.
+// series: [{ name, sign, points: [[x, y, std?]], dots, thin, end }], `end` written where a line ends; axes: { label, log, low, high, ticks, words }.
 const lines = (place, { x, y, series, title, now }) => {
   const wide = Math.max(roomOf(place), 240), high = Math.min(Math.max(wide * 0.56, 190), 330);
-  const left = 46, right = 20, top = 12, low = 40;
+  const left = 46, right = series.some((one) => one.end) ? 46 : 20, top = 28, low = 40;
   const all = series.flatMap((one) => one.points);
   const span = (axis, at) => {
     const seen = all.flatMap((point) => (at ? [point[1], point[1] + (point[2] || 0)] : [point[0]])).filter((one) => !axis.log || one > 0);
@@ -58,13 +58,19 @@ const lines = (place, { x, y, series, title, now }) => {
   for (const at of ticks(x, xs, wide < 420 ? 4 : 8)) node("text", { x: px(at), y: high - low + 16, class: "mid" }, picture, words(x, at));
   node("line", { x1: left, x2: wide - right, y1: high - low, y2: high - low, class: "axis" }, picture);
   node("text", { x: (left + wide - right) / 2, y: high - 6, class: "mid label" }, picture, x.label);
+  node("text", { x: 2, y: 12, class: "label" }, picture, y.label);
   if (now !== undefined) node("line", { x1: px(now), x2: px(now), y1: top, y2: high - low, class: "now" }, picture);
-  for (const { sign, points, dots, name, thin } of series) {
+  const ends = [];
+  for (const { sign, points, dots, name, thin, end } of series) {
     const seen = points.filter(([, value]) => !y.log || value > 0).map(([a, b, std]) => [px(a), py(Math.min(Math.max(b, ys[0]), ys[1])), std, a, b]);
     if (dots) for (const [a, b, std, , value] of seen) {
       if (std) node("line", { x1: a, x2: a, y1: py(value - std), y2: py(value + std), class: `stroke-${sign}` }, picture);
       node("title", {}, marker(picture, sign, a, b), `${name}: ${digits(value)}${std ? ` ± ${digits(std)}` : ""}`);
     } else node("path", { d: seen.map(([a, b], at) => `${at ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join(""), class: `line stroke-${sign}${thin ? " thin" : ""}` }, picture);
+    // where two ends lie close, the first is named
+    if (!end || !seen.length || ends.some((one) => Math.abs(one - seen.at(-1)[1]) < 12)) continue;
+    ends.push(seen.at(-1)[1]);
+    node("text", { x: seen.at(-1)[0] + 5, y: seen.at(-1)[1] + 4 }, picture, end);
   }
   place.replaceChildren(picture);
   return { px, py, picture };

@@ -54,23 +54,23 @@ const draw = (state) => {
     more: perToken(name, machine, bits, length), most: longest(name, machine, bits) }]).sort((a, b) => b[1].kv - a[1].kv);
   bars(find("#models"), rows.map(([name, one]) => ({ name, faint: name !== model, note: `${bytes(one.more)} a token`,
     parts: [{ name: "KV", sign: name === model ? "static" : "weights", value: one.kv, said: bytes(one.kv) }], said: bytes(one.kv) })), { most: rows[0][1].kv });
-  find("#numbers thead").replaceChildren(make("tr", {}, make("td", {}), ...["one more token", `${tokens(length)} tokens`, "weights", `fit on ${machine}`]
+  find("#numbers thead").replaceChildren(make("tr", {}, make("td", {}), ...["one more token", `${tokens(length)} tokens`, "weights", `tokens fit on ${machine}`]
     .map((words) => make("th", { scope: "col" }, words))));
   find("#numbers tbody").replaceChildren(...rows.map(([name, one]) => make("tr", { className: name === model ? "chosen" : "" }, make("th", { scope: "row" }, name),
     ...[bytes(one.more), bytes(one.kv), bytes(one.weights), one.most].map((words) =>
-      make("td", {}, typeof words === "number" ? (words ? `${tokens(words)} tokens` : "none") : words)))));
+      make("td", {}, typeof words === "number" ? (words ? tokens(words) : "none") : words)))));
   chart();
 };
 const chart = () => {
   if (!now) return;
   const { model, machine, bits, length } = now;
-  const series = widths.map(String).map((width) => ({ name: named(width), sign: width === bits ? "static" : "autoregressive", thin: width !== bits,
+  const series = widths.map(String).map((width) => ({ name: named(width), sign: width === bits ? "static" : "autoregressive", thin: width !== bits, end: width === "full" ? "floats" : width,
     points: lengths.map((one) => [one, held(model, machine, width, one).kv / GIGA]) }));
   series.push({ name: "weights", sign: "here", thin: true, points: [lengths[0], lengths.at(-1)].map((one) => [one, held(model, machine, bits, one).weights / GIGA]) });
   series.push({ name: "now", sign: "here", dots: true, points: [[length, held(model, machine, bits, length).kv / GIGA]] });
   lines(find("#chart"), { series, title: `GB of KV of ${model} by length, for every width; the weights for comparison`, now: length,
     x: { label: "tokens", log: true, ticks: lengths.filter((_, at) => at % 2 === 0), words: (at) => tokens(at).replace(" ", "") },
-    y: { label: "GB", log: true, low: 10 ** Math.floor(Math.log10(series[0].points[0][1])), words: (at) => digits(at, 1) } });
+    y: { label: "GB", log: true, low: 10 ** Math.floor(Math.log10(series[0].points[0][1])), words: (at) => at.toLocaleString("en") } });
 };
 const begin = () => {
   const form = find("#setting"), options = (name, list) => form.elements[name].append(
@@ -82,7 +82,7 @@ const begin = () => {
     make("input", { type: "radio", name: "bits", value: width, defaultChecked: width === "full" }), ` ${width === "full" ? "floats" : width}`)));
   form.elements.size.max = lengths.length - 1;
   form.elements.size.defaultValue = lengths.indexOf(32768);
-  legend(find("#legend"), [["this width", "static"], ["other widths", "autoregressive"], ["weights", "here"]]);
+  legend(find("#legend"), [["this width", "static"], ["other widths, in bits", "autoregressive"], ["weights", "here"]]);
   bound(form, draw);
   fitted(find("#chart"), chart);
 };

@@ -59,7 +59,8 @@ const address = {
   read: () => Object.fromEntries(new URLSearchParams(location.hash.slice(1))),
   write: (state) => {
     const words = `#${new URLSearchParams(state)}`;
-    if (words !== location.hash) history.replaceState(null, "", words);
+    // a viewer that shows the page inside its own has an address that may not be changed
+    try { if (words !== location.hash) history.replaceState(null, "", words); } catch { /* as it was */ }
   },
 };
 // A form whose fields are the state: read from the address, written there, told of in one call.

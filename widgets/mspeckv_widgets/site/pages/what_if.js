@@ -10,7 +10,7 @@ const PART_SIGNS = {
 };
 const { kind, machines, policies, contexts, acceptance, inner, models, methods } = FORECASTS;
 const GIGA = 1e9;
-const shown = (word) => word.replaceAll("_", "-");
+const partWords = (name) => FORECASTS.part_words[name] || name;
 
 // One setting's results; `over` replaces fields of it.
 const forecast = (asked, wanted) => {
@@ -27,7 +27,7 @@ const forecast = (asked, wanted) => {
 const named = (found, prefix) => Object.keys(found).filter((one) => one.startsWith(`${prefix}/`)).map((one) => one.slice(prefix.length + 1));
 const parts = (found, prefix, signs, unit, scale) => named(found, prefix).map((name) => {
   const value = found[`${prefix}/${name}`] / scale;
-  return { name: shown(name), sign: signs[name] || "draw", value, said: `${digits(value)} ${unit}` };
+  return { name: partWords(name), sign: signs[name] || "draw", value, said: `${digits(value)} ${unit}` };
 });
 
 // What the form says, as numbers, and made possible: no more places than layers, floats for triforce.
@@ -52,7 +52,7 @@ const draw = (state) => {
   outputs(asked, floats);
   find("#ms").textContent = digits(here.ms);
   find("#speed").textContent = digits(1e3 / here.ms);
-  find("#speedup").textContent = equal ? `${digits(here["control/speedup"])}×` : "alone";
+  find("#speedup").textContent = equal ? `${digits(here["control/speedup"])}×` : "no match";
   find("#said").textContent = verdict(asked, here, same, equal, room);
   const names = [asked.method === "autoregressive" ? "this setting" : asked.method, "same places, no guesses", "equal memory, floats"];
   const notes = ["as set above", "plain decoding, same KV", equal ? `plain decoding, ${here["control/on_chip"]} of ${layers} layers on-chip` : "plain decoding"];
@@ -106,7 +106,7 @@ const table = (names, all, offloaded) => {
     ...some("step").map((name) => row(`${name}, ms`, (one) => digits(one[`step/${name}`], 4))),
     row("link, MB per token", (one) => digits(one.link_bytes / 1e6, 6)),
     row("link busy, ms per token", (one) => digits(one.link_ms, 4)),
-    ...some("part").map((name) => row(`${shown(name)}, GB`, (one) => digits(one[`part/${name}`] / GIGA, 4))),
+    ...some("part").map((name) => row(`${partWords(name)}, GB`, (one) => digits(one[`part/${name}`] / GIGA, 4))),
     row("device, GB", (one) => digits(one.device / GIGA, 6)),
     row("on the host, GB", (one) => digits(one.host / GIGA, 6)),
     row("times this setting's time", (one) => digits(one.ms / all[0].ms, 6)),
@@ -164,7 +164,7 @@ const begin = () => {
   }
   legend(find("#time-legend"), Object.entries(STEP_SIGNS));
   legend(find("#memory-legend"), Object.entries({ weights: "weights", "KV on-chip": "on-chip", "KV resident": "resident",
-    "arriving layers": "wait", "unpacking": "unpack", "tier 1's KV": "t1", "tier 0's KV": "t0", "prefill's activations": "retrieve", other: "draw" }));
+    "arriving layers": "wait", "unpacking": "unpack", "tier 1's KV": "t1", "tier 0's KV": "t0", "prefill's activations": "retrieve", other: "draw", "the machine's memory": "limit" }));
   legend(find("#cliff-legend"), [["static places", "static"], ["LRU", "lru"], ["this setting", "here"]]);
   legend(find("#published-legend"), Object.keys(FORECASTS.published[0].methods).map((name) => [name, name]));
   find("#sources").textContent = Object.entries(machines).map(([name, one]) => `${name}: ${one.source}.`).join(" ");
