@@ -64,7 +64,7 @@ def counted(model: PreTrainedModel, tokens: int, passes: int = 60) -> float:
     routed = sum(weight.numel() for layer in layers for weight in layer.parameters())
     outside = sum(weight.numel() for weight in model.parameters()) - routed
     outside -= model.get_input_embeddings().weight.numel()
-    return outside + routed / len(layers) / EXPERTS * sum(chosen) / passes
+    return float(outside + routed / len(layers) / EXPERTS * sum(chosen) / passes)
 
 
 @pytest.mark.parametrize("family", SIZES)

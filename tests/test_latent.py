@@ -52,7 +52,7 @@ def test_placements_lengths_and_codecs(data: st.DataObject) -> None:
     pair = latent_pair(draw(st.sampled_from(list(KINDS))))
     on_chip = draw(st.integers(0, pair.layers))
     resident = draw(st.integers(0, pair.layers - on_chip))
-    bits = draw(st.sampled_from([8, 4, "full"]))
+    bits: Any = draw(st.sampled_from([8, 4, "full"]))
     policy = KVPolicy(
         bits, on_chip, resident, block=draw(st.sampled_from([8, 16])), group=16,
         tail=draw(st.integers(0, 12)),

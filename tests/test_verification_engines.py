@@ -63,8 +63,9 @@ def test_what_follows_kept_guesses_of_transformers() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_of_this_engine(method: str) -> None:
-    bits = "full" if method == "triforce" else 4
-    policy = KVPolicy(bits, on_chip=0, resident=1, block=16, group=16, tail=8)
+    policy = KVPolicy(
+        "full" if method == "triforce" else 4, on_chip=0, resident=1, block=16, group=16, tail=8
+    )
     config = RunConfig(method, policy=policy, speculation=replace(SMALL, gamma=1))
     plain = Own(PAIR, replace(config, method="autoregressive"))
     report = verify(Own(PAIR, config), plain, {"random": PROMPT}, replace(TRIAL, depth=1))

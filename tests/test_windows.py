@@ -230,7 +230,7 @@ def test_a_layer_that_sees_otherwise_than_it_tells_is_refused() -> None:
 
 
 def test_bitwise_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="exact: 'bitwise'.*windows or scores"):
+    with pytest.raises(ValueError, match="exact: 'bitwise'.*its windows, states"):
         generate(windowed_pair("mistral", 9), random_prompt(12), exact="bitwise")
 
 

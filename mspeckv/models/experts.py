@@ -54,4 +54,4 @@ def growth(model: PreTrainedModel, tokens: int) -> float:
     if experts is None:
         return 1.0
     one, many = (dense + experts.params * float(experts.read(n)) for n in (1, tokens))
-    return many / one
+    return float(many / one)

@@ -15,6 +15,7 @@ from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.settings import refuse
+from mspeckv.whatif.states import STATES, state_values
 
 
 @dataclass(frozen=True)
@@ -163,30 +164,20 @@ _WINDOWS = frozenset({"sliding_attention", "chunked_attention"})
 
 def _kinds(text: PretrainedConfig) -> dict[str, int]:
     """How many layers keep a window or a state, and how much."""
-    layers = int(text.num_hidden_layers)
+    layers, size = int(text.num_hidden_layers), state_values(text)
     window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)
     window = window if getattr(text, "use_sliding_window", True) else None
     alike = "sliding_attention" if window else "full_attention"
     kinds = Counter(getattr(text, "layer_types", None) or [alike] * layers)
-    # of the gated delta rule; others' states have other sizes
-    states = kinds.pop("linear_attention", 0) if hasattr(text, "linear_num_key_heads") else 0
+    states = sum(kinds.pop(kind, 0) for kind in STATES) if size is not None else 0
     kept = sum(kinds.pop(kind, 0) for kind in _WINDOWS)
     other = sorted(kinds.keys() - {"full_attention", "attention"})
     if other or not kinds:
         reason = f"{', '.join(other)} layers are not modelled" if other else "no layer's KV grows"
         raise refuse("model", text.model_type, reason)
-    size = 0
-    if states:
-        keys, values = (
-            (getattr(text, f"linear_num_{of}_heads"), getattr(text, f"linear_{of}_head_dim"))
-            for of in ("key", "value")
-        )
-        # a matrix per value head, and what the short convolution looks back on
-        channels = 2 * keys[0] * keys[1] + values[0] * values[1]
-        size = values[0] * keys[1] * values[1] + channels * text.linear_conv_kernel_dim
     return {
         "windows": kept,
         "window": int(window or 0) if kept else 0,
         "states": states,
-        "state_size": size,
+        "state_size": size if states and size is not None else 0,
     }
