@@ -18,11 +18,13 @@ from transformers import PretrainedConfig
 
 from mspeckv import plan, what_if
 from mspeckv.cli import main
+from mspeckv.models.checks import cache_argument
 from mspeckv.settings import KVPolicy
 from mspeckv.whatif import HARDWARE, MODELS, ModelShape
 from mspeckv.whatif.passes import pass_time
 from mspeckv.whatif.search import Grid
 from mspeckv_widgets import WhatIf
+from tests.test_recurrent import FAMILIES, hybrid_pair
 
 CONFIGS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "llama-3.1-8b": ("LlamaConfig", (32, 4096, 14336, 32, 8, 128256), {}),
@@ -173,9 +175,24 @@ def test_a_pass_reads_the_experts_that_its_rows_choose(name: str) -> None:
 
 
 def test_kinds_that_are_not_modelled_are_refused() -> None:
-    for config in (transformers.FalconH1Config(), transformers.JambaConfig()):
-        with pytest.raises(ValueError, match="not modelled|no layer"):
-            ModelShape.of(config)
+    with pytest.raises(ValueError, match="not modelled|no layer"):
+        ModelShape.of(transformers.FalconH1Config())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_states_are_as_large_as_those_that_a_model_keeps(family: str) -> None:
+    """Modelled against counted."""
+    model = hybrid_pair(family).target
+    shape, cache = ModelShape.of(model.config), transformers.DynamicCache(config=model.config)
+    given: dict[str, Any] = {cache_argument(model): cache}
+    model(torch.arange(8)[None], use_cache=True, **given)
+    kept = [
+        sum(part.numel() for part in (*layer.conv_states.values(), *layer.recurrent_states.values())
+            if part is not None)
+        for layer in cache.layers if hasattr(layer, "conv_states")
+    ]  # fmt: skip
+    assert kept == [shape.state_size] * shape.states
 
 
 def test_the_command_line_says_which_layers_grow(capsys: pytest.CaptureFixture[str]) -> None:
