@@ -1,6 +1,8 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
+# make site  set up what is missing, then build the pages that need no installation, into site/
 # make test  set up what is missing, then run every check but the next one
+# make test-wheel  the built wheel in a clean environment, up to a panel that moves; some minutes
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 # make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
 # make test-oldest  the engine's tests under the oldest supported transformers
@@ -16,11 +18,12 @@ BIN := $(VENV)/bin
 GRADERS := .venv-graders
 # Stamps: a step is done again when what it depends on has changed.
 DONE := .setup
-# What every environment of ours installs beside the engine.
+# What is installed beside the engine: to work with, and to check everything.
+LAB := lab,demo
 EXTRAS := lab,demo,profile,cluster,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-labs test-graders lab demo test lint types test-oldest test-newest test-matrix hooks constraints clean
+.PHONY: help setup test-labs test-graders test-wheel lab demo site test lint types test-oldest test-newest test-matrix hooks constraints clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -34,13 +37,19 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 		&& $(PYTHON) -m pip --python $(BIN)/python install pip; }
 
-$(DONE)/installed: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
-		-c constraints.txt -e '.[$(EXTRAS)]'
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
+	-c constraints.txt -e
+
+$(DONE)/installed-lab: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[$(LAB)]'
 	@mkdir -p $(DONE)
 	@touch $@
 
-$(DONE)/model: $(DONE)/installed
+$(DONE)/installed: $(DONE)/installed-lab
+	$(INSTALL) '.[$(EXTRAS)]'
+	@touch $@
+
+$(DONE)/model: $(DONE)/installed-lab
 	$(BIN)/mspeckv fetch
 	@touch $@
 
@@ -49,11 +58,14 @@ $(DONE)/chromium: $(DONE)/installed
 	tools/ensure_chromium.sh $(BIN)/python
 	@touch $@
 
-lab: $(DONE)/installed $(DONE)/model
+lab: $(DONE)/installed-lab $(DONE)/model
 	$(BIN)/mspeckv lab $(if $(PORT),--port $(PORT))
 
-demo: $(DONE)/installed $(DONE)/model
+demo: $(DONE)/installed-lab $(DONE)/model
 	$(BIN)/mspeckv demo $(if $(PORT),--port $(PORT)) $(if $(DARK),--dark)
+
+site: $(DONE)/installed
+	$(BIN)/mspeckv site build --out site
 
 # Tests run two at a time, on one kernel thread each; what drives a browser runs by itself, since
 # it has time limits. A browser test executes the labs, so their execution without one is left out.
@@ -62,7 +74,11 @@ TWO_AT_A_TIME := -n 2 --dist worksteal
 
 test: setup lint types
 	OMP_NUM_THREADS=1 $(PYTEST) $(TWO_AT_A_TIME) -m "not browser and not no_browser and not labs"
-	$(PYTEST) -m "browser and not labs"
+	$(PYTEST) -m "browser and not labs and not wheel"
+
+# Installs anew what the index has, so it is apart.
+test-wheel: setup
+	$(PYTEST) -m wheel
 
 # As long again as all other tests together.
 test-labs: setup test-graders

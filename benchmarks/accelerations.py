@@ -24,7 +24,6 @@ from benchmarks.report import Rows, machine, table
 from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation, load_pair, stream
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import chosen, engine_of, hooks_for
-from mspeckv.decoding.hooks import Hooks
 from mspeckv.models.documents import load_document
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
@@ -38,11 +37,13 @@ class Case:
         name: its module.
         where: in words.
         config: the run.
+        beside: another that would take its place, left out of both ways.
     """
 
     name: str
     where: str
     config: RunConfig
+    beside: str = ""
 
 
 def cases(pair: Pair, new_tokens: int) -> list[Case]:
@@ -58,7 +59,9 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
     if pair.device.type == "cuda":
         found = [
             Case("workspace", "plain decoding, float KV", plain),
-            Case("triton_unpack", "plain decoding, int4 residents", packed),
+            Case("triton_unpack", "plain decoding, int4 residents", packed, "decode_attention"),
+            Case("decode_attention", "plain decoding, float KV", plain),
+            Case("decode_attention", "plain decoding, int4 residents", packed),
         ]
         if pair.draft is not None:
             found.append(Case("short_head", "a draft that scores 8192 tokens", shorter))
@@ -73,27 +76,38 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
 
 
 def untrained(shape: str, device: str) -> Pair:
-    """A pair of random weights: ``30x576`` is layers and width, in heads of 64 or 128.
+    """A pair of random weights; of widths from 2048 on without a draft."""
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    target = random_llama(shape, device, dtype)
+    width = shape.split("x")[1]
+    return Pair.of(
+        target, None if int(width) >= 2048 else random_llama(f"2x{width}", device, dtype)
+    )
 
-    Widths from 2048 on have Llama 2's proportions and no draft; smaller ones SmolLM2's.
+
+def random_llama(
+    shape: str, device: str, dtype: torch.dtype, vocab: int | None = None
+) -> LlamaForCausalLM:
+    """A model of random weights: ``30x576`` is layers and width, in heads of 64 or 128.
+
+    Widths from 2048 on have Llama 2's proportions, smaller ones SmolLM2's; ``vocab`` if not theirs.
     """
     layers, width = map(int, shape.split("x"))
     large = width >= 2048
+    heads = width // (128 if large else 64)
+    config = LlamaConfig(
+        vocab_size=vocab or (32000 if large else 49152),
+        hidden_size=width, num_hidden_layers=layers,
+        intermediate_size=width * 43 // 16 if large else width * 8 // 3,
+        num_attention_heads=heads, num_key_value_heads=heads if large else max(1, heads // 3),
+        max_position_embeddings=1 << 16, initializer_range=0.05,
+        bos_token_id=None, eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
     torch.manual_seed(0)
-
-    def make(layers: int) -> LlamaForCausalLM:
-        heads = width // (128 if large else 64)
-        config = LlamaConfig(
-            vocab_size=32000 if large else 49152, hidden_size=width, num_hidden_layers=layers,
-            intermediate_size=width * 43 // 16 if large else width * 8 // 3,
-            num_attention_heads=heads, num_key_value_heads=heads if large else max(1, heads // 3),
-            max_position_embeddings=1 << 16, initializer_range=0.05,
-            bos_token_id=None, eos_token_id=None, pad_token_id=None,
-        )  # fmt: skip
-        dtype = torch.float16 if device == "cuda" else torch.float32
-        return LlamaForCausalLM(config).to(device, dtype).eval()
-
-    return Pair.of(make(layers)) if large else Pair.of(make(layers), make(2))
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(config, dtype=dtype)
+    made: LlamaForCausalLM = model.eval()
+    return made
 
 
 def compare(
@@ -102,8 +116,9 @@ def compare(
     """A row: medians and ranges with and without, and the saving."""
     engine = engine_of(pair)
     before = engine.hooks
-    others = tuple(name for name in chosen() if name != case.name)
-    ways: dict[str, Hooks] = {"with": before, "without": hooks_for(pair, others)}
+    all_but = [name for name in chosen() if name != case.beside]
+    others = tuple(name for name in all_but if name != case.name)
+    ways = {"with": hooks_for(pair, tuple(all_but)), "without": hooks_for(pair, others)}
     found: dict[str, list[RunSummary]] = {way: [] for way in ways}
     try:
         for _ in range(turns + 1):

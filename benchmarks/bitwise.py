@@ -5,7 +5,9 @@
     python -m benchmarks.bitwise --pairs tiny --device cpu --contexts 200 --dtypes bfloat16
 
 Pairs: ``small`` is SmolLM2-135M with its draft, past 8 k by YaRN; ``large`` the same in the shape
-of a Llama-2-7B (`benchmarks.inflate`), by YaRN for 16 k at every context; ``tiny`` is random.
+of a Llama-2-7B (`benchmarks.inflate`), by YaRN for 16 k at every context; ``untrained`` has that
+shape, with a small draft, both of random weights, for bits and times that hang on shapes alone;
+``tiny`` is random.
 
 *equal* compares every bit of tier 2's logits under ``exact="bitwise"`` with plain decoding's, over
 settings drawn at random; as a control it counts, without the option, the logits that differ.
@@ -23,7 +25,7 @@ import gc
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.accelerations import random_llama
 from benchmarks.bitwise_tables import tables
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine
@@ -44,9 +47,11 @@ from mspeckv.testing.logits import Decoded, decoded
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 DRAWN = Sampling(temperature=0.6, top_p=0.9, seed=1, stop_at_eos=False)
-CONTEXTS = {"tiny": (200,), "small": (4096, 16384), "large": (8192, 16384)}
-PRICED = {**CONTEXTS, "large": (16384,)}
-NEW_TOKENS = {"tiny": (24, 24), "small": (48, 128), "large": (24, 96)}
+CONTEXTS = {
+    "tiny": (200,), "small": (4096, 16384), "large": (8192, 16384), "untrained": (8192, 32768),
+}  # fmt: skip
+PRICED = {**CONTEXTS, "large": (16384,), "untrained": (32768,)}
+NEW_TOKENS = {"tiny": (24, 24), "small": (48, 128), "large": (24, 96), "untrained": (24, 48)}
 """Of a comparison, and of a run that is timed."""
 LONGEST = 16384
 TURNS = 3
@@ -64,6 +69,12 @@ def make_pair(name: str, dtype: str, device: str, context: int) -> Pair:
         whole = tiny_pair(layers=4)
         models = [copy.deepcopy(model).to(device, getattr(torch, dtype)) for model in whole.models]
         return Pair.of(models[0], models[1])
+    if name == "untrained":
+        target, draft = (
+            random_llama(shape, device, getattr(torch, dtype), 32000)
+            for shape in ("32x4096", "2x512")
+        )
+        return Pair.of(target, draft)
     pair = load_pair(device=device, dtype=dtype)
     target = pair.target
     if name == "large":
@@ -87,7 +98,7 @@ def placements(layers: int) -> dict[str, KVPolicy]:
 def prompt_for(pair: Pair, context: int, dice: random.Random) -> list[int]:
     """A text of some kind, nearly as long as the context."""
     if pair.tokenizer is None:
-        return tiny_prompt(context - dice.randint(0, 40), seed=dice.randint(0, 9))
+        return tiny_prompt(context - dice.randint(0, 40), pair.vocab_size, dice.randint(0, 9))
     length = context - SPARE - dice.randint(0, 63)
     return prompt_of(dice.choice(KINDS), pair.tokenizer, length)
 
@@ -193,7 +204,7 @@ def timed(pair: Pair, prompt: list[int], config: RunConfig) -> dict[str, float]:
     }  # fmt: skip
 
 
-def prices(pair: Pair, group: Group, way: str) -> Iterator[Row]:
+def prices(pair: Pair, group: Group, way: str, turns: int) -> Iterator[Row]:
     """A way with and without the option, the turns of one after those of the other."""
     name, _, context, _ = group
     prompt = prompt_for(pair, context, random.Random(0))
@@ -202,12 +213,12 @@ def prices(pair: Pair, group: Group, way: str) -> Iterator[Row]:
     found: dict[str, list[dict[str, float]]] = {}
     for exact in ("tokens", "bitwise"):
         one = replace(config, exact=exact)
-        found[exact] = [timed(pair, prompt, one) for _ in range(1 + TURNS)]
+        found[exact] = [timed(pair, prompt, one) for _ in range(1 + turns)]
     row: Row = {"way": way}
-    for exact, turns in found.items():
-        row[f"{exact}_first_ms_token"] = turns[0]["ms_token"]
-        for key in turns[0]:
-            row[f"{exact}_{key}"] = median(turn[key] for turn in turns[1:])
+    for exact, runs in found.items():
+        row[f"{exact}_first_ms_token"] = runs[0]["ms_token"]
+        for key in runs[0]:
+            row[f"{exact}_{key}"] = median(run[key] for run in runs[1:])
     yield row
 
 
@@ -237,7 +248,8 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
     begin: Callable[[], Iterator[Row]] | None = None
     for part, group in groups(options):
         name, dtype, context, place = group
-        if (part, *group) in done:
+        chosen = not options.places or any(one in place for one in options.places)
+        if (part, *group) in done or not chosen:
             continue
         if time.monotonic() > deadline:
             print("out of time before", part, *group, flush=True)
@@ -250,7 +262,7 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
                 torch.cuda.empty_cache()
             pair, made = make_pair(name, dtype, options.device, context), wanted
         assert pair is not None
-        begin = partial(prices, pair, group, place)
+        begin = partial(prices, pair, group, place, options.turns)
         if part == "equal":
             begin = partial(equality, pair, group, place == PLACES[0])
         try:
@@ -262,7 +274,7 @@ def run(options: argparse.Namespace, rows: list[Row], keep: Callable[[Row], None
         release(pair)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print tables; write a line of JSON per comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["equal", "price"], metavar="PART")
@@ -270,9 +282,11 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16"])
     parser.add_argument("--contexts", type=int, nargs="+", help="default: those of the pair")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of each timed way")
+    parser.add_argument("--places", nargs="+", help="groups whose name contains one of these")
     parser.add_argument("--seconds", type=float, default=3600, help="begin nothing after these")
     parser.add_argument("--out", type=Path, help="folder of bitwise.jsonl; run again to go on")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     file = options.out / "bitwise.jsonl" if options.out is not None else None
     rows: list[Row] = []
     if file is not None and file.exists():

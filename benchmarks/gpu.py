@@ -1,12 +1,15 @@
 """Speed on a GPU: ceilings first, then the published ablations' settings, then peers.
 
-    python -m benchmarks.gpu --out results/          # everything; some 20 minutes on an H200
+    python -m benchmarks.gpu --out results/          # a card's tables; some 25 minutes on an H200
+    python -m benchmarks.gpu --out results/ --budget-seconds 400     # as far as that goes; again
     python -m benchmarks.gpu a1 --contexts 32768     # one part
 
 The target has the *cost* of a Llama-2-7B in float16, and the *acceptance* of SmolLM2-135M-Instruct,
 which `benchmarks.inflate` embeds in its shape; contexts past 8 k by YaRN. Nothing here says
 how well a real 7B would be guessed. Decoding is greedy over the Python language reference. A
-way's time per token is that of its rounds, prefill not counted, graphs captured before.
+way's time per token is that of its rounds, prefill not counted, graphs captured before. Beside a
+tier's time stands its share of the limit: the time in which a device copy moves as many bytes as
+its passes read.
 """
 
 from __future__ import annotations
@@ -15,21 +18,31 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks import attention, bitwise
 from benchmarks import gpu_cases as cases
-from benchmarks.gpu_cases import Case
+from benchmarks.attention import copy_rate
+from benchmarks.gpu_cases import Case, Found
 from benchmarks.gpu_lengths import chosen_lengths
+from benchmarks.gpu_peers import peers
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
 from mspeckv.api import release
 from mspeckv.models.documents import load_document
+from mspeckv.settings import refuse
 
-PARTS = ("ceilings", "exact", "lengths", "agreement", "peers", "a1", "a2", "b1", "b2")
+PARTS = (
+    "ceilings", "attention", "a1", "a2", "b1", "b2", "peers", "agreement", "exact", "lengths",
+    "bitwise",
+)  # fmt: skip
 LONGEST = 32768 + 2048
 
 
@@ -96,63 +109,169 @@ def exact() -> str:
     return f"Greedy tokens, float32, 4096 + 96 (measured)\n{table(headers, rows)}"
 
 
-def compare(pair: Pair, context: int, chosen: Sequence[Case], deadline: float) -> Iterator[str]:
-    """Cases over one prompt, the first being what the others are compared with."""
-    assert pair.tokenizer is not None
-    prompt = load_document("python-reference", pair.tokenizer, context)
-    base: float | None = None
-    print(f"{context} tokens", flush=True)
-    for case in chosen:
-        if time.monotonic() > deadline:
-            print("out of time before", case.name, flush=True)
-            return
+Key = tuple[str, int, str]
+"""Part, context, and name of a case."""
+Row = dict[str, Any]
+
+
+@dataclass
+class Card:
+    """What was measured on one machine, kept in a file as it comes, and gone on with.
+
+    Args:
+        folder: of ``gpu.jsonl``; None to keep nothing.
+        only: part of a case's name.
+        budget: seconds after which nothing is begun.
+
+    Raises:
+        ValueError: the file is another machine's.
+    """
+
+    folder: Path | None
+    only: str | None
+    budget: float
+
+    def __post_init__(self) -> None:
+        self.rows: list[Row] = []
+        self.deadline = time.monotonic() + self.budget
+        self.late: list[Key] = []
+        self.file = self.folder / "gpu.jsonl" if self.folder is not None else None
+        if self.file is not None and self.file.exists():
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+            self.rows = [json.loads(line) for line in lines]
+        here = machine(torch.device("cuda"))
+        before = self.find(("machine", 0, ""))
+        if before is not None and before["text"] != here:
+            raise refuse("out", str(self.file), f"it is of {before['text']}: use another folder")
+        self.keep(("machine", 0, ""), lambda: {"text": here})
+
+    def find(self, key: Key) -> Row | None:
+        """The row that is there already."""
+        return next(
+            (row for row in self.rows if (row["part"], row["context"], row["case"]) == key), None
+        )
+
+    def keep(self, key: Key, work: Callable[[], Row]) -> Row | None:
+        """Measure, print and write a row, unless it is there or time is up."""
+        found = self.find(key)
+        if found is not None or (self.only is not None and self.only not in key[2]):
+            return found
+        if time.monotonic() > self.deadline:
+            self.late.append(key)
+            return None
         try:
-            found = cases.run(pair, prompt, case)
+            row = work()
         except (torch.OutOfMemoryError, ValueError) as error:
-            print(case.name, "failed:", str(error).splitlines()[0], flush=True)
-            continue
-        base = base or found.ms
-        print(found.line(case.name, base), flush=True)
-        yield json.dumps({"context": context, "case": case.name, **found.to_json()})
-    release(pair)
-    gc.collect()
+            print(*key, "failed:", str(error).splitlines()[0], flush=True)
+            return None
+        part, context, case = key
+        row = {"part": part, "context": context, "case": case, **row}
+        self.rows.append(row)
+        print(row.get("text") or self.line(row), end="\n\n" if "text" in row else "\n", flush=True)
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(row)}\n")
+        return row
+
+    def line(self, row: Row) -> str:
+        """A case's line, beside the first of its part and context."""
+        alike = (one for one in self.rows if one["part"] == row["part"])
+        base = next(one for one in alike if one["context"] == row["context"])
+        rate = self.find(("rate", 0, ""))
+        return Found.of(row).line(row["case"], base["ms"], rate["rate"] if rate else 1e12)
+
+    def print(self) -> None:
+        """Everything there is, by part and context."""
+        print("\n--- the card ---")
+        last: object = None
+        for row in self.rows:
+            if "text" in row:
+                print(f"\n{row['text']}")
+            elif "ms" in row:
+                if (row["part"], row["context"]) != last:
+                    last = row["part"], row["context"]
+                    print(f"\n{row['part'].upper()}, {row['context']} tokens (measured)")
+                print(self.line(row))
+        if self.late:
+            print(f"\nnot begun in time: {', '.join(' '.join(map(str, key)) for key in self.late)}")
+
+
+def measure(card: Card, parts: Sequence[str], contexts: Sequence[int]) -> None:
+    """Every part that is asked for, the large pair made once."""
+
+    def text(part: str, make: Callable[[], str], context: int = 0) -> None:
+        if part in parts:
+            card.keep((part, context, ""), lambda: {"text": make()})
+
+    card.keep(("rate", 0, ""), lambda: {"rate": copy_rate(), "text": "rate of a device copy: kept"})
+    text("ceilings", ceilings)
+    text("attention", attention.tables)
+    text("exact", exact)
+    text("lengths", lambda: chosen_lengths(load_pair(device="cuda", dtype="float16")))
+    pair = Lazy()
+    text("agreement", lambda: cases.agreement(pair.made(), max(contexts)), max(contexts))
+    for context in contexts:
+        text("peers", partial(_peers, pair, context), context)
+    for part, context, chosen in cases.of_parts(parts, contexts):
+        for case in chosen:
+            card.keep((part, context, case.name), partial(_run, pair, context, case))
+        pair.release()
+    if "bitwise" in parts and time.monotonic() < card.deadline:
+        pair.drop()
+        left = card.deadline - time.monotonic()
+        out = ["--out", str(card.folder)] if card.folder is not None else []
+        bitwise.main(["--seconds", str(left), *out])
+
+
+class Lazy:
+    """The large pair, made when it is first wanted."""
+
+    def __init__(self) -> None:
+        self._pair: Pair | None = None
+
+    def made(self) -> Pair:
+        """The pair."""
+        self._pair = self._pair or make_pair()
+        return self._pair
+
+    def release(self) -> None:
+        """Give back caches and graphs."""
+        if self._pair is not None:
+            release(self._pair)
+        gc.collect()
+
+    def drop(self) -> None:
+        """Give back everything."""
+        self.release()
+        self._pair = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _peers(pair: Lazy, context: int) -> str:
+    pair.release()
+    return peers(pair.made(), context)
+
+
+def _run(pair: Lazy, context: int, case: Case) -> Row:
+    whole = pair.made()
+    assert whole.tokenizer is not None
+    prompt = load_document("python-reference", whole.tokenizer, context)
+    return cases.run(whole, prompt, case).to_json()
 
 
 def main() -> None:
-    """Print tables; write a line of JSON per case."""
+    """Measure what is asked for and not there yet; print the card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--contexts", type=int, nargs="+", default=[8192, 16384, 24576, 32768])
     parser.add_argument("--only", help="only cases whose name contains this")
-    parser.add_argument("--seconds", type=float, default=3600, help="begin no case after these")
-    parser.add_argument("--out", type=Path, help="folder for gpu.jsonl")
+    parser.add_argument("--budget-seconds", type=float, default=3600, help="begin nothing after")
+    parser.add_argument("--out", type=Path, help="folder of gpu.jsonl; run again to go on")
     options = parser.parse_args()
-    deadline = time.monotonic() + options.seconds
-    print(machine(torch.device("cuda")), end="\n\n", flush=True)
-    if "ceilings" in options.parts:
-        print(ceilings(), end="\n\n", flush=True)
-    if "exact" in options.parts:
-        print(exact(), end="\n\n", flush=True)
-    if "lengths" in options.parts:
-        print(chosen_lengths(load_pair(device="cuda", dtype="float16")), end="\n\n", flush=True)
-    wanted = list(cases.of_parts(options.parts, options.contexts))
-    if not wanted and not {"agreement", "peers"} & set(options.parts):
-        return
-    pair = make_pair()
-    if "agreement" in options.parts:
-        print(cases.agreement(pair, max(options.contexts)), end="\n\n", flush=True)
-        release(pair)
-    if "peers" in options.parts:
-        for context in options.contexts:
-            print(cases.peers(pair, context), end="\n\n", flush=True)
-    for part, context, chosen in wanted:
-        named = [c for c in chosen if options.only is None or options.only in c.name]
-        print(f"{part.upper()} (measured)", end=", ", flush=True)
-        for line in compare(pair, context, named, deadline):
-            if options.out is not None:
-                with (options.out / "gpu.jsonl").open("a") as file:
-                    file.write(f"{line}\n")
-        print(flush=True)
+    card = Card(options.out, options.only, options.budget_seconds)
+    measure(card, options.parts, options.contexts)
+    card.print()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -74,6 +73,8 @@ class Found:
         prefill_s: seconds.
         device_gb: most device memory allocated.
         tokens: token ids.
+        passes: per token, by tier.
+        read_gb: bytes of weights and of KV that the tier's passes read for a token, in 1e9.
     """
 
     ms: float
@@ -86,10 +87,19 @@ class Found:
     prefill_s: float
     device_gb: float
     tokens: tuple[int, ...]
+    passes: dict[int, float]
+    read_gb: dict[int, float]
 
-    def line(self, name: str, base: float) -> str:
-        """One line of a table, with the speed-up over ``base`` ms per token."""
-        tiers = " ".join(f"t{tier} {ms:.2f}" for tier, ms in self.tier_ms.items())
+    def line(self, name: str, base: float, rate: float) -> str:
+        """One line of a table, with the speed-up over ``base`` ms per token.
+
+        Beside each tier's time its share of the limit: how long copying what it reads would take on
+        the device at ``rate`` bytes per second, as a part of that time.
+        """
+        tiers = " ".join(
+            f"t{tier} {ms:.2f} ({self.read_gb[tier] * 1e12 / rate / ms:.0%})"
+            for tier, ms in self.tier_ms.items()
+        )
         link = f"link {self.link_ms:.1f} wait {self.wait_ms:.1f} at {self.gbps:.1f} GB/s"
         return (
             f"  {name:<44} {self.ms:8.2f} ms/token {base / self.ms:6.2f}x "
@@ -101,6 +111,16 @@ class Found:
         out = asdict(self)
         del out["tokens"]
         return out
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Found:
+        """What `to_json` gave, after it was written and read."""
+        given = {one.name: row[one.name] for one in fields(cls) if one.name != "tokens"}
+        by_tier = {
+            name: {int(tier): value for tier, value in given[name].items()}
+            for name in ("tier_ms", "passes", "read_gb")
+        }
+        return cls(**{**given, **by_tier}, tokens=())
 
 
 def first_difference(one: Found, other: Found) -> int:
@@ -115,8 +135,19 @@ def run(pair: Pair, prompt: list[int], case: Case) -> Found:
     return found if case.skip else _once(pair, prompt, case)
 
 
+def weight_bytes(pair: Pair, tier: int) -> int:
+    """Bytes of weights that a pass of a tier reads: all but the rows of its embedding."""
+    model = pair.draft if tier == 0 else pair.target
+    if model is None:
+        return 0
+    rows = model.get_input_embeddings().weight
+    tied = rows is model.get_output_embeddings().weight
+    return sum(int(one.nbytes) for one in model.parameters()) - (0 if tied else int(rows.nbytes))
+
+
 def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
-    torch.cuda.reset_peak_memory_stats()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     run = stream(
         pair,
         prompt,
@@ -139,6 +170,12 @@ def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
     for one in rounds:
         for count in one.tiers:
             tier_ms[count.tier] = tier_ms.get(count.tier, 0.0) + count.ms / tokens
+    passes: dict[int, float] = {}
+    read_gb: dict[int, float] = {}
+    for step in (step for one in rounds for step in one.passes):
+        size = step.kv_bytes + weight_bytes(pair, step.tier)
+        passes[step.tier] = passes.get(step.tier, 0.0) + 1 / tokens
+        read_gb[step.tier] = read_gb.get(step.tier, 0.0) + size / tokens / 1e9
     moved = [t for one in rounds for t in one.transfers if t.direction == "to_device"]
     busy = sum(t.ms for t in moved)
     size = sum(t.bytes for t in moved)
@@ -151,8 +188,10 @@ def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
         gbps=size / busy / 1e6 if busy else 0.0,
         use=size / ms / 1e6,
         prefill_s=summary.prefill_seconds,
-        device_gb=torch.cuda.max_memory_allocated() / 1e9,
+        device_gb=torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
         tokens=summary.tokens,
+        passes=passes,
+        read_gb=read_gb,
     )
 
 
@@ -253,61 +292,3 @@ def of_parts(
     for part, context, chosen in (("a2", 16384, a2()), ("b1", 16384, b1()), ("b2", 8192, b2())):
         if part in parts:
             yield part, context, chosen
-
-
-def peers(pair: Pair, context: int) -> str:
-    """Transformers' own ``generate`` with its caches, and assisted by the same draft."""
-    assert pair.tokenizer is not None
-    prompt = load_document("python-reference", pair.tokenizer, context)
-    ids = torch.tensor([prompt], device=pair.device)
-    hqq = {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1}
-    ways: dict[str, tuple[int, dict[str, Any]]] = {
-        "dynamic cache": (24, {}),
-        "offloaded cache": (8, {"cache_implementation": "offloaded"}),
-        "quantized cache, HQQ int4": (
-            8, {"cache_implementation": "quantized", "cache_config": hqq},
-        ),
-        "assisted by the draft": (48, {"assistant_model": pair.draft}),
-    }  # fmt: skip
-    rows: list[Sequence[object]] = []
-    # what a first call builds does not count
-    short = ids[:, :256]
-    pair.target.generate(
-        short, attention_mask=torch.ones_like(short), do_sample=False, max_new_tokens=8
-    )
-    for name, (new_tokens, options) in ways.items():
-        clock = _Clock()
-        try:
-            pair.target.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=-1,
-                max_new_tokens=new_tokens, streamer=clock, **options,
-            )  # fmt: skip
-        except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            rows.append((name, str(error).splitlines()[0][:60], ""))
-            continue
-        finally:
-            torch.cuda.empty_cache()
-        spent, tokens = clock.times[-1] - clock.times[0], sum(clock.counts[1:])
-        rows.append((name, spent / tokens * 1e3 if tokens else "all at once", tokens))
-    headers = ("transformers generate", "ms/token", "tokens measured")
-    return f"Peers at {context} tokens (measured)\n{table(headers, rows)}"
-
-
-class _Clock:
-    """A streamer that notes when how many tokens arrive; the prompt comes first."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.counts: list[int] = []
-        self._prompt = True
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._prompt:
-            self._prompt = False
-            return
-        torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-        self.counts.append(value.numel())
-
-    def end(self) -> None:
-        """Nothing to add."""

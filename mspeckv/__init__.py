@@ -3,11 +3,12 @@
 Public surface: `load_pair`, `generate`, `stream`, `as_custom_generate`, `KVPolicy`, `Speculation`,
 `Sampling`, `Link`, the event records, `documents` and `retrieval` (policies); `experiments`,
 `profile` and `calibrate`, `KVProbe`, `AttentionProbe`, `retrieval_report` and `next_distributions`;
-and, modelled, `what_if` and `plan`. Each is loaded when it is first asked for, so that to import
-the package costs next to nothing.
+`verify`, a judge of any engine; and, modelled, `what_if` and `plan`. Each is loaded when it is
+first asked for, so that to import the package costs next to nothing.
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mspeckv.probes.next_token import next_distributions
     from mspeckv.profiling import Profile, calibrate, profile
     from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
+    from mspeckv.verification import verify
     from mspeckv.whatif import what_if
     from mspeckv.whatif.search import plan
 
@@ -79,6 +81,7 @@ __all__ = [
     "retrieval",
     "retrieval_report",
     "stream",
+    "verify",
     "what_if",
 ]
 
@@ -97,6 +100,7 @@ _HOMES = {
         "probes.next_token": "next_distributions",
         "profiling": "Profile calibrate profile",
         "settings": "KVPolicy Link RunConfig Sampling Speculation",
+        "verification": "verify",
         "whatif": "plan what_if",
     }.items()
     for name in names.split()
@@ -107,10 +111,17 @@ _MODULES = ("documents", "experiments", "retrieval")
 """Public names that are their module itself."""
 
 
+_GOING: dict[str, str] = {}
+"""Public names that the next release drops, and what to use instead of each."""
+
+
 def __getattr__(name: str) -> object:
     """A public name, loaded with what it needs when it is first asked for (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _GOING:
+        told = f"{__name__}.{name} goes with the next release: use {_GOING[name]}"
+        warnings.warn(told, FutureWarning, stacklevel=2)
     module = import_module(f"{__name__}.{_HOMES[name]}")
     value: object = module if name in _MODULES else getattr(module, name)
     globals()[name] = value

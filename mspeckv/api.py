@@ -20,6 +20,7 @@ from typing import Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers import PreTrainedModel
 
 from mspeckv import extensions  # noqa: F401  # registers what is in it
 from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
@@ -42,8 +43,8 @@ from mspeckv.settings import RunConfig, Settings, refuse
 
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (
-    "split_keys", "packed_attention", "weight_copies", "triton_unpack", "short_head", "nibble",
-    "workspace", "bitwise",
+    "split_keys", "packed_attention", "weight_copies", "packed_weights", "triton_unpack",
+    "short_head", "nibble", "decode_attention", "workspace", "bitwise",
 )  # fmt: skip
 """Modules of `mspeckv.accelerate` with a ``plug``, in the order in which they are plugged in."""
 
@@ -58,6 +59,7 @@ def load_pair(
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
     ranks: Ranks | None = None,
+    weights: str = "float",
 ) -> Pair:
     """Load a target and a draft.
 
@@ -70,6 +72,9 @@ def load_pair(
         device: ``"cpu"`` or ``"cuda"`` (``"cuda:1"``, ...).
         dtype: compute dtype: float32, bfloat16 or float16.
         ranks: split the target over them (`mspeckv.parallel.join`); every rank calls this.
+        weights: ``"float"``; or ``"int4"`` or ``"int8"`` for packed ones on a CPU in float32: the
+            default target's own 4-bit groups, others rounded to nearest (`mspeckv.models.packed`).
+            All tiers and plain decoding read the same.
 
     Raises:
         ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
@@ -77,9 +82,18 @@ def load_pair(
         ModelMissing: the default target is absent or damaged and cannot be fetched.
     """
     splitting = Split(ranks) if ranks is not None else None
-    pair = load_whole(target, draft, device=device, dtype=dtype, splitting=splitting)
+    pair = load_whole(
+        target, draft, device=device, dtype=dtype, splitting=splitting, weights=weights,
+        read=_read_packed,
+    )  # fmt: skip
     engine_of(pair)  # makes what is kept of the weights now, not in the first run
     return pair
+
+
+def _read_packed(model: PreTrainedModel) -> None:
+    """Plug in what multiplies packed weights, where it is chosen."""
+    if "packed_weights" in chosen():
+        import_module("mspeckv.accelerate.packed_weights").read_packed(model)
 
 
 @overload

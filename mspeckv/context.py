@@ -79,6 +79,8 @@ class Pass:
         products: what to multiply by instead of a linear layer's own weight.
         shown: by layer, what its cache layer shows to attention, until attention takes it.
         masks: made by the first layer that wants them.
+        mask: makes the mask that transformers hands to layers. A pass is never padded, and its
+            attention knows which keys come when: None will do.
     """
 
     attend: Attention
@@ -87,6 +89,7 @@ class Pass:
     products: Products = field(default_factory=dict)
     shown: dict[int, Shown] = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
+    mask: Callable[..., Any] = lambda **_: None
 
 
 class _Thread(threading.local):

@@ -29,13 +29,14 @@ LAB_PARTS = {
     "test_ablation", "test_acceptance_explorer", "test_class_guesses", "test_compared",
     "test_cost", "test_course", "test_course_build", "test_course_export",
     "test_course_graders", "test_course_notes", "test_course_result", "test_distil",
-    "test_docs", "test_exercises_ablations", "test_exercises_tiers", "test_exercises_what_if",
+    "test_docs", "test_exercises_ablations", "test_exercises_liars", "test_exercises_tiers",
+    "test_exercises_what_if",
     "test_experiments", "test_experiments_cluster", "test_failing_checks", "test_figure",
     "test_hints", "test_kernel_memory", "test_last_picture", "test_leaderboard",
     "test_live_labels", "test_live_prediction", "test_live_states", "test_moving_round",
     "test_notebooks", "test_packaging", "test_plan", "test_predict", "test_profile_view",
     "test_quant_explorer", "test_recording", "test_report", "test_retrieval_explorer",
-    "test_slower_machine", "test_statistics", "test_store", "test_tensorboard",
+    "test_site", "test_slower_machine", "test_statistics", "test_store", "test_tensorboard",
     "test_token_story", "test_what_if_widget", "test_widgets",
 }  # fmt: skip
 """Files of tests that have nothing to do with which transformers there is."""
@@ -53,6 +54,15 @@ def _two_threads() -> Iterator[None]:
     """Two cores are what the project is about: for one test after the other, or one for each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads wait for each other longer than such models compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

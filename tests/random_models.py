@@ -115,15 +115,43 @@ TINY: dict[str, Any] = {
     "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
     "v_head_dim": 16,
     **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id"), 0),
-    "eos_token_id": None, "sliding_window": None,
+    "eos_token_id": None, "sliding_window": 9, "attention_chunk_size": 9,
 }  # fmt: skip
 """Sizes by the names that configurations have for them."""
 _ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 4]}
+_LINEAR = {"layer_types": ["linear_attention", "full_attention", "linear_attention"]}
+_SSM = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 8, "mamba_n_groups": 1}
+_LATENT = {"head_dim": 8, "num_key_value_heads": 4}
+"""Only the rotary part is rotated, and every head has keys of its own."""
+_UNGROUPED = {"n_group": 1, "topk_group": 1}
 _OWN: dict[str, dict[str, Any]] = {
+    "axk1": _UNGROUPED,
+    "bamba": {"attn_layer_indices": [1], **_SSM},
+    "granitemoehybrid": {**_LINEAR, **_SSM},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    **dict.fromkeys(
+        (
+            "qwen3_5",
+            "qwen3_5_moe",
+            "qwen3_5_moe_text",
+            "qwen3_5_text",
+            "qwen3_next",
+            "qwen4_exp",
+            "qwen4_exp_text",
+            "kimi_linear",
+            "olmo_hybrid",
+        ),
+        _LINEAR,
+    ),
+    "bailing_hybrid": {**_LINEAR, **_UNGROUPED},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
     "dots1": {"n_shared_experts": 1},
-    "gemma3_text": {"tie_word_embeddings": False},  # else a token is followed by itself
+    # else a token is followed by itself
+    **{
+        name: {"tie_word_embeddings": False}
+        for name in ("biogpt", "gemma2", "gemma3", "gemma3_text", "minicpm3")
+    },
     "gpt_bigcode": {"num_key_value_heads": 1},
     "gpt_neo": {"attention_types": [[["global"], 3]]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 3},
@@ -147,11 +175,16 @@ def tiny_configs(model_type: str, full: bool = False) -> Iterator[PretrainedConf
     layers: dict[str, Any] = {"layer_types": ["full_attention"] * 3}
     for kinds, heads, left in product([layers] if full else [{}, layers], (2, 4), _LEFT):
         if full and "sliding_window" not in left:
-            continue  # a window of None would not do, and nobody looks at it
+            continue  # nobody looks at it
         with suppress(Exception):
             sizes = _tiny(kind, left, heads)
-            sizes |= _OWN.get(model_type, {})
-            sizes.get("text_config", sizes).update(kinds)
+            text = sizes.get("text_config", sizes)
+            if "kv_lora_rank" in text:
+                text.update(_LATENT)
+            text.update(_OWN.get(model_type, {}))
+            text.update(kinds)
+            if "tie_word_embeddings" in text:
+                sizes["tie_word_embeddings"] = text["tie_word_embeddings"]
             yield kind(**sizes)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from mspeckv import RunConfig, Sampling, Speculation, stream
 from mspeckv.adaptive.estimates import PassCost
-from mspeckv.adaptive.lengths import Planner, expected_tokens
+from mspeckv.adaptive.lengths import Planner, expected_tokens, marginal
 from mspeckv.api import engine_of
 from mspeckv.events import Guess, Pass, Plan, Round
 from tests.random_models import random_pair, random_prompt
@@ -57,13 +59,48 @@ def test_a_bad_measurement_of_a_length_is_forgotten_though_it_does_not_come_agai
     assert cost(9) == pytest.approx(48, rel=0.1)
 
 
-def test_what_a_round_takes_beyond_its_passes_is_a_cost_of_each() -> None:
+def test_a_pass_costs_what_passes_until_the_next_one_begins() -> None:
     planner = Planner(AUTO, has_draft=True, has_middle=False, free_draft=False)
-    passes = [Pass(0, "draft", 1, 0, 0.0, 2.0), Pass(2, "verify", 2, 0, 2.0, 10.0)]
+    draft = [Pass(0, "draft", 1, 0, 0.001 + 0.003 * place, 2.0) for place in range(4)]
+    passes = [*draft, Pass(2, "verify", 5, 0, 0.013, 10.0)]
+    assert marginal(passes, 0.0, 0.025) == pytest.approx([3, 3, 3, 3, 12 + 1])
     for _ in range(60):
-        planner.learn(passes, [], ms=20.0)
-    assert planner.cost(0, 1) == pytest.approx(2 + 4, rel=0.02)
-    assert planner.cost(2, 2) == pytest.approx(10 + 4, rel=0.02)
+        planner.learn(passes, [], 0.0, 0.025)
+    assert planner.cost(0, 1) == pytest.approx(3, rel=0.02), "nothing of the others' is shared out"
+    assert planner.cost(2, 5) == pytest.approx(13, rel=0.02)
+
+
+def test_every_tier_is_measured_before_one_is_left_out() -> None:
+    """Tier 2 streams; tier 0's graphs are captured for three rounds, and cost nothing known yet."""
+    planner = Planner(AUTO, has_draft=True, has_middle=True, free_draft=False)
+    for turn in range(4):
+        plan = planner.choose(room=64)
+        assert plan.path == (0, 1, 2)
+        passes = [Pass(0, "draft", 1, 0, 0.0, 0.4, builds=turn < 3)]
+        passes += [Pass(1, "verify", 3, 0, 0.0, 9.0), Pass(2, "verify", 3, 0, 0.0, 80.0)]
+        planner.learn(passes, [Guess(0, 1, (0,) * 2, 2, 0), Guess(1, 2, (0,) * 2, 2, 0)])
+    assert planner.choose(room=64).path == (0, 1, 2)
+
+
+def test_a_tier_left_out_is_tried_again() -> None:
+    """The draft was dear when it was measured; later it is not, and that is noticed."""
+    planner = Planner(AUTO, has_draft=True, has_middle=True, free_draft=False)
+    now = {0: 60.0, 1: 9.0, 2: 80.0}
+    paths = []
+    for turn in range(120):
+        now[0] = 60.0 if turn < 20 else 0.4
+        plan = planner.choose(room=64)
+        paths.append(plan.path)
+        read = [tier for tier in plan.path for _ in range(6 if tier == 0 else 1)]
+        passes = [Pass(tier, "verify", 1 + 2 * tier, 0, 0.0, now[tier]) for tier in read]
+        sizes = {0: plan.draft_gamma or plan.gamma, 1: plan.gamma}
+        guesses = [
+            Guess(one, other, (0,) * sizes[one], round(0.8 * sizes[one]), 0)
+            for one, other in pairwise(plan.path)
+        ]
+        planner.learn(passes, guesses)
+    assert (1, 2) in paths[:20], "left out while it is dear"
+    assert sum(0 in path for path in paths[-20:]) > 15
 
 
 def test_what_building_a_pass_takes_is_no_cost_of_others() -> None:

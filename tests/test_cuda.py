@@ -15,7 +15,7 @@ from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, 
 from mspeckv.accelerate.graphs import Graphs
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.accelerate.workspace import Workspace
-from mspeckv.api import engine_of, release
+from mspeckv.api import ACCELERATIONS, engine_of, hooks_for, release
 from mspeckv.events import Pass, Prefill, Round, RunSummary, Transfer
 from mspeckv.kv.link import open_link
 from mspeckv.record import Ledger, clock_of
@@ -38,8 +38,8 @@ POLICIES = {
 }
 
 
-def on_gpu(dtype: torch.dtype = torch.float32) -> Pair:
-    pair = random_pair(layers=4, dtype=dtype)
+def on_gpu(dtype: torch.dtype = torch.float32, family: str = "llama") -> Pair:
+    pair = random_pair(family, layers=4, dtype=dtype)
     assert pair.draft is not None
     return Pair.of(copy.deepcopy(pair.target).cuda(), copy.deepcopy(pair.draft).cuda())
 
@@ -59,11 +59,18 @@ def test_every_method_gives_the_tokens_of_autoregressive(name: str, graphs: bool
     assert set(found.values()) == {found["autoregressive"]}
 
 
-@pytest.mark.parametrize("name", POLICIES)
+# Heads that share no keys are as many rows as tokens, which attention's kernels treat otherwise.
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [*((name, "llama") for name in POLICIES), ("int8", "llama-multi-head"),
+     ("nibble", "llama-multi-head")],
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_bitwise_logits_are_those_of_plain_decoding(name: str, dtype: torch.dtype) -> None:
+def test_bitwise_logits_are_those_of_plain_decoding(
+    name: str, family: str, dtype: torch.dtype
+) -> None:
     """By every method, with graphs and without, and however many tokens are to come."""
-    pair, prompt = on_gpu(dtype), random_prompt(120)
+    pair, prompt = on_gpu(dtype, family), random_prompt(120)
     plain = RunConfig("autoregressive", 60, POLICIES[name], SPECULATION, GREEDY, exact="bitwise")
     wanted = decoded(pair, prompt, plain)
     for change in (
@@ -73,6 +80,25 @@ def test_bitwise_logits_are_those_of_plain_decoding(name: str, dtype: torch.dtyp
     ):  # fmt: skip
         found = decoded(pair, prompt, replace(plain, **change))
         assert found.differs_at(wanted) is None, change
+
+
+@pytest.mark.parametrize("name", ["int8", "nibble"])
+def test_residents_codes_are_read_as_they_are_unpacked(name: str) -> None:
+    """`decode_attention` reads them where a KV head has few rows; bits may differ, by rounding."""
+    pair, prompt = on_gpu(torch.float16, "llama-multi-head"), random_prompt(120)
+    config = RunConfig("autoregressive", 40, POLICIES[name], SPECULATION, GREEDY)
+    found = {}
+    engine = engine_of(pair)
+    for left_out in ("", "decode_attention"):
+        engine.give_back()
+        engine.hooks = hooks_for(pair, tuple(one for one in ACCELERATIONS if one != left_out))
+        found[left_out] = decoded(pair, prompt, config)
+    same = min(len(one.tokens) for one in found.values())
+    torch.testing.assert_close(
+        found[""].logits[: same // 4], found["decode_attention"].logits[: same // 4],
+        atol=0.5, rtol=0.05,
+    )  # fmt: skip
+    assert found[""].tokens[: same // 4] == found["decode_attention"].tokens[: same // 4]
 
 
 def test_tokens_are_the_processors() -> None:

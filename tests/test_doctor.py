@@ -49,3 +49,14 @@ def test_a_damaged_model_is_named_with_what_mends_it(
     assert main(["doctor"]) == 2
     said = capsys.readouterr().out
     assert f"model      DAMAGED: tokenizer.json in {folder}; run: mspeckv fetch" in said
+
+
+def test_a_cuda_build_without_a_gpu_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for build, told in ((None, False), ("13.0", True)):
+        monkeypatch.setattr("torch.version.cuda", build)
+        assert main(["doctor"]) == 1  # without a model there is no self-test
+        assert ("its CPU build saves gigabytes" in capsys.readouterr().out) == told

@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
 from mspeckv.cli import main
@@ -30,6 +31,8 @@ from mspeckv.models.download import (
     model_folder,
     ready,
 )
+from mspeckv.models.packed import Packed, pack
+from mspeckv.models.packed_folder import load_packed
 
 Build = Callable[..., PreTrainedModel]
 _BLOCK = {
@@ -389,3 +392,23 @@ def test_cache_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert cache_folder() == tmp_path / "mspeckv"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "mspeckv"
+
+
+@pytest.mark.parametrize("floats_first", [False, True])
+def test_the_packed_form_is_made_of_the_same_file(tiny_gguf: Path, floats_first: bool) -> None:
+    if floats_first:
+        floats = load_file(fetch(quiet=True) / "model.safetensors")
+    folder = fetch(quiet=True, form="int4")
+    assert damaged_files("int4") == []
+    assert is_fetched() == floats_first
+    model = load_packed(folder)
+    if floats_first:
+        for name, weight in model.named_parameters():
+            wanted = floats[name]
+            if isinstance(weight, Packed):
+                wanted = pack(wanted, weight.bits).floats()
+            assert torch.equal(weight.floats() if isinstance(weight, Packed) else weight, wanted)
+    half_zeros(folder / "packed.safetensors")
+    assert damaged_files("int4") == ["packed.safetensors"]
+    assert fetch(quiet=True, form="int4") == folder
+    assert damaged_files("int4") == []

@@ -63,7 +63,7 @@ def left(
         if isinstance(looking, RetrievalCache):
             counts += [looking.length, [list(layer.counts) for layer in looking.layers]]
             parts += [part for layer in looking.layers for part in layer.contents]
-            parts += [looking.landmarks, *looking.chosen]
+            parts += [*looking.landmarks.values(), *looking.chosen.values()]
         if isinstance(looking, HotChunkCache):
             counts.append([list(held.items()) for heads in looking.places for held in heads])
             # slots beyond the chosen ones hold nothing yet

@@ -32,7 +32,8 @@ def end_of(folder: str, end: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "-m", "tests.leaving_ranks", folder, DEVICE, end,
+            # the launcher is slower than the ranks, or it would end them before they say why
+            "--monitor-interval", "3", "-m", "tests.leaving_ranks", folder, DEVICE, end,
         ],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", **hidden}, capture_output=True,
         text=True, check=False, timeout=SOON,
@@ -53,3 +54,6 @@ def test_a_rank_that_ends_alone_takes_the_others_along(folder: str, end: str) ->
     assert done.returncode != 0
     assert "left" not in done.stdout
     assert ("on purpose" if end == "failed" else "SIGKILL") in done.stderr
+    assert done.stderr.count("rank 1 has ended: rank 0 ends too") == 1
+    # the launcher has one too
+    assert done.stderr.count("Traceback (most recent call last)") == 1 + (end == "failed")

@@ -18,11 +18,12 @@ from mspeckv.accelerate import packed_attention as packed
 from mspeckv.accelerate.packed_attention import Packed
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.context import Kernels, Pass, carrying
-from mspeckv.decoding.attention import attend, causal_mask
+from mspeckv.decoding.attention import attend
 from mspeckv.kv.full import Faster, FullCache
 from mspeckv.kv.layers import Floats
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.scores import causal_mask
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import Ledger, clock_of
 from mspeckv.settings import Width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -31,6 +32,19 @@ def test_a_name_that_is_not_there_is_refused_as_python_does() -> None:
         _ = mspeckv.magic
     with pytest.raises(ImportError, match="magic"):
         exec("from mspeckv import magic")
+
+
+def test_a_name_that_is_to_go_warns_and_does_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mspeckv.what_if
+    monkeypatch.delattr(mspeckv, "what_if")
+    monkeypatch.setitem(mspeckv._GOING, "what_if", "mspeckv.plan")
+    with pytest.warns(FutureWarning, match=r"mspeckv\.what_if goes .* use mspeckv\.plan"):
+        assert mspeckv.what_if is found
+    # those that stay say nothing
+    monkeypatch.delattr(mspeckv, "plan", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert mspeckv.plan is not None
 
 
 def test_decoding_loads_no_analysis() -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from mspeckv.accelerate import split_keys
 from mspeckv.accelerate.split_keys import PIECE, piece_mask, pieces, split_attention
-from mspeckv.decoding.attention import causal_mask
+from mspeckv.kv.scores import causal_mask
 
 pytestmark = pytest.mark.skipif(
     split_keys._kernel is None, reason="this build of torch has no such kernel"

@@ -17,8 +17,8 @@ from mspeckv.accelerate.slot_attention import Mask, static_attention
 from mspeckv.accelerate.static_passes import width_of
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of, hooks_for
-from mspeckv.decoding.attention import causal_mask
 from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.scores import causal_mask
 from tests.random_models import random_pair, random_prompt
 
 SPECULATION = Speculation(

@@ -409,6 +409,10 @@ def test_command_line_names_every_setting() -> None:
         "--budget 128 --link origin --temperature 0.3 --top-p 0.8 --seed 7"
     )
     assert 'Link(preset="origin")' in python_code(setting)
+    assert "exact" not in python_code(setting)
+    bitwise = Setting("my file.txt", 640, replace(config, exact="bitwise"))
+    assert command_line(bitwise) == f"{command_line(setting)} --exact bitwise"
+    assert '\n    exact="bitwise",\n)' in python_code(bitwise)
 
 
 def test_chosen_lengths_are_shown(lab: LiveLab) -> None:

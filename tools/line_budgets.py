@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mspeckv"
 ROOT_MODULES = 7
 """Files in the package's own folder, beside `__init__`."""
 BUDGETS = {
-    "decoding": 1_500,
-    "decoding, kv and root files": 5_610,
-    "all": 19_730,
+    "decoding": 1_520,
+    "decoding, kv and root files": 5_760,
+    "all": 20_100,
 }
 
 

@@ -33,6 +33,7 @@ from mspeckv.accelerate.static_passes import StaticReader, can_be_static
 from mspeckv.decoding.hooks import Hooks, MakeReader
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.models.interface import changes_scores
 from mspeckv.models.pair import Pair
 from mspeckv.settings import refuse
 
@@ -49,10 +50,14 @@ def steady(pair: Pair, make: MakeReader) -> MakeReader:
     """``make``, but tier 2 is read by passes of one shape.
 
     Raises:
-        ValueError: the target has experts.
+        ValueError: the target has experts, layers that do not grow, or scores that are changed.
     """
     if any(name.endswith("experts") for name, _ in pair.target.named_modules()):
         raise refuse("exact", "bitwise", "experts multiply rows together: use exact='tokens'")
+    shape = pair.kv_shape
+    if shape.kinds or shape.latent or changes_scores(pair.target):
+        allowed = "its windows, states, latents or scores have no steady pass: use exact='tokens'"
+        raise refuse("exact", "bitwise", allowed)
     return partial(_reader, make)
 
 
@@ -61,7 +66,7 @@ def _reader(make: MakeReader, seat: Seat) -> ModelReader:
     if seat.tier != 2:
         return made
     looks_on = seat.onlooker
-    if not can_be_static(seat.cache) or not isinstance(looks_on, RetrievalCache | None):
+    if not can_be_static(seat) or not isinstance(looks_on, RetrievalCache | None):
         raise refuse("exact", "bitwise", "use a placement and a tier 1 that the engine knows")
     return SteadyReader(seat, made.runner if isinstance(made, StaticReader) else Direct())
 

@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from mspeckv.models.pair import own_part
+
 _WORDS = 1 << 16
 """64-bit words that are summed up to one."""
 
@@ -54,7 +56,7 @@ def _factors(device: torch.device) -> torch.Tensor:
 def weights(model: torch.nn.Module, read: Mapping[torch.Tensor, bytes]) -> bytes:
     """The bits of all that ``model`` holds; of tensors that were ``read`` already, as told."""
     parts = (*model.parameters(), *model.buffers())
-    return b"".join(read[part] if part in read else digest(part) for part in parts)
+    return b"".join(read[part] if part in read else digest(own_part(part)) for part in parts)
 
 
 def structure(model: torch.nn.Module) -> int:
@@ -68,7 +70,7 @@ def structure(model: torch.nn.Module) -> int:
 def _told(value: object) -> object:
     """``value`` as something that compares equal while it is the same."""
     if isinstance(value, torch.Tensor):
-        return value.data_ptr(), value.dtype, tuple(value.shape)
+        return own_part(value).data_ptr(), value.dtype, tuple(value.shape)
     if isinstance(value, dict):
         return tuple((key, _told(part)) for key, part in value.items())
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -26,6 +26,7 @@ import torch
 from mspeckv.accelerate.fingerprint import structure, weights
 from mspeckv.context import Shown
 from mspeckv.decoding.reader import ModelReader
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.retrieval import QUERY_WINDOW
 
@@ -60,8 +61,9 @@ class Brought:
             self.values.append(_on_host(value))
 
     def asked(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
-        """Keep its last queries."""
-        self.asking.append(_on_host(query[:, :, -self.queries :]))
+        """Keep its last queries, unless they ask of keys that only a pass expands."""
+        if not isinstance(shown, Latents):
+            self.asking.append(_on_host(query[:, :, -self.queries :]))
 
     @property
     def bytes(self) -> int:

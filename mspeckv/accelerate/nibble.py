@@ -26,6 +26,7 @@ from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.kv.placement import ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
+from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
 
 _MIDDLE = 7.5
@@ -165,7 +166,7 @@ class CoarseLayer(PlacedLayer):
         planes: how its codes are split.
     """
 
-    def __init__(self, base: FloatLayer | BlockLayer, planes: NibblePlanes) -> None:
+    def __init__(self, base: FloatLayer | WindowLayer | BlockLayer, planes: NibblePlanes) -> None:
         super().__init__()
         self.base, self.planes = base, planes
 
@@ -178,7 +179,7 @@ class CoarseLayer(PlacedLayer):
 
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
-        if isinstance(self.base, FloatLayer):
+        if not isinstance(self.base, BlockLayer):
             return self.base.read(length)
         self.bring(length)
         return Floats(*self.base.store.scratch.read(length))
@@ -216,7 +217,11 @@ class CoarseCache(Tier1Cache):
         codec = full.store.codec
         assert isinstance(codec, BlockCodec)
         planes = NibblePlanes(codec)
-        super().__init__(layers=[CoarseLayer(layer, planes) for layer in full.layers])
+        looks = [
+            CoarseLayer(layer, planes) if layer.attends else layer.like() for layer in full.layers
+        ]
+        super().__init__(layers=looks)
+        self.source = full
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
@@ -231,7 +236,7 @@ class CoarseCache(Tier1Cache):
     @property
     def length(self) -> int:
         """Tokens seen: tier 2's, and guesses beyond them."""
-        return max(int(self.layers[0].length), self.full.length)
+        return max(super().length, self.full.length)
 
     def room(self, length: int) -> int:
         """Guesses lie in tier 2's float tails."""

@@ -26,12 +26,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from mspeckv.accelerate.native import library, once, pointer
 from mspeckv.accelerate.split_keys import even_pieces
 from mspeckv.context import KV, Masks
-from mspeckv.decoding.attention import causal_mask
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.blocks import BlockLayer
 from mspeckv.kv.codec import Codec
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.scores import causal_mask
 from mspeckv.kv.shape import KVShape
 from mspeckv.record import span
 from mspeckv.settings import KVPolicy, refuse

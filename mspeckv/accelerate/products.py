@@ -31,13 +31,20 @@ def forward(self: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     return product(hidden)
 
 
-def route(layer: torch.nn.Module) -> None:
-    """Have ``layer`` ask the pass for its product from now on."""
+def route(layer: torch.nn.Module, always: Product | None = None) -> None:
+    """Have ``layer`` ask the pass for its product from now on.
+
+    Args:
+        layer: a linear one.
+        always: what it multiplies by where there is no pass, or the pass names none.
+    """
+    if always is not None:
+        _own[layer] = always
     if is_routed(layer):
         return
     own: Callable[[torch.Tensor], torch.Tensor] | None = vars(layer).get("forward")
     if own is not None:
-        _own[layer] = own
+        _own.setdefault(layer, own)
     layer.forward = MethodType(forward, layer)
 
 

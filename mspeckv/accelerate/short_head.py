@@ -19,10 +19,12 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from mspeckv.accelerate import packed_weights
 from mspeckv.accelerate.ordered_weights import TiledWeight, can_tile
 from mspeckv.accelerate.products import route
-from mspeckv.context import Products
+from mspeckv.context import Product, Products
 from mspeckv.decoding.hooks import Hooks
+from mspeckv.models.packed import PANEL, Packed
 from mspeckv.models.pair import whole
 
 
@@ -40,6 +42,8 @@ def make_head(model: PreTrainedModel, prompt: Sequence[int], size: int) -> Short
 def head_bytes(model: PreTrainedModel, size: int) -> int:
     """Bytes of a head that scores ``size`` tokens."""
     weight = model.get_output_embeddings().weight
+    if isinstance(weight, Packed):
+        return -(-size // PANEL) * weight.codes[0].nbytes
     copies = 2 if can_tile(weight) else 1
     return size * int(weight.shape[1]) * int(weight.element_size()) * copies
 
@@ -73,14 +77,21 @@ class ShortHead:
         bias = getattr(self.head, "bias", None)
         # a run is in inference mode, whose tensors have no version to tell a copy's age by
         with torch.inference_mode(mode=False), torch.no_grad():
-            self.weight = whole(self.head.weight)[self.tokens].clone()
+            full = whole(self.head.weight)
+            self.weight = (
+                full.take(self.tokens) if isinstance(full, Packed) else full[self.tokens].clone()
+            )
             self.bias = None if bias is None else whole(bias)[self.tokens].clone()
-        self.tiled = TiledWeight(self.weight, self.bias) if can_tile(self.weight) else None
+        self.faster: Product | None = None
+        if isinstance(self.weight, Packed):
+            self.faster = packed_weights.product(self.weight, self.bias)
+        elif can_tile(self.weight):
+            self.faster = TiledWeight(self.weight, self.bias)
 
     @property
     def products(self) -> Products:
         """In a pass the model's head is the short one; whatever it does to logits stays."""
-        return {self.head: self.tiled or self._score}
+        return {self.head: self.faster or self._score}
 
     def _score(self, hidden: torch.Tensor) -> torch.Tensor:
         return linear(hidden, self.weight, self.bias)

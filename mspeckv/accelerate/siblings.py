@@ -11,7 +11,7 @@ the very same tensor, and compute anew if they are not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -23,34 +23,38 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class Siblings:
-    """One ordered copy of several layers' weights, a part of its product for each.
+    """Several layers' products, made together, a part for each.
 
     Args:
-        layers: with the same input features, all with a bias or none.
+        products: ``[..., in]`` to each layer's ``[..., out]``.
     """
 
-    def __init__(self, layers: Sequence[torch.nn.Linear]) -> None:
-        self.sizes = [layer.out_features for layer in layers]
-        self.ordered = order(torch.cat([layer.weight.detach() for layer in layers]))
-        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
-        self.bias = torch.cat(biases) if biases else None
+    def __init__(self, products: Callable[[torch.Tensor], Sequence[torch.Tensor]]) -> None:
+        self.products = products
         # one attribute, so that a second thread's pass finds either all of a product or none
         self._waiting: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
 
     def part(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Layer ``index``'s product: ``[..., in] -> [..., out]``, a view of the joint one."""
+        """Layer ``index``'s product: ``[..., in] -> [..., out]``."""
         waiting = self._waiting
         if waiting is None or waiting[0] is not hidden or index not in waiting[1]:
-            product = multiply(hidden, self.ordered, self.bias)
-            waiting = hidden, dict(enumerate(product.split(self.sizes, -1)))
+            waiting = hidden, dict(enumerate(self.products(hidden)))
         part = waiting[1].pop(index)
         self._waiting = waiting if waiting[1] else None
         return part
 
 
 def together(layers: Sequence[torch.nn.Linear]) -> list[TiledWeight]:
-    """A product for each of ``layers``, current as long as that layer's own weight is."""
-    joint = Siblings(layers)
+    """A product for each of ``layers``, current as long as that layer's own weight is.
+
+    Args:
+        layers: with the same input features, all with a bias or none.
+    """
+    sizes = [layer.out_features for layer in layers]
+    ordered = order(torch.cat([layer.weight.detach() for layer in layers]))
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    joint = Siblings(lambda hidden: multiply(hidden, ordered, bias).split(sizes, -1))
     return [
         TiledWeight(layer.weight, layer.bias, layer._parameters, partial(joint.part, index))
         for index, layer in enumerate(layers)

@@ -16,8 +16,13 @@ from torch.nn.functional import pad
 
 from mspeckv.accelerate.graphs import StaticInputs
 from mspeckv.context import KV, Masks
+from mspeckv.kv.codec import Codec
 from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.placement import ResidentLayer
+from mspeckv.kv.quantize import BlockCodec
 
+DIMS = 16, 32, 64, 128
+"""Head dims that kernels for codes read."""
 _TILE = 16
 """Kernels want rows of a mask to begin at multiples of this."""
 _STEP = 512
@@ -51,19 +56,24 @@ class Mask:
 
 @dataclass(frozen=True)
 class Slots:
-    """Every slot of a layer ``[1, H, S, D]``, filled or not.
+    """Every slot of a layer ``[1, H, S, D]``, filled or not; a query sees those up to its own.
 
     Attributes:
         key: keys by slot.
         value: values by slot.
-        new: slots ``[width]`` of the pass's own tokens.
-        mask: which slots each query sees.
+        inputs: where the pass's own tokens lie.
+        settled: slots that hold the prompt.
     """
 
     key: torch.Tensor
     value: torch.Tensor
-    new: torch.Tensor
-    mask: Mask
+    inputs: StaticInputs
+    settled: int
+
+    @property
+    def new(self) -> torch.Tensor:
+        """Slots ``[width]`` of the pass's own tokens."""
+        return self.inputs.slots
 
     @property
     def tokens(self) -> int:
@@ -82,12 +92,60 @@ class Slots:
         """Nothing to give back."""
 
 
+@dataclass(frozen=True)
+class CodeSlots(Slots):
+    """A resident layer's packed blocks as they are, and every slot of its float tail.
+
+    Attributes:
+        layer: whose they are.
+    """
+
+    layer: ResidentLayer
+
+    @property
+    def tokens(self) -> int:
+        """Slots of the whole layer."""
+        return self.layer.store.scratch.key.shape[2]
+
+    @property
+    def new(self) -> torch.Tensor:
+        """Slots of the pass's own tokens in the tail."""
+        return self.inputs.tail
+
+    def whole(self) -> KV:
+        """Every slot, where the layer was unpacked for who looks on."""
+        return self.layer.store.scratch.whole
+
+
+def readable(codec: Codec, rows: int) -> bool:
+    """Whether a kernel for `CodeSlots` reads what ``codec`` packs, and gains by it.
+
+    More than 16 ``rows`` of a KV head had better meet unpacked floats
+    (benchmarks/results/attention-h200.txt).
+    """
+    if not isinstance(codec, BlockCodec) or codec.by_channel != ("k",) or codec.turns:
+        return False
+    width = codec.widths["k"]
+    return (
+        0 < rows <= _TILE and codec.dtype in (torch.float16, torch.bfloat16)
+        and width in (8, 4) and width == codec.widths["v"]
+        and codec.dim in DIMS and codec.dim // codec.group in (1, 2)
+        and codec.block * width // 8 in (16, 32, 64, 128)
+    )  # fmt: skip
+
+
 def attend_slots(
     query: torch.Tensor, shown: Slots, scale: float | None, masks: Masks
 ) -> torch.Tensor:
     """Attention over every slot of a layer; see `mspeckv.context.Kernel`."""
+    inputs, settled, slots = shown.inputs, shown.settled, shown.tokens
+    key = settled, slots
+    if key not in masks:
+        masks[key] = Mask.of(inputs, settled, slots, query.dtype).rest
+    rest = masks[key]
+    assert rest is not None
     folded = fold_groups(query, shown.key.shape[1])
-    out = static_attention(folded, shown.key, shown.value, shown.mask, scale)
+    out = static_attention(folded, shown.key, shown.value, Mask(settled, rest), scale)
     return out.reshape(*query.shape[:3], out.shape[-1])
 
 

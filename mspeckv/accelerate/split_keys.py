@@ -18,9 +18,10 @@ from dataclasses import replace
 import torch
 
 from mspeckv.context import Masks
-from mspeckv.decoding.attention import attend_floats, causal_mask
+from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.kv.scores import causal_mask
 
 LEAST_KEYS = 1024
 """Shorter keys are not worth a second kernel call."""

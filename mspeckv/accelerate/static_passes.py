@@ -18,12 +18,16 @@ from typing import Any
 import torch
 
 from mspeckv.accelerate.graphs import Cut, Direct, StaticInputs
-from mspeckv.accelerate.slot_attention import Mask, Slots, attend_slots
+from mspeckv.accelerate.slot_attention import CodeSlots, Slots, attend_slots, readable
 from mspeckv.context import Shown, Watcher
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.latent import latent_widths
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
+from mspeckv.kv.placement import ResidentLayer
+from mspeckv.kv.shape import KVShape
+from mspeckv.models.interface import changes_scores
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
@@ -47,30 +51,40 @@ class SlottedLayer(PlacedLayer):
         base: the cache's own layer.
         inputs: where new tokens go.
         cut: called with the host's work, where there is any.
-        mask: which slots are seen.
+        settled: slots that hold the prompt.
+        rows: of a KV head, where attention may read a resident layer's codes; else 0.
+        looked_at: whether a layer must be unpacked for who looks on, even so.
     """
 
-    def __init__(self, base: PlacedLayer, inputs: StaticInputs, cut: Cut, mask: Mask) -> None:
+    def __init__(
+        self, base: PlacedLayer, inputs: StaticInputs, cut: Cut, settled: int, rows: int,
+        looked_at: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.base, self.inputs, self.cut, self.mask = base, inputs, cut, mask
+        self.base, self.inputs, self.cut, self.settled = base, inputs, cut, settled
+        self.codes = isinstance(base, ResidentLayer) and readable(base.codec, rows)
+        self.unpacks = brings(under(base)) and (looked_at or not self.codes)
         self.length = filled(base)
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Put the new tokens where the slots say; shows every slot."""
-        base, inputs = under(self.base), self.inputs
-        if brings(base):
+        base, inputs, packed = under(self.base), self.inputs, brings(under(self.base))
+        if self.unpacks:
             # what is on the host, or packed, when the pass is run
             self.cut(lambda: self.base.bring(filled(self.base)))
-        view, packed = view_of(base), isinstance(base, BlockLayer)
         if packed:
             key, value = base.codec.turn(key), base.codec.turn(value)
         if inputs.ring:
             # what padding computes may differ in the last bit
             key, value = (part.index_select(2, inputs.stands) for part in (key, value))
-        view.write_at(inputs.slots, key, value)
-        if brings(base):
+        if packed:
             base.tail.write_at(inputs.tail, key, value)
-        shown = Slots(*view.whole, inputs.slots, self.mask)
+        if self.unpacks or not packed:
+            view_of(base).write_at(inputs.slots, key, value)
+        if self.codes:
+            key, value = base.tail.whole
+            return CodeSlots(key, value, inputs, self.settled, base)
+        shown = Slots(*view_of(base).whole, inputs, self.settled)
         return base.in_its_axes(shown) if packed else shown
 
 
@@ -104,9 +118,11 @@ def tail_start(cache: Tier) -> int:
     return max((layer.packed_tokens for layer in packed), default=0)
 
 
-def can_be_static(cache: Tier) -> bool:
-    """Whether every layer is of a kind whose slots are known here."""
-    return all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in cache.layers)
+def can_be_static(seat: Seat) -> bool:
+    """Whether every layer is of a kind whose slots are known, and keys and scores are plain."""
+    known = all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in seat.cache.layers)
+    expands = latent_widths(seat.model.config.get_text_config()) is not None
+    return known and not expands and not changes_scores(seat.model)
 
 
 class StaticReader(ModelReader):
@@ -127,7 +143,13 @@ class StaticReader(ModelReader):
         super().__init__(seat)
         self.runner = runner
         self._slots = int(view_of(self.cache.layers[0]).key.shape[2])
-        self._kernels = {**seat.kernels, Slots: attend_slots}
+        self._kernels = {Slots: attend_slots, **seat.kernels}
+        if self.ring:
+            # bits that hang on nothing but a row have been checked on a GPU with this alone
+            self._kernels[Slots] = attend_slots
+        config = self.model.config.get_text_config()
+        self._by_codes = CodeSlots in self._kernels and not self.ring
+        self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
         for layer in self.cache.layers:
             # what is masked has no weight, but would have to be a number
@@ -165,8 +187,12 @@ class StaticReader(ModelReader):
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""
-        mask = Mask.of(inputs, self.seat.settled, self._slots, self.model.dtype)
-        layers = [SlottedLayer(layer, inputs, cut, mask) for layer in self.cache.layers]
+        kind = partial(
+            SlottedLayer, inputs=inputs, cut=cut, settled=self.seat.settled,
+            rows=self._groups * inputs.width if self._by_codes else 0,
+            looked_at=due,
+        )  # fmt: skip
+        layers = [kind(layer) for layer in self.cache.layers]
         watcher = self._onlooking(inputs, due) if self.seat.onlooker is not None else None
         ids, positions, width = inputs.ids, inputs.positions, inputs.width
         return self._logits(ids, positions, Tier(layers=layers), watcher, width)

@@ -62,7 +62,7 @@ class Workspace:
         """A reader whose passes are run by its tier's runner."""
         looks_on = seat.onlooker
         known = isinstance(looks_on, RetrievalCache) and not looks_on.asks_host
-        if not (known or looks_on is None) or not can_be_static(seat.cache):
+        if not (known or looks_on is None) or not can_be_static(seat):
             return ModelReader(seat)
         if seat.head is not None:
             # the list of tokens is this prompt's, and graphs hold on to it

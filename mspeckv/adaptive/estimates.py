@@ -15,17 +15,21 @@ from mspeckv.events import Guess
 
 # Half-lives: an observation counts half after so many passes, or rounds.
 _COST_PASSES = 17
-_VERDICT_ROUNDS = 7
+_VERDICT_ROUNDS = 14
 _CONFIDENCE_ROUNDS = 23
 # Priors: what is believed at first, and how many observations that belief counts for.
 SLOPE = 0.05
-"""Cost of one more token in a pass over the cost of the first."""
+"""Cost of one more token in a pass over the cost of the first, where compute is what takes time."""
+GPU_SLOPE = 0.004
+"""The same on a GPU, which reads weights and keys once for all tokens, or waits for the link."""
+FAR = 9
+"""Tokens of the longer of two passes by which the line is held before it is known."""
 _LINE_WEIGHT = 1.0
 """The line through all passes, beside those of the very length."""
-_DRAFT, _DRAFT_WEIGHT = 0.5, 3.0
+_DRAFT, _DRAFT_WEIGHT = 0.6, 5.0
 """Acceptance of a draft's first guess."""
-_MIDDLE, _MIDDLE_WEIGHT = 0.85, 1.5
-"""Acceptance of tier 1's guesses."""
+_MIDDLE, _MIDDLE_WEIGHT = 0.92, 10.0
+"""Acceptance of tier 1's guesses: one that fails in a run's first round says little."""
 _FURTHER_WEIGHT = 3.5
 """Acceptance of the place before, for a further place: one break says little."""
 _DRAFT_WORD_WEIGHT, _LOOKUP_WORD_WEIGHT = 4.0, 24.0
@@ -68,14 +72,29 @@ class Fading(Generic[K]):
         return (weight * prior + total) / (weight + count)
 
 
+def steeper(slope: float, growth: float) -> float:
+    """A slope of passes whose bytes grow too: by so much from one token to `FAR`.
+
+    Of a mixture of experts more tokens read more weights. Costs are ``1 + slope * tokens``, so
+    their ratio between these two lengths is the growth that is asked for, but for less than as many
+    passes take.
+    """
+    ratio = min(growth * (1 + FAR * slope) / (1 + slope), FAR - 1)
+    return (ratio - 1) / (FAR - ratio)
+
+
 class PassCost:
     """Time of a tier's pass over n tokens: a line through what was seen, bent to each length.
 
     Kernels have steps (a matrix product of 5 rows may cost twice one of 3), so a length's own
     passes count beside the line as soon as there are any.
+
+    Args:
+        slope: of the line, over its level, before anything was seen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slope: float = SLOPE) -> None:
+        self.slope = slope
         self._seen: Fading[int] = Fading(_COST_PASSES)
         self._line: tuple[float, float] | None = None
 
@@ -92,6 +111,11 @@ class PassCost:
         self._seen.add(tokens, ms)
         self._line = None
 
+    def fade(self) -> None:
+        """A round has gone by without such a pass: what is known of it has grown older."""
+        self._seen.fade()
+        self._line = None
+
     def __call__(self, tokens: int) -> float:
         """Milliseconds expected of a pass over ``tokens``."""
         if self._line is None:
@@ -105,10 +129,10 @@ class PassCost:
         for tokens, (seen, total) in self._seen.sums.items():
             count, n, n_n = count + seen, n + seen * tokens, n_n + seen * tokens * tokens
             ms, n_ms = ms + total, n_ms + total * tokens
-        level = ms / (count + SLOPE * n)
+        level = ms / (count + self.slope * n)
         # two points of the prior line, at the level seen, keep it from tilting
-        for at in (1, 9):
-            prior = level * (1 + SLOPE * at)
+        for at in (1, FAR):
+            prior = level * (1 + self.slope * at)
             count, n, n_n = count + 1, n + at, n_n + at * at
             ms, n_ms = ms + prior, n_ms + at * prior
         slope = max(0.0, (count * n_ms - n * ms) / (count * n_n - n * n))

@@ -33,7 +33,7 @@ to be drawn, so every guess stays a draw from its own distribution and every rou
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from mspeckv.adaptive.estimates import SLOPE, Confidence, Costs, PassCost, Verdicts
@@ -41,7 +41,13 @@ from mspeckv.events import Guess, Pass, Plan
 from mspeckv.settings import AUTO_DRAFT_GAMMA, AUTO_GAMMA, Speculation
 
 _FIRST_GAMMA, _FIRST_DRAFT_GAMMA = 2, 2
-"""The round before anything was measured."""
+"""A round that measures; where more tokens take longer."""
+_FIRST_FLAT = 8, 3
+"""The same where they hardly do: then a longer one loses little."""
+_ABOUT = 1.1
+"""A plan that takes so many times as long as the best is about as good, if no rest is left."""
+_STALE = 32
+"""Rounds after which a tier left out takes part once, to be measured anew."""
 _FIRST_COPY = 8
 """Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
 _DRAFT_SHARE = 0.25
@@ -64,6 +70,18 @@ def expected_tokens(rates: Sequence[float], longest: int) -> list[float]:
         survival *= rates[min(place, len(rates) - 1)]
         settled.append(settled[-1] + survival)
     return settled
+
+
+def marginal(passes: Sequence[Pass], began: float | None, ended: float | None) -> Sequence[float]:
+    """Milliseconds that each pass adds to its round: until the next one begins.
+
+    So drawing tokens from a pass, and packing after it, is a part of that pass and of no other;
+    what comes before the first is of the last, as each round has one.
+    """
+    if began is None or ended is None or not passes:
+        return [one.ms for one in passes]
+    ends = [*(one.start for one in passes[1:]), ended + passes[0].start - began]
+    return [(end - one.start) * 1e3 for one, end in zip(passes, ends, strict=True)]
 
 
 _SURELY = expected_tokens([_SURE], max(AUTO_GAMMA, AUTO_DRAFT_GAMMA))
@@ -120,22 +138,36 @@ class Planner:
         # plans that a choice compares share their parts
         self._settled: dict[tuple[int, int, Held], list[float]] = {}
         self._cost: dict[tuple[int, int], float] = {}
+        # rounds since a tier was last measured
+        self._absent = [0, 0, 0]
+        self._measured = [
+            *((0,) if has_draft and not free_draft else ()), *((1,) if has_middle else ()), 2
+        ]  # fmt: skip
 
-    def learn(self, passes: Sequence[Pass], guesses: Sequence[Guess], ms: float = 0.0) -> None:
+    def learn(
+        self,
+        passes: Sequence[Pass],
+        guesses: Sequence[Guess],
+        began: float | None = None,
+        ended: float | None = None,
+    ) -> None:
         """Take in one round: pass times, and how far each guess went.
 
         Args:
             passes: the round's passes. What those that build something take says little of others.
             guesses: what was guessed in it, and kept.
-            ms: what the round took. What it took beyond its passes, such as drawing tokens, comes
-                with every pass and is counted as a part of each.
+            began, ended: seconds on the passes' clock; None where passes are all that takes time.
         """
         self._settled.clear()
         self._cost.clear()
-        beyond = max(0.0, ms - sum(one.ms for one in passes)) / max(1, len(passes))
-        for one in passes:
+        for tier in self._measured:
+            self._absent[tier] += 1
+            if self._absent[tier] > 1:
+                self.costs[tier].fade()
+        for one, ms in zip(passes, marginal(passes, began, ended), strict=True):
             if not one.builds:
-                self.costs[one.tier].see(one.tokens, one.ms + beyond)
+                self.costs[one.tier].see(one.tokens, ms)
+                self._absent[one.tier] = 0
         self.verdicts.see(guesses)
         self.confidence.fade()
         for guess in guesses:
@@ -154,7 +186,7 @@ class Planner:
         if self.costs[tier].known:
             return self.costs[tier](tokens)
         if tier == 0:
-            return _DRAFT_SHARE * self.cost(2, 1)
+            return _DRAFT_SHARE * min(self.cost(1, 1), self.cost(2, 1))
         other = self.costs[3 - tier]
         return other(tokens) if other.known else 1 + SLOPE * tokens
 
@@ -166,12 +198,34 @@ class Planner:
             held: for lookup, how likely it holds each token that it would guess now; none where
                 it has nothing to say.
         """
-        first = self._first(room, held) if room > 0 and not self.costs[2].known else None
-        return first or self._open(self.best(room, held), room, held)
+        unknown = any(not self.costs[tier].known for tier in self._measured)
+        first = self._first(room, held) if room > 0 and unknown else None
+        return first or self._open(self._retried(room, held), room, held)
+
+    def _retried(self, room: int, held: Held) -> Plan:
+        """The `best`, now and then of those plans that take in a tier long left out."""
+        late = [tier for tier in self._measured if self._absent[tier] >= _STALE]
+        plans = [plan for plan in self._plans(room, held) if set(late) & set(plan.path)]
+        if not plans or late == [2]:
+            return self.best(room, held)
+        return self._least(plans, room, held)
 
     def best(self, room: int, held: Held = ()) -> Plan:
         """The lengths with the least expected time per token; arguments as of `choose`."""
-        return min(self._plans(room, held), key=lambda plan: self.time_per_token(plan, held))
+        return self._least(self._plans(room, held), room, held)
+
+    def _least(self, plans: Iterable[Plan], room: int, held: Held) -> Plan:
+        """The plan of least time per token; of those about as good, one that leaves no small rest.
+
+        Rounds end where a block of KV is packed and where the run does, and what is left there
+        takes a round too.
+        """
+        times = {plan: self.time_per_token(plan, held) for plan in plans}
+        best = min(times, key=times.__getitem__)
+        whole = [
+            plan for plan, ms in times.items() if plan.gamma == room and ms <= _ABOUT * times[best]
+        ]
+        return min(whole, key=times.__getitem__, default=best)
 
     def _open(self, plan: Plan, room: int, held: Held) -> Plan:
         """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
@@ -200,15 +254,20 @@ class Planner:
 
     def time_per_token(self, plan: Plan, held: Held = ()) -> float:
         """Expected milliseconds per settled token."""
+        return self._round_ms(plan, held) / self._settles(plan, held)
+
+    def _round_ms(self, plan: Plan, held: Held) -> float:
+        """Expected milliseconds of a round."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
-        if plan.path == (0, 1, 2):
-            token = self._middle_token(plan.draft_gamma, held)
-        else:
-            token = self.cost(plan.path[0], 1)
-        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
-        return (plan.gamma * token + top) / settled
+        inner = plan.path == (0, 1, 2)
+        token = self._middle_token(plan.draft_gamma, held) if inner else self.cost(plan.path[0], 1)
+        return plan.gamma * token + top
+
+    def _settles(self, plan: Plan, held: Held) -> float:
+        """Tokens that it settles on average."""
+        return self._expected(plan.path[-2], 2, held, plan.gamma) if plan.gamma else 1.0
 
     def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
@@ -254,6 +313,8 @@ class Planner:
         if len(path) == 1 or (self.free_draft and not self.has_middle):
             return None
         gamma, inner = self.speculation.gamma, self.speculation.draft_gamma
-        gamma = _FIRST_GAMMA if isinstance(gamma, str) else gamma
-        inner = _FIRST_DRAFT_GAMMA if isinstance(inner, str) else inner
+        flat = self.costs[2].slope < SLOPE
+        usual = _FIRST_FLAT if flat else (_FIRST_GAMMA, _FIRST_DRAFT_GAMMA)
+        gamma = usual[0] if isinstance(gamma, str) else gamma
+        inner = usual[1] if isinstance(inner, str) else inner
         return Plan(path, min(room, gamma), inner if len(path) == 3 else 0)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from mspeckv.adaptive.estimates import Costs
+from mspeckv.adaptive.estimates import FAR, GPU_SLOPE, SLOPE, Costs, PassCost, steeper
 from mspeckv.adaptive.lengths import Chain, Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
-from mspeckv.decoding.reader import Reader
+from mspeckv.decoding.reader import ModelReader, Reader
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
 from mspeckv.events import Plan
+from mspeckv.models.experts import growth
 from mspeckv.record import Recorder, span
 from mspeckv.settings import Speculation
 
@@ -51,16 +53,17 @@ class Adaptive:
             if isinstance(self.guesser, Lookup):
                 held = tuple(self.guesser.guess(prefix, self.planner.longest)[1])
             self.plan = self.planner.choose(room, held)
-        start = time.perf_counter()
+        clock = self.recorder.ledger
+        began = clock.now()
         emission = self._nest(self.plan).round(prefix, limit)
         with span("settle"):
             self.settle(len(prefix) + len(emission.tokens) - 1)
-        ms = (time.perf_counter() - start) * 1e3
+        ended = clock.now()
         # on a GPU, what was measured is known once the device has come by
         with span("record"):
             seen = self.recorder.so_far()
         with span("plan"):
-            self.planner.learn(*seen, ms)
+            self.planner.learn(*seen, began, ended)
         return emission
 
     def settle(self, length: int) -> None:
@@ -95,10 +98,20 @@ def choose(
 ) -> Adaptive:
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
     free = isinstance(guesser, Lookup)
+    if costs is None:
+        costs = defaultdict(partial(PassCost, _slope(top)))
     planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)
     return Adaptive(guesser, middle, top, planner, sampler, recorder)
+
+
+def _slope(top: Reader) -> float:
+    """What one more token adds to a pass, before any was seen."""
+    if not isinstance(top, ModelReader):
+        return SLOPE
+    slope = GPU_SLOPE if top.model.device.type == "cuda" else SLOPE
+    return steeper(slope, growth(top.model, FAR))
 
 
 def plug(hooks: Hooks) -> Hooks:

@@ -4,9 +4,9 @@ Exit codes: 0 done, 1 failed, 2 refused (bad input or a damaged file, before any
 where possible), 130 interrupted, 143 terminated, 141 where nobody reads on. What goes wrong is one
 line on standard error.
 
-`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `launch` and
-`system` are subjects of their own. A command imports what it needs when it is called, so that help
-and a refusal come at once.
+`arguments` says what may be typed, `runs` holds the commands that decode; `doctor`, `verify`,
+`labs`, `launch` and `system` are subjects of their own. A command imports what it needs when it is
+called, so that help and a refusal come at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -167,11 +168,16 @@ def _of_the_lab(place: str) -> Any:
         return None
 
 
-def _course(options: argparse.Namespace) -> int:
-    run = _of_the_lab("course.teaching.command:run")
-    if run is None:
-        raise refuse("course", "mspeckv_widgets", "it is not installed: pip install 'mspeckv[lab]'")
-    return int(run(options.words))
+def _in_the_lab(place: str) -> Callable[[argparse.Namespace], int]:
+    """A command of `mspeckv_widgets`, which reads the words after its name itself."""
+
+    def run(options: argparse.Namespace) -> int:
+        found = _of_the_lab(place)
+        if found is None:
+            raise refuse(options.command, "mspeckv_widgets", "pip install 'mspeckv[lab]' first")
+        return int(found(options.words))
+
+    return run
 
 
 def _modelled(options: argparse.Namespace) -> dict[str, Any]:
@@ -209,13 +215,41 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(options: argparse.Namespace) -> int:
-    from mspeckv.cli.launch import demo_command, lab_command, launch
+def _verify(options: argparse.Namespace) -> int:
+    from mspeckv.cli.verify import verify
 
-    where = options.labs, options.port, not options.no_browser
-    if options.command == "demo":
-        return launch(demo_command(*where, options.dark))
-    return launch(lab_command(*where))
+    return verify(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from mspeckv.cli import launch
+    from mspeckv.cli.labs import put_labs
+
+    labs: str | Path = options.labs or launch.HERE
+    server = options.port, not options.no_browser
+    fill = launch.folder_to_fill(options.labs, options.folder)
+    if fill is not None:
+        # refused before anything is written
+        launch.server_command(options.command, *server)
+        print(put_labs(fill), file=sys.stderr)
+        labs = fill / launch.HERE
+    command = (
+        launch.demo_command(labs, *server, options.dark)
+        if options.command == "demo"
+        else launch.lab_command(labs, *server)
+    )
+    launch.fetch_model()
+    if fill is not None:
+        _put_pages(fill)
+    return 0 if options.prepare_only else launch.launch(command)
+
+
+def _put_pages(folder: Path) -> None:
+    """The pages that labs lead to, beside them."""
+    put = _of_the_lab("site.build:put_pages")
+    said = None if put is None else put(folder)
+    if said is not None:
+        print(said, file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -227,7 +261,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": _report,
     "whatif": _what_if,
     "plan": _plan,
+    "verify": _verify,
     "lab": _serve,
     "demo": _serve,
-    "course": _course,
+    "course": _in_the_lab("course.teaching.command:run"),
+    "site": _in_the_lab("site.build:run"),
 }

@@ -27,7 +27,7 @@ from mspeckv.settings import (
 
 _CATALOGUES = {
     "{machines}": "mspeckv.whatif.machines:NAMES",
-    "{models}": "mspeckv.whatif.shapes:MODELS",
+    "{models}": "mspeckv.whatif.catalogue:MODELS",
     "{policies}": "mspeckv.api:doors.policies.names",
 }
 """Where the names are (or a function that tells them) for which a word stands in a help text."""
@@ -85,12 +85,13 @@ _WIDTH, _LENGTH = "8|4|3|2|full", "N|auto"
 _AGAIN: _Flags = {"--again": _Flag("first let go of what was measured here before", default=False)}
 _JSON: _Flags = {"--json": _Flag("print JSON", default=False)}
 _MODELS: _Flags = {
-    "--target": _Flag("model id or folder", "ID", "default"),
+    "--target": _Flag("model id, folder or GGUF", "ID", "default"),
     "--draft": _Flag("model id, folder; or tier 0", "ID|none|lookup", "default"),
     "--device": _Flag("cpu or cuda (default cpu)", default="cpu"),
     "--dtype": _Flag("float32, bfloat16 or float16", default="float32"),
 }
 _ONE_RUN: _Flags = {
+    "--weights": _Flag("how both models' are held", "int4|int8|float", "float"),
     "--method": _Flag(", ".join(METHODS)),
     "--document": _Flag("what to continue", "NAME|FILE", "python-reference"),
     "--prompt": _Flag("this text instead of a document", "TEXT"),
@@ -162,7 +163,7 @@ _REPORT: _Flags = {
     "--out": _Flag("where the report goes (default: beside the rows)", "DIR"),
 }
 _MACHINE: _Flags = {
-    "--target": _Flag("{models}, or a folder", "ID", "llama-2-7b"),
+    "--target": _Flag("{models}, a folder or a GGUF", "ID", "llama-2-7b"),
     "--draft": _Flag("tier 0's model", "ID|none", "default"),
     "--hardware": _Flag("{machines}", "NAME", "h100"),
     "--prefill": _Flag("prompt tokens", default=32768),
@@ -190,10 +191,35 @@ _PLAN: _Flags = {
     "--gpu-gb": _Flag("device memory, in 1e9 bytes", "GB", kind=float),
     "--min-acceptance": _Flag("least that a width may keep", default=0.9),
 }
+_VERIFY: _Flags = {
+    "engine": _Flag("what is judged", "METHOD|transformers:WAY|module:function|http://..."),
+    "--against": _Flag("plain decoding of the same model", "ENGINE", "plain"),
+    **_MODELS,
+    **{
+        name: flag
+        for name, flag in _ONE_RUN.items()
+        if name not in {"--method", "--prompt", "--prefill", "--stop", "--ignore-eos"}
+    },
+    "--document": _Flag("what is continued; repeatable; .json holds token ids", "NAME|FILE", []),
+    "--lengths": _Flag("prompt tokens; long texts follow the longest", "N,N", "1024"),
+    "--new-tokens": _Flag("of greedy and long texts", default=48),
+    "--temperature": _Flag("of sampled texts", default=1.0),
+    "--top-p": _Flag("of sampled texts", default=1.0),
+    "--checks": _Flag("of greedy, promises, sampled and long", "NAME,NAME", ""),
+    "--depth": _Flag("tokens of a sampled text", default=2),
+    "--samples": _Flag("sampled texts at most", default=4000),
+    "--texts": _Flag("long texts of each engine", default=16),
+    "--alpha": _Flag("chance of a false alarm, at most", default=0.01),
+    "--power": _Flag("chance that planted faults are caught with", default=0.9),
+    "--minutes": _Flag("stop after", kind=float),
+    "--out": _Flag("folder of answers and reports; run again to go on", "DIR"),
+}
 _SERVER: _Flags = {
     "--port": _Flag("first port to try (default: the server's)", kind=int),
-    "--labs": _Flag("folder of the notebooks", "DIR", "labs"),
+    "--folder": _Flag("put the labs there, over no work (default: mspeckv-labs)", "DIR"),
+    "--labs": _Flag("serve this folder as it is (default: labs, where there is one)", "DIR"),
     "--no-browser": _Flag("print the address only", default=False),
+    "--prepare-only": _Flag("labs and model, and no server", default=False),
 }
 _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
     "fetch": (
@@ -210,12 +236,14 @@ _COMMANDS: Mapping[str, tuple[str, _Flags]] = {
     "report": ("what the rows of `run` say, beside what was published", _REPORT),
     "whatif": ("what a run would cost on another machine (modelled)", {**_MACHINE, **_WHAT_IF}),
     "plan": ("the fastest setting that fits a device (modelled)", {**_MACHINE, **_PLAN}),
+    "verify": ("judge whether an engine's text is plain decoding's own", _VERIFY),
     "lab": ("open JupyterLab on the first lab", _SERVER),
     "demo": (
         "open the panels alone, code hidden, for a projector",
         {**_SERVER, "--dark": _Flag("light on dark", default=False)},
     ),
     "course": ("write the engine anew, hand in and grade labs; see `mspeckv course --help`", {}),
+    "site": ("pages without installation: `mspeckv site build --out DIR`", {}),
 }
 """What each command does, and its flags."""
 
@@ -244,14 +272,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mspeckv {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command, (words, flags) in _COMMANDS.items():
-        # what follows `course` has a parser of its own, which answers to --help too
-        own: Any = {"add_help": False, "prefix_chars": "\0"} if command == "course" else {}
+        # what follows these has a parser of its own, which answers to --help too
+        theirs = {"add_help": False, "prefix_chars": "\0"}
+        own: Any = theirs if command in ("course", "site") else {}
         one = commands.add_parser(command, help=words, **own)
         for name, flag in flags.items():
             flag.add_to(one, name)
         if command == "run":
             # these are the preset's
             one.set_defaults(device=None, dtype=None)
+        if command == "verify":
+            one.set_defaults(method="mspeckv", stop=[], ignore_eos=True)
         if own:
             one.add_argument("words", nargs="*")
     return parser

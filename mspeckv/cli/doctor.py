@@ -26,6 +26,7 @@ SELF_TEST_TOKENS = 16
 _COPY_BYTES = 128 << 20
 _PROMPT = range(1000, 1128)
 _METHODS = ("autoregressive", "mspeckv")
+_TOO_LARGE = "; torch's CUDA build, and no GPU: its CPU build saves gigabytes (docs/installing.md)"
 
 
 def examine(
@@ -142,7 +143,7 @@ def report(found: dict[str, Any]) -> str:
         f"{cores['torch_threads']} torch threads ({cores['how']})",
         f"memory     {memory['total_bytes'] / 1e9:.1f} GB, "
         f"{memory['available_bytes'] / 1e9:.1f} GB free ({memory['how']})",
-        f"device     {found['device']['name']}",
+        f"device     {found['device']['name']}{_TOO_LARGE * found['device']['cuda_in_vain']}",
         f"link       {link['kind']}: {link['gbps']:.1f} GB/s ({link['how']})",
         f"native     attention over packed blocks: {native}",
         *(
@@ -173,5 +174,8 @@ def _files(folder: dict[str, Any], mend: str) -> str:
 def _device(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
-        return {"name": found.name, "memory_bytes": found.total_memory, "how": "reported"}
-    return {"name": platform.processor() or platform.machine(), "how": "reported"}
+        memory = {"memory_bytes": found.total_memory, "how": "reported"}
+        return {"name": found.name, "cuda_in_vain": False, **memory}
+    in_vain = torch.version.cuda is not None and not torch.cuda.is_available()
+    name = platform.processor() or platform.machine()
+    return {"name": name, "cuda_in_vain": in_vain, "how": "reported"}

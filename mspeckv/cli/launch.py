@@ -3,29 +3,68 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from mspeckv.cli.system import answering
+from mspeckv.cli.system import GRAMMAR, answering, without
 from mspeckv.settings import check_count, refuse
 
 FIRST_LAB = "00_start_here.ipynb"
 PROJECTOR = Path("demo") / "projector.ipynb"
+HERE, FOLDER = "labs", "mspeckv-labs"
+"""Labs that are served as they are, and the folder that is filled where there are none."""
 SETTINGS = Path(__file__).parents[1] / "data" / "jupyter"
 """Of our servers alone: JupyterLab does not ask a class whether it wants to hear its news."""
+_MODULES = {"lab": "jupyterlab", "demo": "voila"}
+_HANG_UP = [getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name)]
 
 
-def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
+def folder_to_fill(labs: str | None, folder: str | None) -> Path | None:
+    """Where labs are to be put first; None where ``labs``, given or here, are served as they are.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if labs is not None and folder is not None:
+        raise refuse("folder", folder, "give --labs, to serve as it is, or --folder, to fill")
+    if labs is not None or (folder is None and (Path(HERE) / FIRST_LAB).is_file()):
+        return None
+    return Path(folder or FOLDER).expanduser().resolve()
+
+
+def fetch_model() -> None:
+    """The default model, with progress, where it is not on this machine yet.
+
+    Without a network labs open all the same: some need no model, and the others say what is
+    missing.
+    """
+    from mspeckv.models.download import ModelMissing, ready
+
+    with answering([signal.SIGTERM, *_HANG_UP], _leave):
+        try:
+            ready()
+        except ModelMissing as error:
+            print(f"mspeckv: {error}", file=sys.stderr)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    """End by an exception, which takes a running download along."""
+    raise SystemExit(128 + number)
+
+
+def lab_command(labs: str | Path, port: int | None, browser: bool) -> list[str]:
     """JupyterLab's command line: this machine only, its own token, a free port.
 
     Raises:
         ValueError: no such folder of labs, a port out of range, or no JupyterLab.
     """
-    first = _notebook(labs, Path(FIRST_LAB), port)
-    command = _server("jupyterlab", "lab", port, browser)
+    first = _notebook(labs, Path(FIRST_LAB))
+    command = server_command("lab", port, browser)
     # The server refuses to run as root unless told so; containers often have no other user.
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     root = first.parent.resolve()
@@ -37,50 +76,59 @@ def lab_command(labs: str, port: int | None, browser: bool) -> list[str]:
     return [*command, "--ip=127.0.0.1", f"--ServerApp.root_dir={root}", start]
 
 
-def demo_command(labs: str, port: int | None, browser: bool, dark: bool = False) -> list[str]:
+def demo_command(
+    labs: str | Path, port: int | None, browser: bool, dark: bool = False
+) -> list[str]:
     """Voilà's command line: the panels without their code, this machine only, a token of its own.
 
     Raises:
         ValueError: no such folder of labs, a port out of range, or no Voilà.
     """
-    page = _notebook(labs, PROJECTOR, port)
-    command = [*_server("voila", "demo", port, browser), str(page)]
+    page = _notebook(labs, PROJECTOR)
+    command = [*server_command("demo", port, browser), str(page)]
     theme = f"--theme={'dark' if dark else 'light'}"
     return [*command, "--Voila.ip=127.0.0.1", "--Voila.auto_token=True", theme]
 
 
-def launch(command: list[str]) -> int:
-    """Run a server until it is stopped; returns its exit code.
+def launch(command: list[str]) -> NoReturn:
+    """Become a server, a module with its arguments, until it is stopped; exits with its code.
 
-    Whoever ends this process ends the server too, and the kernels that it has started.
+    No process stands between the caller and the server: who ends this one ends the server, and a
+    kernel ends itself when its server is gone.
     """
     paths = os.pathsep.join([str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH", "")])
-    process = subprocess.Popen(
-        command, env={**os.environ, "JUPYTER_CONFIG_PATH": paths.rstrip(os.pathsep)}
-    )
-    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    with answering(ends, lambda *_: process.send_signal(signal.SIGTERM)):
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # The terminal has sent it to the server too; JupyterLab asks before it ends.
-                continue
+    os.environ["JUPYTER_CONFIG_PATH"] = paths.rstrip(os.pathsep)
+    sys.argv = command
+    # A closed terminal is answered as SIGTERM is: kernels are shut down first.
+    hang_up = answering(_HANG_UP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with hang_up, without(GRAMMAR):
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    raise SystemExit(0)
 
 
-def _notebook(labs: str, name: Path, port: int | None) -> Path:
-    """The notebook to serve; refuses a folder without it, and a port that is none."""
+def _notebook(labs: str | Path, name: Path) -> Path:
+    """The notebook to serve; refuses a folder without it."""
     found = Path(labs) / name
     if not found.is_file():
-        raise refuse("labs", labs, f"use the folder that holds {name}")
-    if port is not None:
-        check_count("port", port, 1, 65535)
+        raise refuse("labs", str(labs), f"use the folder that holds {name}")
     return found
 
 
-def _server(module: str, extra: str, port: int | None, browser: bool) -> list[str]:
-    """The beginning of a server's command line; it tries the next ports where one is taken."""
+def server_command(extra: str, port: int | None, browser: bool) -> list[str]:
+    """The beginning of a server's command line; it tries the next ports where one is taken.
+
+    Args:
+        extra: ``lab`` or ``demo``.
+        port: the first to try; None leaves it to the server.
+        browser: whether it opens one.
+
+    Raises:
+        ValueError: a port out of range, or a server that is not installed.
+    """
+    if port is not None:
+        check_count("port", port, 1, 65535)
+    module = _MODULES[extra]
     if find_spec(module) is None:
         raise refuse(extra, module, f"it is not installed: pip install 'mspeckv[{extra}]'")
     ports = [f"--port={port}"] if port is not None else []
-    return [sys.executable, "-m", module, *ports, *([] if browser else ["--no-browser"])]
+    return [module, *ports, *([] if browser else ["--no-browser"])]

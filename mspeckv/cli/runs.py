@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mspeckv.api import load_pair, stream
 from mspeckv.cli.system import check_writable, on_interrupt
 from mspeckv.events import Prefill, Round, RunSummary
-from mspeckv.models import Pair, parse_device, parse_dtype
+from mspeckv.models import Pair, parse_device, parse_dtype, parse_weights
 from mspeckv.models.documents import check_source, load_document, text_tokens
 from mspeckv.parallel import Ranks, together
 from mspeckv.profiling import profile as take
@@ -78,16 +78,17 @@ def profile(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
     """The pair and the prompt; bad input is refused first."""
     check_count("prefill", options.prefill, 1)
-    parse_device(options.device)
-    parse_dtype(options.dtype)
+    device, dtype = parse_device(options.device), parse_dtype(options.dtype)
+    parse_weights(options.weights, device, dtype, options.ranks is not None)
     if options.prompt is None:
         check_source(options.document)
     else:
         _check_text(options.prompt)
     draft = "none" if options.config.speculation.tier0 == "lookup" else options.draft
     pair = load_pair(
-        options.target, draft, device=options.device, dtype=options.dtype, ranks=options.ranks
-    )
+        options.target, draft, device=options.device, dtype=options.dtype, ranks=options.ranks,
+        weights=options.weights,
+    )  # fmt: skip
     return pair, _prompt(pair, options)
 
 
@@ -191,9 +192,9 @@ def sweep(options: argparse.Namespace) -> int:
     if options.values and len(names) > 1:
         raise refuse("values", options.values, "use it with one experiment")
     chosen = [experiment(name, options.preset) for name in names]
-    seeds = _each("seeds", options.seeds, int)
-    values = _each("values", options.values, int) if options.values else None
-    variants = _each("variants", options.variants, str) if options.variants else None
+    seeds = each("seeds", options.seeds, int)
+    values = each("values", options.values, int) if options.values else None
+    variants = each("variants", options.variants, str) if options.variants else None
     plan = [(one, one.cells(values, variants)) for one in chosen]
     trials = sum(len(missing(one, seeds, options.out, cells)) for one, cells in plan)
     own = chosen[0].preset
@@ -239,7 +240,7 @@ def row_line(row: Row) -> str:
     )
 
 
-def _each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
+def each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
     """The parts of ``text`` between commas.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,27 @@ def answering(
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+GRAMMAR = "rfc3987_syntax"
+"""What `jsonschema` asks to check IRIs. At its import it compiles a grammar: 2 s of a processor
+(measured) for the server and again for each kernel, and no schema of Jupyter's has an IRI."""
+
+
+@contextmanager
+def without(module: str) -> Iterator[None]:
+    """In here, the import of ``module`` fails as where it is not installed.
+
+    One that is loaded already stays.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # so Python marks what is not there
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 @contextmanager

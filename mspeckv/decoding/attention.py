@@ -1,7 +1,8 @@
 """One attention function for every decoder: fold the query groups, call the stock kernel.
 
 Inside a pass of ours transformers finds `attend` under a model's attention's name
-(`mspeckv.models.interface`). It differs from the stock ``sdpa`` entry in three ways:
+(`mspeckv.models.interface`). It leaves windows, capped scores and sinks to `mspeckv.kv.scores`, and
+differs from the stock ``sdpa`` entry in three ways:
 
 * Grouped-query heads are folded into the query length, ``[B, Hkv*G, Q, D] -> [B, Hkv, G*Q, D]``,
   so K and V are read once, where the stock entry repeats them G times in every verification.
@@ -22,8 +23,12 @@ from transformers import PreTrainedModel
 
 from mspeckv.context import Kernels, Masks, Pass, Products, Shown, Watcher, carrying, current
 from mspeckv.kv.codec import OtherAxes
+from mspeckv.kv.kinds import ALL
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import Floats, fold_groups
-from mspeckv.models.interface import check_options, index_of
+from mspeckv.kv.scores import Scores, attend_recent, causal_mask
+from mspeckv.kv.windows import Recent, floats_seen
+from mspeckv.models.interface import check_options, index_of, sight_of
 
 
 @contextmanager
@@ -67,20 +72,35 @@ def attend(
     """
     check_options(attention_mask, options)
     now, layer = current() or Pass(attend), index_of(module)
-    shown = now.shown.pop(layer, None) or Floats(key, value)
+    shown = now.shown.pop(layer, None) or floats_seen(key, value, sight_of(module))
+    if isinstance(shown, Latents):
+        shown.keys = key
     if now.watcher is not None:
         now.watcher(layer, query, shown)
-    out = attend_shown(now, query, shown, scaling)
+    if isinstance(shown, Latents):
+        # the model has expanded them
+        out = attend_floats(query, Floats(key, value), scaling, now.masks)
+    else:
+        out = attend_shown(now, query, shown, scaling, Scores.of(options))
     shown.release()
     return out.transpose(1, 2).contiguous(), None
 
 
-def attend_shown(now: Pass, query: torch.Tensor, shown: Shown, scale: float | None) -> torch.Tensor:
+def attend_shown(
+    now: Pass,
+    query: torch.Tensor,
+    shown: Shown,
+    scale: float | None,
+    scores: Scores | None = None,
+) -> torch.Tensor:
     """Attention by the kernel for what a layer shows; see `mspeckv.context.Kernel`."""
     if isinstance(shown, OtherAxes):
         # scores are the same in any axes, as long as both sides are turned
-        out = attend_shown(now, shown.codec.turn(query), shown.inner, scale)
+        out = attend_shown(now, shown.codec.turn(query), shown.inner, scale, scores)
         return shown.codec.turn_back(out)
+    if scores is not None or isinstance(shown, Recent):
+        seen = shown if isinstance(shown, Recent) else Recent(*shown.whole(), ALL)
+        return attend_recent(query, seen, scale, now.masks, scores)
     kernel = now.kernels.get(type(shown))
     if kernel is not None:
         return kernel(query, shown, scale, now.masks)
@@ -105,11 +125,3 @@ def attend_floats(
         masks[key] = causal_mask(length, past, groups, query) if length > 1 else None
     out = scaled_dot_product_attention(folded, *shown.whole(), attn_mask=masks[key], scale=scale)
     return out.reshape(*query.shape[:3], out.shape[-1])
-
-
-def causal_mask(length: int, past: int, groups: int, like: torch.Tensor) -> torch.Tensor:
-    """Additive mask ``[G*Q, past+Q]``: query i of a group sees keys up to ``past + i``."""
-    rows = torch.arange(length, device=like.device).repeat(groups)[:, None]
-    columns = torch.arange(past + length, device=like.device)[None, :]
-    mask = torch.zeros(groups * length, past + length, dtype=like.dtype, device=like.device)
-    return mask.masked_fill_(columns > past + rows, float("-inf"))

@@ -22,26 +22,20 @@ from mspeckv.kv.chunk_policies import policy
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import guessers
 from mspeckv.kv.placement import place_of
+from mspeckv.kv.recurrent import reach_of, states_held
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes
+from mspeckv.kv.sizes import CacheSizes, full_sizes, streaming_bytes, window_slack
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import check_ids
-from mspeckv.settings import RunConfig, Speculation, check_choice, refuse
+from mspeckv.settings import RunConfig, check_choice, refuse
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
-WINDOW_SLACK = 64
-"""Tokens between two slides of the draft's window."""
 RUNTIME_BYTES = 65_000_000
 """What thread pools, kernels and a fragmented heap take on a CPU: 20 to 110 MB, run by run."""
-
-
-def window_slack(speculation: Speculation) -> int:
-    """Tokens that tier 0 can append between two slides of its window."""
-    return WINDOW_SLACK + speculation.longest_gamma + speculation.longest_draft_gamma
 
 
 def uses_draft(config: RunConfig, pair: Pair) -> bool:
@@ -73,17 +67,18 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
     shape, size = pair.kv_shape, pair.dtype.itemsize
     head, vocab = 0, speculation.draft_vocab
     # guesses never reach past the last wanted token, so it bounds every cache
-    caches = full_sizes(shape, config.policy, prompt + config.new_tokens)
+    slack = window_slack(speculation)
+    caches = full_sizes(shape, config.policy, prompt + config.new_tokens, slack)
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
         on_device, on_host = tier1_caches.find(speculation.tier1).sizes(room)
         caches = replace(caches, retrieval=on_device, chunks=on_host)
     if uses_draft(config, pair):
         assert pair.draft is not None
-        slack = window_slack(speculation)
         slots = streaming_slots(speculation.sinks, speculation.window, slack)
         seen = streaming_bytes(KVShape.of(pair.draft.config, pair.dtype), slots)
         head, caches = hooks.head_bytes(pair.draft, vocab), replace(caches, streaming=seen)
+    caches = replace(caches, states=_state_bytes(pair, config, reach_of(slack)))
     return Prediction(
         **vars(caches),
         head=head,
@@ -91,6 +86,16 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
         workspace=prefill_workspace(pair.target.config, size, prompt, pair.rank_count),
         runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
     )
+
+
+def _state_bytes(pair: Pair, config: RunConfig, reach: int) -> int:
+    """Bytes of recurrent states and their copies in every tier; guesses have that ``reach``."""
+    guessing = states_held(reach)
+    held = {
+        "target": states_held(0) + guessing * (config.method in USES_TIER1),
+        "draft": guessing * uses_draft(config, pair),
+    }
+    return sum(held[name] * size for name, size in pair.state_bytes.items())
 
 
 def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:

@@ -49,14 +49,13 @@ class Seat:
     """All that a reader is made of.
 
     Attributes:
-        tier: 0, 1 or 2.
-        step: how its passes are called in events.
+        tier, step: 0, 1 or 2, and how its passes are called in events.
         model: any decoder.
         cache: its cache.
         recorder: notes passes, and may cancel the run between two layers.
         onlooker: a cache that fills itself from what the passes show.
         kernels: of attention, beside the stock one; so ``products``: see `mspeckv.context.Pass`.
-        head: scores fewer tokens.
+        head: scores fewer tokens; ``vocab``: how many count, the others are padding (None: all do).
         settled: slots of the cache that hold the prompt: no pass rewrites them.
         longest: tokens of the longest pass where lengths are chosen; 0 where they are not.
     """
@@ -72,6 +71,7 @@ class Seat:
     head: Head | None = None
     settled: int = 0
     longest: int = 0
+    vocab: int | None = None
 
 
 class ModelReader:
@@ -115,7 +115,7 @@ class ModelReader:
         """Read what is new of ``tokens``; logits ``[rows, V]`` of its last ``rows`` tokens."""
         for new, position in self.cache.to_read(tokens):
             logits = self._forward(new, position, self.seat.step, min(rows, len(new)))
-        return logits
+        return logits[:, : self.seat.vocab]
 
     def room(self, length: int) -> int:
         """Most guesses that may follow a prefix of ``length`` tokens in one pass."""

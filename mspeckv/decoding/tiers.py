@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mspeckv.decoding.fits import USES_GUESSES, USES_TIER1, uses_draft, window_slack
+from mspeckv.decoding.fits import USES_GUESSES, USES_TIER1, uses_draft
 from mspeckv.decoding.hooks import Accord, Caches, Engine, Hooks
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
@@ -23,6 +23,7 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import window_slack
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.models.pair import Pair
@@ -88,7 +89,7 @@ def build_tiers(
             tier, step, pair.target, cache, recorder,
             kernels=hooks.kernels, products=products,
             settled=cache.settled_slots(len(prompt) - 1),
-            longest=gamma + 1 if speculation.adaptive else 0,
+            longest=gamma + 1 if speculation.adaptive else 0, vocab=pair.vocab,
         )  # fmt: skip
 
     # 1) tier 0: the draft, or a guesser without a model, or nobody
@@ -139,8 +140,8 @@ def build_tiers(
 def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KVLink) -> Caches:
     """Every cache that the method needs."""
     speculation, device, shape = config.speculation, pair.device, pair.kv_shape
-    capacity = prompt + config.new_tokens
-    full = FullCache(shape, config.policy, capacity, link, device, hooks.faster)
+    capacity, slack = prompt + config.new_tokens, window_slack(speculation)
+    full = FullCache(shape, config.policy, capacity, link, device, hooks.faster, slack)
     middle: Tier1Cache | None = None
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
@@ -149,6 +150,5 @@ def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KV
     if uses_draft(config, pair):
         assert pair.draft is not None
         own = KVShape.of(pair.draft.config, pair.draft.dtype)
-        slack = window_slack(speculation)
         draft = StreamingCache(own, speculation.sinks, speculation.window, slack, device)
     return Caches(full, middle, draft)

@@ -43,6 +43,7 @@ class HotChunkCache(RetrievalCache):
     Attributes:
         home: on the host ``[N, H, chunks, 2 * C * D]``, a chunk's keys and values side by side.
         buffer: the same on the device, ``[N, H, slots, 2 * C * D]``.
+        order: of the layers that grow, by index.
         places: by layer and head, the slot of each chunk in the buffer, the last chosen last.
     """
 
@@ -52,7 +53,8 @@ class HotChunkCache(RetrievalCache):
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
         super().__init__(room.shape, room.speculation, room.prompt, room.grown, device)
-        self.full, plan, shape = full, self.plan, room.shape
+        self.full = self.source = full
+        plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)
         self._pin = device.type == "cuda"
         row = 2 * plan.chunk * shape.dim
@@ -63,6 +65,7 @@ class HotChunkCache(RetrievalCache):
         self.places = [
             [OrderedDict[int, int]() for _ in range(shape.heads)] for _ in range(shape.layers)
         ]
+        self.order = {layer: order for order, layer in enumerate(self.chosen)}
         self._found = self._missed = 0
 
     @classmethod
@@ -108,7 +111,8 @@ class HotChunkCache(RetrievalCache):
         A prompt's chunks leave for the host when they are first seen, and the first choice goes
         into the buffer on the way; ``source`` is not read again.
         """
-        held, best = self.places[layer], self.chosen[layer].tolist()
+        order, best = self.order[layer], self.chosen[layer].tolist()
+        held = self.places[order]
         new = not any(held)
         lacking = [self._look_up(here, chunks) for here, chunks in zip(held, best, strict=True)]
         heads = [head for head, chunks in enumerate(lacking) for _ in chunks]
@@ -116,19 +120,19 @@ class HotChunkCache(RetrievalCache):
         slots = [held[head][chunk] for head, chunk in zip(heads, chunks, strict=True)]
         if new:
             prompt = self._side_by_side(source)
-            self._cross(prompt, self.home[layer], "to_host", "prefill", layer)
-            self.buffer[layer, heads, slots] = prompt[heads, chunks]
+            self._cross(prompt, self.home[order], "to_host", "prefill", layer)
+            self.buffer[order, heads, slots] = prompt[heads, chunks]
         elif chunks:
             self._missed += len(chunks)
-            asked = self.home[layer, heads, chunks]
+            asked = self.home[order, heads, chunks]
             came = torch.empty_like(asked, device=self.buffer.device)
             self._cross(
                 asked.pin_memory() if self._pin else asked, came, "to_device", RECALL, layer
             )
-            self.buffer[layer, heads, slots] = came
+            self.buffer[order, heads, slots] = came
         if not new:
             self._found += sum(map(len, best)) - len(chunks)
-        self._bring(layer, best, out)
+        self._bring(order, best, out)
 
     def _look_up(self, held: OrderedDict[int, int], best: list[int]) -> list[int]:
         """Give every chosen chunk of a head a slot; those that had none."""
@@ -141,9 +145,9 @@ class HotChunkCache(RetrievalCache):
             held[chunk] = held.popitem(last=False)[1] if full else len(held)
         return lacking
 
-    def _bring(self, layer: int, best: list[list[int]], out: KV) -> None:
+    def _bring(self, order: int, best: list[list[int]], out: KV) -> None:
         """Copy chosen chunks from their slots to the front of tier 1's layer."""
-        held, buffer = self.places[layer], self.buffer[layer]
+        held, buffer = self.places[order], self.buffer[order]
         slots = [[here[chunk] for chunk in row] for here, row in zip(held, best, strict=True)]
         index = torch.tensor(slots, device=buffer.device)[..., None].expand(
             -1, -1, buffer.shape[-1]

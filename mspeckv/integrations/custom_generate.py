@@ -117,7 +117,8 @@ class CustomGenerate:
         engine = engine_of(pair)
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
         check_run(engine, pair, configs[0], input_ids.shape[1])
-        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids))
+        whole = not (pair.kv_shape.kinds or pair.kv_shape.latent)
+        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids), whole)
         runs = (
             Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
@@ -217,6 +218,7 @@ def as_custom_generate(
     speculation: Speculation | None = None,
     method: str = "mspeckv",
     link: Link | str | float | None = None,
+    exact: str = "tokens",
     stateless: Sequence[type] = (),
 ) -> CustomGenerate:
     """A value for ``custom_generate`` of transformers' ``generate``.
@@ -233,6 +235,7 @@ def as_custom_generate(
         speculation: who guesses, and how far.
         method: as in `mspeckv.generate`.
         link: emulated link on CPU.
+        exact: ``"bitwise"`` for the bits of plain decoding under it; see `RunConfig`.
         stateless: classes of your own logits processors that depend on nothing but their two
             arguments; others are refused, because a guess that is taken back would stay in them.
 
@@ -241,7 +244,10 @@ def as_custom_generate(
     """
     if isinstance(draft, str) and draft != "default":
         raise refuse("draft", draft, "use a model, 'default' or None")
-    settings = {"method": method, "policy": policy, "speculation": speculation, "link": link}
+    settings = {
+        "method": method, "policy": policy, "speculation": speculation, "link": link,
+        "exact": exact,
+    }  # fmt: skip
     RunConfig.build(**settings)  # type: ignore[arg-type]
     return CustomGenerate(draft, settings, stateless)
 

@@ -142,10 +142,20 @@ def handed_in(model_kwargs: dict[str, Any]) -> tuple[str, Cache | None]:
 
 
 def cache_to_fill(
-    model_kwargs: dict[str, Any], config: GenerationConfig, rows: int
+    model_kwargs: dict[str, Any], config: GenerationConfig, rows: int, whole: bool = True
 ) -> Cache | None:
-    """The caller's cache, or where a dictionary is wanted of one row a new one."""
-    _, own = handed_in(model_kwargs)
+    """The caller's cache, or where a dictionary is wanted of one row a new one.
+
+    None where layers do not hold the ``whole`` text.
+
+    Raises:
+        ValueError: the caller's cache, and layers that do not.
+    """
+    name, own = handed_in(model_kwargs)
+    if not whole:
+        if own is not None:
+            raise refuse(name, "one", "its layers do not keep the whole text: leave it out")
+        return None
     wanted = config.return_dict_in_generate and config.use_cache and rows == 1
     return DynamicCache() if own is None and wanted else own
 

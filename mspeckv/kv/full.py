@@ -14,8 +14,10 @@ from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.settings import KVPolicy
 
 
@@ -44,6 +46,7 @@ class FullCache(Tier):
         link: carries offloaded layers.
         device: where compute runs.
         faster: accelerations.
+        slack: tokens that rejected guesses may take back at most.
 
     Raises:
         ValueError: the policy does not fit the target.
@@ -57,6 +60,7 @@ class FullCache(Tier):
         link: KVLink,
         device: torch.device,
         faster: Faster | None = None,
+        slack: int = WINDOW_SLACK,
     ) -> None:
         faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
@@ -65,7 +69,10 @@ class FullCache(Tier):
         size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
         self.scratch = Buffer(*size)
         codec = codec_of(shape, policy, faster.restore)
-        show = faster.show(codec, device) if faster.show is not None and unpacks else None
+        # rows that are read again have no new keys, which kernels of packed blocks count on; and
+        # latents are expanded before attention
+        packs = faster.show is not None and unpacks and not (shape.states or shape.latent)
+        show = faster.show(codec, device) if packs and faster.show is not None else None
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(
             link,
@@ -77,8 +84,15 @@ class FullCache(Tier):
             policy.cached_layers,
         )
         room = Room(shape, capacity, device, self.store, self.pipeline)
-        places = [place_of(policy, kind) for kind in self.placement]
-        super().__init__(layers=[made(room, index) for index, made in enumerate(places)])
+        places = iter([place_of(policy, place) for place in self.placement])
+        layers = [
+            # what it has settled is never taken back: of states one copy will do
+            next(places)(room, index)
+            if kind.grows
+            else kept(shape, kind, capacity, slack, device, reach=0)
+            for index, kind in enumerate(map(shape.kind, range(shape.depth)))
+        ]
+        super().__init__(layers=layers)
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` without straddling a flush boundary.
@@ -90,8 +104,30 @@ class FullCache(Tier):
         room = self.capacity - length
         packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
         if packed is not None:
-            room = min(room, tail_tokens(self.policy) - (length - packed.packed_tokens))
+            done = packed_blocks(self.policy, min(length, self.length)) * self.policy.block
+            done = max(packed.packed_tokens, done)
+            room = min(room, tail_tokens(self.policy) - (length - done))
         return room
+
+    def due(self, length: int) -> bool:
+        """Whether settling ``length`` tokens packs a block."""
+        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
+        return packed is not None and packed_blocks(self.policy, length) > packed.blocks
+
+    def settle(self, length: int) -> None:
+        """Forget tokens from ``length`` on; pack what is complete.
+
+        Recurrent layers that went back further want kept tokens read again, by rows that see what
+        they saw: blocks are packed when that is done (`Tier.to_read`).
+        """
+        for state in self.states:
+            state.settle(length)
+        behind = any(state.length < length for state in self.states)
+        for layer in self.attending:
+            if behind and isinstance(layer, BlockLayer):
+                layer.length = length
+            else:
+                layer.settle(length)
 
     def restart(self) -> None:
         """Forget everything, and keep the memory for another run; `connect` begins it."""
@@ -116,7 +152,7 @@ class FullCache(Tier):
 
     def allocated(self) -> dict[str, int]:
         """Bytes really allocated, by place: the measured side of `mspeckv.kv.sizes`."""
-        sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0}
+        sizes = {"on_chip": 0, "resident": 0, "offloaded": 0, "tail": 0, "windows": 0}
         for layer in self.layers:
             for where, count in layer.bytes_by_place().items():
                 sizes[where] += count

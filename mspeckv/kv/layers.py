@@ -15,8 +15,11 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from mspeckv.context import KV, Shown, current
+from mspeckv.kv.latent import Latents, halves
 
 UNBOUNDED = 2**31
+_REPEATS = 8
+"""Tokens that a pass reads again beside its new ones at most; more have a pass of their own."""
 
 
 def fold_groups(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -58,6 +61,9 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
     is_sliding = False
     is_croppable = True
+    attends = True
+    repeats = 0
+    """Tokens of the coming pass that are held already, and read again for other layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,9 +156,13 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
 
     Attributes:
         came: shown a layer's index, and its new keys and values as they come.
+        repeats: tokens of the pass that its layers of attention hold already.
+        source: a cache whose recurrent states may be taken over.
     """
 
     layers: list[Any]
+    repeats = 0
+    source: Tier | None = None
     came: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
 
     def update(
@@ -164,18 +174,36 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         **kwargs: Any,
     ) -> KV:
         """Hand a layer its new tokens, and leave what it shows where attention finds it."""
-        shown: Shown = self.layers[layer_idx].append(key_states, value_states)
+        layer, again = self.layers[layer_idx], self.repeats
+        layer.repeats = again
+        parts = key_states[:, :, again:], value_states[:, :, again:]
+        widths = key_states.shape[-1], value_states.shape[-1]
+        latents = None
+        if widths[0] == widths[1]:
+            shown: Shown = layer.append(*parts)
+        else:
+            shown = latents = Latents(layer.append(*halves(*parts)), widths)
         now = current()
         if now is not None:
             now.shown[layer_idx] = shown
         if self.came is not None:
             self.came(layer_idx, key_states, value_states)
-        return shown.key, shown.value
+        return latents.parts() if latents else (shown.key, shown.value)
 
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for."""
-        return int(self.layers[0].length)
+        return int(self.attending[0].length)
+
+    @property
+    def attending(self) -> list[Any]:
+        """Layers that hold keys and values."""
+        return [layer for layer in self.layers if layer.attends]
+
+    @property
+    def states(self) -> list[Any]:
+        """Layers that hold a recurrent state (`mspeckv.kv.recurrent`)."""
+        return [layer for layer in self.layers if not layer.attends and hasattr(layer, "marks")]
 
     def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
         """What passes must read, in order, so that the cache stands for ``tokens``.
@@ -184,7 +212,32 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
             Token ids, and the position of the first of them; the last pass ends with the last of
             ``tokens``.
         """
-        yield tokens[self.length :], self.length
+        if not self.states:
+            yield tokens[self.length :], self.length
+            return
+        if self.source is not None:
+            for own, other in zip(self.states, self.source.states, strict=True):
+                own.adopt(other, self.length)
+        length, start = self.length, int(self.states[0].length)
+        if length - start > _REPEATS or (start < length and self.due(length)):
+            yield from self.again(tokens[start:length], start)
+            self.settle(length)
+            start = length
+        yield from self.again(tokens[start:], start)
+
+    def again(self, tokens: list[int], start: int) -> Iterator[tuple[list[int], int]]:
+        """One pass, whose first tokens may be known to all layers but the recurrent ones."""
+        self.repeats = self.length - start if self.length else 0
+        for state in self.states:
+            state.mark()
+        yield tokens, start
+        for state in self.states:
+            state.length = self.length
+        self.repeats = 0
+
+    def due(self, length: int) -> bool:
+        """Whether settling ``length`` tokens changes how those before are held."""
+        return False
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` in one pass."""
@@ -201,6 +254,7 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
 
     def restart(self) -> None:
         """Forget everything, and keep the memory."""
+        self.repeats = 0
         for layer in self.layers:
             layer.restart()
 

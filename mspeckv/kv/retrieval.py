@@ -18,10 +18,13 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
+from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
 from mspeckv.settings import Speculation
 
@@ -121,22 +124,33 @@ class RetrievalCache(Tier1Cache):
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
         size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
-        super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
-        chunks = 0 if self.reads_keys else self.plan.chunks
-        self.landmarks = torch.empty(
-            shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
+        own = prompt + grown, window_slack(speculation), device
+        kinds = [shape.kind(index) for index in range(shape.depth)]
+        super().__init__(
+            layers=[
+                FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own)
+                for kind in kinds
+            ]
         )
-        self.chosen: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)] * shape.layers
+        chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
+        many = iter(
+            torch.empty(
+                shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
+            )
+        )
+        self.landmarks = {index: next(many) for index, kind in enumerate(kinds) if kind.grows}
+        self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
         self._verified = prompt
         self._built_at = prompt
         self._due = False
-        for layer in self.layers:
-            layer.length = self.plan.kept
+        RetrievalCache.restart(self)
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
         """One for a run."""
-        return cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made = cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made.source = full
+        return made
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
@@ -146,14 +160,15 @@ class RetrievalCache(Tier1Cache):
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for."""
-        return int(self.layers[0].length) - self.plan.kept + self.plan.prompt
+        layer = self.attending[0]
+        return int(layer.length) + (self.plan.gap if isinstance(layer, FloatLayer) else 0)
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on; tokens that tier 2 has read count as read."""
         length = min(length, max(self.length, self._verified))
         self._verified = min(self._verified, length)
         for layer in self.layers:
-            layer.settle(length - self.plan.prompt + self.plan.kept)
+            layer.settle(length - (self.plan.gap if isinstance(layer, FloatLayer) else 0))
 
     def settled_slots(self, prompt: int) -> int:
         """Those of the prompt's choice."""
@@ -162,8 +177,8 @@ class RetrievalCache(Tier1Cache):
     @property
     def bytes(self) -> int:
         """Bytes allocated, landmarks included."""
-        buffers = sum(int(layer.buffer.bytes) for layer in self.layers)
-        return buffers + self.landmarks.numel() * self.landmarks.element_size()
+        buffers = sum(int(layer.buffer.bytes) for layer in self.attending)
+        return buffers + sum(int(mean.nbytes) for mean in self.landmarks.values())
 
     def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
         """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh.
@@ -174,17 +189,26 @@ class RetrievalCache(Tier1Cache):
             shown: every token so far.
         """
         new, total = query.shape[2], shown.tokens
+        own = self.layers[layer]
+        asked = shown.keys if isinstance(shown, Latents) else None
         if total == self.plan.prompt:
             key, value = shown.whole()
-            if not self.reads_keys:
+            if isinstance(own, WindowLayer):
+                own.restart()
+                own.append(key, value)
+                return
+            if not self.reads_keys and asked is None:
                 self.landmarks[layer] = landmarks_of(key, self.plan)
-            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value)
+            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value, asked=asked)
             return
-        if layer == 0:
+        if own is self.attending[0]:
             self._due = self.begin(total)
-        self.layers[layer].buffer.write(self.slot_of(total - new), *shown.newest(new))
+        if isinstance(own, WindowLayer):
+            own.put(total - new, *shown.newest(new))
+            return
+        own.buffer.write(self.slot_of(total - new), *shown.newest(new))
         if self._due:
-            self.choose(layer, query, *shown.whole())
+            self.choose(layer, query, *shown.whole(), asked=asked)
 
     def begin(self, total: int) -> bool:
         """Tier 2 reads up to ``total`` tokens; returns whether this pass is to choose anew."""
@@ -202,9 +226,11 @@ class RetrievalCache(Tier1Cache):
     def restart(self) -> None:
         """As before the first pass, for another prompt of the same length."""
         self._verified = self._built_at = self.plan.prompt
-        self._due = False
-        for layer in self.layers:
-            layer.length = self.plan.kept
+        self._due, self.repeats = False, 0
+        for state in self.states:
+            state.restart()
+        for layer in self.attending:
+            layer.length = self.plan.kept if isinstance(layer, FloatLayer) else self.plan.prompt
 
     def choose(
         self,
@@ -213,17 +239,23 @@ class RetrievalCache(Tier1Cache):
         key: torch.Tensor,
         value: torch.Tensor,
         real: torch.Tensor | None = None,
+        asked: torch.Tensor | None = None,
     ) -> None:
         """Score chunks, keep the best, and copy them, in order, to the front of the layer.
 
-        ``real`` ``[Q]`` is 0 for queries that do not count.
+        ``real`` ``[Q]`` is 0 for queries that do not count. ``asked``: the keys of all heads, where
+        ``key`` and ``value`` are of latents; the heads choose together then.
         """
         plan, buffer = self.plan, self.layers[layer].buffer
         kept = plan.chosen * plan.chunk
         if plan.chosen:
             with span("retrieval/score"):
-                read = chunks_of(key, plan) if self.reads_keys else self.landmarks[layer]
+                if self.reads_keys:
+                    read = chunks_of(key if asked is None else asked, plan)
+                else:
+                    read = self.landmarks[layer] if asked is None else landmarks_of(asked, plan)
                 scores = score_chunks(self.policy, query, read, real)
+                scores = scores if asked is None else scores.sum(0, keepdim=True)
                 best = best_chunks(scores, plan.chosen)
             self.chosen[layer] = best
             with span("retrieval/gather"):

@@ -12,6 +12,7 @@ from typing import Any
 from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.windows import WINDOW_SLACK, window_slots
 from mspeckv.settings import KVPolicy, Speculation
 
 
@@ -29,7 +30,14 @@ def tail_tokens(policy: KVPolicy) -> int:
     return policy.tail + policy.block * (2 if policy.lossless else 1)
 
 
-ON_DEVICE = ("on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming")
+def window_slack(speculation: Speculation) -> int:
+    """Tokens that may be appended, and taken back, between two slides of a window."""
+    return WINDOW_SLACK + speculation.longest_gamma + speculation.longest_draft_gamma
+
+
+ON_DEVICE = (
+    "on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming", "windows", "states"
+)  # fmt: skip
 """Fields of `CacheSizes` that are on the device."""
 
 
@@ -47,6 +55,10 @@ class CacheSizes:
     streaming: int = 0
     chunks: int = 0
     """Of tier 1, on the host."""
+    windows: int = 0
+    """Of tier 2's layers that see a window; they hold no more than that."""
+    states: int = 0
+    """Of every tier's recurrent layers, at most."""
 
     @property
     def kv_device(self) -> int:
@@ -138,14 +150,22 @@ def placed_sizes(
     }
 
 
-def full_sizes(shape: KVShape, policy: KVPolicy, capacity: int) -> CacheSizes:
+def full_sizes(
+    shape: KVShape, policy: KVPolicy, capacity: int, slack: int = WINDOW_SLACK
+) -> CacheSizes:
     """Bytes of tier 2's cache alone; see `mspeckv.kv.full.FullCache`."""
     places = policy.placement(shape.layers)
     on_chip, resident = places.count("on-chip"), places.count("resident")
     offloaded, cached = shape.layers - on_chip - resident, policy.cached_layers
     packing = LayerBytes.of(shape, policy)
     sizes = placed_sizes(packing, on_chip, resident, offloaded, cached, capacity)
-    return CacheSizes(**sizes)
+    return CacheSizes(**sizes, windows=window_bytes(shape, capacity, slack))
+
+
+def window_bytes(shape: KVShape, capacity: int, slack: int) -> int:
+    """Bytes of the layers that see a window, in a cache of tier 1 or 2."""
+    slots = sum(window_slots(sight, slack, capacity) for sight in shape.windows)
+    return slots * shape.token_bytes
 
 
 @dataclass(frozen=True)
@@ -177,6 +197,11 @@ class ChunkPlan:
         """Prompt tokens in the cache."""
         return self.chosen * self.chunk + self.rest
 
+    @property
+    def gap(self) -> int:
+        """Prompt tokens that are not."""
+        return self.prompt - self.kept
+
     def bytes(self, shape: KVShape, grown: int) -> int:
         """Bytes of tier 1's cache with room for ``grown`` more tokens, and of its landmarks."""
         # a landmark is a mean key: half of a token's keys and values
@@ -203,11 +228,12 @@ def _least(one: Any, other: Any) -> Any:
 def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
     """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
     plan = ChunkPlan.of(speculation, prompt)
-    if reads_keys(speculation.retrieval):
+    if reads_keys(speculation.retrieval) or shape.latent:
         plan = replace(plan, chunks=0)
-    return plan.bytes(shape, grown)
+    windows = window_bytes(shape, prompt + grown, window_slack(speculation))
+    return plan.bytes(shape, grown) + windows
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:
     """Bytes of tier 0's cache; see `mspeckv.kv.streaming.StreamingCache`."""
-    return shape.layers * slots * shape.token_bytes
+    return (shape.layers + len(shape.windows)) * slots * shape.token_bytes

@@ -9,11 +9,15 @@ layout. Sliding happens once per `slack` tokens, not per token.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from mspeckv.kv.kinds import Kind
 from mspeckv.kv.layers import Buffer, FloatLayer, Tier
+from mspeckv.kv.recurrent import kept
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.windows import WindowLayer
 
 
 def streaming_slots(sinks: int, window: int, slack: int) -> int:
@@ -36,19 +40,28 @@ class StreamingCache(Tier):
         self, shape: KVShape, sinks: int, window: int, slack: int, device: torch.device
     ) -> None:
         self.sinks, self.window, self.slack = sinks, window, slack
-        size = (shape.heads, streaming_slots(sinks, window, slack), shape.dim, shape.dtype, device)
-        super().__init__(layers=[FloatLayer(Buffer(*size)) for _ in range(shape.layers)])
+        slots = streaming_slots(sinks, window, slack)
+        size = shape.heads, slots, shape.dim, shape.dtype, device
+
+        def layer(kind: Kind) -> Any:
+            if kind.grows:
+                return FloatLayer(Buffer(*size))
+            if kind.sight is not None:
+                return WindowLayer(Buffer(*size), kind.sight, slack)
+            return kept(shape, kind, slots, slack, device)
+
+        super().__init__(layers=[layer(shape.kind(index)) for index in range(shape.depth)])
         self.dropped = 0
 
     @property
     def length(self) -> int:
         """Tokens of the sequence that the cache stands for, dropped ones included."""
-        return int(self.layers[0].length) + self.dropped
+        return int(self.attending[0].length) + self.dropped
 
     @property
     def bytes(self) -> int:
         """Bytes allocated."""
-        return sum(int(layer.buffer.bytes) for layer in self.layers)
+        return sum(int(layer.buffer.bytes) for layer in self.attending)
 
     def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
         """Sinks and window of a prompt; later what is new, after the sinks where the window slides.
@@ -59,14 +72,19 @@ class StreamingCache(Tier):
         new = tokens[self.length :]
         if not self.length or len(new) > self.slack:
             self.restart()
-            yield self.visible(tokens), self.first_position
+            yield from self.again(self.visible(tokens), self.first_position)
             return
         if self.must_slide(len(new)):
+            aside = [(state, state.length, state.held()) for state in self.states]
             self.slide()
             if self.sinks:
+                for state in self.states:
+                    state.take(0, [(None, None, False)] * state.number_of_states)
                 yield tokens[: self.sinks], self.first_position
+                for state, length, held in aside:
+                    state.take(length, held)
             self.reopen()
-        yield new, len(tokens) - len(new)
+        yield from super().to_read(tokens)
 
     def settled_slots(self, prompt: int) -> int:
         """None: the window slides."""
@@ -74,8 +92,10 @@ class StreamingCache(Tier):
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
-        for layer in self.layers:
+        for layer in self.attending:
             layer.settle(min(int(layer.length), length - self.dropped))
+        for state in self.states:
+            state.settle(length)
 
     def visible(self, tokens: list[int]) -> list[int]:
         """What is read of a prompt: sinks and window only. Call once, on an empty cache."""
@@ -87,8 +107,7 @@ class StreamingCache(Tier):
     def restart(self) -> None:
         """Forget everything: a prompt may be read anew."""
         self.dropped = 0
-        for layer in self.layers:
-            layer.length = 0
+        super().restart()
 
     @property
     def first_position(self) -> int:
@@ -97,15 +116,15 @@ class StreamingCache(Tier):
 
     def must_slide(self, coming: int) -> bool:
         """Whether ``coming`` more tokens do not fit."""
-        return int(self.layers[0].length) + coming > self.sinks + self.window + self.slack
+        return int(self.attending[0].length) + coming > self.sinks + self.window + self.slack
 
     def slide(self) -> None:
         """Drop the oldest window tokens; afterwards the sinks must be read again.
 
         Leaves the cache with slots ``[0, sinks)`` open; `reopen` closes it once they are filled.
         """
-        excess = int(self.layers[0].length) - self.sinks - self.window
-        for layer in self.layers:
+        excess = int(self.attending[0].length) - self.sinks - self.window
+        for layer in self.attending:
             kept = layer.buffer.read(int(layer.length), self.sinks + excess)
             layer.buffer.write(self.sinks, *(part.clone() for part in kept))
             layer.length = 0
@@ -113,5 +132,5 @@ class StreamingCache(Tier):
 
     def reopen(self) -> None:
         """The sinks are filled: show the window again."""
-        for layer in self.layers:
+        for layer in self.attending:
             layer.length = self.sinks + self.window

@@ -1,7 +1,26 @@
-"""Yields a checked target, draft and tokenizer, and knows nothing of decoding."""
+"""Yields a checked target, draft and tokenizer, and knows nothing of decoding.
 
-from mspeckv.models.download import fetch
-from mspeckv.models.load import DEFAULT, load_pair, parse_device, parse_dtype
-from mspeckv.models.pair import Pair
+Names are loaded when they are first asked for: to look for the model's files takes no torch.
+"""
 
-__all__ = ["DEFAULT", "Pair", "fetch", "load_pair", "parse_device", "parse_dtype"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mspeckv.models.download import fetch
+    from mspeckv.models.load import DEFAULT, load_pair, parse_device, parse_dtype, parse_weights
+    from mspeckv.models.pair import Pair
+
+__all__ = [
+    "DEFAULT", "Pair", "fetch", "load_pair", "parse_device", "parse_dtype", "parse_weights"
+]  # fmt: skip
+
+_HOMES = {"Pair": "pair", "fetch": "download"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'load')}"), name)
+    globals()[name] = value
+    return value

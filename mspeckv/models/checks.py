@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mspeckv.kv.kinds import kinds_of, unknown_kinds
+from mspeckv.kv.latent import latent_widths
 from mspeckv.settings import refuse
 
 ALLOWED = "use a decoder with standard attention in every layer"
 """What every refusal ends with."""
 
-_PLAIN_LAYERS = {"full_attention", "attention"}
 _NEEDED = ("num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
 _ARGUMENTS = {"position_ids", "logits_to_keep"}
 _LONGROPE = "original_max_position_embeddings"
@@ -27,15 +29,15 @@ def cache_argument(model: PreTrainedModel) -> str:
 
 
 def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
-    """Refuse architectures whose cache is not plain keys and values of every token.
+    """Refuse architectures whose cache is not plain keys and values of tokens.
 
     Args:
         field: as in `check_model`.
         name: id or path of the model, for the complaint.
 
     Raises:
-        ValueError: an encoder-decoder; sliding-window, chunked, linear or hybrid layers;
-            compressed keys and values.
+        ValueError: an encoder-decoder; layers of a kind that the engine does not know, or none
+            that attends; keys and values that are shared, or of several sizes.
     """
     try:
         text = config.get_text_config()
@@ -43,18 +45,22 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
     if config.is_encoder_decoder or text.is_encoder_decoder:
         raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
-    kinds = getattr(text, "layer_types", None)
-    other = sorted(set(kinds or ()) - _PLAIN_LAYERS)
-    if not kinds:
-        # Without a list of layers, a window or a chunk size speaks for all of them.
-        if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):
-            other.append("sliding_attention")
-        if getattr(text, "attention_chunk_size", None):
-            other.append("chunked_attention")
+    other = unknown_kinds(text)
+    if not other and kinds_of(text) and all(kind.sight is None for kind in kinds_of(text)):
+        raise refuse(field, name, f"no layer of it attends; {ALLOWED}")
     if other:
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
-    if getattr(text, "kv_lora_rank", None):
-        raise refuse(field, name, f"it compresses keys and values (kv_lora_rank); {ALLOWED}")
+    widths = latent_widths(text)
+    if widths is not None and (sum(widths) % 2 or widths[0] == widths[1]):
+        raise refuse(field, name, f"its latents have the widths {widths}; {ALLOWED}")
+    if getattr(text, "num_kv_shared_layers", None):
+        raise refuse(field, name, f"some of its layers share keys and values; {ALLOWED}")
+    for setting in ("head_dim", "num_key_value_heads"):
+        try:
+            getattr(text, setting, None)
+        except Exception as error:
+            reason = f"{setting} differs between its layers; {ALLOWED}"
+            raise refuse(field, name, reason) from error
     for setting in _NEEDED:
         if getattr(text, setting, None) is None:
             raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
@@ -67,14 +73,21 @@ def check_model(model: PreTrainedModel, field: str) -> None:
         field: ``"target"`` or ``"draft"``, for the complaint.
 
     Raises:
-        ValueError: a recurrent state, attention that looks ahead (an encoder with a language head)
-            or that transformers does not look up, or a ``forward`` that lacks an argument.
+        ValueError: a recurrent state outside of its layers' kinds, attention that looks ahead (an
+            encoder with a language head) or that transformers does not look up, or a ``forward``
+            that lacks an argument.
     """
-    looks_ahead = any(getattr(module, "is_causal", None) is False for module in model.modules())
-    interface = getattr(model, "_supports_attention_backend", False)
+    # a model that also sees or hears has encoders beside its decoder, which text does not pass
+    decoder = model.get_decoder()
+    parts = decoder.modules()
+    looks_ahead = any(getattr(module, "is_causal", None) is False for module in parts)
+    known = any(kind.states for kind in kinds_of(model.config.get_text_config()))
+    # some have the interface and do not say so: the trial pass finds out
+    interface = getattr(model, "_supports_attention_backend", False) or _looks_up(decoder)
     missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
+    stateful = getattr(model, "_is_stateful", False) and not known
     faults = (
-        (getattr(model, "_is_stateful", False), f"it keeps a recurrent state; {ALLOWED}"),
+        (stateful, f"it keeps a recurrent state; {ALLOWED}"),
         (looks_ahead, f"its attention looks ahead; {ALLOWED}"),
         (not interface, "use a decoder that supports transformers' attention interface"),
         (missing, f"its forward takes no {' and no '.join(missing)}; {ALLOWED}"),
@@ -82,6 +95,11 @@ def check_model(model: PreTrainedModel, field: str) -> None:
     for found, complaint in faults:
         if found:
             raise refuse(field, type(model).__name__, complaint)
+
+
+def _looks_up(decoder: PreTrainedModel) -> bool:
+    """Whether a model's own code asks transformers for its attention."""
+    return hasattr(sys.modules[type(decoder).__module__], "ALL_ATTENTION_FUNCTIONS")
 
 
 def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens: int) -> None:
@@ -128,35 +146,53 @@ def _rotary(text: PretrainedConfig) -> list[dict[str, Any]]:
 
 
 def check_match(
-    target: PreTrainedModel, draft: PreTrainedModel, target_id: str, draft_id: str
-) -> None:
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    target_id: str,
+    draft_id: str,
+    tokens: int | None = None,
+) -> int | None:
     """Refuse a draft whose distribution cannot be compared with the target's.
 
+    Args:
+        tokens: of the tokenizer of both, if that is known.
+
+    Returns:
+        Tokens to compare, where the two are padded to different sizes; None for all.
+
     Raises:
-        ValueError: another vocabulary size, device or dtype.
+        ValueError: another device or dtype; another vocabulary size, unless it is padding.
     """
+    sizes = [model.config.get_text_config().vocab_size for model in (target, draft)]
+    padded = sizes[0] != sizes[1] and tokens is not None and tokens <= min(sizes)
     of_target, of_draft = (
         {
-            "vocabulary size": model.config.get_text_config().vocab_size,
+            "vocabulary size": tokens if padded else size,
             "device": model.device,
             "dtype": model.dtype,
         }
-        for model in (target, draft)
+        for model, size in zip((target, draft), sizes, strict=True)
     )
     for what, own in of_draft.items():
         if own != of_target[what]:
             allowed = f"its {what} is {own}, that of {target_id} is {of_target[what]}"
             raise refuse("draft", draft_id, f"{allowed}: they must match")
+    return tokens if padded else None
 
 
-def check_tokenizers(
-    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_id: str, draft_id: str
-) -> None:
-    """Refuse a draft that means other tokens by the same numbers.
+def common_tokens(
+    target: PreTrainedTokenizerBase | None,
+    draft: PreTrainedTokenizerBase | None,
+    target_id: str,
+    draft_id: str,
+) -> int | None:
+    """How many tokens two tokenizers mean by the same numbers; None unless both are given.
 
     Raises:
-        ValueError: the two vocabularies differ.
+        ValueError: the two vocabularies differ: the draft means other tokens.
     """
+    if target is None or draft is None:
+        return None
     of_target, of_draft = target.get_vocab(), draft.get_vocab()
     if of_target != of_draft:
         differing = sum(of_target.get(t) != of_draft.get(t) for t in of_target.keys() | of_draft)
@@ -166,3 +202,4 @@ def check_tokenizers(
             f"its tokenizer differs from that of {target_id} in {differing} tokens: "
             "use a draft with the target's vocabulary, or 'none'",
         )
+    return int(1 + max(of_target.values()))

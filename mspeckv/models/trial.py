@@ -3,25 +3,34 @@
 Every layer hands new keys and values to its own cache layer, once and in order, and then attends,
 once, over the very tensors that it gets back. What a configuration does not tell shows here:
 attention of a model's own, keys repeated or split before attention, layers that share a cache layer
-or run several times, masks and other extras. One pass over two tokens, so about a decode step.
+or run several times, masks and other extras. A layer that sees a window must say so as well: by its
+mask, or by an option of its attention. One pass over two tokens, so about a decode step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.masking_utils import causal_mask_function as causal
 
-from mspeckv.context import Attention, Pass, carrying
+from mspeckv.context import Pass, carrying
+from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
+from mspeckv.kv.recurrent import kept
+from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
-from mspeckv.models.interface import check_options, index_of
+from mspeckv.models.interface import changes_scores, check_options, index_of, sight_of
+from mspeckv.models.stepwise import read_stepwise
 from mspeckv.settings import refuse
 
 _PAST, _NEW = 2, 2
+_LARGE = 1e3
+"""A state that no later token outweighs."""
 
 
 class _Unlike(Exception):
@@ -55,13 +64,16 @@ class _TrialLayer(FloatLayer):
         return self.shown
 
 
-def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
+def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
     """Refuse a model that uses its cache or its attention in another way than the engine does.
 
     Args:
         model: passed every check of `mspeckv.models.checks`.
         field: ``"target"`` or ``"draft"``, for the complaint.
         ranks: processes that the model's heads are shared out over.
+
+    Returns:
+        Bytes of all its recurrent states.
 
     Raises:
         ValueError: see above; it names the model's class and what it does.
@@ -70,7 +82,14 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
     shape = KVShape.of(config, model.dtype, ranks)
     updates: list[int] = []
     attended: list[int] = []
-    layers = [_TrialLayer(index, shape, updates, model.device) for index in range(shape.layers)]
+    kinds = [shape.kind(index) for index in range(shape.depth)]
+    layers: list[Any] = [
+        _TrialLayer(index, shape, updates, model.device)
+        if kind.sight is not None
+        else kept(shape, kind, 0, 0, model.device)
+        for index, kind in enumerate(kinds)
+    ]
+    masks = _Masks(config.max_position_embeddings)
 
     def attend(
         module: torch.nn.Module,
@@ -81,28 +100,39 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         *given: Any,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        check_options(attention_mask, options)
         layer = index_of(module)
+        masks.check(layer, sight_of(module), attention_mask, options.get("sliding_window"))
+        check_options(None, options)
+        if Scores.of(options) is not None and (shape.latent or not changes_scores(model)):
+            raise _Unlike(f"layer {layer} changes its scores")
         shown = layers[layer].shown
         attended.append(layer)
         if updates[-1:] != [layer]:
             raise _Unlike(f"layer {layer} attends over what is cached as layer {updates[-1:]}")
-        if shown is None or key is not shown.key or value is not shown.value:
+        expands = shape.latent and key.shape[2] == value.shape[2] == _PAST + _NEW
+        if shown is None or not (expands or (key is shown.key and value is shown.value)):
             raise _Unlike(
                 f"layer {layer} attends over other keys and values than its cache returned"
             )
-        if query.shape[1] % shape.heads:
+        if query.shape[1] % key.shape[1]:
             raise _Unlike(f"its {query.shape[1]} query heads do not share {shape.heads} KV heads")
         out = scaled_dot_product_attention(query, key, value, enable_gqa=True)
         return out.transpose(1, 2).contiguous(), None
 
     try:
-        logits = _logits(model, Tier(layers=layers), attend)
-        once = list(range(shape.layers))
+        if shape.states and not _goes_on(model):
+            if not _begins_alike(model):
+                raise _Unlike("its states depend on how a text came in passes")
+            read_stepwise(model)
+        logits = _logits(model, Tier(layers=layers), Pass(attend, mask=masks.make))
+        once = [index for index, kind in enumerate(kinds) if kind.sight is not None]
+        for index, layer in enumerate(layers):
+            if kinds[index].states and not all(layer.has_previous_state.values()):
+                raise _Unlike(f"layer {index} keeps no state in its cache")
         if attended != once or updates != once:
             raise _Unlike(
                 f"its cache layers are written in the order {updates} and attended over in the "
-                f"order {attended}, not each once from 0 to {shape.layers - 1}"
+                f"order {attended}, not each once: {once}"
             )
         if tuple(logits.shape) != (1, 1, config.vocab_size):
             raise _Unlike(
@@ -116,13 +146,111 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> None:
         told = str(error).partition(";")[0].partition("\n")[0]
         reason = told if isinstance(error, _Unlike) else f"a trial pass fails: {told}"
         raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
+    return sum(layer.bytes_to_read(0) for layer in layers if not layer.attends)
 
 
-def _logits(model: PreTrainedModel, cache: Tier, attend: Attention) -> torch.Tensor:
+@torch.no_grad()
+def _goes_on(model: PreTrainedModel) -> bool:
+    """Whether two tokens after a state are read alike by one pass and by two.
+
+    Some of transformers' recurrent layers begin anew with every pass of several tokens. The state
+    is made large, so that it shows whether it counts.
+    """
+    ids = torch.arange(2 * _NEW, device=model.device)[None]
+    found = []
+    for width in (_NEW, 1):
+        cache = DynamicCache(config=model.config)
+        _read(model, ids[:, :_NEW], cache)
+        for state in _states(cache):
+            state.fill_(_LARGE)
+        logits = [_read(model, part, cache) for part in ids[:, _NEW:].split(width, 1)]
+        found.append([logits[-1], *_states(cache)])
+    return _alike(model, *found)
+
+
+@torch.no_grad()
+def _begins_alike(model: PreTrainedModel) -> bool:
+    """Whether a text is read alike by one pass and by passes of one token.
+
+    If so, a model whose states do not go on can be read token by token
+    (`mspeckv.models.stepwise`).
+    """
+    ids = torch.arange(2 * _NEW, device=model.device)[None]
+    found = []
+    for width in (2 * _NEW, 1):
+        cache = DynamicCache(config=model.config)
+        logits = [_read(model, part, cache) for part in ids.split(width, 1)]
+        found.append([logits[-1], *_states(cache)])
+    return _alike(model, *found)
+
+
+def _alike(model: PreTrainedModel, found: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    """Whether tensors are the same, but for rounding."""
+    most = 1e-3 if model.dtype == torch.float32 else 0.05
+    pairs = ((one.float(), other.float()) for one, other in zip(found, others, strict=True))
+    return all(bool((one - other).norm() <= most * other.norm()) for one, other in pairs)
+
+
+def _states(cache: DynamicCache) -> list[torch.Tensor]:
+    """The recurrent states of transformers' cache."""
+    held = (getattr(layer, "recurrent_states", {}).values() for layer in cache.layers)
+    return [state for states in held for state in states if state is not None]
+
+
+def _read(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    """Logits after tokens that are their own positions."""
+    given = {"position_ids": ids, cache_argument(model): cache}
+    logits: torch.Tensor = model(ids, use_cache=True, logits_to_keep=1, **given).logits
+    return logits
+
+
+class _Masks:
+    """Masks that a model hands to its layers, and what each would let a query see.
+
+    Args:
+        positions: of the model's texts.
+    """
+
+    def __init__(self, positions: int) -> None:
+        self.positions = positions
+        self._made: list[tuple[torch.Tensor, Callable[..., Any]]] = []
+
+    def make(self, *, mask_function: Callable[..., Any] = causal, **_: Any) -> torch.Tensor:
+        """What transformers asks for."""
+        self._made.append((torch.zeros(1, 1, _NEW, _PAST + _NEW, dtype=torch.bool), mask_function))
+        return self._made[-1][0]
+
+    def check(self, layer: int, sight: Sight, mask: torch.Tensor | None, window: Any) -> None:
+        """Compare what a layer sees with what its configuration tells."""
+        functions = [function for made, function in self._made if made is mask]
+        if mask is not None and not functions:
+            raise _Unlike(f"layer {layer} has a mask of its own")
+        told = sight.tokens and not sight.chunked and window == sight.tokens
+        if functions:
+            told = self._alike(sight, functions[0])
+        elif not sight.tokens:
+            told = not window or window >= self.positions
+        if not told:
+            raise _Unlike(f"layer {layer} sees other tokens than its configuration tells")
+
+    def _alike(self, sight: Sight, function: Callable[..., Any]) -> bool:
+        """Whether queries around the borders see the same."""
+        most = self.positions - 1
+        places = {most, *(min(most, sight.tokens * k + d) for k in (1, 2) for d in (-1, 0, 1))}
+        for query in (place for place in places if place >= 0):
+            first = max(0, sight.first(query))
+            for key in {0, first - 1, first, query, query + 1} - {-1}:
+                at = (torch.tensor(index) for index in (0, 0, query, key))
+                if bool(function(*at)) != (first <= key <= query):
+                    return False
+        return True
+
+
+def _logits(model: PreTrainedModel, cache: Tier, one: Pass) -> torch.Tensor:
     """One pass, as a run makes it."""
     positions = torch.arange(_PAST, _PAST + _NEW, device=model.device)[None]
     own_dtype = torch.autocast(model.device.type, enabled=False)
-    with carrying(Pass(attend)), own_dtype, torch.no_grad():
+    with carrying(one), own_dtype, torch.no_grad():
         logits: torch.Tensor = model(
             input_ids=torch.arange(_NEW, device=model.device)[None],
             position_ids=positions,

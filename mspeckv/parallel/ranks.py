@@ -17,8 +17,10 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
+from mspeckv.parallel.lifeline import Lifeline
 from mspeckv.settings import refuse
 
+_lines: list[Lifeline] = []
 before_leaving: list[Callable[[], None]] = []
 """What must be let go of before the processes part, such as graphs that hold a collective."""
 
@@ -82,7 +84,8 @@ class Ranks:
 def join() -> Ranks | None:
     """Meet the other processes that ``torchrun`` started; None where it did not, or only one.
 
-    What is in host memory travels by gloo, what is on GPUs by NCCL.
+    What is in host memory travels by gloo, what is on GPUs by NCCL. From now on a rank that ends
+    before all `leave` ends the others (`mspeckv.parallel.lifeline`).
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         return None
@@ -91,11 +94,13 @@ def join() -> Ranks | None:
     if not dist.is_initialized():
         on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
+    if not _lines:
+        _lines.append(Lifeline())
     return Ranks.all()
 
 
 def leave(ranks: Ranks | None) -> None:
-    """Part, once every rank is done: torchrun ends the rest when one process fails.
+    """Part, once every rank is done.
 
     What must be is let go first (`before_leaving`): models and their runs are of no use after it.
     """
@@ -104,6 +109,8 @@ def leave(ranks: Ranks | None) -> None:
     ranks.add([0.0])
     for let_go in before_leaving:
         let_go()
+    while _lines:
+        _lines.pop().let_go()
     dist.destroy_process_group()
 
 

@@ -31,8 +31,8 @@ Counts = NDArray[np.int64]
 class RetrievalReport:
     """A choice of chunks, by layer and KV head, beside the attention it was made for.
 
-    N layers, H KV heads, C chunks, K of them chosen. Masses are shares of all attention, averaged
-    over the query heads of a KV head; a head's chunks and its rest add up to 1.
+    N layers that grow, H KV heads, C chunks, K of them chosen. Masses are shares of all attention,
+    averaged over the query heads of a KV head; a head's chunks and its rest add up to 1.
 
     Attributes:
         speculation: what it was made by.
@@ -118,7 +118,7 @@ class AttentionProbe:
 
         read_text(pair.target, self.tokens, 1, watch, use_cache=False)
         self.keys, self.queries, self.mass = (
-            torch.stack([seen[layer] for layer in range(pair.layers)])
+            torch.stack([seen[layer] for layer in pair.kv_shape.growing])
             for seen in (keys, queries, mass)
         )
 

@@ -155,7 +155,7 @@ class KVProbe:
         self.tokens, self._asked = ids[:-asked], ids[-asked:]
         cache = DynamicCache()
         self._read(self.tokens, cache, 1)
-        layers = [cache.layers[layer] for layer in range(pair.layers)]
+        layers = [cache.layers[layer] for layer in range(pair.kv_shape.depth)]
         self.keys = torch.stack([layer.keys[0] for layer in layers])
         self.values = torch.stack([layer.values[0] for layer in layers])
         self._unpacked = self._ask(self.keys, self.values)

@@ -66,7 +66,9 @@ def next_distributions(
     sampler = Sampler(sampling or Sampling(temperature=1.0, top_p=1.0))
     read = tokens[:-1]
     both = [
-        sampler.distribution(read_text(model, read, last, use_cache=False), read)
+        sampler.distribution(
+            read_text(model, read, last, use_cache=False)[:, : pair.vocab_size], read
+        )
         for model in (pair.target, pair.draft)
     ]
     first = len(tokens) - last

@@ -5,6 +5,7 @@ catalogues of their own.
 """
 
 from mspeckv.whatif.acceptance import Acceptance, expected_tokens, inner_passes, rate_of
+from mspeckv.whatif.catalogue import MODELS, model_shape
 from mspeckv.whatif.footprint import Footprint
 from mspeckv.whatif.forecast import EqualMemory, Forecast, hardware, what_if
 from mspeckv.whatif.here import kept_machine, this_machine
@@ -13,7 +14,7 @@ from mspeckv.whatif.measure import slowdown
 from mspeckv.whatif.published_tables import Published, published
 from mspeckv.whatif.round import STEPS
 from mspeckv.whatif.search import DevicePlan, plan
-from mspeckv.whatif.shapes import MODELS, ModelShape, model_shape
+from mspeckv.whatif.shapes import ModelShape
 
 __all__ = [
     "HARDWARE",

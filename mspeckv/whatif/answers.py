@@ -17,6 +17,7 @@ def what_if_text(found: Forecast) -> str:
     steps = ", ".join(f"{name} {ms:.2f} ms" for name, ms in found.steps.items() if ms > 0)
     lines = [
         f"{found.method} of {found.model} on {found.hardware} (modelled)",
+        *([f"  {found.grows}"] if found.grows else []),
         f"  {found.ms_per_token:.2f} ms per token, {found.tokens_per_second:.1f} tokens/s, "
         f"{found.tokens_per_round:.2f} tokens per round of {found.round_ms:.1f} ms",
         f"  of a token: {steps}",
@@ -38,8 +39,8 @@ def what_if_text(found: Forecast) -> str:
 def what_if_json(found: Forecast) -> dict[str, Any]:
     """One setting's prediction as plain dictionaries."""
     names = (
-        "model", "hardware", "method", "ms_per_token", "tokens_per_second", "tokens_per_round",
-        "round_ms",
+        "model", "hardware", "method", "grows", "ms_per_token", "tokens_per_second",
+        "tokens_per_round", "round_ms",
     )  # fmt: skip
     return {
         "label": "modelled",
@@ -66,6 +67,7 @@ def plan_text(found: DevicePlan) -> str:
     lines = [
         f"{found.model}, {found.prefill} + {found.new_tokens} tokens, {found.hardware} with "
         f"{found.device_bytes / 1e9:.4g} GB and a link of {found.link_gbps:.4g} GB/s (modelled)",
+        *([found.choice.prediction.grows] if found.choice.prediction.grows else []),
         f"{found.tried} settings tried, {found.fitting} fit; the fastest of them:",
         "",
         _choices([found.choice]),

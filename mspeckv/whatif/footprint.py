@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import RUNTIME_BYTES, USES_TIER1
 from mspeckv.kv.chunk_policies import reads_keys
+from mspeckv.kv.recurrent import reach_of, states_held
 from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
 from mspeckv.whatif.shapes import ModelShape
@@ -30,7 +32,9 @@ class Footprint:
         parts: what lies on the device, by name: both models' ``weights``, shared tensors once;
             KV of ``on_chip`` layers, unquantized, and of ``resident`` ones, quantized; ``tail``,
             the newest tokens of packed layers; ``slots``, where offloaded layers arrive;
-            ``scratch``, where a layer is unpacked; ``retrieval``, tier 1's cache and landmarks;
+            ``scratch``, where a layer is unpacked; ``windows`` and ``states``, what layers keep
+            that do not grow, for tier 1 as well, and of states as many copies as guesses may be
+            taken back; ``retrieval``, tier 1's cache and landmarks;
             ``streaming``, tier 0's cache; ``head``, a copy of the draft's that scores less;
             ``workspace``, activations of the prefill; ``runtime``,
             the libraries' own, on a CPU.
@@ -79,9 +83,13 @@ def footprint(
     offloaded = places.pop("offloaded")
     nothing = np.zeros_like(asked["prefill"])
     retrieval = streaming = head = nothing
+    tiers = 2 if asked.method in USES_TIER1 else 1
+    slack = WINDOW_SLACK + asked["gamma"] + asked["draft_gamma"]
+    # as mspeckv.decoding.fits
+    copies = states_held(0) + (tiers - 1) * states_held(reach_of(slack))
     if asked.method in USES_TIER1 and asked.speculation.tier1 == "retrieval":
         plan = asked.tier1
-        if reads_keys(asked.speculation.retrieval):
+        if kv.latent or reads_keys(asked.speculation.retrieval):
             plan = replace(plan, chunks=0)  # no landmarks
         retrieval = plan.bytes(kv, asked["new_tokens"] + 1)
     # as mspeckv.accelerate.weight_copies
@@ -92,13 +100,14 @@ def footprint(
         if model is not None
     )
     if draft is not None and asked.uses_draft:
-        slack = WINDOW_SLACK + asked["gamma"] + asked["draft_gamma"]
         slots = streaming_slots(asked["sinks"], asked["window"], slack)
         head = asked["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
         streaming = streaming_bytes(draft.kv(dtype), slots)
     parts = {
         "weights": nothing + weights,
         **places,
+        "windows": tiers * shape.window_bytes(dtype, asked["prefill"] + asked["new_tokens"]),
+        "states": nothing + copies * shape.state_bytes,
         "retrieval": retrieval,
         "streaming": streaming,
         "head": head,

@@ -15,12 +15,13 @@ from transformers import PretrainedConfig
 
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.catalogue import draft_shape, model_shape
 from mspeckv.whatif.footprint import Footprint, footprint
 from mspeckv.whatif.here import this_machine
 from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
 from mspeckv.whatif.question import Question, ask
 from mspeckv.whatif.round import round_cost
-from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
+from mspeckv.whatif.shapes import ModelShape
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +49,7 @@ class Forecast:
 
     Attributes:
         model, hardware, method: what was asked.
+        grows: which layers grow, where not all do.
         ms_per_token: decoding alone, as in `RunSummary`.
         tokens_per_round: tokens that a round settles.
         round_ms: time of a round.
@@ -63,6 +65,7 @@ class Forecast:
     model: str
     hardware: str
     method: str
+    grows: str
     ms_per_token: Any
     tokens_per_round: Any
     round_ms: Any
@@ -142,7 +145,7 @@ def what_if(
     link = where.link_gbps if link_gbps is None else link_gbps
     asked = ask(
         method,
-        shape.layers,
+        shape.growing,
         policy or KVPolicy(bits=default_width(method)),
         speculation or Speculation(),
         acceptance
@@ -160,6 +163,7 @@ def what_if(
         model=shape.name,
         hardware=where.name,
         method=method,
+        grows=shape.described,
         ms_per_token=_out(ms),
         tokens_per_round=_out(done.settled),
         round_ms=_out(done.ms),
@@ -198,8 +202,8 @@ def _control(
 ) -> EqualMemory:
     """Unquantized autoregressive decoding with as many layers on-chip as ``room`` bytes hold."""
     # every number of layers at once, along an axis in front of the settings' own
-    counts = np.arange(shape.layers + 1).reshape(-1, *(1 for _ in asked.which.shape))
-    plainly = asked.plain(np.broadcast_to(counts, (shape.layers + 1, *asked.which.shape)))
+    counts = np.arange(shape.growing + 1).reshape(-1, *(1 for _ in asked.which.shape))
+    plainly = asked.plain(np.broadcast_to(counts, (shape.growing + 1, *asked.which.shape)))
     enough = footprint(plainly, shape, None, where).device <= room
     on_chip, fits = (counts * enough).max(axis=0), enough.any(axis=0)
     plain = round_cost(asked.plain(on_chip), shape, None, where)

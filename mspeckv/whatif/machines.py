@@ -13,8 +13,8 @@ import torch
 
 from mspeckv.models.kept import age
 from mspeckv.settings import check_choice, check_number, refuse
+from mspeckv.whatif.catalogue import MODELS
 from mspeckv.whatif.published_tables import published
-from mspeckv.whatif.shapes import MODELS
 
 LAYER_KERNELS = 46
 """Kernels of a Llama layer without fusion: two norms of 8, seven products, rotary embeddings of

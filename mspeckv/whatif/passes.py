@@ -1,7 +1,8 @@
 """Time of one pass of a model: the roofline, or a table of measured passes.
 
-A layer reads its weights and its keys and values once, whatever the number of tokens, and does two
-operations per weight and token and four per key, channel and token. So it takes
+A layer reads its weights and its keys and values once, whatever the number of tokens (of experts
+those that any of the tokens chose), and does two operations per weight and token and four per key,
+channel and token. So it takes
 
     max(bytes / bandwidth, operations / rate)
 
@@ -31,7 +32,11 @@ _CHOOSE_KERNELS = 14
 
 @dataclass(frozen=True)
 class PassTime:
-    """Milliseconds of a pass: per layer over float KV, and outside the layers."""
+    """Milliseconds of a pass: per layer over float KV, and outside the layers.
+
+    Where only some layers grow, ``layers`` are those, and each one's time includes its share of the
+    others': they come in between, and hide a transfer as well as it does.
+    """
 
     layer: Floats
     outside: Floats
@@ -70,20 +75,30 @@ def pass_time(
     """
     tokens, context = np.asarray(tokens, dtype=float), np.asarray(context, dtype=float)
     table = machine.passes.get(role)
-    if table is not None and table.layers == shape.layers:
+    if table is not None and table.layers == shape.growing:
         whole = shape.layers * shape.layer_params + shape.head_params
         # the head's share of a pass without context
         outside = table.at(tokens, 0.0) * shape.head_params / whole
-        layer = (table.at(tokens, context) - outside) / shape.layers
-        return PassTime(layer, outside * head_share, shape.layers)
-    kv = shape.kv(machine.torch_dtype)
-    size = machine.torch_dtype.itemsize
-    moved = shape.layer_params * size + context * kv.token_bytes
-    attended = 4 * tokens * context * shape.heads * shape.head_dim
-    layer = work_ms(machine, moved, 2 * shape.layer_params * tokens + attended, LAYER_KERNELS)
+        layer = (table.at(tokens, context) - outside) / shape.growing
+        return PassTime(layer, outside * head_share, shape.growing)
+    size, token = machine.torch_dtype.itemsize, shape.kv(machine.torch_dtype).token_bytes
+    # scores and sums are over a latent where there is one
+    wide = shape.heads * (shape.latent or shape.head_dim)
+
+    def over(kept: Any, seen: Any) -> Floats:
+        """A layer that reads ``kept`` bytes of KV or state and attends over ``seen`` tokens."""
+        operations = 2 * shape.read_params() * tokens + 4 * tokens * seen * wide
+        return work_ms(machine, shape.read_params(tokens) * size + kept, operations, LAYER_KERNELS)
+
+    layer, seen = over(context * token, context), np.minimum(context, shape.window)
+    others = shape.windows * over(seen * token, seen) if shape.windows else 0.0
+    if shape.states:
+        # read and written
+        others = others + shape.states * over(2 * shape.state_bytes / shape.states, 0.0)
+    layer = layer + others / shape.growing
     head = shape.head_params * head_share
     outside = work_ms(machine, head * size, 2 * head * tokens, PASS_KERNELS)
-    return PassTime(layer, outside, shape.layers)
+    return PassTime(layer, outside, shape.growing)
 
 
 def unpack_ms(machine: Hardware, kind: str, moved: Any, context: Any) -> Floats:

@@ -28,7 +28,7 @@ class Question:
 
     Attributes:
         method: of all of them.
-        layers: of the target.
+        layers: of the target, those that grow.
         numbers: by name: `COUNTS` and `LENGTHS`, whole; `RATES` and ``link_gbps``.
         speculation: its other fields, of all settings.
         policies: the policies that occur, without their counts.

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.decoding.fits import USES_TIER1, WINDOW_SLACK
+from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.kv.sizes import LayerBytes
+from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.whatif.acceptance import expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing
 from mspeckv.whatif.machines import Hardware
@@ -130,7 +131,7 @@ class _Round:
         if not nibble:
             return floats
         coarse = self.unpack(self.packed.record - self.packed.streamed)
-        return np.asarray(floats + (shape.layers - asked["on_chip"]) * coarse)
+        return np.asarray(floats + (shape.growing - asked["on_chip"]) * coarse)
 
     def retrieve_ms(self, settled: Floats) -> Floats:
         """Choosing chunks anew: at most once a round, once in ``refresh`` tokens otherwise."""
@@ -141,7 +142,7 @@ class _Round:
         often = np.where(chooses, settled / np.maximum(refresh, settled), 0.0)
         # landmarks are read, chosen tokens read and written
         moved = (plan.chunks / 2 + 2 * plan.kept) * self.packed.token
-        return np.asarray(often * self.shape.layers * choose_ms(self.where, moved))
+        return np.asarray(often * self.shape.growing * choose_ms(self.where, moved))
 
     def unpack(self, record: Any) -> Floats:
         """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
@@ -155,7 +156,7 @@ class _Round:
 
     def verify(self, tokens: Any, drafting: Floats) -> tuple[dict[str, Floats], Floats]:
         """The steps of tier 2's pass, and the bytes over the link for it; see the module."""
-        asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.layers
+        asked, where, packed, layers = self.asked, self.where, self.packed, self.shape.growing
         one = pass_time(self.shape, where, "target", tokens, asked.context)
         compute, unpack = one.layer, self.unpack(packed.record)
         offloaded = asked.offloaded

@@ -27,9 +27,10 @@ from mspeckv.settings import (
     refuse,
 )
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.catalogue import draft_shape, model_shape
 from mspeckv.whatif.forecast import Forecast, hardware, what_if
 from mspeckv.whatif.machines import Hardware
-from mspeckv.whatif.shapes import ModelShape, draft_shape, model_shape
+from mspeckv.whatif.shapes import ModelShape
 
 WIDTH_ACCEPTANCE: Mapping[Width, float] = {"full": 1.0, 8: 0.997, 4: 0.94, 3: 0.81, 2: 0.43}
 """What of the unquantized model's tokens a tier 2 of each width keeps: sum min(p, q), measured on
@@ -209,9 +210,9 @@ def plan(
         method, setting = methods[owner[place]], dict(zip(_SETTING, settings[place], strict=True))
         held = setting["on_chip"] + (setting["resident"] if setting["bits"] != "full" else 0)
         found = predict(method, setting, True)
-        return Choice(method, offloaded=shape.layers - held, prediction=found, **setting)
+        return Choice(method, offloaded=shape.growing - held, prediction=found, **setting)
 
-    rows = {method: _settings(method, shape.layers, grid, allowed) for method in known}
+    rows = {method: _settings(method, shape.growing, grid, allowed) for method in known}
     methods = [method for method in known if rows[method]]
     if not methods:
         raise refuse("methods", grid.methods, "none of them is possible with these widths")

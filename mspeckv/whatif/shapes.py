@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from torch.nn import ModuleList
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
+from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.settings import refuse
+from mspeckv.whatif.states import STATES, state_values
 
 
 @dataclass(frozen=True)
@@ -20,16 +25,24 @@ class ModelShape:
     Attributes:
         name: as in `MODELS`, or the configuration's.
         source: where the sizes come from.
-        layers: decoder layers N.
+        layers: decoder layers, of every kind.
         hidden: width of the residual stream.
         intermediate: width of the MLP.
         heads: query heads.
         kv_heads: KV heads H.
         head_dim: head dim D.
         vocab: tokens.
-        layer_params: weights of one layer; a pass reads each once.
+        layer_params: weights of one layer, a mean over its kinds; a pass reads each once, but for
+            experts that it does not choose.
         own_params: all weights that this model holds alone, each counted once; a draft that
             shares its target's embedding and head holds only its layers.
+        windows: layers that keep the last ``window`` tokens only.
+        window: tokens that those keep.
+        states: layers that keep a recurrent state of ``state_size`` float32 numbers.
+        state_size: of one such layer.
+        latent: numbers that a layer keeps of a token where its heads share one compressed form;
+            0 where each KV head keeps keys and values.
+        experts: None where every token reads all weights.
     """
 
     name: str
@@ -43,33 +56,60 @@ class ModelShape:
     vocab: int
     layer_params: int
     own_params: int
+    windows: int = 0
+    window: int = 0
+    states: int = 0
+    state_size: int = 0
+    latent: int = 0
+    experts: Experts | None = None
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
-        """The shape of any transformers decoder with layers of one kind.
-
-        Weights are counted on models of one and of two layers that hold no memory.
+        """The shape of any transformers decoder; weights are counted on one that holds no memory.
 
         Raises:
-            ValueError: transformers knows no causal decoder of this configuration.
+            ValueError: transformers knows no causal decoder of this configuration, or its layers
+                are of a kind that is not modelled.
         """
         text = config.get_text_config()
-        one, two = _parameters(text, 1), _parameters(text, 2)
-        kv = KVShape.of(config, torch.float16)
-        hidden, intermediate = layer_widths(config)
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(text)
+        except ValueError as error:
+            raise refuse("model", text.model_type, f"no causal decoder: {error}") from None
+        kv, (hidden, intermediate) = KVShape.of(config, torch.float16), layer_widths(config)
+        stacks = (part for part in model.modules() if isinstance(part, ModuleList))
+        stack = next(part for part in stacks if len(part) == kv.depth)
+        routed = sum(w.numel() for name, w in stack.named_parameters() if is_routed(name))
+        latent = getattr(text, "kv_lora_rank", None)
         return cls(
             name=str(getattr(config, "_name_or_path", "") or config.model_type),
             source="a transformers configuration",
-            layers=kv.layers,
+            layers=kv.depth,
             hidden=hidden,
             intermediate=intermediate,
             heads=int(text.num_attention_heads),
-            kv_heads=kv.heads,
-            head_dim=kv.dim,
+            kv_heads=int(text.num_key_value_heads) if latent else kv.heads,
+            head_dim=int(text.qk_head_dim) if latent else kv.dim,
             vocab=int(text.vocab_size),
-            layer_params=two - one,
-            own_params=one + (kv.layers - 1) * (two - one),
-        )
+            layer_params=round(sum(w.numel() for w in stack.parameters()) / kv.depth),
+            own_params=sum(weight.numel() for weight in model.parameters()),
+            latent=latent + text.qk_rope_head_dim if latent else 0,
+            experts=experts_of(text, routed, kv.depth),
+            **_kinds(text),
+        )  # fmt: skip
+
+    @property
+    def growing(self) -> int:
+        """Layers that keep every token: those that a policy places, and that pay for it."""
+        return self.layers - self.windows - self.states
+
+    @property
+    def described(self) -> str:
+        """Which layers grow, where not all do; else nothing."""
+        kept = [f"{self.windows} keep {self.window:,} tokens"] if self.windows else []
+        kept += [f"{self.states} keep a state"] if self.states else []
+        return ", ".join([f"{self.growing} of {self.layers} layers grow", *kept]) if kept else ""
 
     @property
     def head_params(self) -> int:
@@ -83,9 +123,27 @@ class ModelShape:
         has_head = self.own_params > layers + self.hidden
         return layers - 2 * self.layers * self.hidden + (self.head_params if has_head else 0)
 
+    def read_params(self, tokens: Any = 1) -> Any:
+        """Weights of a layer that a pass over ``tokens`` tokens reads."""
+        if self.experts is None:
+            return self.layer_params
+        left = self.experts.count - self.experts.read(tokens)
+        return self.layer_params - self.experts.params * left
+
     def kv(self, dtype: torch.dtype) -> KVShape:
-        """Its KV cache."""
-        return KVShape(self.layers, self.kv_heads, self.head_dim, dtype)
+        """KV of the layers that grow; a latent is a key and a value of half of its numbers."""
+        if self.latent:
+            return KVShape(self.growing, 1, self.latent // 2, dtype, latent=True)
+        return KVShape(self.growing, self.kv_heads, self.head_dim, dtype)
+
+    def window_bytes(self, dtype: torch.dtype, tokens: Any) -> Any:
+        """What layers with a window keep of ``tokens`` tokens."""
+        return self.windows * np.minimum(tokens, self.window) * self.kv(dtype).token_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """What recurrent layers keep, however long the text."""
+        return self.states * self.state_size * torch.float32.itemsize
 
     def shared_draft(self, layers: int = 2) -> ModelShape:
         """A draft of the same width that shares embedding and head, like the default pair's."""
@@ -94,93 +152,32 @@ class ModelShape:
             name=f"{self.name}, {layers} layers",
             source="layers of the target's shape over its embedding and head",
             layers=layers,
+            windows=0,
+            states=0,
             # its layers and the last norm
             own_params=layers * self.layer_params + self.hidden,
         )
 
 
-def _parameters(text: PretrainedConfig, layers: int) -> int:
-    """Weights of the decoder cut or grown to ``layers`` layers, tied ones once."""
-    small = copy.deepcopy(text)
-    small.num_hidden_layers = layers
-    for field in ("layer_types", "max_window_layers"):
-        if isinstance(getattr(small, field, None), list):
-            setattr(small, field, getattr(small, field)[:1] * layers)
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(small)
-    except ValueError as error:
-        raise refuse("model", text.model_type, f"no causal decoder: {error}") from None
-    return sum(weight.numel() for weight in model.parameters())
+_WINDOWS = frozenset({"sliding_attention", "chunked_attention"})
 
 
-def _llama_like(
-    name: str, repository: str, sizes: tuple[int, ...], *, tied: bool = False, bias: bool = False
-) -> ModelShape:
-    """A decoder with gated MLP and RMS norms.
-
-    Args:
-        repository: whose ``config.json`` has the sizes.
-        sizes: layers, hidden, intermediate, heads, KV heads, vocabulary.
-        tied: whether head and embedding are one.
-        bias: whether the q, k and v products have one.
-    """
-    layers, hidden, intermediate, heads, kv_heads, vocab = sizes
-    dim = hidden // heads
-    projected = (heads + 2 * kv_heads) * dim
-    layer = hidden * projected + heads * dim * hidden + 3 * hidden * intermediate + 2 * hidden
-    layer += projected if bias else 0
-    own = layers * layer + vocab * hidden * (1 if tied else 2) + hidden
-    source = f"config.json of {repository}"
-    return ModelShape(
-        name, source, layers, hidden, intermediate, heads, kv_heads, dim, vocab, layer, own
-    )
-
-
-_CATALOGUE = (
-    _llama_like("llama-2-7b", "meta-llama/Llama-2-7b-hf", (32, 4096, 11008, 32, 32, 32000)),
-    _llama_like("llama-2-13b", "meta-llama/Llama-2-13b-hf", (40, 5120, 13824, 40, 40, 32000)),
-    _llama_like("llama-3-8b", "meta-llama/Meta-Llama-3-8B", (32, 4096, 14336, 32, 8, 128256)),
-    _llama_like("llama-3-70b", "meta-llama/Meta-Llama-3-70B", (80, 8192, 28672, 64, 8, 128256)),
-    _llama_like("qwen2.5-7b", "Qwen/Qwen2.5-7B", (28, 3584, 18944, 28, 4, 152064), bias=True),
-    _llama_like("mistral-7b", "mistralai/Mistral-7B-v0.3", (32, 4096, 14336, 32, 8, 32768)),
-    _llama_like(
-        "smollm2-135m", "HuggingFaceTB/SmolLM2-135M", (30, 576, 1536, 9, 3, 49152), tied=True
-    ),
-    _llama_like("llama-68m", "JackFram/llama-68m", (2, 768, 3072, 12, 12, 32000)),
-)
-MODELS = {shape.name: shape for shape in _CATALOGUE}
-"""Catalogue by name; the last is the origin's draft."""
-
-_DRAFTS = {"llama-2-7b": "llama-68m", "llama-2-13b": "llama-68m"}
-
-
-def model_shape(model: str | ModelShape | PretrainedConfig) -> ModelShape:
-    """A shape by its name in `MODELS`, from a folder with a ``config.json``, or as it is.
-
-    Raises:
-        ValueError: neither a name of the catalogue nor a folder.
-    """
-    if isinstance(model, ModelShape):
-        return model
-    if isinstance(model, PretrainedConfig):
-        return ModelShape.of(model)
-    known = MODELS.get(str(model).lower())
-    if known is not None:
-        return known
-    try:
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-    except (OSError, ValueError):
-        names = ", ".join(MODELS)
-        raise refuse("model", model, f"use one of {names}, or a model's folder") from None
-    return ModelShape.of(config)
-
-
-def draft_shape(target: ModelShape, draft: str | ModelShape | None) -> ModelShape | None:
-    """Tier 0's shape: the catalogue's draft for ``"default"``, else two layers that share."""
-    if draft is None or draft == "none":
-        return None
-    if draft == "default":
-        known = _DRAFTS.get(target.name)
-        return MODELS[known] if known else target.shared_draft()
-    return model_shape(draft)
+def _kinds(text: PretrainedConfig) -> dict[str, int]:
+    """How many layers keep a window or a state, and how much."""
+    layers, size = int(text.num_hidden_layers), state_values(text)
+    window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)
+    window = window if getattr(text, "use_sliding_window", True) else None
+    alike = "sliding_attention" if window else "full_attention"
+    kinds = Counter(getattr(text, "layer_types", None) or [alike] * layers)
+    states = sum(kinds.pop(kind, 0) for kind in STATES) if size is not None else 0
+    kept = sum(kinds.pop(kind, 0) for kind in _WINDOWS)
+    other = sorted(kinds.keys() - {"full_attention", "attention"})
+    if other or not kinds:
+        reason = f"{', '.join(other)} layers are not modelled" if other else "no layer's KV grows"
+        raise refuse("model", text.model_type, reason)
+    return {
+        "windows": kept,
+        "window": int(window or 0) if kept else 0,
+        "states": states,
+        "state_size": size if states and size is not None else 0,
+    }

@@ -149,10 +149,11 @@ def test_keys_step_and_play(page: Page, shown: Locator) -> None:
     page.keyboard.press("Space")
     settle(page, lambda: shown.get_attribute("data-playing") == "false", 10, "it pauses")
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
         reached.append(str(page.evaluate(NAME)))
-    for name in ("Play", "Step back", "Step on", "Next round", "Speed", "Round", "What is drawn"):
+    buttons = ("Play", "Step back", "Step on", "Next correction", "Next round")
+    for name in (*buttons, "Speed", "Round", "What is drawn"):
         assert any(name in one for one in reached), (name, reached)
 
 

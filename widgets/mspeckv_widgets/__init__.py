@@ -64,7 +64,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # before torch, whose threads wait as the engine's package says
     import_module("mspeckv")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from mspeckv.cli.system import GRAMMAR, without
+
+    # Plotly asks for nbformat, which asks for `jsonschema`
+    with without(GRAMMAR):
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -20,12 +20,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mspeckv import Pair, Sampling, Speculation
 from mspeckv.context import Shown
-from mspeckv.decoding.fits import window_slack
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import window_slack
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.next_token import read_text
@@ -105,7 +105,8 @@ class Prefix:
                 cache.watch(layer, query, shown)
 
         named = {cache_argument(self.pair.target): self._cache}
-        return read_text(self.pair.target, tokens, rows, watch, **named)
+        found = read_text(self.pair.target, tokens, rows, watch, **named)
+        return found[:, : self.pair.vocab_size]
 
     def forget(self, count: int) -> None:
         """Take back the last tokens that were read."""
@@ -241,11 +242,12 @@ class GuessProbe:
         self._chosen = {budget: torch.cat(rows) for budget, rows in chosen.items()}
 
     def _reader(self, model: PreTrainedModel, cache: Tier) -> ModelReader:
-        return ModelReader(Seat(0, "draft", model, cache, Recorder(Ledger())))
+        own = Recorder(Ledger())
+        return ModelReader(Seat(0, "draft", model, cache, own, vocab=self.pair.vocab))
 
     def _kept(self, guessed: torch.Tensor, judge: int | None = None) -> Kept:
         told = self._target if judge is None else self._chosen[judge]
-        p, q = told.float(), guessed.float()
+        p, q = told.float(), guessed[:, : self.pair.vocab_size].float()
         sampled = torch.minimum(p.softmax(-1), q.softmax(-1)).sum(-1)
         greedy = p.argmax(-1) == q.argmax(-1)
         return Kept(sampled.double().cpu().numpy(), greedy.double().cpu().numpy())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
+from mspeckv.cli.labs import course
 from mspeckv.events import LinkSummary, Residency
 from mspeckv.experiments import (
     Cell,
@@ -28,7 +29,7 @@ FEW_TOKENS = 16
 
 
 def find_results(folder: str | Path | None = None) -> Path:
-    """Where results lie: ``folder``, else ``results`` here, else the checkout's ``labs/results``.
+    """Where results lie: ``folder``, else ``results`` here, else those that came with the labs.
 
     Raises:
         ValueError: there is no such folder.
@@ -36,8 +37,7 @@ def find_results(folder: str | Path | None = None) -> Path:
     if folder is not None:
         places = [Path(folder)]
     else:
-        checkout = Path(__file__).resolve().parents[2]
-        places = [Path(FOLDER), checkout / "labs" / FOLDER]
+        places = [Path(FOLDER), course() / "labs" / FOLDER]
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         raise refuse("results", str(places[0]), "use a folder that `mspeckv run` wrote")

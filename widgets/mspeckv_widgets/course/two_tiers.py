@@ -67,7 +67,7 @@ class TwoTiers:
         assert draft is not None
 
         def read(model: PreTrainedModel, tokens: list[int], last: int) -> Floats:
-            logits = read_text(model, tokens, last, use_cache=False)
+            logits = read_text(model, tokens, last, use_cache=False)[:, : pair.vocab_size]
             return _exact(sampler.distribution(logits, tokens).double().numpy())
 
         return cls(

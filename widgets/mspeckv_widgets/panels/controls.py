@@ -63,7 +63,7 @@ class Controls:
         # Trait callbacks may come on a subshell's thread while a cell sets values on its own.
         self._lock = threading.RLock()
         self.inputs: dict[str, Any] = build_inputs(codecs.names())
-        self.layers = int(self.inputs["on_chip"].max)
+        self.layers = self.depth = int(self.inputs["on_chip"].max)
         self.placement = widgets.HTML()
         self.hint = widgets.HTML()
         self.presets = {name: self._preset_button(name) for name in PRESETS}
@@ -159,10 +159,10 @@ class Controls:
         self.hint.value = f'<div class="mskv-small" role="status">{hint}</div>'
         self.set(**values)
 
-    def set_model(self, layers: int, positions: int) -> None:
-        """Bound the controls by the loaded model."""
+    def set_model(self, layers: int, positions: int, depth: int | None = None) -> None:
+        """Bound the controls by the loaded model: by its layers that grow, of ``depth``."""
         with self._together():
-            self.layers = layers
+            self.layers, self.depth = layers, depth or layers
             for name in ("on_chip", "resident"):
                 self.inputs[name].max = layers
             self.inputs["prefill"].max = max(128, positions - positions % 128 - 256)
@@ -240,7 +240,9 @@ class Controls:
             if counts[name]
         )
         words = ", ".join(f"<b>{count}</b> {explained(name)}" for name, count in counts.items())
+        grow = f" that grow, of {self.depth}" if self.depth > self.layers else ""
         self.placement.value = (
-            f'<div class="mskv-placement mskv-small" role="status">{words} of {self.layers} layers'
+            '<div class="mskv-placement mskv-small" role="status">'
+            f"{words} of {self.layers} layers{grow}"
             f'<div class="mskv-bar" aria-hidden="true">{bars}</div></div>'
         )

@@ -174,7 +174,7 @@ class LiveLab(WorkerPanel[Runner]):
 
     def _bound_by(self, pair: Pair) -> None:
         self.machine.bind(pair)
-        self.controls.set_model(pair.layers, pair.max_positions)
+        self.controls.set_model(pair.layers, pair.max_positions, pair.kv_shape.depth)
 
     def _measure_machine(self, pair: Pair, setting: Setting) -> None:
         """Before the first run on a machine: what the model needs, kept for all later ones."""

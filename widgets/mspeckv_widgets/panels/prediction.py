@@ -93,7 +93,7 @@ class Model:
 
     def _scaled(self) -> float:
         """What ``origin`` comes to by the calibrated time of a step."""
-        kv, layers = self.shape.kv(self.machine.torch_dtype), self.shape.layers
+        kv, layers = self.shape.kv(self.machine.torch_dtype), self.shape.growing
         if self.measured:
             step = float(self.machine.passes["target"].at(1, _ORIGIN_AT)) / 1e3
         else:
@@ -157,7 +157,7 @@ class Model:
         where = self._places(name, config.policy.on_chip)
         axis: dict[str, Any] = {known.axis: where}
         if name == "B1":
-            axis["resident"] = np.minimum(config.policy.resident, self.shape.layers - where)
+            axis["resident"] = np.minimum(config.policy.resident, self.shape.growing - where)
         lines = {}
         for residency in RESIDENCIES:
             policy = replace(config.policy, residency=residency)
@@ -170,9 +170,9 @@ class Model:
 
     def _places(self, name: str, on_chip: int) -> NDArray[Any]:
         if name == "A2":
-            return np.arange(self.shape.layers - on_chip + 1)
+            return np.arange(self.shape.growing - on_chip + 1)
         if name == "B1":
-            return np.arange(self.shape.layers + 1)
+            return np.arange(self.shape.growing + 1)
         values = experiment(name).values
         return np.linspace(values[0] / 2, values[-1] * 1.25, 33).round().astype(int)
 

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import fields
 from typing import Any
 
-from mspeckv import KVPolicy, Link, Pair, Sampling, Speculation
+from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
 from mspeckv.models.load import DEFAULT_TARGET
 from mspeckv.models.shared_draft import DEFAULT_DRAFT
 from mspeckv_widgets.record import Setting
@@ -25,7 +25,7 @@ summary = generate(
     policy={policy},
     speculation={speculation},
     sampling={sampling},
-    link={link},
+    link={link},{others}
 )
 print(summary.text)
 print(f"{{summary.ms_per_token:.1f}} ms per token")
@@ -52,7 +52,15 @@ def python_code(setting: Setting, pair: Pair | None = None) -> str:
         speculation=_call(config.speculation, Speculation(), ("gamma", "draft_gamma", "budget")),
         sampling=_call(config.sampling, Sampling(), ("temperature", "top_p", "seed")),
         link=_call(config.link, Link(), ("preset",)),
+        others="".join(f"\n    {name}={json_word(value)}," for name, value in _others(config)),
     )
+
+
+def _others(config: RunConfig) -> list[tuple[str, object]]:
+    """Further settings of a run that are not usual."""
+    names = ("exact", "graphs", "device_gb")
+    found = [(name, getattr(config, name)) for name in names]
+    return [(name, value) for name, value in found if value != getattr(RunConfig, name)]
 
 
 def _models(pair: Pair | None) -> dict[str, str]:
@@ -104,6 +112,8 @@ def command_line(setting: Setting, pair: Pair | None = None) -> str:
     words += ["--budget", guess.budget, "--link", config.link.preset]
     words += ["--temperature", f"{config.sampling.temperature:g}"]
     words += ["--top-p", f"{config.sampling.top_p:g}", "--seed", config.sampling.seed]
+    if config.exact != RunConfig.exact:
+        words += ["--exact", config.exact]
     return shlex.join(str(word) for word in words)
 
 

@@ -194,7 +194,7 @@ class WhatIf(HasPanel):
             f". The setting is the panel's, contexts x {CONTEXT_SCALE}, "
             f"new tokens x {TOKENS_SCALE}, layers by their share: "
             f"{values['prefill']:,} + {values['new_tokens']:,} tokens, {values['on_chip']} on-chip "
-            f"and {values['resident']} resident of {MODELS[values['model']].layers} layers"
+            f"and {values['resident']} resident of {MODELS[values['model']].growing} layers"
         )
         if live["auto"] or live["tier0"] != "draft":
             said += ", with the draft as tier 0 and fixed lengths"

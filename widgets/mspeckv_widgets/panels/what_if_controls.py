@@ -89,8 +89,11 @@ class WhatIfControls:
         mine, self._setting_many = self._setting_many, True
         try:
             if name == "model":
-                for count in ("on_chip", "resident"):
-                    self.inputs[count].max = MODELS[self.inputs["model"].value].layers
+                growing = MODELS[self.inputs["model"].value].growing
+                on_chip, resident = self.inputs["on_chip"], self.inputs["resident"]
+                on_chip.max = resident.max = growing
+                # a smaller model is shown at once
+                resident.value = min(resident.value, growing - on_chip.value)
             own = self.inputs["own_acceptance"].value
             for rate in RATES:
                 self.inputs[rate].disabled = not own
@@ -127,15 +130,19 @@ class WhatIfControls:
                 value=PUBLISHED[name], description=words, tooltip=tip, style=_STYLE, layout=_LAYOUT
             )
 
-        layers = MODELS[PUBLISHED["model"]].layers
+        layers = MODELS[PUBLISHED["model"]].growing
         along = [(f"{one}: {experiment(one).title.lower()}", one) for one in IDS]
+        models = [
+            (f"{name}: {one.growing} of {one.layers} layers grow" if one.described else name, name)
+            for name, one in MODELS.items()
+        ]
         machines = [(_MACHINES.get(name, name), name) for name in NAMES]
         return {
             "experiment": dropdown(
                 "experiment", "Along the axis", along, "Which experiment's axis the curves run "
                 "along; every other control holds still", self._first,
             ),
-            "model": dropdown("model", "Model", tuple(MODELS), "The target's shape"),
+            "model": dropdown("model", "Model", models, "The target's shape"),
             "machine": dropdown("machine", "Machine", machines, "Whose bandwidths and overheads"),
             "link_gbps": ipw.BoundedFloatText(
                 value=PUBLISHED["link_gbps"], min=0.0, max=1000.0, step=0.1,

@@ -18,8 +18,8 @@ from mspeckv.settings import METHODS, check_count, default_width
 from mspeckv.whatif import MODELS, Acceptance, Hardware, hardware, what_if
 from mspeckv.whatif import Forecast as WhatIf
 from mspeckv.whatif.acceptance import likely_acceptance
+from mspeckv.whatif.catalogue import draft_shape
 from mspeckv.whatif.origin import FIXED, SPECULATION, published_policy
-from mspeckv.whatif.shapes import draft_shape
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -144,12 +144,12 @@ def check_layers(values: Values) -> None:
         ValueError: ``on_chip + resident`` is more than that.
     """
     policy = KVPolicy(on_chip=values["on_chip"], resident=values["resident"])
-    policy.check_layers(MODELS[values["model"]].layers)
+    policy.check_layers(MODELS[values["model"]].growing)
 
 
 def places(experiment: str, values: Values) -> NDArray[Any]:
     """Where an experiment's axis is evaluated: its published range and beyond, whole numbers."""
-    layers = MODELS[values["model"]].layers
+    layers = MODELS[values["model"]].growing
     if experiment == "A2":
         return np.arange(layers - values["on_chip"] + 1)
     if experiment == "B1":
@@ -169,7 +169,7 @@ def curves(experiment: str, values: Values) -> tuple[NDArray[Any], dict[str, Flo
     where = places(experiment, values)
     axis: dict[str, Any] = {AXES[experiment]: where}
     if experiment == "B1":
-        axis["resident"] = np.minimum(values["resident"], MODELS[values["model"]].layers - where)
+        axis["resident"] = np.minimum(values["resident"], MODELS[values["model"]].growing - where)
     found = {
         method: np.asarray(predict(values, method, False, **axis).tokens_per_second, dtype=float)
         for method in METHODS
@@ -190,7 +190,7 @@ def classroom(values: Values, layers: int, fit: Callable[[str, float], Any]) -> 
         fit: puts a number within what a named control allows.
     """
     check_count("layers", layers, 1)
-    share = layers / MODELS[values["model"]].layers
+    share = layers / MODELS[values["model"]].growing
     on_chip = round(values["on_chip"] * share)
     method, packs = values["method"], values["method"] == "mspeckv"
     return {
@@ -230,12 +230,12 @@ def at_full_size(live: Values, layers: int, model: str) -> dict[str, Any]:
         Values by the names of `SHARED`.
     """
     check_count("layers", layers, 1)
-    share = MODELS[model].layers / layers
+    share = MODELS[model].growing / layers
     on_chip = round(live["on_chip"] * share)
     return {
         **{name: live[name] for name in SHARED},
         "on_chip": on_chip,
-        "resident": min(round(live["resident"] * share), MODELS[model].layers - on_chip),
+        "resident": min(round(live["resident"] * share), MODELS[model].growing - on_chip),
         "prefill": live["prefill"] * CONTEXT_SCALE,
         "budget": live["budget"] * CONTEXT_SCALE,
         "new_tokens": live["new_tokens"] * TOKENS_SCALE,

@@ -123,4 +123,12 @@ PROBES: tuple[Probe, ...] = (
         ' better guesses". "The rate falls, so guessing pays less": the pass it saves grows'
         " dearer",
     ),
+    Probe(
+        "14",
+        "no greedy test finds either liar; one is wrong after rejections alone, one repeats"
+        " itself in every other long text; half the difference takes four times the samples",
+        '"Greedy text is equal, so it is lossless": ask above temperature 0. "200 samples and'
+        ' nothing seen": which fault would 200 have shown? "The p-value is small now, so stop":'
+        " only a test that may be looked at",
+    ),
 )

@@ -33,6 +33,7 @@ function render({ model, el }) {
   const back = button("Step back", "To what happened before", () => step(-1));
   const on = button("Step on", "To the next thing that happens", () => step(1));
   const next = button("Next round", "To the next round of the run", () => go(now.at + 1));
+  const right = button("Next correction", "To the next guess that a higher tier put right", () => correct());
   const slide = html("input", { type: "range", min: 1, value: 1, oninput: () => go(+slide.value - 1) });
   const place = html("span", {});
   const speed = html("select", { onchange: () => label_() }, ...SPEEDS.map((x) => html("option", {
@@ -43,7 +44,7 @@ function render({ model, el }) {
   const note = html("div", { className: "mskv-mr-note" }, caption,
     html("details", {}, html("summary", { textContent: "What is drawn from what" }), drawn));
   el.classList.add("mskv-mr");
-  el.append(stage, words, heard, html("div", { className: "mskv-mr-bar" }, play, back, on, next,
+  el.append(stage, words, heard, html("div", { className: "mskv-mr-bar" }, play, back, on, right, next,
     label("Speed", speed, pace), label("Round", slide, place)), note);
 
   const now = { at: 0, t: 0, beat: null, playing: false };
@@ -124,16 +125,34 @@ function render({ model, el }) {
     label_();
     run();
   };
+  const stand = (beat) => {
+    stepping = null;
+    now.beat = beat;
+    now.t = shown.script.beats[beat][0];
+    draw();
+  };
+  // To the next happening that rejects a guess, in this round or a later one.
+  const correct = () => {
+    if (!shown) return;
+    if (now.playing) pause();
+    const at = now.beat === null ? last(shown.script.beats, now.t) : now.beat;
+    for (let index = now.at; index < rounds().length; index += 1) {
+      const found = rounds()[index].chips.flatMap(([, , , moves]) =>
+        moves.filter(([kind]) => kind === "rejected").map((move) => move[4]))
+        .filter((beat) => index > now.at || beat > at);
+      if (!found.length) continue;
+      if (index === now.at || go(index)) stand(Math.min(...found));
+      return;
+    }
+    tell("No guess is put right from here on.", true);
+  };
   const step = (by) => {
     if (!shown) return;
     if (now.playing) pause();
     const { beats } = shown.script, at = now.beat === null ? last(beats, now.t) : now.beat;
     const to = at + by;
     if (to < 0 || to >= beats.length) {
-      if (!go(now.at + by)) return;
-      now.beat = by > 0 ? 0 : shown.script.beats.length - 1;
-      now.t = shown.script.beats[now.beat][0];
-      draw();
+      if (go(now.at + by)) stand(by > 0 ? 0 : shown.script.beats.length - 1);
       return;
     }
     now.beat = to;
@@ -215,6 +234,7 @@ function render({ model, el }) {
   sized.observe(el);
   now.at = Math.max(model.get("over") ? model.get("shown") : known - 1, 0);
   renew();
+  if (shown && model.get("beat") >= 0) stand(Math.min(model.get("beat"), shown.script.beats.length - 1));
   return () => {
     cancelAnimationFrame(handle);
     clearTimeout(quiet);

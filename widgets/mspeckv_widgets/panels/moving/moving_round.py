@@ -37,7 +37,8 @@ _CONTEXT = 8
 _BEFORE = 70
 """Tokens of earlier rounds that are still seen in the text, at most."""
 _numbers = itertools.count()
-_HERE = Path(__file__).parent
+MODULE = tuple(Path(__file__).with_name(name) for name in ("scene.js", "moving_round.js"))
+"""The page's module: what draws a scene, and what plays it."""
 
 
 class Picture(PageWidget):
@@ -46,8 +47,7 @@ class Picture(PageWidget):
     A round that is added is sent by itself; `rounds` holds it for whoever looks later.
     """
 
-    # one module for the page: what draws a scene, and what plays it
-    _esm = module(_HERE / "scene.js", _HERE / "moving_round.js")
+    _esm = module(*MODULE)
     _css = SVG_STYLE + PAGE_STYLE
     stages: Any = traitlets.List().tag(sync=True)
     rounds: Any = traitlets.List().tag(sync=True)
@@ -70,7 +70,8 @@ class MovingRound(HasPanel):
             events will be added.
         pair: the pair that decoded, for its tokenizer and its number of layers; or a tokenizer
             alone, where a summary says where layers lie.
-        policy: where layers lie; without one, the run's summary among ``events`` says it.
+        policy: where layers lie, or each layer's place; without, the run's summary among
+            ``events`` says it.
 
     Raises:
         ValueError: neither ``policy`` nor a summary says where layers lie, something among
@@ -78,7 +79,10 @@ class MovingRound(HasPanel):
     """
 
     def __init__(
-        self, events: Iterable[Event], pair: Pair | Any, policy: KVPolicy | None = None
+        self,
+        events: Iterable[Event],
+        pair: Pair | Any,
+        policy: KVPolicy | Sequence[Placement] | None = None,
     ) -> None:
         seen = list(events)
         layers = pair.layers if isinstance(pair, Pair) else None
@@ -221,11 +225,13 @@ class MovingRound(HasPanel):
 
 
 def _places(
-    seen: Sequence[Event], layers: int | None, policy: KVPolicy | None
+    seen: Sequence[Event], layers: int | None, policy: KVPolicy | Sequence[Placement] | None
 ) -> tuple[Placement, ...]:
     """Where each layer lies: the policy's word, or the run's summary's."""
     for event in seen:
         _check(event)
+    if policy is not None and not isinstance(policy, KVPolicy):
+        return tuple(policy)
     if policy is not None and layers is not None:
         return policy.placement(layers)
     told = [event.config["placement"] for event in seen if isinstance(event, RunSummary)]

@@ -1,0 +1,162 @@
+"""One target over several GPUs, each with a link of its own: when that pays, and where time goes.
+
+    python -m benchmarks.two_links make FOLDER                # the 7B shape, some 13 GB, once
+    python -m benchmarks.two_links run FOLDER --out results/  # on one GPU
+    torchrun --nproc-per-node 2 -m benchmarks.two_links run FOLDER --out results/
+    python -m benchmarks.two_links table results/
+
+*make* writes SmolLM2 in a Llama-2-7B's shape (`benchmarks.inflate`) and its draft, or with
+``--untrained`` random weights of that shape: passes then take the same time, but guesses are seldom
+right, so that a token's time says nothing, and a pass's all. ``--shape 4x64 --device cpu`` is a dry
+run. Greedy; the second of two runs counts. Rank 0 writes a line of JSON for each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks.accelerations import random_llama
+from benchmarks.gpu_cases import GUESS, NAIVE_TOKENS, Case, run
+from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
+from benchmarks.report import machine, table
+from mspeckv import KVPolicy, Speculation, load_pair
+from mspeckv.models.documents import load_document
+from mspeckv.parallel import end, join
+
+LONGEST = 32768 + 1024
+FILE = "two_links.jsonl"
+
+
+def cases(layers: int, budget: int) -> Iterator[Case]:
+    """Every method, and what it is compared with; ``layers`` of the target."""
+    guess = Speculation(gamma=8, draft_gamma=3, budget=budget, refresh=0)
+    half = layers // 2
+    places = {
+        "streamed": KVPolicy("full"),
+        "streamed int8": KVPolicy(8),
+        "int8 half + half": KVPolicy(8, on_chip=half, resident=layers - half),
+        "all on-chip": KVPolicy("full", on_chip=layers),
+    }
+    for place, policy in places.items():
+        yield Case(f"plain, {place}", "autoregressive", policy, new_tokens=NAIVE_TOKENS)
+    for place, policy in places.items():
+        if not policy.lossless or place == "all on-chip":
+            yield Case(f"mspeckv, {place}", "mspeckv", policy, guess, 96)
+    yield Case("vanilla, all on-chip", "vanilla", places["all on-chip"], guess, 64)
+    yield Case("triforce, streamed", "triforce", places["streamed"], guess, 64)
+
+
+def make(options: argparse.Namespace) -> None:
+    """Write a target and a draft."""
+    dtype = getattr(torch, options.dtype)
+    if options.untrained or options.shape:
+        target = random_llama(options.shape or "32x4096", options.device, dtype, 32000)
+        draft: Any = random_llama("2x512", options.device, dtype, 32000)
+        inner = Tokenizer(models.WordLevel({f"w{i}": i for i in range(32000)}, unk_token="w0"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0")
+    else:
+        pair = load_pair(device=options.device, dtype=dtype)
+        target = inflate(stretch(pair.target, LONGEST), LLAMA_2_7B)
+        draft, tokenizer = pair.draft, pair.tokenizer
+    for name, model in (("target", target), ("draft", draft)):
+        model.save_pretrained(options.folder / name)
+        tokenizer.save_pretrained(options.folder / name)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run the cases on this rank, as torchrun's other ranks do."""
+    ranks = join()
+    first, size = ranks is None or ranks.first, 1 if ranks is None else ranks.size
+    folder = options.folder
+    pair = load_pair(
+        str(folder / "target"), str(folder / "draft"), device=options.device,
+        dtype=options.dtype, ranks=ranks,
+    )  # fmt: skip
+    if first:
+        print(machine(pair.device), f"\n{size} of them, {options.context} tokens", flush=True)
+    assert pair.tokenizer is not None
+    if len(pair.tokenizer) == 32000:
+        prompt = [(7 * place * place + place) % 32000 for place in range(options.context)]
+    else:
+        prompt = load_document("python-reference", pair.tokenizer, options.context)
+    deadline = time.monotonic() + options.budget_seconds
+    budget = min(GUESS.budget, options.context // 2)
+    for case in cases(pair.layers, budget):
+        if not any(name in case.name for name in options.only):
+            continue
+        late = float(time.monotonic() > deadline)
+        if (ranks is not None and ranks.add([late])[0]) or late:
+            break
+        found = run(pair, prompt, case)
+        if first:
+            row = {"ranks": size, "context": options.context, "case": case.name,
+                   "tokens": found.tokens, **found.to_json()}  # fmt: skip
+            print(found.line(case.name, found.ms, options.copy_rate), flush=True)
+            with (options.out / FILE).open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(row)}\n")
+    if ranks is not None:
+        end(ranks, 0)
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Several GPUs beside one."""
+    last = {(row["context"], row["case"], row["ranks"]): row for row in rows}
+    out: list[list[object]] = []
+    for (context, name, ranks), row in last.items():
+        alone = last.get((context, name, 1))
+        if ranks == 1 or alone is None:
+            continue
+        faster = f"{alone['ms'] / row['ms']:.2f}x"
+        pairs = list(zip(alone["tokens"], row["tokens"], strict=False))
+        parts = [
+            f"t{tier} {alone['tier_ms'][tier] / alone['passes'][tier]:.2f} -> "
+            f"{ms / row['passes'][tier]:.2f}"
+            for tier, ms in row["tier_ms"].items()
+        ]
+        agree = sum(a == b for a, b in pairs) / len(pairs)
+        times = alone["ms"], row["ms"], faster, ", ".join(parts)
+        out.append([context, name, ranks, *times, f"{agree:.0%}"])
+    headers = (
+        "context", "way", "GPUs", "one GPU, ms/token", "ms/token", "faster", "ms a pass, by tier",
+        "tokens that agree",
+    )  # fmt: skip
+    return f"One target over several GPUs (measured)\n{table(headers, out)}"
+
+
+def main() -> None:
+    """Write a model, run its cases, or print their table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("make", "run", "table"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--untrained", action="store_true", help="make: random weights")
+    parser.add_argument("--shape", help="make: layers and width of random weights")
+    parser.add_argument("--context", type=int, default=16384)
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name has one of these")
+    parser.add_argument("--copy-rate", type=float, default=4.3e12, help="bytes per second")
+    parser.add_argument("--budget-seconds", type=float, default=3600, help="begin no case after")
+    parser.add_argument("--out", type=Path, default=Path(), help=f"folder of {FILE}")
+    options = parser.parse_args()
+    if options.what == "table":
+        lines = (options.folder / FILE).read_text(encoding="utf-8").splitlines()
+        print(tables([json.loads(line) for line in lines]))
+    elif options.what == "make":
+        make(options)
+    else:
+        measure(options)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()

@@ -1,0 +1,255 @@
+// Products with packed weights; see packed_weights.py, and mspeckv/models/packed.py for the layout.
+//
+// Codes c of a group of inputs stand for low + step * c, so that
+//     sum_i w_i x_i = step * sum_i c_i x_i + low * sum_i x_i.
+// A word holds codes of one output's next inputs. One lane of a vector is one output: a code is cut
+// out where it stands in its word, as a multiple of a power of two, and x was divided by that power
+// before. Both are exact, and no code is ever moved from lane to lane.
+//
+// A row's result does not depend on how many rows there are: every sum runs in one order.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+typedef float Lanes __attribute__((vector_size(32)));
+typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
+typedef int32_t Whole __attribute__((vector_size(32)));
+typedef int32_t UnalignedWhole __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(32)));
+
+constexpr int64_t WIDE = 8;    // floats of a vector
+constexpr int64_t PANEL = 32;  // outputs that lie together
+constexpr int64_t GROUP = 32;  // inputs that share a scale
+constexpr int64_t PARTS = 3;   // weights that are multiplied by the same rows at once
+
+Lanes load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+void store(float* to, Lanes x) { *reinterpret_cast<Unaligned*>(to) = x; }
+Lanes spread(float x) { return Lanes{x, x, x, x, x, x, x, x}; }
+float sum(Lanes x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
+int64_t group_bytes(int64_t bits) { return PANEL * 4 * (bits + 1); }
+
+Lanes from_halves(const uint8_t* from) {
+#ifdef __F16C__
+    return (Lanes)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+    Bits half;
+    for (int64_t i = 0; i < WIDE; i++) {
+        uint16_t one;
+        std::memcpy(&one, from + 2 * i, sizeof one);
+        half[i] = one;
+    }
+    // the exponent's bias differs by 112; scales are finite
+    const Lanes size = (Lanes)((half & 0x7fff) << 13) * 0x1p112f;
+    return (Lanes)((Bits)size | (half & 0x8000) << 16);
+#endif
+}
+
+// code `k` of each word, times 2 ** (BITS * k); the last one of a word, as it is
+template <int BITS, int K>
+Lanes code(Whole words) {
+    constexpr int per = 32 / BITS;
+    if constexpr (K == per - 1) return __builtin_convertvector((Whole)((Bits)words >> (BITS * K)), Lanes);
+    else return __builtin_convertvector(words & (((1 << BITS) - 1) << (BITS * K)), Lanes);
+}
+
+// what x is divided by for it
+template <int BITS>
+float shrink(int64_t k) {
+    constexpr int per = 32 / BITS;
+    return k == per - 1 ? 1.f : 1.f / static_cast<float>(INT64_C(1) << (BITS * k));
+}
+
+template <int BITS, int K, int ROWS, int COUNT>
+void add_codes(const uint8_t* words, const float* x, int64_t row, Lanes (&total)[ROWS][COUNT]) {
+    if constexpr (K < 32 / BITS) {
+        Lanes codes[COUNT];
+        for (int n = 0; n < COUNT; n++)
+            codes[n] = code<BITS, K>(reinterpret_cast<const UnalignedWhole*>(words)[n]);
+        for (int r = 0; r < ROWS; r++) {
+            const Lanes y = spread(x[r * row + K]);
+            for (int n = 0; n < COUNT; n++) total[r][n] += codes[n] * y;
+        }
+        add_codes<BITS, K + 1, ROWS, COUNT>(words, x, row, total);
+    }
+}
+
+// ROWS rows times COUNT vectors of a panel's outputs; the panel and `out` begin at the first of them
+template <int BITS, int ROWS, int COUNT>
+void block(const uint8_t* panel, int64_t first, int64_t groups, const float* x, const float* sums,
+           float* out, int64_t out_row) {
+    Lanes all[ROWS][COUNT];
+    for (int r = 0; r < ROWS; r++)
+        for (int n = 0; n < COUNT; n++) all[r][n] = spread(0.f);
+    for (int64_t g = 0; g < groups; g++, panel += group_bytes(BITS)) {
+        Lanes total[ROWS][COUNT];
+        for (int r = 0; r < ROWS; r++)
+            for (int n = 0; n < COUNT; n++) total[r][n] = spread(0.f);
+        for (int64_t w = 0; w < BITS; w++)
+            add_codes<BITS, 0, ROWS, COUNT>(panel + (w * PANEL + first) * 4,
+                                            x + g * GROUP + w * (32 / BITS), groups * GROUP, total);
+        const uint8_t* steps = panel + PANEL * 4 * BITS + first * 2;
+        for (int n = 0; n < COUNT; n++) {
+            const Lanes step = from_halves(steps + n * WIDE * 2);
+            const Lanes low = from_halves(steps + PANEL * 2 + n * WIDE * 2);
+            for (int r = 0; r < ROWS; r++) {
+                all[r][n] += total[r][n] * step;
+                all[r][n] += low * sums[r * groups + g];
+            }
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int n = 0; n < COUNT; n++) store(out + r * out_row + first + n * WIDE, all[r][n]);
+}
+
+// ROWS rows times a panel: as many outputs at once as sums fit in sixteen registers
+template <int BITS, int ROWS>
+void rows_of(const uint8_t* panel, int64_t groups, const float* x, const float* sums, float* out,
+             int64_t out_row) {
+    constexpr int count = ROWS <= 2 ? 4 : 2;
+    for (int64_t first = 0; first < PANEL; first += count * WIDE)
+        block<BITS, ROWS, count>(panel, first, groups, x, sums, out, out_row);
+}
+
+template <int BITS>
+void times_panel(const uint8_t* panel, int64_t rows, int64_t groups, const float* x,
+                 const float* sums, float* out, int64_t out_row) {
+    constexpr int64_t most = 6;
+    const int64_t blocks = (rows + most - 1) / most;
+    for (int64_t b = 0, r = 0; b < blocks; b++) {
+        const int64_t count = (rows - r + blocks - b - 1) / (blocks - b);
+#define ROWS_OF(N) case N: rows_of<BITS, N>(panel, groups, x + r * groups * GROUP, sums + r * groups, out + r * out_row, out_row); break;
+        switch (count) { ROWS_OF(1) ROWS_OF(2) ROWS_OF(3) ROWS_OF(4) ROWS_OF(5) ROWS_OF(6) }
+        r += count;
+    }
+}
+
+template <int BITS>
+void shrink_rows(const float* from, int64_t count, float* x, float* sums) {
+    for (int64_t g = 0; g < count; g++) {
+        Lanes total = spread(0.f);
+        for (int64_t i = 0; i < GROUP; i += WIDE) {
+            total += load(from + g * GROUP + i);
+            for (int64_t j = i; j < i + WIDE; j++)
+                x[g * GROUP + j] = from[g * GROUP + j] * shrink<BITS>(j % (32 / BITS));
+        }
+        sums[g] = sum(total);
+    }
+}
+
+// one word of each of a panel's outputs: a row of PANEL floats for each code
+template <int BITS, int K>
+void put_codes(const uint8_t* words, const Lanes* step, const Lanes* low, float* out,
+               int64_t out_row) {
+    if constexpr (K < 32 / BITS) {
+        for (int64_t n = 0; n < PANEL / WIDE; n++) {
+            const Lanes c = code<BITS, K>(reinterpret_cast<const UnalignedWhole*>(words)[n]);
+            store(out + K * out_row + n * WIDE, c * (step[n] * shrink<BITS>(K)) + low[n]);
+        }
+        put_codes<BITS, K + 1>(words, step, low, out, out_row);
+    }
+}
+
+// a panel's weights as floats [inputs, PANEL], rows `out_row` apart
+template <int BITS>
+void unpack_panel(const uint8_t* panel, int64_t groups, float* out, int64_t out_row) {
+    for (int64_t g = 0; g < groups; g++, panel += group_bytes(BITS)) {
+        Lanes step[PANEL / WIDE], low[PANEL / WIDE];
+        for (int64_t n = 0; n < PANEL / WIDE; n++) {
+            const uint8_t* steps = panel + PANEL * 4 * BITS + n * WIDE * 2;
+            step[n] = from_halves(steps), low[n] = from_halves(steps + PANEL * 2);
+        }
+        for (int64_t w = 0; w < BITS; w++)
+            put_codes<BITS, 0>(panel + w * PANEL * 4, step, low,
+                               out + (g * GROUP + w * (32 / BITS)) * out_row, out_row);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Mirrors packed_weights.Task: hidden [rows, inputs], each weight's outputs a multiple of PANEL,
+// out [rows, outputs]; and how many elements lie from each address on.
+struct Task {
+    int64_t rows, inputs, bits, threads, parts;
+    int64_t outputs[PARTS], packed_has[PARTS], out_has[PARTS];
+    int64_t hidden_has, work_has;
+    const float* hidden;
+    float* work;
+    const uint8_t* packed[PARTS];
+    float* out[PARTS];
+};
+
+}  // extern "C"
+
+namespace {
+
+constexpr int64_t MOST = INT64_C(1) << 31;  // of any size: products of two do not overflow
+
+// whether all that will be read and written is there
+bool right(const Task& t, bool unpacking) {
+    for (int64_t size : {t.rows, t.inputs, t.threads, t.parts})
+        if (size < 1 || size >= MOST) return false;
+    if ((t.bits != 4 && t.bits != 8) || t.inputs % GROUP || t.parts > PARTS) return false;
+    const int64_t groups = t.inputs / GROUP;
+    if (!unpacking && (!t.hidden || t.hidden_has / t.rows < t.inputs)) return false;
+    if (!unpacking && (!t.work || t.work_has / t.rows < t.inputs + groups)) return false;
+    for (int64_t p = 0; p < t.parts; p++) {
+        const int64_t outputs = t.outputs[p];
+        if (outputs < 1 || outputs >= MOST || outputs % PANEL || !t.packed[p] || !t.out[p]) return false;
+        if (t.packed_has[p] / (outputs / PANEL) / group_bytes(t.bits) < groups) return false;
+        if (t.out_has[p] / outputs < (unpacking ? t.inputs : t.rows)) return false;
+    }
+    return true;
+}
+
+template <int BITS, bool UNPACKING>
+void run(const Task& t) {
+    const int64_t groups = t.inputs / GROUP;
+    float *x = t.work, *sums = x + t.rows * t.inputs;
+    if (!UNPACKING)
+        shrink_rows<BITS>(t.hidden, t.rows * groups, x, sums);
+    int64_t ends[PARTS], panels = 0;
+    for (int64_t p = 0; p < t.parts; p++) ends[p] = panels += t.outputs[p] / PANEL;
+    // little work is done before a second thread has come
+    const double each = 65536, work = static_cast<double>(t.rows) * t.inputs * panels * PANEL;
+    const int threads = static_cast<int>(std::min<double>(t.threads, std::max(1., work / each)));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t i = 0; i < panels; i++) {
+        int64_t p = 0;
+        while (i >= ends[p]) p++;
+        const int64_t at = i - (p ? ends[p - 1] : 0);
+        const uint8_t* panel = t.packed[p] + at * groups * group_bytes(BITS);
+        if (UNPACKING) unpack_panel<BITS>(panel, groups, t.out[p] + at * PANEL, t.outputs[p]);
+        else times_panel<BITS>(panel, t.rows, groups, x, sums, t.out[p] + at * PANEL, t.outputs[p]);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Products of all parts; 0 when done. What would go out of bounds is refused, nothing is touched.
+int64_t multiply(const Task* task) {
+    if (!right(*task, false)) return 1;
+    if (task->bits == 4) run<4, false>(*task);
+    else run<8, false>(*task);
+    return 0;
+}
+
+// Every part's weights as floats, out [inputs, outputs].
+int64_t unpack(const Task* task) {
+    if (!right(*task, true)) return 1;
+    if (task->bits == 4) run<4, true>(*task);
+    else run<8, true>(*task);
+    return 0;
+}
+
+}  // extern "C"

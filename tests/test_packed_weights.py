@@ -1,0 +1,293 @@
+"""Packed weights: a file's own groups, one result for a row, and every method's text the same."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import embedding, linear
+
+from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, api, generate
+from mspeckv.accelerate import packed_weights
+from mspeckv.accelerate.packed_weights import MOST_ROWS, Task, compiled, multiply, read_packed
+from mspeckv.accelerate.short_head import ShortHead, head_bytes
+from mspeckv.cli import main
+from mspeckv.context import Pass, carrying
+from mspeckv.decoding.attention import attend
+from mspeckv.decoding.hooks import Hooks
+from mspeckv.models import load_pair
+from mspeckv.models.documents import load_document
+from mspeckv.models.packed import Packed, is_packed, pack, pack_model
+from mspeckv.models.pair import own_part
+from mspeckv.testing.exactness import chi_square, expect, sample
+from tests.conftest import build_llama, build_qwen2
+
+needs_kernel = pytest.mark.skipif(not compiled(), reason="there is no C++ compiler")
+GREEDY = Sampling(temperature=0, stop_at_eos=False)
+
+
+def noise(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+@given(
+    bits=st.sampled_from([4, 8]), outputs=st.integers(1, 70), groups=st.integers(1, 4),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]), seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_rounding_moves_a_weight_by_half_a_step_and_packed_ones_not_at_all(
+    bits: int, outputs: int, groups: int, scale: float, seed: int
+) -> None:
+    weight = noise(outputs, 32 * groups, seed=seed) * scale
+    once = pack(weight, bits)
+    floats = once.floats()
+    spread = weight.unflatten(1, (-1, 32)).abs().amax(-1).repeat_interleave(32, 1)
+    # a step, and half precision's own rounding of the step and the lowest value
+    assert ((floats - weight).abs() <= spread * (1.01 / ((1 << bits) - 1) + 2**-10)).all()
+    assert torch.equal(pack(floats, bits).floats(), floats)
+    some = torch.randint(outputs, (5,))
+    assert torch.equal(once.take(some).floats(), floats[some])
+    assert torch.equal(embedding(some[None], once), floats[some][None])
+
+
+@needs_kernel
+@given(
+    bits=st.sampled_from([4, 8]), rows=st.integers(1, MOST_ROWS), beside=st.integers(1, MOST_ROWS),
+    outputs=st.sampled_from([1, 31, 32, 96, 130]), groups=st.integers(1, 5),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(
+    bits: int, rows: int, beside: int, outputs: int, groups: int
+) -> None:
+    weight, hidden = pack(noise(outputs, 32 * groups), bits), noise(MOST_ROWS, 32 * groups, seed=1)
+    few, many = (multiply([weight], [None], hidden[:n])[0] for n in (rows, beside))
+    common = min(rows, beside)
+    assert torch.equal(few[:common], many[:common])
+    exact = hidden.double() @ weight.floats().double().T
+    torch.testing.assert_close(few, exact[:rows].float(), rtol=1e-5, atol=1e-4)
+    alone = multiply([weight], [None], hidden[rows - 1 : rows])[0]
+    assert torch.equal(alone, few[rows - 1 :])
+
+
+@needs_kernel
+def test_threads_and_layers_multiplied_together_change_no_bit() -> None:
+    weights = [pack(noise(size, 64, seed=size), 4) for size in (96, 32, 33)]
+    hidden = noise(1, 9, 64)
+    before = torch.get_num_threads()
+    joint = multiply(weights, [None] * 3, hidden)
+    try:
+        torch.set_num_threads(1 if before > 1 else 2)
+        for weight, out in zip(weights, joint, strict=True):
+            assert torch.equal(multiply([weight], [None], hidden)[0], out)
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_kernel
+@pytest.mark.parametrize("field", ["rows", "inputs", "bits", "threads", "parts", "work_has"])
+def test_the_kernel_refuses_what_ends_too_soon(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = packed_weights._kernel()
+    assert kernel is not None
+    real = kernel.multiply
+
+    def spoiled(task: ctypes._Pointer[Task]) -> int:
+        given = ctypes.cast(task, ctypes.POINTER(Task)).contents
+        setattr(given, field, {"bits": 5, "work_has": 1, "threads": 0}.get(field, 1 << 20))
+        return int(real(task))
+
+    with pytest.raises(ValueError, match="weights: .* they and the rows must fit"):
+        packed_weights._run(spoiled, [pack(noise(32, 64), 4)], noise(3, 64))
+
+
+def test_packed_weights_are_read_only_and_can_be_copied() -> None:
+    weight = torch.nn.Parameter(pack(noise(40, 64), 4), requires_grad=False)
+    assert isinstance(weight, Packed)
+    for twin in (copy.deepcopy(weight), pickle.loads(pickle.dumps(weight))):
+        assert isinstance(twin, Packed)
+        assert torch.equal(twin.floats(), weight.floats())
+    writes: list[Callable[[], object]] = [
+        lambda: weight.mul_(2), lambda: weight.data.add_(1), lambda: weight.__setitem__(0, 1.0),
+        lambda: torch.mul(weight.floats(), 2, out=weight),
+    ]  # fmt: skip
+    for write in writes:
+        with pytest.raises(ValueError, match="packed ones are only read"):
+            write()
+    assert own_part(weight).nbytes == 2 * 2 * 640
+    assert weight.shape == (40, 64)
+
+
+@needs_kernel
+@pytest.mark.parametrize("build", [build_llama, build_qwen2])
+@torch.no_grad()
+def test_a_model_multiplies_by_the_kernel_inside_passes_and_out(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(vocab=70)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and layer.bias is not None:
+            layer.bias.normal_()
+    pack_model(model, 4)
+    assert is_packed(model)
+    ids = torch.arange(9)[None]
+    by_floats = model(input_ids=ids).logits
+    read_packed(model)
+    twin = copy.deepcopy(model)
+    calls: list[int] = []
+    real = packed_weights._run
+
+    def counted(function: Any, weights: list[Packed], hidden: torch.Tensor) -> list[torch.Tensor]:
+        calls.append(len(weights))
+        return real(function, weights, hidden)
+
+    monkeypatch.setattr(packed_weights, "_run", counted)
+    out = model(input_ids=ids).logits
+    torch.testing.assert_close(out, by_floats, rtol=1e-4, atol=1e-4)
+    # queries, keys and values; what comes out; gate and up; down; and once the head
+    assert calls == [3, 1, 2, 1] * 4 + [1]
+    with carrying(Pass(attend)):
+        assert torch.equal(model(input_ids=ids).logits, out)
+    calls.clear()
+    assert torch.equal(twin(input_ids=ids).logits, by_floats)
+    assert not calls
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.floats() * 2)
+    torch.testing.assert_close(model(input_ids=ids).logits, 2 * by_floats, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernel
+def test_a_prompt_longer_than_the_kernels_rows_is_the_same_within_rounding() -> None:
+    weight, bias, hidden = pack(noise(70, 64), 4), noise(70), noise(1, MOST_ROWS + 1, 64)
+    (out,) = multiply([weight], [bias], hidden)
+    torch.testing.assert_close(out, linear(hidden, weight.floats(), bias), rtol=1e-5, atol=1e-5)
+
+
+@needs_kernel
+def test_a_short_head_stays_packed() -> None:
+    model = build_llama(vocab=70)
+    pack_model(model, 4)
+    head, hidden = ShortHead(model, torch.tensor([3, 69, 5])), noise(1, 2, 64)
+    assert isinstance(head.weight, Packed)
+    (scored,) = (product(hidden) for product in head.products.values())
+    (whole,) = multiply([model.lm_head.weight], [None], hidden)
+    assert torch.equal(scored, whole[..., [3, 69, 5]])
+    assert head_bytes(model, 32) == own_part(head.weight).nbytes
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pair:
+    """A packed pair that shares nothing."""
+    target, draft = build_llama(vocab=8, layers=2, seed=3), build_llama(vocab=8, layers=1, seed=4)
+    for model in (target, draft):
+        pack_model(model, 4)
+    return Pair.of(target, draft)
+
+
+@needs_kernel
+def test_samples_follow_the_packed_target(tiny: Pair) -> None:
+    config = RunConfig(
+        "mspeckv", 8, KVPolicy(8, resident=1, block=16, group=16, tail=8),
+        Speculation(gamma=2, draft_gamma=2, budget=24, chunk=4, recent=8, sinks=2, window=16),
+        Sampling(temperature=1.3, top_p=0.9, seed=11),
+    )  # fmt: skip
+    prompt = torch.randint(8, (61,), generator=torch.Generator().manual_seed(5)).tolist()
+    seen = sample(tiny, prompt, config, 2, 250)
+    assert chi_square(seen, expect(tiny, prompt, config, 2)) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def packed_pair() -> Pair:
+    """The default pair in its file's own groups."""
+    return api.load_pair(weights="int4")
+
+
+def test_the_packed_default_target_is_the_float_one_bit_by_bit(
+    pair: Pair, packed_pair: Pair
+) -> None:
+    ours = dict(packed_pair.target.named_parameters())
+    for name, weight in pair.target.named_parameters():
+        held = ours[name]
+        assert torch.equal(held.floats() if isinstance(held, Packed) else held, weight), name
+    widths = {name: held.bits for name, held in ours.items() if isinstance(held, Packed)}
+    assert {bits for name, bits in widths.items() if "layers" in name} == {4}
+    assert packed_pair.target.lm_head.weight is packed_pair.target.model.embed_tokens.weight
+    assert packed_pair.draft is not None
+    assert packed_pair.draft.lm_head is packed_pair.target.lm_head
+    assert packed_pair.weight_bytes < 110e6 < pair.weight_bytes / 4
+
+
+@needs_kernel
+def test_every_method_says_what_plain_decoding_says_over_packed_weights(packed_pair: Pair) -> None:
+    assert packed_pair.tokenizer is not None
+    prompt = load_document("python-reference", packed_pair.tokenizer, 256)
+    ways = {
+        "autoregressive": Speculation(),
+        "vanilla": Speculation(gamma=8, draft_vocab=4096),
+        "triforce": Speculation(gamma=5, draft_gamma=2, budget=128, recent=32),
+        "mspeckv": Speculation("auto", "auto", tier0="lookup", budget=128, recent=32),
+    }
+    texts = {
+        method: generate(
+            packed_pair, prompt, method=method, new_tokens=40, speculation=speculation,
+            policy=KVPolicy("full", on_chip=30), sampling=GREEDY,
+        ).tokens
+        for method, speculation in ways.items()
+    }  # fmt: skip
+    assert len(set(texts.values())) == 1
+
+
+@needs_kernel
+@torch.inference_mode()
+def test_how_tokens_come_in_passes_changes_next_to_nothing(packed_pair: Pair) -> None:
+    """Path independence: by rows of one, of nine, or of all, logits are the same to rounding."""
+    ids = torch.arange(100, 119)[None]
+    whole = packed_pair.target(input_ids=ids).logits[0]
+    for size in (1, 9):
+        cache, parts = None, []
+        for start in range(0, 19, size):
+            out = packed_pair.target(input_ids=ids[:, start : start + size], past_key_values=cache)
+            cache = out.past_key_values
+            parts.append(out.logits[0])
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-3)
+
+
+MEMORY = """
+import psutil
+from mspeckv import generate, load_pair
+before = psutil.Process().memory_full_info()
+pair = load_pair(weights="int4")
+generate(pair, list(range(200)), new_tokens=8)
+after = psutil.Process().memory_full_info()
+print(after.rss - before.rss)
+"""
+
+
+@needs_kernel
+def test_a_packed_pair_takes_little_memory(packed_pair: Pair) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    # 106 MB of weights; the rest is the tokenizer, libraries' code and the run
+    assert int(done.stdout) < 350e6
+
+
+def test_what_is_not_allowed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="weights: 'int3' is not allowed; use .*int4"):
+        load_pair(weights="int3")
+    with pytest.raises(ValueError, match="weights: 'int4' is not allowed; use float, but for"):
+        load_pair(weights="int4", dtype="bfloat16")
+    assert main(["generate", "--weights", "int3"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("mspeckv: weights: 'int3' is not allowed; use ")
+
+
+def test_a_gpu_has_nothing_plugged_in() -> None:
+    hooks = Hooks()
+    assert packed_weights.plug(hooks, torch.device("cuda")) is hooks
