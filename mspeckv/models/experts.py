@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from transformers import PretrainedConfig, PreTrainedModel
 
 _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -27,7 +26,7 @@ class Experts:
 
     def read(self, tokens: Any) -> Any:
         """How many of a layer ``tokens`` tokens read, each choosing by itself and all alike."""
-        return self.count * (1 - (1 - self.used / self.count) ** np.asarray(tokens, dtype=float))
+        return self.count * (1 - (1 - self.used / self.count) ** tokens)
 
 
 def experts_of(text: PretrainedConfig, routed: int, layers: int) -> Experts | None:

@@ -85,8 +85,8 @@ def pass_time(
     # scores and sums are over a latent where there is one
     wide = shape.heads * (shape.latent or shape.head_dim)
 
+    # a layer that reads `kept` bytes of KV or state and attends over `seen` tokens
     def over(kept: Any, seen: Any) -> Floats:
-        """A layer that reads ``kept`` bytes of KV or state and attends over ``seen`` tokens."""
         operations = 2 * shape.read_params() * tokens + 4 * tokens * seen * wide
         return work_ms(machine, shape.read_params(tokens) * size + kept, operations, LAYER_KERNELS)
 
