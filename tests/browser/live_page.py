@@ -51,6 +51,9 @@ WATCH_ROUNDS = """panel => {
 }"""
 CLOSE_VIEW = """() => { const views = [...window.jupyterapp.shell.widgets("main")];
   views.find(one => one.node.querySelector(".jp-LinkedOutputView")).close(); }"""
+GIVE_UP = """() => { const place = document.querySelector(
+    ".jp-Notebook .mskv-panel").closest(".jp-OutputArea-output");
+  place.textContent = "Error displaying widget: model not found"; }"""
 COUNT_CHANGES = """() => new Promise(done => {
   let count = 0;
   const seen = new MutationObserver(changes => { count += changes.length; });

@@ -25,6 +25,7 @@ from .live_page import (
     COUNT_CHANGES,
     CUT,
     FILLED,
+    GIVE_UP,
     PANEL,
     SMALL_TYPE,
     TIME_A_PRESS,
@@ -218,6 +219,23 @@ def test_a_page_loaded_anew_keeps_its_picture_up_to_date(page: Page, home: Path)
     assert before is not None
     assert after is not None
     assert int(after[1]) == int(before[1]) + 1
+
+
+def test_a_panel_that_jupyterlab_gave_up_on_is_drawn_all_the_same(page: Page) -> None:
+    """What is left where the page was busy while JupyterLab looked for the model: its words."""
+    page.reload(wait_until="domcontentloaded")
+    settle(page, lambda: page.evaluate(READY), 120, "the kernel is there again")
+    panel = page.locator(PANEL)
+    charts = panel.locator(".js-plotly-plot .main-svg").first
+    charts.wait_for(timeout=60_000)
+    page.evaluate(GIVE_UP)
+    assert panel.count() == 0
+    charts.wait_for(timeout=60_000)
+    before = told(panel)["tiles"]
+    gamma(panel).press("ArrowLeft")
+    settle(page, lambda: tiles_differ(panel, before), 10, "it hears and answers")
+    assert page.locator(f"{LAST}:visible").count() == 0
+    press_run(panel)
 
 
 def kept_picture(home: Path) -> dict[str, str]:

@@ -105,4 +105,5 @@ function render({ model, el }) {
     for (const end of endings) end();
   };
 }
-export default hearing({ render });
+const initialize = ({ model }) => findLost(model);
+export default hearing({ initialize, render });

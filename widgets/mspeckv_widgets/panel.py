@@ -31,13 +31,14 @@ class Frame(PageWidget):
 
     `room` is the panel's width in CSS pixels while it is narrow, else 0. `size` is its width, the
     height it may have and whether it fills the screen, told while it does or where `measured`.
-    `kept` says that the page is to send pictures of the panel.
+    `kept` says that the page is to send pictures of the panel, which it knows by `panel_id`.
     """
 
     _esm = module(
         *(Path(__file__).parent / name
-          for name in ("panel_picture.js", "panel_gone.js", "panel_screen.js", "panel.js"))
+          for name in ("panel_picture.js", "panel_gone.js", "panel_lost.js", "panel_screen.js", "panel.js"))
     )  # fmt: skip
+    panel_id = traitlets.Unicode("").tag(sync=True)
     kept = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode("").tag(sync=True)
     limit = traitlets.Int(NARROW).tag(sync=True)
@@ -64,6 +65,7 @@ class Panel(ipw.VBox):
         mark = f"mskv-is-{frame.model_id}"
         for name in ("mskv-panel", mark):
             self.add_class(name)
+        frame.panel_id = str(self.model_id)
         self._frame, self._last = frame, LastPicture(frame.label, mark)
         frame.on_msg(self._hear)
         # first: a panel's own `on_size` may then change what this did

@@ -54,7 +54,7 @@ _X_TITLES: dict[Axis, str] = {
     "tokens": "tokens settled (left of 0: reading the prompt)",
     "seconds": "seconds since the prompt was begun",
 }
-_LABEL_ROOM = 1.34
+_LABEL_ROOM = 1.45
 """The x axis ends so many times as far as the lines, for the labels at their ends."""
 _STEP = 1 / 8
 """Labels of a run at work move by so much of their chart's height."""

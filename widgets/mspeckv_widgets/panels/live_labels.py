@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mspeckv_widgets.charts.figure import BIG, LARGE
@@ -59,6 +59,9 @@ def title(room: Room, row: int, words: str) -> dict[str, Any]:
 def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[str, Any]]:
     """Names at lines' ends, pushed apart where they would lie on one another.
 
+    Where they need more height than their chart has, each is cut to its first part. The pointer
+    shows the whole name, and so do the bars under the charts.
+
     Args:
         room: the figure's.
         row: which chart.
@@ -66,16 +69,18 @@ def labels(room: Room, row: int, ends: Sequence[End], high: float) -> list[dict[
         high: value at its top.
     """
     pixels, line = room.high(row) / (1 + BELOW) / high, room.type(11) * _LINE / 11
-    ranked = sorted(ends, key=lambda end: (end.y, end.words))
-    sizes = [line * (1 + end.words.count("<br>")) for end in ranked]
+    whole = sorted(ends, key=lambda end: (end.y, end.words))
+    fit = sum(_lines(end) for end in whole) * line <= high * pixels
+    ranked = whole if fit else [_cut(end) for end in whole]
+    sizes = [line * _lines(end) for end in ranked]
     # a second line of a label stands above the axis, not in the next chart
     middles = [
         max(end.y * pixels, (size - line) / 2) for end, size in zip(ranked, sizes, strict=True)
     ]
     places = spread_out(middles, sizes, high * pixels)
     return [
-        _note(room, row, end, place - end.y * pixels)
-        for end, place in zip(ranked, places, strict=True)
+        _note(room, row, end, place - end.y * pixels, whole=named.words)
+        for end, place, named in zip(ranked, places, whole, strict=True)
     ]
 
 
@@ -105,10 +110,19 @@ def spread_out(middles: Sequence[float], sizes: Sequence[float], top: float) -> 
     return out
 
 
-def _note(room: Room, row: int, end: End, up: float) -> dict[str, Any]:
+def _lines(end: End) -> int:
+    return 1 + end.words.count("<br>")
+
+
+def _cut(end: End) -> End:
+    first, more, _ = end.words.partition("<br>")
+    return replace(end, words=f"{first.split(',')[0]} …") if more else end
+
+
+def _note(room: Room, row: int, end: End, up: float, whole: str) -> dict[str, Any]:
     number = "" if row == 1 else str(row)
     return {
         "text": end.words, "xref": f"x{number}", "yref": f"y{number}", "x": end.x, "y": end.y,
         "xshift": 4, "yshift": up, "xanchor": "left", "yanchor": "middle", "align": "left",
-        "showarrow": False, "font": {"size": room.type(11), "color": INK},
+        "showarrow": False, "font": {"size": room.type(11), "color": INK}, "hovertext": whole,
     }  # fmt: skip

@@ -11,17 +11,18 @@ from mspeckv_widgets.panels.worker_panel import status_line
 from mspeckv_widgets.recording import SLOWER
 
 LIVE_STYLE = """<style>
-.mskv-tiles { display: flex; gap: 8px; }
+.mskv-tiles { display: flex; gap: 8px; container-type: inline-size; }
 .mskv-tile { flex: 1 1 0; min-width: 0; border: 1px solid var(--mskv-grid); border-radius: 4px;
   padding: 2px 8px; line-height: 1.25; }
 .mskv-headline { font-weight: 600; font-size: 1.2em; white-space: nowrap; }
 .mskv-headline .mskv-small { font-weight: 400; font-size: 0.7em; }
 .mskv-model { border-top: 1px dotted var(--mskv-faint); margin-top: 2px; white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis; }
+@container (max-width: 640px) { .mskv-model { white-space: normal; min-height: 2.5em; } }
 .mskv-bars { margin: 2px 0; }
 .mskv-bar-row { display: flex; align-items: center; gap: 6px; font-size: 0.9em;
   line-height: calc(20px * var(--mskv-scale, 1)); }
-.mskv-bar-name { flex: 0 0 26%; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.mskv-bar-name { flex: 0 0 30%; line-height: 1.15; overflow-wrap: anywhere; }
 .mskv-bar-value { flex: 0 0 calc(104px * var(--mskv-scale, 1)); text-align: right;
   font-variant-numeric: tabular-nums; }
 .mskv-track { flex: 1 1 auto; position: relative; display: flex;
