@@ -36,7 +36,8 @@ class Frame(PageWidget):
 
     _esm = module(
         *(Path(__file__).parent / name
-          for name in ("panel_picture.js", "panel_gone.js", "panel_lost.js", "panel_screen.js", "panel.js"))
+          for name in ("panel_picture.js", "panel_gone.js", "panel_lost.js", "panel_screen.js",
+                       "panel.js"))
     )  # fmt: skip
     panel_id = traitlets.Unicode("").tag(sync=True)
     kept = traitlets.Bool(False).tag(sync=True)
