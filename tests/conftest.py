@@ -26,18 +26,21 @@ Build = Callable[..., PreTrainedModel]
 
 
 LAB_PARTS = {
-    "test_ablation", "test_acceptance_explorer", "test_class_guesses", "test_compared",
-    "test_cost", "test_course", "test_course_build", "test_course_export",
-    "test_course_graders", "test_course_notes", "test_course_result", "test_distil",
-    "test_docs", "test_exercises_ablations", "test_exercises_liars", "test_exercises_tiers",
-    "test_exercises_what_if",
-    "test_experiments", "test_experiments_cluster", "test_failing_checks", "test_figure",
-    "test_hints", "test_kernel_memory", "test_last_picture", "test_leaderboard",
-    "test_live_labels", "test_live_prediction", "test_live_states", "test_moving_round",
-    "test_notebooks", "test_packaging", "test_plan", "test_predict", "test_profile_view",
-    "test_quant_explorer", "test_recording", "test_report", "test_retrieval_explorer",
-    "test_site", "test_slower_machine", "test_statistics", "test_store", "test_tensorboard",
-    "test_token_story", "test_what_if_widget", "test_widgets",
+    "test_ablation", "test_accelerations_say", "test_acceptance_explorer", "test_badges",
+    "test_chi_square", "test_class_guesses", "test_compared", "test_cost", "test_course",
+    "test_course_build", "test_course_export", "test_course_graders", "test_course_notes",
+    "test_course_result", "test_distil", "test_docs", "test_documents",
+    "test_exercises_ablations", "test_exercises_liars", "test_exercises_tiers",
+    "test_exercises_what_if", "test_experiments", "test_experiments_cluster",
+    "test_failing_checks", "test_figure", "test_gpu_card", "test_hints", "test_inflate",
+    "test_kernel_memory", "test_lab_ends", "test_lab_folder", "test_last_picture",
+    "test_leaderboard", "test_live_labels", "test_live_prediction", "test_live_states",
+    "test_moving_round", "test_native_sanitized", "test_notebooks", "test_packaging",
+    "test_plan", "test_planner_simulated", "test_predict", "test_profile_view",
+    "test_quant_explorer", "test_reading", "test_recording", "test_report",
+    "test_retrieval_explorer", "test_site", "test_slower_machine", "test_statistics",
+    "test_store", "test_tensorboard", "test_text_table", "test_token_story",
+    "test_verification", "test_what_if_widget", "test_widgets",
 }  # fmt: skip
 """Files of tests that have nothing to do with which transformers there is."""
 

@@ -33,7 +33,7 @@ MUTATIONS = {
     # the oldest tokens in place of the most recent
     "choose": ("slice(plan.prompt - plan.rest, plan.prompt)", "slice(0, plan.rest)"),
     # operations of attention are forgotten
-    "cost": ("2 * shape.layer_params * tokens + attended", "2 * shape.layer_params * tokens"),
+    "cost": (" * tokens + 4 * tokens * seen * wide", " * tokens"),
 }
 """For each function something that looks right."""
 

@@ -125,7 +125,7 @@ def plan(
             rows, names = estimated(pilot, depth)
             tree = grow(rows, lambda text: None, depth, names)
         needs = {
-            fault: _need(tree, fault, trial, kept_rate, known)
+            fault: _need(tree, fault, trial, _fewer(kept_rate, LOOK * (depth - 1), after), known)
             for fault, (_, _, after) in FAULTS.items()
             # what depends on kept guesses shows where the engine tells them
             if (after is None or (kept_rate is not None and depth > 1))
@@ -145,6 +145,19 @@ def share_kept(draws: Sequence[Said], depth: int) -> float | None:
     flags = [said.kept(at) for said in draws for at in range(depth - 1)]
     known = [flag for flag in flags if flag is not None]
     return sum(known) / len(known) if known else None
+
+
+def _fewer(rate: float | None, tokens: int, state: int | None) -> float | None:
+    """The share of kept guesses, moved by its own spread so that ``state`` is met less often.
+
+    Args:
+        rate: as `share_kept` found it in so many ``tokens``.
+        state: 0 after a kept guess, 1 after a correction or bonus; None leaves it as it is.
+    """
+    if rate is None or state is None or not tokens:
+        return rate
+    spread = math.sqrt(max(rate * (1 - rate), 1 / tokens) / tokens)
+    return min(1.0, max(0.0, rate - spread if state == 0 else rate + spread))
 
 
 def _need(tree: Tree, fault: str, trial: Trial, kept_rate: float | None, exact: bool) -> int | None:
