@@ -70,6 +70,10 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         self.length = 0
         self.is_initialized = True
 
+    def stand_at(self, length: int) -> None:
+        """As if ``length`` tokens had been read; what they were does not matter."""
+        self.length = length
+
     def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Write unsettled tokens ``[1, H, n, D]`` from position ``start`` on."""
         raise NotImplementedError

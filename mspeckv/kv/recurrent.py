@@ -44,6 +44,11 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
         """Another one, empty."""
         return StateLayer(self.number_of_states, self.reach)
 
+    def stand_at(self, length: int) -> None:
+        """As if ``length`` tokens had been read; what they were does not matter."""
+        self.marks.clear()
+        self.length = length
+
     def mark(self) -> None:
         """Copy the state; let go of copies that are no longer needed."""
         if not self.marks or self.marks[-1][0] != self.length:

@@ -64,6 +64,10 @@ class WindowLayer(PlacedLayer):
         self.buffer, self.sight, self.slack = buffer, sight, slack
         self.slots, self.first = int(buffer.key.shape[2]), 0
 
+    def stand_at(self, length: int) -> None:
+        """As if ``length`` tokens had been read; what they were does not matter."""
+        self.length, self.first = length, max(0, self.sight.first(length - self.slack))
+
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Recent:
         """Take a pass's new tokens; show those that its queries see."""
         start, new = self.length, (key, value)

@@ -83,7 +83,7 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
             shape, table = KVShape.of(model.config, pair.dtype), machine.passes[role]
             layer_token = shape.layers * shape.token_bytes
             # of the same passes, back to back
-            alone = sum(float(table.at(p.tokens, p.kv_bytes / layer_token)) for p in there)
+            alone = sum(_usual(table, p.tokens, p.kv_bytes / layer_token) for p in there)
             slower = sum(p.ms for p in there) / alone
             rows = tuple(tuple(slower * ms for ms in row) for row in table.ms)
             passes[role] = replace(table, ms=rows)
@@ -100,6 +100,11 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
         ([p for o in run for p in o.passes], [t for o in run for t in o.transfers]) for run in runs
     ]
     return replace(found, own=tuple(slowdown(found, *one) or 1.0 for one in told))
+
+
+def _usual(table: MeasuredPasses, tokens: int, context: float) -> float:
+    """Milliseconds that a pass takes by a table; no less than its fastest, however far outside."""
+    return max(float(table.at(tokens, context)), min(map(min, table.ms)))
 
 
 def slowdown(
@@ -132,7 +137,7 @@ def slowdown(
             # who waited went on when it arrived
             ms -= sum(wait for arrived, wait in waits if one.start <= arrived <= end)
         context = one.kv_bytes / (table.layers * table.token_bytes)
-        ratios.append(ms / float(table.at(one.tokens, context)))
+        ratios.append(ms / _usual(table, one.tokens, context))
     return median(ratios) / median(machine.own or (1.0,)) if ratios else None
 
 
@@ -167,13 +172,13 @@ def _passes(
         hooks = engine_of(pair).hooks
         seat = Seat(2, "decode", model, cache, recorder, products=hooks.products(model))
         reader = ModelReader(replace(seat, kernels=hooks.kernels))
-        for layer in cache.layers:
-            layer.buffer.key.normal_()
-            layer.buffer.value.normal_()
+        for layer in cache.attending:
+            for part in layer.buffer.whole:
+                part.normal_()
 
         def read(count: int, context: int) -> None:
             for layer in cache.layers:
-                layer.length = context
+                layer.stand_at(context)
             _wait_for(reader.read(ids[: context + count], rows=count))
 
         read(tokens[0], places[0])
@@ -191,16 +196,16 @@ def _choosing(pair: Pair) -> float:
     cache = RetrievalCache(shape, Speculation(refresh=1), prompt, 64 * read, pair.device)
     key = _noise(pair, 1, shape.heads, prompt + 64 * read)
     query, whole = (_noise(pair, 1, _query_heads(pair), length) for length in (read, prompt))
-    for layer in range(shape.layers):
+    for layer in shape.growing:
         cache.watch(layer, whole, Floats(key[:, :, :prompt], key[:, :, :prompt]))
     total = prompt
 
     def choose() -> None:
         nonlocal total
         total += read
-        for layer in range(shape.layers):
+        for layer in shape.growing:
             cache.watch(layer, query, Floats(key[:, :, :total], key[:, :, :total]))
-        _wait_for(cache.layers[-1].buffer.key)
+        _wait_for(cache.layers[shape.growing[-1]].buffer.key)
 
     return _milliseconds(choose) * 1e3 / shape.layers
 
