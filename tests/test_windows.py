@@ -31,6 +31,8 @@ from mspeckv.kv.scores import sight_mask
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.settings import METHODS
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
+from mspeckv.whatif import HARDWARE, what_if
+from mspeckv.whatif.shapes import ModelShape
 from mspeckv_widgets import LiveLab
 from tests.random_models import SHAPE, random_prompt
 
@@ -173,6 +175,22 @@ def test_only_the_growing_layers_are_placed_and_the_bytes_are_as_predicted() -> 
     assert places["windows"] == 2 * (6 + 2 * (64 + 8 + 3)) * pair.kv_shape.token_bytes
     with pytest.raises(ValueError, match="the target has 2 layers"):
         generate(pair, random_prompt(20), policy=KVPolicy(8, 2, 1))
+
+
+def test_what_if_knows_the_bytes_of_windows() -> None:
+    """Those of every tier, with the room for guesses that a run allocates."""
+    pair = windowed_pair("gemma2", 6)
+    config = RunConfig(method="mspeckv", new_tokens=300, policy=KVPolicy(8, 1, 1))
+    need, shape = predict(engine_of(pair), pair, config, 200), ModelShape.of(pair.target.config)
+    found = what_if(
+        shape, HARDWARE["laptop-cpu"], method="mspeckv", policy=config.policy, draft=shape,
+        speculation=config.speculation, prefill=200, new_tokens=300, control=False,
+    )  # fmt: skip
+    parts = found.memory.parts
+    kept = {name: int(parts[name]) for name in ("windows", "retrieval", "streaming")}
+    assert kept["windows"] == 2 * need.windows, "of tiers 2 and 1"
+    assert kept["retrieval"] == pytest.approx(need.retrieval - need.windows, rel=0.02)
+    assert kept["streaming"] == need.streaming
 
 
 def test_only_the_growing_layers_cross_the_link() -> None:

@@ -102,11 +102,13 @@ def footprint(
     if draft is not None and asked.uses_draft:
         slots = streaming_slots(asked["sinks"], asked["window"], slack)
         head = asked["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
-        streaming = streaming_bytes(draft.kv(dtype), slots)
+        # a draft's windows are of the same length
+        own = draft.windows * draft.kv(dtype).token_bytes * slots
+        streaming = streaming_bytes(draft.kv(dtype), slots) + own
     parts = {
         "weights": nothing + weights,
         **places,
-        "windows": tiers * shape.window_bytes(dtype, asked["prefill"] + asked["new_tokens"]),
+        "windows": tiers * shape.window_bytes(dtype, asked["prefill"] + asked["new_tokens"], slack),
         "states": nothing + copies * shape.state_bytes,
         "retrieval": retrieval,
         "streaming": streaming,

@@ -136,9 +136,13 @@ class ModelShape:
             return KVShape(self.growing, 1, self.latent // 2, dtype, latent=True)
         return KVShape(self.growing, self.kv_heads, self.head_dim, dtype)
 
-    def window_bytes(self, dtype: torch.dtype, tokens: Any) -> Any:
-        """What layers with a window keep of ``tokens`` tokens."""
-        return self.windows * np.minimum(tokens, self.window) * self.kv(dtype).token_bytes
+    def window_bytes(self, dtype: torch.dtype, tokens: Any, slack: Any = 0) -> Any:
+        """What layers with a window keep of ``tokens`` tokens, with room for guesses of ``slack``.
+
+        The room is that of `mspeckv.kv.windows.window_slots`.
+        """
+        slots = np.minimum(tokens, self.window + 2 * slack)
+        return self.windows * slots * self.kv(dtype).token_bytes
 
     @property
     def state_bytes(self) -> int:
