@@ -5,8 +5,8 @@
 # make test-wheel  the built wheel in a clean environment, up to a panel that moves; some minutes
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 # make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
-# make test-oldest  the engine's tests under the oldest supported transformers
-# make test-matrix  the same, and under the newest that there is today
+# make test-oldest  the engine's tests, but for slow ones, under the oldest supported transformers
+# make test-matrix  all of them, under that and under the newest that there is today
 #
 # PYTHON picks the interpreter (3.11 or newer), PORT the first port a server tries,
 # MSPECKV_CACHE the folder that keeps the model.
@@ -108,12 +108,16 @@ types: $(DONE)/installed
 # What depends on transformers: the engine, its drop-in, the probes, the model files. A name that
 # transformers is about to drop is an error.
 OLDEST := 5.17.0
-ENGINE_TESTS := -W error::FutureWarning -m "not browser and not labs and not no_browser and not lab_parts"
+ENGINE := not browser and not labs and not no_browser and not lab_parts
+ENGINE_TESTS := -W error::FutureWarning -m "$(ENGINE)"
 
-test-matrix: test-oldest test-newest
-
-test-oldest: setup $(DONE)/installed-oldest
+test-matrix: setup $(DONE)/installed-oldest test-newest
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
+
+# The slow ones, of the same code over more text, are the matrix's.
+test-oldest: setup $(DONE)/installed-oldest
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) \
+		-W error::FutureWarning -m "$(ENGINE) and not slow"
 
 test-newest: setup $(DONE)/installed-newest
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
