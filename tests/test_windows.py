@@ -75,8 +75,13 @@ def windowed_pair(family: str, window: int, pattern: str = "mixed", layers: int 
 
 
 def plain_text(pair: Pair, prompt: list[int], new_tokens: int) -> tuple[int, ...]:
-    """Plain transformers' greedy text."""
+    """Plain transformers' greedy text, with the attention that caps scores where they are capped.
+
+    Its older releases take another by default, which leaves the cap out.
+    """
     ids = torch.tensor([prompt])
+    if getattr(pair.target.config, "attn_logit_softcapping", None):
+        pair.target.set_attn_implementation("eager")
     found = pair.target.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False
     )

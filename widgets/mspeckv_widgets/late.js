@@ -24,7 +24,8 @@ const catchUp = async (model) => {
     .catch(() => LATE);
   const known = await Promise.race([asked, new Promise((go) => setTimeout(go, 0))]);
   if (known === LATE) await takeMessages(whole);
-  else asked.then((end) => end === LATE && takeMessages(whole));
+  // a kernel that has ended meanwhile has nothing to tell
+  else asked.then((end) => end === LATE && takeMessages(whole)).catch(() => {});
 };
 const hearing = (parts) => ({
   ...parts,
