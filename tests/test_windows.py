@@ -75,16 +75,17 @@ def windowed_pair(family: str, window: int, pattern: str = "mixed", layers: int 
 
 
 def plain_text(pair: Pair, prompt: list[int], new_tokens: int) -> tuple[int, ...]:
-    """Plain transformers' greedy text, with the attention that caps scores where they are capped.
+    """Plain transformers' greedy text: no cache, and attention that caps scores if the model does.
 
-    Its older releases take another by default, which leaves the cap out.
+    Older releases keep too much for a window of 1, and leave a cap out unless attention is eager.
     """
     ids = torch.tensor([prompt])
     if getattr(pair.target.config, "attn_logit_softcapping", None):
         pair.target.set_attn_implementation("eager")
     found = pair.target.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False
-    )
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+        use_cache=False,
+    )  # fmt: skip
     return tuple(found[0, len(prompt) :].tolist())
 
 
