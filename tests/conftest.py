@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _same_folder() -> Iterator[None]:
+    """A test that goes into another folder comes back, since others follow it in its process."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before, "a test has changed the folder: use monkeypatch.chdir"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -256,10 +255,10 @@ def _encoder_decoder() -> LlamaConfig:
 
 
 def test_the_command_line_decodes_one_without_a_second_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file,) = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), "llama")
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert main([
         "generate", "--target", file.name, "--draft", "lookup", "--prompt", "the thing is in it",
         "--new-tokens", "8", "--method", "vanilla", "--quiet", "--ignore-eos",
