@@ -7,6 +7,7 @@ with the others.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -141,23 +142,26 @@ class KVProbe:
 
     Attributes:
         tokens: ids whose KV is held.
-        keys: ``[N, H, T, D]``, with positions rotated in, as caches hold them.
+        keys: ``[N, H, T, D]`` of the N layers that grow, with positions rotated in, as caches hold
+            them. What other layers keep, windows and states, is never packed.
         values: ``[N, H, T, D]``.
 
     Raises:
-        ValueError: the prompt is too short or too long.
+        ValueError: the prompt is too short or too long, or the target keeps latents.
     """
 
     def __init__(self, pair: Pair, prompt: Prompt, asked: int = 32) -> None:
         check_count("asked", asked, 1, 1024)
+        if pair.kv_shape.latent:
+            raise refuse("pair", pair.target_id, "it keeps latents: use one of keys and values")
         ids = encode_text(pair, prompt, asked + _ANY_BLOCK)
         self._target = pair.target
         self.tokens, self._asked = ids[:-asked], ids[-asked:]
-        cache = DynamicCache()
-        self._read(self.tokens, cache, 1)
-        layers = [cache.layers[layer] for layer in range(pair.kv_shape.depth)]
-        self.keys = torch.stack([layer.keys[0] for layer in layers])
-        self.values = torch.stack([layer.values[0] for layer in layers])
+        self._growing = pair.kv_shape.growing
+        self._cache = DynamicCache(config=pair.target.config)
+        self._read(self.tokens, self._cache, 1)
+        self.keys = torch.stack([layer.keys[0] for layer in self._layers(self._cache)])
+        self.values = torch.stack([layer.values[0] for layer in self._layers(self._cache)])
         self._unpacked = self._ask(self.keys, self.values)
 
     def acceptance(self, keys: Packing, values: Packing) -> float:
@@ -197,10 +201,14 @@ class KVProbe:
 
     def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""
-        cache = DynamicCache()
-        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-            cache.update(key[None], value[None], layer)
+        cache = deepcopy(self._cache)
+        for layer, key, value in zip(self._layers(cache), keys, values, strict=True):
+            layer.keys, layer.values = key[None], value[None]
         return self._read(self._asked, cache, len(self._asked)).float().softmax(-1)
+
+    def _layers(self, cache: DynamicCache) -> list[Any]:
+        """Those of a cache whose KV grows."""
+        return [cache.layers[index] for index in self._growing]
 
     def _read(self, tokens: list[int], cache: Any, last: int) -> torch.Tensor:
         """Append tokens to a cache; logits ``[last, V]`` of the last ones."""

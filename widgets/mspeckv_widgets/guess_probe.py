@@ -74,7 +74,7 @@ class Prefix:
         more: tokens that are to follow at most.
 
     Raises:
-        ValueError: no draft, or more tokens than the target has positions.
+        ValueError: no draft, recurrent layers, or more tokens than the target has positions.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class Prefix:
     ) -> None:
         if pair.draft is None:
             raise refuse("pair", pair.target_id, "it has no draft: load one")
+        if pair.kv_shape.states:
+            raise refuse("pair", pair.target_id, "its states cannot be taken back: use another")
         check_count("more", more, 1)
         check_count("tokens", len(tokens), 1, pair.max_positions - more)
         self.pair, self.draft = pair, pair.draft
