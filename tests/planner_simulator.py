@@ -2,9 +2,11 @@
 
 `planner_rounds.json` holds, of an H200 and of two CPU cores, what passes of each tier take, with
 what comes after them until the next begins, and along decoded texts the chance that one tier keeps
-another's guess at each place (`benchmarks.lengths_record`). A played round does what the engine's
-does: chains that end, passes over what a tier has not read yet, widths that share a graph, two
-passes that build each graph, rounds that end where a block is packed, and packing it.
+another's guess at each place (`benchmarks.lengths_record`). Where a cell names ``of``, some times
+are fitted to the passes of a table in benchmarks/results; nibble and int8, 8 + 8, borrow the texts
+of int8, 16 + 16. A played round does what the engine's does: chains that end, passes over what a
+tier has not read yet, widths that share a graph, two passes that build each graph, rounds that end
+where a block is packed, and packing it.
 
 What a tier guesses after a guess that will be rejected was not recorded; what stands at that place
 of the text is taken for it.
@@ -83,7 +85,7 @@ class Game:
 
     Args:
         setting: what is played.
-        seed: of jitter and, where text is drawn, of verdicts.
+        seed: of jitter, of where in the text it begins, and of verdicts where text is drawn.
         shared: whether rare widths go by the widest graph, as where lengths are chosen.
         built: graphs captured so far, by tier and width, with how often they ran.
     """
@@ -191,7 +193,11 @@ class Game:
         table, longest = self.times["passes"][str(tier)], (0, 8, 32)[tier]
         width, builds, extra = tokens, False, 0.0
         if self.times["graphs"]:
-            width = max(width_of(tokens), longest) if self.shared else width_of(tokens)
+            width = width_of(tokens)
+            if self.shared:
+                # where codes are read, as far as a kernel gains by it
+                narrow = self.times.get("narrow", 0) if tier == 2 else 0
+                width = narrow if width <= narrow else max(width, longest)
             ran = self.built.get((tier, width), 0)
             self.built[tier, width] = ran + 1
             if builds := ran < 2:
@@ -209,7 +215,7 @@ class Game:
     def _kept(self, edge: str, text: int, count: int) -> int:
         """How many of the guesses from ``text`` on are kept."""
         if self.setting.lookup and edge == "02":
-            right = self.rows["lookup"][(text - self.times["prompt"]) % len(self.rows["lookup"])][0]
+            right = self.rows["lookup"][self._at(text, len(self.rows["lookup"]))][0]
             return int(min(count, right))
         kept = 0
         # luck hangs on the place alone, so that every way meets the same
@@ -222,17 +228,18 @@ class Game:
 
     def _row(self, what: str, place: int) -> float:
         found = self.rows[what]
-        return _DIGITS.index(found[(place - self.times["prompt"]) % len(found)]) / 35
+        return _DIGITS.index(found[self._at(place, len(found))]) / 35
+
+    def _at(self, place: int, length: int) -> int:
+        """Where a text of so many places is read: every seed begins elsewhere in it."""
+        return int(place - self.times["prompt"] + 23 * self.seed) % length
 
     def _held(self) -> Held:
         """What a lookup has to say."""
         if not self.setting.lookup:
             return ()
         rows = self.rows["lookup"]
-        return tuple(
-            _DIGITS.index(one) / 35
-            for one in rows[(self.place - self.times["prompt"]) % len(rows)][1]
-        )
+        return tuple(_DIGITS.index(one) / 35 for one in rows[self._at(self.place, len(rows))][1])
 
     def _packed(self, length: int) -> int:
         """Tokens in finished blocks, where layers are packed."""

@@ -12,13 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
+from mspeckv.accelerate import static_passes
 from mspeckv.accelerate.graphs import Direct, StaticInputs
-from mspeckv.accelerate.slot_attention import Mask, static_attention
-from mspeckv.accelerate.static_passes import width_of
+from mspeckv.accelerate.slot_attention import CodeSlots, Mask, attend_slots, static_attention
+from mspeckv.accelerate.static_passes import code_width, width_of
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.placement import ResidentLayer
+from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
+from mspeckv.kv.shape import KVShape
 from tests.random_models import random_pair, random_prompt
 
 SPECULATION = Speculation(
@@ -194,11 +198,15 @@ class Sharing(Direct):
         return True
 
 
-@pytest.mark.parametrize("method", ["vanilla", "mspeckv"])
+@pytest.mark.parametrize(
+    ("method", "narrow"), [("vanilla", 0), ("mspeckv", 0), ("vanilla", 16), ("mspeckv", 16)]
+)
 def test_rare_passes_share_a_shape_as_wide_as_the_longest(
-    static: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch, method: str
+    static: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch, method: str, narrow: int
 ) -> None:
+    """Or as the longest that would read codes, ``narrow``."""
     pair, prompt = random_pair(layers=4), random_prompt(100)
+    monkeypatch.setattr(static_passes, "code_width", lambda layers, groups: narrow)
     options: dict[str, Any] = {
         "new_tokens": 60, "policy": POLICIES["int8, three places"],
         "sampling": Sampling(0, stop_at_eos=False),
@@ -214,11 +222,29 @@ def test_rare_passes_share_a_shape_as_wide_as_the_longest(
 
     monkeypatch.setattr(StaticInputs, "fill", noted)
     plug(pair, Sharing)
+    if narrow:
+        hooks = engine_of(pair).hooks
+        kernels = {**hooks.kernels, CodeSlots: attend_slots}
+        engine_of(pair).hooks = replace(hooks, kernels=kernels)
     auto = replace(SPECULATION, gamma="auto", draft_gamma="auto", tier0="lookup")
     found = generate(pair, prompt, method=method, speculation=auto, **options)
     assert found.tokens == plain.tokens
     longest = {width_of(auto.longest_gamma + 1)}
     if method == "mspeckv":
         longest.add(width_of(auto.longest_draft_gamma + 1))
-    assert set(widths) <= longest
+    assert set(widths) <= {*longest, narrow}
+    assert narrow in {0, *widths}
+    assert min(widths.get(32, {32})) > narrow
     assert max(map(len, widths.values())) > 1
+
+
+def test_codes_are_read_in_passes_of_at_most_sixteen_rows_of_a_head() -> None:
+    def resident(dtype: torch.dtype) -> ResidentLayer:
+        layer = ResidentLayer.__new__(ResidentLayer)
+        layer.codec = BlockCodec(KVShape(1, 2, 64, dtype), KVPolicy(8))
+        return layer
+
+    layers = [resident(torch.float16)]
+    assert [code_width(layers, groups) for groups in (1, 2, 3, 4)] == [16, 8, 0, 0]
+    assert code_width([resident(torch.float32)], 1) == 0
+    assert code_width([], 1) == 0

@@ -12,6 +12,7 @@ The same passes run on a CPU, without a graph; the tests compare them with the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,7 @@ class SlottedLayer(PlacedLayer):
     ) -> None:  # fmt: skip
         super().__init__()
         self.base, self.inputs, self.cut, self.settled = base, inputs, cut, settled
-        self.codes = isinstance(base, ResidentLayer) and readable(base.codec, rows)
+        self.codes = shows_codes(base, rows)
         self.unpacks = brings(under(base)) and (looked_at or not self.codes)
         self.length = filled(base)
 
@@ -86,6 +87,17 @@ class SlottedLayer(PlacedLayer):
             return CodeSlots(key, value, inputs, self.settled, base)
         shown = Slots(*view_of(base).whole, inputs, self.settled)
         return base.in_its_axes(shown) if packed else shown
+
+
+def shows_codes(layer: Any, rows: int) -> bool:
+    """Whether attention by ``rows`` of a KV head reads a layer's codes."""
+    return isinstance(layer, ResidentLayer) and readable(layer.codec, rows)
+
+
+def code_width(layers: Sequence[Any], groups: int) -> int:
+    """Tokens of the widest pass that reads some layer's codes; 0 where only short ones do."""
+    widths = (w for w in (16, 8) if any(shows_codes(layer, groups * w) for layer in layers))
+    return next(widths, 0)
 
 
 def under(layer: Any) -> Any:
@@ -128,8 +140,9 @@ def can_be_static(seat: Seat) -> bool:
 class StaticReader(ModelReader):
     """`ModelReader` by static passes; prefill and very long passes as there.
 
-    Where lengths are chosen, rare ones share the shape of the longest (`Seat.longest`). Which are
-    rare depends on what came before, and the last bit of a logit on the shape.
+    Where lengths are chosen, rare ones share the shape of the longest (`Seat.longest`), or of the
+    longest that reads codes, as a wider one unpacks them. Which are rare depends on what came
+    before, and the last bit of a logit on the shape.
 
     Args:
         seat: as for `ModelReader`.
@@ -151,6 +164,8 @@ class StaticReader(ModelReader):
         self._by_codes = CodeSlots in self._kernels and not self.ring
         self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
+        codes = code_width(self.cache.layers, self._groups) if self._by_codes else 0
+        self._narrow = min(codes, self._shared)
         for layer in self.cache.layers:
             # what is masked has no weight, but would have to be a number
             for part in view_of(layer).whole:
@@ -182,8 +197,9 @@ class StaticReader(ModelReader):
     def _width(self, tokens: int, alike: tuple[object, ...]) -> int:
         """Rows of a pass over so many ``tokens``, of a graph like ``alike``."""
         width = width_of(tokens)
-        rare = width < self._shared and self.runner.rare((width, *alike))
-        return self._shared if rare else width
+        shared = self._narrow if width <= self._narrow else self._shared
+        rare = width < shared and self.runner.rare((width, *alike))
+        return shared if rare else width
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""
