@@ -150,6 +150,9 @@ def main() -> None:
     parser.add_argument("--budget-seconds", type=float, default=3600, help="begin no cell after")
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--ways", nargs="+", help="such as 8/3 auto; default: all")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="cells with one of these in '16384 int8, 8 + 8 code'"
+    )
     parser.add_argument("--commit", default=commit(), help="noted with the machine")
     parser.add_argument("--tiny", action="store_true", help="a random pair on the CPU: a rehearsal")
     options = parser.parse_args()
@@ -175,6 +178,8 @@ def run(options: argparse.Namespace, rows: list[dict[str, Any]], deadline: float
     pair = grid_pair("cuda", 32768, options.tiny)
     wanted = cells() if not options.tiny else iter([(192, name, "prose") for name in placements(4)])
     for cell in wanted:
+        if not any(part in " ".join(map(str, cell)) for part in options.only):
+            continue
         missing = []
         for sampled in (False, True):
             own = [
