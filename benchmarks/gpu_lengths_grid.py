@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--ways", nargs="+", help="such as 8/3 auto; default: all")
     parser.add_argument(
-        "--only", nargs="+", default=[""], help="cells with one of these in '16384 int8, 8 + 8 code'"
+        "--only", nargs="+", default=[""], help="cells with one of these: '16384 int8'"
     )
     parser.add_argument("--commit", default=commit(), help="noted with the machine")
     parser.add_argument("--tiny", action="store_true", help="a random pair on the CPU: a rehearsal")
