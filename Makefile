@@ -5,8 +5,8 @@
 # make test-wheel  the built wheel in a clean environment, up to a panel that moves; some minutes
 # make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 # make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
-# make test-oldest  the engine's tests, but for slow ones, under the oldest supported transformers
-# make test-matrix  all of them, under that and under the newest that there is today
+# make test-oldest  every kind of model under the oldest supported transformers
+# make test-matrix  the engine's tests, under that and under the newest that there is today
 #
 # PYTHON picks the interpreter (3.11 or newer), PORT the first port a server tries,
 # MSPECKV_CACHE the folder that keeps the model.
@@ -114,10 +114,12 @@ ENGINE_TESTS := -W error::FutureWarning -m "$(ENGINE)"
 test-matrix: setup $(DONE)/installed-oldest test-newest
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
 
-# The slow ones, of the same code over more text, are the matrix's.
+# Where one transformers differs from the next: what a model is, and generate. The rest is the matrix's.
+KINDS := drop_in drop_in_as_generate every_family exactness experts families gguf latent models \
+	padding recurrent windows
 test-oldest: setup $(DONE)/installed-oldest
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) \
-		-W error::FutureWarning -m "$(ENGINE) and not slow"
+		-W error::FutureWarning -m "$(ENGINE) and not slow" $(KINDS:%=tests/test_%.py)
 
 test-newest: setup $(DONE)/installed-newest
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
