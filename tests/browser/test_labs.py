@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser
 
 from tests.labs import NOTEBOOKS, judge, load, minutes, named, save, solved_lab
 
@@ -25,22 +25,13 @@ from .driver import (
     visit,
     whole_notebook,
 )
+from .keyboard import drive_all
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.labs, pytest.mark.slow]
 
 # A reading pause between the end of the cells and the last drawing.
 DRAWN_MS = 1200
-ANSWERS = 5
-"""Looks for an answer, 0.4 s apart."""
-INPUTS = "[role=slider], select:enabled, input[type=radio]:enabled"
-BUTTONS = ".jupyter-button:enabled"
-"""Where a panel has nothing else: a button may rightly change nothing, such as a reset at once."""
-READ_PANEL = """panel => [panel.innerText,
-  ...[...panel.querySelectorAll('select, input')].map(one => `${one.value} ${one.checked}`),
-  ...[...panel.querySelectorAll('[role=slider]')].map(one => one.ariaValueNow),
-  ...[...panel.querySelectorAll('.js-plotly-plot')].map(one => JSON.stringify(one.data)),
-].join('|')"""
 
 
 def solve(folder: Path) -> None:
@@ -60,23 +51,6 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         seen.page.context.close()
 
 
-def drive(page: Page, panel: Locator) -> None:
-    """Move a panel's first control with the keyboard: something must be drawn anew."""
-    before = panel.evaluate(READ_PANEL)
-    inputs = panel.locator(INPUTS)
-    control = (inputs if inputs.count() else panel.locator(BUTTONS)).first
-    control.focus()
-    for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Enter"):
-        page.keyboard.press(key)
-        # a lab's last run may still be going on
-        for _ in range(ANSWERS):
-            page.wait_for_timeout(400)
-            if panel.evaluate(READ_PANEL) != before:
-                return
-    named = control.evaluate("one => one.outerHTML.slice(0, 200)")
-    raise AssertionError(f"nothing answers in {panel.get_attribute('aria-label')}: {named}")
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
@@ -90,10 +64,7 @@ def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
         with whole_notebook(page):
             picture(page, path.stem)
             faults = grave(examine(page))
-        panels = page.locator(".mskv-panel[aria-label]:visible")
-        for place in range(panels.count()):
-            if panels.nth(place).locator(f"{INPUTS}, {BUTTONS}").count():
-                drive(page, panels.nth(place))
+        drive_all(page)
         problems = list(lab.problems)
     finally:
         # whatever failed here is not the next lab's
