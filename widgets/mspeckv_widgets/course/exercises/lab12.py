@@ -193,5 +193,6 @@ EXERCISES: dict[str, Exercise] = {
         "chunk worth reading for the next tokens, and not for this one alone?",
         "Register exercise 3's function first: retrieval.register('mine')(peak). Then look at "
         "the chunks it leaves out; with reads_keys=True a policy is given the keys themselves.",
+        seconds=240,  # some fifteen alone, more where a class shares a machine
     ),
 }
