@@ -38,9 +38,10 @@ def test_a_dry_run_fills_every_table(
                       for line in steps.splitlines()[3:])  # fmt: skip
     assert packed[0] < floats[0] / 5
     assert packed[1] == floats[1] > 0
-    for megabytes, kv, ms, gbps, _, *parts in (floats, packed):
+    for megabytes, kv, ms, gbps, _, *parts, reading in (floats, packed):
         assert gbps == pytest.approx((megabytes + kv) / ms, rel=0.01)
         assert sum(parts) == pytest.approx(ms, rel=0.01)
+        assert reading == pytest.approx(megabytes / parts[0], rel=0.01)
     assert set(rows(goals)) == set(GOALS)
 
 
