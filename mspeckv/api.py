@@ -8,9 +8,7 @@ of them if it is not set.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,14 +87,7 @@ def load_pair(
         read=_read_packed,
     )  # fmt: skip
     engine_of(pair)  # makes what is kept of the weights now, not in the first run
-    _return_freed()
     return pair
-
-
-def _return_freed() -> None:
-    """Give the system back what loading used and freed, some 50 MB; glibc would keep it."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _read_packed(model: PreTrainedModel) -> None:
