@@ -1,6 +1,6 @@
 """A laptop's two cores: ours, transformers and llama.cpp, on the same prompts, in one run.
 
-    python -m benchmarks.laptop                      # 1 k and 4 k: ten minutes on two quiet cores
+    python -m benchmarks.laptop                      # 1 k and 4 k: half an hour on two quiet cores
     python -m benchmarks.laptop --contexts 512 --kinds prose --new-tokens 16 --turns 1
 
 Everything decodes greedily, after the same prompt tokens. Ours and transformers' read the same
@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import llama_cpp
 from benchmarks.laptop_steps import Step, step_of
-from benchmarks.llama_cpp import LlamaCpp
+from benchmarks.llama_cpp import KV_BYTES, LlamaCpp
 from benchmarks.report import machine, table
 from benchmarks.workbench import Peer, Way, Workbench
 from benchmarks.workloads import KINDS, VOCAB, prompt_of
@@ -128,10 +128,6 @@ def measure(
                 cell.add(name, found.rate, text(found.tokens))
         for weights, bench in benches.items():
             cell.steps[f"ours {weights}"] = step_of(bench)
-    for name, server in servers.items():
-        if not server.ngram:
-            kv = server.kv_bytes(floats.layers * len(prompt) * floats.kv_shape.token_bytes)
-            cell.steps[name] = Step(1e3 / cell.rate(name), 0, 0, server.weight_bytes, kv)
     return cell
 
 
@@ -216,18 +212,21 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--gguf", type=Path, help="the default target's file, if it is there")
     options = parser.parse_args(given)
     contexts = [int(n) for n in options.contexts.split(",")]
-    pairs = {weights: load_pair(weights=weights) for weights in WEIGHTS}
+    pairs = {form: load_pair(weights=form) for form in WEIGHTS}
     tokenizer = pairs["float"].tokenizer
     assert tokenizer is not None
     with ExitStack() as stack:
         servers: dict[str, LlamaCpp] = {}
+        weights = 0
         version = "llama.cpp left out: install the extra bench"
         if llama_cpp.is_there():
             version = f"xllamacpp {importlib.metadata.version('xllamacpp')}"
             gguf = stack.enter_context(llama_cpp.default_file(options.gguf))
+            weights = llama_cpp.weight_bytes(gguf)
+            most = max(contexts) + options.new_tokens + 8
             for name, chosen in LLAMA.items():
-                most = max(contexts) + options.new_tokens + 8
-                servers[name] = LlamaCpp(gguf, most, threads=torch.get_num_threads(), **chosen)
+                server = llama_cpp.apart(gguf, most, threads=torch.get_num_threads(), **chosen)
+                servers[name] = stack.enter_context(server)
         print(f"{machine(torch.device('cpu'))}, {version}", end="\n\n", flush=True)
         # apart from what this machine keeps
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -241,6 +240,11 @@ def main(given: Sequence[str] | None = None) -> None:
                 continue
             prompt = prompt_of(kind, tokenizer, context)
             cell = measure(pairs, servers, prompt, options.new_tokens, options.turns)
+            for name in servers:
+                if not LLAMA[name].get("ngram"):
+                    floats = pairs["float"].layers * pairs["float"].kv_shape.token_bytes * context
+                    kv = floats / 4 * KV_BYTES[LLAMA[name]["kv"]]
+                    cell.steps[name] = Step(1e3 / cell.rate(name), 0, 0, weights, kv)
             cells[context, kind] = cell
             # a cancelled run loses nothing
             print(rates({(context, kind): cell}), end="\n\n", file=sys.stderr, flush=True)

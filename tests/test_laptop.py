@@ -52,11 +52,11 @@ def test_a_dry_run_fills_every_table(
 def test_llama_cpp_reads_a_prompt_once_and_says_the_same_again() -> None:
     with llama_cpp.default_file() as gguf:
         prompt = list(range(1000, 1040)) * 2
+        assert 90e6 < llama_cpp.weight_bytes(gguf) < 100e6
         for chosen in LLAMA.values():
-            server = llama_cpp.LlamaCpp(gguf, 128, **chosen)
-            assert server.prefill(prompt)[0] == len(prompt)
-            assert server.prefill(prompt)[0] == 1
-            first, second = (server.run(prompt, 8) for _ in range(2))
-            assert first.text == second.text
-            assert first.rate > 0
-            assert 90e6 < server.weight_bytes < 100e6
+            with llama_cpp.apart(gguf, 128, **chosen) as server:
+                assert server.prefill(prompt)[0] == len(prompt)
+                assert server.prefill(prompt)[0] == 1
+                first, second = (server.run(prompt, 8) for _ in range(2))
+                assert first.text == second.text
+                assert first.rate > 0
