@@ -169,7 +169,7 @@ def pass_times(pair: Pair, prompt: list[int]) -> str:
                 times.append((time.perf_counter() - start) * 1e3)
             with profile(activities=[ProfilerActivity.CPU]) as trace:
                 read()
-            rows.append((length, median(times[1:]), *_shares(trace)))
+            rows.append((length, median(times[1:]), *shares(trace)))
     headers = (
         "tokens",
         "ms",
@@ -181,7 +181,7 @@ def pass_times(pair: Pair, prompt: list[int]) -> str:
     return f"A tier-2 pass after {len(prompt)} tokens (measured)\n{table(headers, rows)}"
 
 
-def _shares(trace: Any) -> tuple[float, float, float, float]:
+def shares(trace: Any) -> tuple[float, float, float, float]:
     """Milliseconds by kind of kernel, and what is left of the profiled pass: Python, mostly."""
     sums: dict[str, float] = defaultdict(float)
     for event in trace.key_averages():

@@ -75,6 +75,10 @@ class Workbench:
     cost.
 
     Use as a context manager.
+
+    Attributes:
+        prefill_seconds: that each tier took to read the prompt; 2 is the target, while tier 1 looks
+            on.
     """
 
     def __init__(self, pair: Pair, prompt: list[int], new_tokens: int) -> None:
@@ -82,6 +86,7 @@ class Workbench:
         self.recorder = Recorder(Ledger())
         self.link = CopyEngine(self.recorder.ledger, None)
         self.sampler = Sampler(GREEDY)
+        self.prefill_seconds: dict[int, float] = {}
         config = RunConfig(
             "mspeckv", new_tokens, KVPolicy("full", on_chip=pair.layers),
             Speculation(gamma="auto", draft_gamma="auto"), GREEDY,
@@ -91,7 +96,9 @@ class Workbench:
                 engine_of(pair), config, pair, prompt, self.link, self.recorder, lent=ExitStack()
             )
             for reader in tiers.prefilled:
+                start = time.perf_counter()
                 reader.prefill(prompt[:-1])
+                self.prefill_seconds[reader.tier] = time.perf_counter() - start
         root = tiers.root
         assert isinstance(root, Adaptive)
         assert isinstance(root.guesser, Autoregress)
@@ -179,18 +186,23 @@ class Peer:
 
     Plain decoding goes on from a cache that has read the prompt. The other ways read it every
     time: given a filled cache they run, but guess worse and end with other tokens.
+
+    Attributes:
+        prefill_seconds: that reading the prompt took.
     """
 
     def __init__(self, pair: Pair, prompt: list[int], new_tokens: int) -> None:
         self.pair, self.new_tokens = pair, new_tokens
         self.ids = torch.tensor([prompt])
         self.cache = DynamicCache()
+        start = time.perf_counter()
         with torch.inference_mode():
             pair.target(
                 input_ids=self.ids[:, :-1],
                 logits_to_keep=1,
                 **{cache_argument(pair.target): self.cache},
             )
+        self.prefill_seconds = time.perf_counter() - start
 
     def run(self, **arguments: Any) -> Outcome:
         """Decode; what comes before the first token arrives does not count."""

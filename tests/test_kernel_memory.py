@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 import psutil
 import pytest
 
-from mspeckv import Pair
+from benchmarks.kernel_memory import mapped
+from mspeckv import Pair, load_pair
 from mspeckv_widgets import LiveLab
 
 # The panel keeps six runs for comparison: from then on nothing may be added.
@@ -31,3 +33,15 @@ def test_memory_stays_flat_over_20_runs_of_the_panel(pair: Pair) -> None:
         seen.append(process.memory_full_info().uss)
     warm, end = seen[WARM - 1], seen[-1]
     assert end - warm < MOST_GROWTH, [round(one / 1e6) for one in seen]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="maps are told apart by Linux's names")
+def test_weights_are_mapped_and_told_apart_from_code_and_the_rest() -> None:
+    process = psutil.Process(os.getpid())
+    before = mapped(process)
+    packed = load_pair(weights="int4")
+    after = mapped(process)
+    assert sum(after) == pytest.approx(process.memory_info().rss / 1e6, rel=0.02)
+    # the trial pass has read them all, but for some of the embedding
+    assert 0.6 < (after[1] - before[1]) / (packed.weight_bytes / 1e6) <= 1
+    assert after[0] > 50

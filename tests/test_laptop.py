@@ -1,0 +1,62 @@
+"""`benchmarks.laptop` in a dry form: every table, the same text by every way of ours."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from benchmarks import laptop, llama_cpp
+from benchmarks.laptop import GOALS, LLAMA, OURS, WEIGHTS
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    """A table's lines below its rule, by what they begin with."""
+    lines = table.splitlines()
+    rule = next(place for place, line in enumerate(lines) if line.startswith("---"))
+    return {line.split("  ")[0]: line.split() for line in lines[rule + 1 :] if line}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_dry_run_fills_every_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
+    laptop.main(["--contexts", "96", "--kinds", "copy", "--new-tokens", "24", "--turns", "1"])
+    head, rates, prefill, steps, goals = capsys.readouterr().out.split("\n\n")
+    assert "llama.cpp left out" in head
+    ours = [f"ours {weights} {way}" for way in OURS for weights in WEIGHTS]
+    peers = [f"transformers {way}" for way in ("generate", "assisted", "lookup")]
+    found = rows(rates)
+    assert list(found) == ours + peers
+    for line in found.values():
+        assert float(line[-2]) > 0
+        assert line[-1] == "yes"
+    assert list(rows(prefill)) == ["transformers", *(f"ours {weights}" for weights in WEIGHTS)]
+    # prompt and length, "ours" and its weights, then numbers
+    floats, packed = (list(map(float, line.replace("%", "").split()[4:]))
+                      for line in steps.splitlines()[3:])  # fmt: skip
+    assert packed[0] < floats[0] / 5
+    assert packed[1] == floats[1] > 0
+    for megabytes, kv, ms, gbps, _, *parts, reading in (floats, packed):
+        assert gbps == pytest.approx((megabytes + kv) / ms, rel=0.01)
+        assert sum(parts) == pytest.approx(ms, rel=0.01)
+        assert reading == pytest.approx(megabytes / parts[0], rel=0.01)
+    assert set(rows(goals)) == set(GOALS)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="the extra bench is not installed"
+)
+def test_llama_cpp_reads_a_prompt_once_and_says_the_same_again() -> None:
+    with llama_cpp.default_file() as gguf:
+        prompt = list(range(1000, 1040)) * 2
+        assert 90e6 < llama_cpp.weight_bytes(gguf) < 100e6
+        for chosen in LLAMA.values():
+            with llama_cpp.apart(gguf, 128, **chosen) as server:
+                assert server.prefill(prompt)[0] == len(prompt)
+                assert server.prefill(prompt)[0] == 1
+                first, second = (server.run(prompt, 8) for _ in range(2))
+                assert first.text == second.text
+                assert first.rate > 0
