@@ -14,6 +14,7 @@ from benchmarks import draft_context
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
 from mspeckv_widgets.guess_probe import GuessProbe, Prefix, squeezed
 from tests.random_models import random_pair, random_prompt
+from tests.test_measured_kinds import hybrid
 
 PAIR, TEXT, ASKED = random_pair(), random_prompt(150), 20
 
@@ -52,6 +53,11 @@ def test_a_window_over_everything_and_an_open_mask_see_all(probe: GuessProbe) ->
         probe.reading_what(lambda query, key: query >= key),
     ):
         assert kept.sampled == pytest.approx(whole, abs=1e-4)
+
+
+def test_states_cannot_be_taken_back() -> None:
+    with pytest.raises(ValueError, match="its states cannot be taken back"):
+        Prefix(hybrid(), TEXT)
 
 
 def test_a_window_sees_less(probe: GuessProbe) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers import DynamicCache
 
-from mspeckv import KVPolicy, KVProbe, Packing
+from mspeckv import KVPolicy, KVProbe, Packing, Pair
 from mspeckv.kv.doors import codecs
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.kv_probe import pack
 from tests.random_models import block_codec, random_pair, random_prompt
+from tests.test_latent import latent_pair
+from tests.test_measured_kinds import hybrid, windowed
 
 PAIR = random_pair(vocab=64)
 
@@ -39,6 +43,26 @@ def test_kv_is_that_of_the_models_own_cache(probe: KVProbe) -> None:
     for layer in range(4):
         assert torch.allclose(probe.keys[layer], cache.layers[layer].keys[0], atol=1e-4)
         assert torch.allclose(probe.values[layer], cache.layers[layer].values[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("build", [hybrid, windowed])
+def test_of_layers_those_that_grow_are_packed(build: Callable[[], Pair]) -> None:
+    pair = build()
+    probe = KVProbe(pair, random_prompt(160, vocab=64), asked=32)
+    assert len(probe.keys) == len(probe.values) == pair.layers == 2
+    with torch.inference_mode():
+        ids = torch.tensor([probe.tokens + probe._asked])
+        told = pair.target(ids).logits[0, -32:].softmax(-1)
+    # the rest of the cache is as the model left it: what is asked goes on from there
+    assert torch.allclose(probe._unpacked, told, atol=1e-4)
+    for _ in range(2):
+        assert probe.over(KVPolicy("full", block=16, tail=8)).acceptance > 0.999
+    assert probe.over(KVPolicy(2, block=16, tail=8)).acceptance < 0.999
+
+
+def test_latents_are_refused() -> None:
+    with pytest.raises(ValueError, match="it keeps latents"):
+        KVProbe(latent_pair(), random_prompt(160))
 
 
 def test_unpacked_kv_is_agreed_with_and_narrow_kv_less(probe: KVProbe) -> None:
