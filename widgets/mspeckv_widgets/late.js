@@ -27,6 +27,10 @@ const catchUp = async (model) => {
   // a kernel that has ended meanwhile has nothing to tell
   else asked.then((end) => end === LATE && takeMessages(whole)).catch(() => {});
 };
+// What a page tells of itself, unasked, is told no kernel that has ended.
+const tellIfHeard = (tell) => {
+  try { tell(); } catch (error) { if (error.message !== "Cannot send") throw error; }
+};
 const hearing = (parts) => ({
   ...parts,
   initialize: async (given) => {

@@ -62,7 +62,8 @@ function render({ model, el }) {
     follow(panel);
     const found = panel.querySelectorAll(".js-plotly-plot");
     for (const plot of found) shown.observe(plot);
-    if (found.length > plots && panel.classList.contains("mskv-big")) model.send({ kind: "plots" });
+    if (found.length > plots && panel.classList.contains("mskv-big"))
+      tellIfHeard(() => model.send({ kind: "plots" }));
     plots = found.length;
   };
   const later = () => {

@@ -161,11 +161,11 @@ const keepPicture = (panel, model, allowed) => {
     sent = drawn.svg;
     const night = document.body.dataset.jpThemeLight === "false";
     const stamp = Date.now();
-    model.send({ kind: "picture", ...drawn, night, stamp });
+    tellIfHeard(() => model.send({ kind: "picture", ...drawn, night, stamp }));
     clearTimeout(asking);
     asking = setTimeout(() => {
       if (places(model).some(({ html }) => !html.includes(`data-drawn="${stamp}"`)))
-        model.send({ kind: "renew" });
+        tellIfHeard(() => model.send({ kind: "renew" }));
     }, ANSWER_MS);
   };
   const told = (message) => { if (message?.kind === "last") putIn(model, message.html); };

@@ -77,5 +77,5 @@ const tellRoom = (panel, model, width) => {
     model.set("size", size);
     told = true;
   }
-  if (told) model.save_changes();
+  if (told) tellIfHeard(() => model.save_changes());
 };
