@@ -113,7 +113,7 @@ TINY: dict[str, Any] = {
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
     "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
     "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
-    "v_head_dim": 16,
+    "v_head_dim": 16, "linear_head_dim": 16, "linear_num_heads": 4,
     **dict.fromkeys(("bos_token_id", "pad_token_id", "decoder_start_token_id"), 0),
     "eos_token_id": None, "sliding_window": 9, "attention_chunk_size": 9,
 }  # fmt: skip

@@ -37,7 +37,7 @@ POLICIES = {
     "nibble": KVPolicy(8, on_chip=1, resident=1, block=16, nibble=True),
 }
 PLAIN = RunConfig("autoregressive", 40, sampling=GREEDY, exact="bitwise")
-ALIKE = settings(deadline=None, max_examples=25)
+ALIKE = settings(deadline=None, max_examples=15)
 
 
 @cache

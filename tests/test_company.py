@@ -26,7 +26,7 @@ from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.events import RunSummary
 from tests.random_models import random_pair, random_prompt
 
-THREADS, CALLS = 4, 500
+THREADS, CALLS = 4, 250
 PAIR = random_pair()
 BATCH = torch.tensor([[0] * 9 + random_prompt(31), random_prompt(40)])
 MASK = torch.tensor([[0] * 9 + [1] * 31, [1] * 40])

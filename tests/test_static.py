@@ -108,7 +108,7 @@ def test_samples_are_those_of_ordinary_passes(static: Callable[[bool], None]) ->
 def test_a_workspace_serves_one_run_after_another(static: Callable[[bool], None]) -> None:
     pair = random_pair(layers=4)
     options: dict[str, Any] = {
-        "new_tokens": 40,
+        "new_tokens": 20,
         "policy": KVPolicy(8, on_chip=1, block=16),
         "speculation": SPECULATION,
         "sampling": Sampling(0, stop_at_eos=False),

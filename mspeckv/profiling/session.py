@@ -128,7 +128,7 @@ def _take(
     on_event: Callable[[Event], None] | None,
 ) -> Profile:
     on_gpu = [ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
-    # torch's tracer writes lines about itself to the notebook, unless told to be silent
+    # torch's tracer writes lines about itself, unless told not to before its first trace
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     taken = torch_profile(
         activities=[ProfilerActivity.CPU, *on_gpu],
