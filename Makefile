@@ -67,14 +67,16 @@ demo: $(DONE)/installed-lab $(DONE)/model
 site: $(DONE)/installed
 	$(BIN)/mspeckv site build --out site
 
-# Tests run two at a time, on one kernel thread each; what drives a browser runs by itself, since
-# it has time limits. A browser test executes the labs, so their execution without one is left out.
+# Tests run two at a time, on one kernel thread each, but for those with limits of time. A browser
+# test executes the labs, so their execution without one is left out.
 PYTEST := $(BIN)/python -m pytest
 TWO_AT_A_TIME := -n 2 --dist worksteal
+PANELS := browser and not labs and not wheel
 
 test: setup lint types
 	OMP_NUM_THREADS=1 $(PYTEST) $(TWO_AT_A_TIME) -m "not browser and not no_browser and not labs"
-	$(PYTEST) -m "browser and not labs and not wheel"
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "$(PANELS) and not alone" tests/browser
+	$(PYTEST) -m "$(PANELS) and alone" tests/browser
 
 # Installs anew what the index has, so it is apart.
 test-wheel: setup

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from .driver import picture, set_slider, settle, visit
 from .lab_server import LABS, free_port, settings
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.slow]
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*token=\w+")
 

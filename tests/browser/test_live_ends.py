@@ -41,7 +41,7 @@ from .live_page import (
 from .logs import Logs, clean_log
 from .restart_cells import LAST, SAVE, open_again, restart
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.slow]
 
 NAME = "ends.ipynb"
 

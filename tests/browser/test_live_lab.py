@@ -25,7 +25,7 @@ from .driver import OUTPUT, Visit, open_notebook, publish, set_slider, settle, s
 from .film import Film
 from .lab_server import serve
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.slow]
 
 SCREENSHOT, ANIMATION = OUTPUT / "live_lab.png", OUTPUT / "live_lab.gif"
 LAPTOP, HIGH = (1366, 768), (1366, 940)

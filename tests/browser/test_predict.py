@@ -16,7 +16,7 @@ from .axe import examine, grave
 from .driver import RUN_ALL, Visit, open_notebook, picture, settle, visit
 from .lab_server import serve
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.alone, pytest.mark.slow]
 
 NAME = "predict.ipynb"
 BEGIN = 'from mspeckv_widgets.course import Lab\nlab = Lab("00_start_here", folder=".")'
