@@ -163,7 +163,7 @@ def kept(
         slack: see `mspeckv.kv.sizes.window_slack`.
         reach: of states, where it is not slack that tells; see `StateLayer`.
     """
-    if kind.states:
+    if kind.sight is None and kind.states:
         return StateLayer(kind.states, reach_of(slack) if reach is None else reach)
     if kind.sight is None:
         return EmptyLayer()
