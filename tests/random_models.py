@@ -152,9 +152,12 @@ _OWN: dict[str, dict[str, Any]] = {
         name: {"tie_word_embeddings": False}
         for name in ("biogpt", "gemma2", "gemma3", "gemma3_text", "minicpm3")
     },
+    "falcon_h1": {"mamba_d_ssm": 128, "mamba_chunk_size": 16, **_SSM},
     "gpt_bigcode": {"num_key_value_heads": 1},
     "gpt_neo": {"attention_types": [[["global"], 3]]},
     "reformer": {"is_decoder": True, "axial_pos_embds": False, "attn_layers": ["local"] * 3},
+    "zamba": {"num_hidden_layers": 4, "attn_layer_offset": 0},
+    "zaya": {"num_experts_per_tok": 1},
 }
 """What a family wants otherwise."""
 _LEFT = tuple(

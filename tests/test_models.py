@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
-    FalconH1Config,
     Gemma2Config,
     Gemma3nTextConfig,
+    GlmMoeDsaConfig,
     JambaConfig,
     MambaConfig,
     MambaForCausalLM,
@@ -176,7 +176,7 @@ def test_default_draft_fits_only_its_target(tiny_llama: Build, tmp_path: Path) -
         (T5Config(), "encoder-decoder"),
         (MambaConfig(), "no layer of it attends"),
         (Gemma3nTextConfig(), "share keys and values"),
-        (FalconH1Config(), "layers"),
+        (GlmMoeDsaConfig(), "layers"),
     ],
     ids=lambda value: type(value).__name__,
 )

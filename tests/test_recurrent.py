@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import (
     BambaConfig,
     DynamicCache,
+    FalconH1Config,
     GraniteMoeHybridConfig,
     JambaConfig,
     Lfm2Config,
@@ -51,7 +52,10 @@ FAMILIES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "olmo-hybrid": (OlmoHybridConfig, {"layer_types": LINEAR}),
     "jamba": (JambaConfig, {
         "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8, "num_experts": 2}),
+    "falcon-h1": (FalconH1Config, {"mamba_d_ssm": 128, "mamba_chunk_size": 16, **SSM}),
 }  # fmt: skip
+BESIDE = {"falcon-h1"}
+"""Those whose every layer attends as well."""
 
 
 @cache
@@ -69,7 +73,7 @@ def hybrid_pair(family: str, vocab: int = 64, layers: int = 4) -> Pair:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_exact(family: str) -> None:
     pair = hybrid_pair(family)
-    assert pair.layers == 2
+    assert pair.layers == (4 if family in BESIDE else 2)
     assert pair.kv_shape.depth == 4
     speculation = Speculation(4, 2, chunk=4, budget=16, recent=4, sinks=2, window=8)
     for policy in (KVPolicy("full"), KVPolicy(8, block=16, tail=4)):
@@ -80,7 +84,7 @@ def test_every_family_is_exact(family: str) -> None:
 @given(data=st.data())
 def test_placements_lengths_and_borders(data: st.DataObject) -> None:
     draw = data.draw
-    pair = hybrid_pair(draw(st.sampled_from(["lfm2", "olmo-hybrid", "bamba", "jamba"])))
+    pair = hybrid_pair(draw(st.sampled_from(["lfm2", "olmo-hybrid", "bamba", "jamba", *BESIDE])))
     on_chip = draw(st.integers(0, pair.layers))
     policy = KVPolicy(
         draw(st.sampled_from([8, 4, "full"])), on_chip, draw(st.integers(0, pair.layers - on_chip)),
@@ -98,19 +102,22 @@ def test_placements_lengths_and_borders(data: st.DataObject) -> None:
     assert_exact(pair, prompt, policy, speculation, draw(st.integers(1, 30)))
 
 
-def test_a_long_run_slides_the_drafts_window() -> None:
+@pytest.mark.parametrize("family", ["lfm2", *BESIDE])
+def test_a_long_run_slides_the_drafts_window(family: str) -> None:
     speculation = Speculation(3, 2, sinks=2, window=8)
-    assert_exact(hybrid_pair("lfm2"), random_prompt(20), KVPolicy("full"), speculation, 110)
+    pair = hybrid_pair(family, layers=2)
+    assert_exact(pair, random_prompt(20), KVPolicy("full"), speculation, 110)
 
 
-def test_nibble_mode() -> None:
+@pytest.mark.parametrize("family", ["olmo-hybrid", *BESIDE])
+def test_nibble_mode(family: str) -> None:
     policy = KVPolicy(8, block=16, tail=8, nibble=True)
     speculation = Speculation(gamma=4, tier1="nibble")
-    assert_exact(hybrid_pair("olmo-hybrid"), random_prompt(30), policy, speculation, 24)
+    assert_exact(hybrid_pair(family), random_prompt(30), policy, speculation, 24)
 
 
 def test_samples_are_distributed_as_the_targets() -> None:
-    pair, prompt = hybrid_pair("lfm2", 5, 2), random_prompt(12, vocab=5)
+    pair, prompt = hybrid_pair("falcon-h1", 5, 1), random_prompt(12, vocab=5)
     config = RunConfig(
         method="mspeckv", new_tokens=8, policy=KVPolicy(8, block=8, tail=0),
         speculation=Speculation(2, 1, chunk=2, budget=6, recent=2, sinks=1, window=8),
@@ -180,7 +187,7 @@ def test_states_that_depend_on_passes_are_refused() -> None:
         Pair.of(model)
 
 
-@pytest.mark.parametrize("family", ["lfm2", "bamba", "jamba"])
+@pytest.mark.parametrize("family", ["lfm2", "jamba", *BESIDE])
 def test_the_memory_check_knows_the_states(family: str) -> None:
     """Every copy that a run holds, of every tier."""
     pair, prompt = hybrid_pair(family), random_prompt(40)

@@ -6,7 +6,7 @@ Sizes are those of each repository's ``config.json``; where a class's defaults a
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def test_a_pass_reads_the_experts_that_its_rows_choose(name: str) -> None:
 
 def test_kinds_that_are_not_modelled_are_refused() -> None:
     with pytest.raises(ValueError, match="not modelled|no layer"):
-        ModelShape.of(transformers.FalconH1Config())
+        ModelShape.of(transformers.ZayaConfig())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -195,6 +195,17 @@ def test_states_are_as_large_as_those_that_a_model_keeps(family: str) -> None:
         for layer in cache.layers if hasattr(layer, "conv_states")
     ]  # fmt: skip
     assert kept == [shape.state_size] * shape.states
+
+
+def test_a_state_beside_attention_costs_its_bytes_and_no_weights() -> None:
+    shape = ModelShape.of(transformers.FalconH1Config())
+    assert shape.described == "32 of 32 layers grow, 32 keep a state"
+    alone, machine = replace(shape, states=0, beside=0), HARDWARE["h100"]
+    both = (float(pass_time(one, machine, "target", 1, 4096).total) for one in (shape, alone))
+    more = 2 * shape.state_bytes / machine.memory_gbps / 1e6
+    assert more > 0
+    assert next(both) - next(both) == pytest.approx(more)
+    assert alone.growing == shape.growing == 32
 
 
 def test_the_command_line_says_which_layers_grow(capsys: pytest.CaptureFixture[str]) -> None:

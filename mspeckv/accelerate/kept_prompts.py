@@ -135,7 +135,9 @@ class Prefills:
             self.shared = reader.tier == 2
             self.saved_seconds += brought.seconds - (time.perf_counter() - start)
             return
-        brought = Brought(len(reader.cache.layers), queries, self.limit)
+        # states are not among what a pass brings
+        limit = 0 if reader.cache.states else self.limit
+        brought = Brought(len(reader.cache.layers), queries, limit)
         reader.cache.came, reader.also = brought.came, brought.asked
         try:
             reader.read_prompt(tokens, position)

@@ -25,6 +25,7 @@ from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.kv.placement import ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec
+from mspeckv.kv.recurrent import with_states
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
@@ -220,7 +221,7 @@ class CoarseCache(Tier1Cache):
         looks = [
             CoarseLayer(layer, planes) if layer.attends else layer.like() for layer in full.layers
         ]
-        super().__init__(layers=looks)
+        super().__init__(layers=with_states(looks, full.shape, reach=0))
         self.source = full
 
     @classmethod

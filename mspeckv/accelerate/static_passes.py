@@ -134,7 +134,7 @@ def can_be_static(seat: Seat) -> bool:
     """Whether every layer is of a kind whose slots are known, and keys and scores are plain."""
     known = all(isinstance(under(layer), FloatLayer | BlockLayer) for layer in seat.cache.layers)
     expands = latent_widths(seat.model.config.get_text_config()) is not None
-    return known and not expands and not changes_scores(seat.model)
+    return known and not seat.cache.states and not expands and not changes_scores(seat.model)
 
 
 class StaticReader(ModelReader):

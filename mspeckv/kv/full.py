@@ -14,7 +14,7 @@ from mspeckv.kv.layers import Buffer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of
-from mspeckv.kv.recurrent import kept
+from mspeckv.kv.recurrent import kept, with_states
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
 from mspeckv.kv.windows import WINDOW_SLACK
@@ -92,7 +92,7 @@ class FullCache(Tier):
             else kept(shape, kind, capacity, slack, device, reach=0)
             for index, kind in enumerate(map(shape.kind, range(shape.depth)))
         ]
-        super().__init__(layers=layers)
+        super().__init__(layers=with_states(layers, shape, reach=0))
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` without straddling a flush boundary.

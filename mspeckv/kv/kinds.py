@@ -35,7 +35,7 @@ class Kind:
 
     Attributes:
         sight: of its attention; None where it has none.
-        states: recurrent states that it keeps.
+        states: recurrent states that it keeps, beside its attention where it has both.
     """
 
     sight: Sight | None = ALL
@@ -47,12 +47,18 @@ class Kind:
         return self.sight == ALL
 
 
-_WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+_WINDOWS = {
+    "sliding_attention": "sliding_window",
+    "hybrid_sliding": "sliding_window",
+    "chunked_attention": "attention_chunk_size",
+}
 """Kinds of layers that see so far as a setting says."""
 _STATES = {"linear_attention", "mamba", "conv", "recurrent"}
 """Kinds of layers that keep a state."""
+_BOTH = {"hybrid", "hybrid_sliding"}
+"""Kinds of layers that attend, and keep a state as well."""
 _EMPTY = {"moe", "mlp"}
-_PLAIN = {"full_attention", "attention", *_WINDOWS, *_STATES, *_EMPTY}
+_PLAIN = {"full_attention", "attention", *_WINDOWS, *_STATES, *_BOTH, *_EMPTY}
 
 
 def names_of(text: PretrainedConfig) -> list[str]:
@@ -83,9 +89,10 @@ def kinds_of(text: PretrainedConfig) -> tuple[Kind, ...]:
 
 def _kind(text: PretrainedConfig, name: str) -> Kind:
     """One layer; what sees as many tokens as the model has positions sees all."""
+    states = int(getattr(text, "number_of_conv_states", 1)) * (name in _STATES | _BOTH)
     if name in _STATES | _EMPTY:
-        return Kind(None, int(getattr(text, "number_of_conv_states", 1)) * (name in _STATES))
+        return Kind(None, states)
     seen = int(getattr(text, _WINDOWS.get(name, ""), None) or 0)
     if seen >= int(getattr(text, "max_position_embeddings", None) or 0):
-        return Kind()
-    return Kind(Sight(seen, chunked=name == "chunked_attention"))
+        return Kind(states=states)
+    return Kind(Sight(seen, chunked=name == "chunked_attention"), states)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin
 
 from mspeckv.context import KV, Shown, current
+from mspeckv.kv.beside import StatesBeside
 from mspeckv.kv.latent import Latents, halves
 
 UNBOUNDED = 2**31
@@ -64,6 +65,8 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
     attends = True
     repeats = 0
     """Tokens of the coming pass that are held already, and read again for other layers."""
+    beside: Any = None
+    """The state that the layer keeps as well, if it does (`mspeckv.kv.recurrent`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +158,7 @@ class State:
     tensors: tuple[torch.Tensor, ...]
 
 
-class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
+class Tier(StatesBeside):
     """A tier's cache: layers, and what a reader asks before and after a pass.
 
     Attributes:
@@ -206,8 +209,8 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
 
     @property
     def states(self) -> list[Any]:
-        """Layers that hold a recurrent state (`mspeckv.kv.recurrent`)."""
-        return [layer for layer in self.layers if not layer.attends and hasattr(layer, "marks")]
+        """What holds a recurrent state (`mspeckv.kv.recurrent`)."""
+        return [part for part in self.parts if hasattr(part, "marks")]
 
     def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
         """What passes must read, in order, so that the cache stands for ``tokens``.
@@ -253,18 +256,18 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
-        for layer in self.layers:
-            layer.settle(length)
+        for part in self.parts:
+            part.settle(length)
 
     def restart(self) -> None:
         """Forget everything, and keep the memory."""
         self.repeats = 0
-        for layer in self.layers:
-            layer.restart()
+        for part in self.parts:
+            part.restart()
 
     def read_bytes(self) -> int:
         """Bytes of stored KV that one pass reads."""
-        return sum(int(layer.bytes_to_read(layer.length)) for layer in self.layers)
+        return sum(int(part.bytes_to_read(part.length)) for part in self.parts)
 
     def lookups(self) -> tuple[int, int]:
         """Packed layers found on the device, and fetched, since the last call."""
@@ -273,8 +276,8 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
     def state(self) -> State:
         """What is held, as views."""
         return State(
-            tuple(layer.counts for layer in self.layers),
-            tuple(part for layer in self.layers for part in layer.contents),
+            tuple(part.counts for part in self.parts),
+            tuple(tensor for part in self.parts for tensor in part.contents),
         )
 
 

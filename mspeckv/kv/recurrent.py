@@ -34,6 +34,7 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
     """
 
     attends = False
+    beside = None
 
     def __init__(self, states: int, reach: int) -> None:
         super().__init__(number_of_states=states)
@@ -162,13 +163,24 @@ def kept(
         slack: see `mspeckv.kv.sizes.window_slack`.
         reach: of states, where it is not slack that tells; see `StateLayer`.
     """
-    if kind.states:
+    if kind.sight is None and kind.states:
         return StateLayer(kind.states, reach_of(slack) if reach is None else reach)
     if kind.sight is None:
         return EmptyLayer()
     slots = window_slots(kind.sight, slack, capacity)
     buffer = Buffer(shape.heads, slots, shape.dim, shape.dtype, device)
     return WindowLayer(buffer, kind.sight, slack)
+
+
+def with_states(layers: list[Any], shape: KVShape, reach: int) -> list[Any]:
+    """``layers``, and a state beside those that attend and keep one; see `StateLayer`."""
+    for layer, kind in zip(layers, shape.kinds, strict=False):
+        if layer.attends and kind.states:
+            layer.beside = state = StateLayer(kind.states, reach)
+            # where older transformers' models look for it
+            layer.conv_states, layer.recurrent_states = state.conv_states, state.recurrent_states
+            layer.record_past = False
+    return layers
 
 
 def _copy(part: Any) -> Any:

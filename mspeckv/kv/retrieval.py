@@ -20,7 +20,7 @@ from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
-from mspeckv.kv.recurrent import kept
+from mspeckv.kv.recurrent import kept, reach_of, with_states
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
@@ -126,12 +126,10 @@ class RetrievalCache(Tier1Cache):
         size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
         own = prompt + grown, window_slack(speculation), device
         kinds = [shape.kind(index) for index in range(shape.depth)]
-        super().__init__(
-            layers=[
-                FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own)
-                for kind in kinds
-            ]
-        )
+        layers = [
+            FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own) for kind in kinds
+        ]
+        super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         many = iter(
             torch.empty(
@@ -167,8 +165,8 @@ class RetrievalCache(Tier1Cache):
         """Forget tokens from ``length`` on; tokens that tier 2 has read count as read."""
         length = min(length, max(self.length, self._verified))
         self._verified = min(self._verified, length)
-        for layer in self.layers:
-            layer.settle(length - (self.plan.gap if isinstance(layer, FloatLayer) else 0))
+        for part in self.parts:
+            part.settle(length - (self.plan.gap if isinstance(part, FloatLayer) else 0))
 
     def settled_slots(self, prompt: int) -> int:
         """Those of the prompt's choice."""

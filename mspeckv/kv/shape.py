@@ -20,7 +20,7 @@ class KVShape:
         heads: KV heads H.
         dim: head dim D.
         dtype: compute dtype.
-        kinds: of every decoder layer, where not all grow; see `kind`.
+        kinds: of every decoder layer, where not all grow and do nothing else; see `kind`.
         latent: a layer stores a latent, as one head of half its width (`mspeckv.kv.latent`).
     """
 
@@ -40,7 +40,7 @@ class KVShape:
         kv_heads = getattr(text, "num_key_value_heads", None) or heads
         kinds = kinds_of(text)
         grown = sum(kind.grows for kind in kinds)
-        own = kinds if grown < len(kinds) else ()
+        own = kinds if any(kind != Kind() for kind in kinds) else ()
         widths = latent_widths(text)
         if widths is not None:
             return cls(grown, 1, sum(widths) // 2, dtype, own, latent=True)

@@ -15,7 +15,7 @@ import torch
 
 from mspeckv.kv.kinds import Kind
 from mspeckv.kv.layers import Buffer, FloatLayer, Tier
-from mspeckv.kv.recurrent import kept
+from mspeckv.kv.recurrent import kept, reach_of, with_states
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer
 
@@ -50,7 +50,8 @@ class StreamingCache(Tier):
                 return WindowLayer(Buffer(*size), kind.sight, slack)
             return kept(shape, kind, slots, slack, device)
 
-        super().__init__(layers=[layer(shape.kind(index)) for index in range(shape.depth)])
+        layers = [layer(shape.kind(index)) for index in range(shape.depth)]
+        super().__init__(layers=with_states(layers, shape, reach_of(slack)))
         self.dropped = 0
 
     @property

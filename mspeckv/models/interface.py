@@ -39,7 +39,7 @@ def check_options(mask: torch.Tensor | None, options: Mapping[str, Any]) -> None
 def index_of(module: torch.nn.Module) -> int:
     """The layer that an attention module belongs to."""
     index = module.layer_idx
-    assert isinstance(index, int)
+    assert isinstance(index, int), "an attention module does not say whose layer it is"
     return index
 
 

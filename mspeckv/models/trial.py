@@ -20,7 +20,7 @@ from transformers.masking_utils import causal_mask_function as causal
 from mspeckv.context import Pass, carrying
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
-from mspeckv.kv.recurrent import kept
+from mspeckv.kv.recurrent import kept, with_states
 from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
@@ -89,6 +89,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
         else kept(shape, kind, 0, 0, model.device)
         for index, kind in enumerate(kinds)
     ]
+    cache = Tier(layers=with_states(layers, shape, reach=0))
     masks = _Masks(config.max_position_embeddings)
 
     def attend(
@@ -124,10 +125,10 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
             if not _begins_alike(model):
                 raise _Unlike("its states depend on how a text came in passes")
             read_stepwise(model)
-        logits = _logits(model, Tier(layers=layers), Pass(attend, mask=masks.make))
+        logits = _logits(model, cache, Pass(attend, mask=masks.make))
         once = [index for index, kind in enumerate(kinds) if kind.sight is not None]
-        for index, layer in enumerate(layers):
-            if kinds[index].states and not all(layer.has_previous_state.values()):
+        for index, kind in enumerate(kinds):
+            if kind.states and not cache.has_previous_state(index):
                 raise _Unlike(f"layer {index} keeps no state in its cache")
         if attended != once or updates != once:
             raise _Unlike(
@@ -146,7 +147,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
         told = str(error).partition(";")[0].partition("\n")[0]
         reason = told if isinstance(error, _Unlike) else f"a trial pass fails: {told}"
         raise refuse(field, type(model).__name__, f"{reason}; {ALLOWED}") from error
-    return sum(layer.bytes_to_read(0) for layer in layers if not layer.attends)
+    return sum(state.bytes_to_read(0) for state in cache.states)
 
 
 @torch.no_grad()

@@ -177,8 +177,8 @@ def _passes(
                 part.normal_()
 
         def read(count: int, context: int) -> None:
-            for layer in cache.layers:
-                layer.stand_at(context)
+            for part in cache.parts:
+                part.stand_at(context)
             _wait_for(reader.read(ids[: context + count], rows=count))
 
         read(tokens[0], places[0])

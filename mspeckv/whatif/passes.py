@@ -90,11 +90,13 @@ def pass_time(
         operations = 2 * shape.read_params() * tokens + 4 * tokens * seen * wide
         return work_ms(machine, shape.read_params(tokens) * size + kept, operations, LAYER_KERNELS)
 
-    layer, seen = over(context * token, context), np.minimum(context, shape.window)
+    # a state is read and written
+    state = 2 * shape.state_bytes / max(1, shape.states)
+    beside = state * shape.beside / shape.growing
+    layer, seen = over(context * token + beside, context), np.minimum(context, shape.window)
     others = shape.windows * over(seen * token, seen) if shape.windows else 0.0
-    if shape.states:
-        # read and written
-        others = others + shape.states * over(2 * shape.state_bytes / shape.states, 0.0)
+    if shape.states > shape.beside:
+        others = others + (shape.states - shape.beside) * over(state, 0.0)
     layer = layer + others / shape.growing
     head = shape.head_params * head_share
     outside = work_ms(machine, head * size, 2 * head * tokens, PASS_KERNELS)

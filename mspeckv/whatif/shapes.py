@@ -40,6 +40,7 @@ class ModelShape:
         window: tokens that those keep.
         states: layers that keep a recurrent state of ``state_size`` float32 numbers.
         state_size: of one such layer.
+        beside: how many of those attend as well, so that they grow.
         latent: numbers that a layer keeps of a token where its heads share one compressed form;
             0 where each KV head keeps keys and values.
         experts: None where every token reads all weights.
@@ -60,6 +61,7 @@ class ModelShape:
     window: int = 0
     states: int = 0
     state_size: int = 0
+    beside: int = 0
     latent: int = 0
     experts: Experts | None = None
 
@@ -102,7 +104,7 @@ class ModelShape:
     @property
     def growing(self) -> int:
         """Layers that keep every token: those that a policy places, and that pay for it."""
-        return self.layers - self.windows - self.states
+        return self.layers - self.windows - self.states + self.beside
 
     @property
     def described(self) -> str:
@@ -158,6 +160,7 @@ class ModelShape:
             layers=layers,
             windows=0,
             states=0,
+            beside=0,
             # its layers and the last norm
             own_params=layers * self.layer_params + self.hidden,
         )
@@ -173,10 +176,11 @@ def _kinds(text: PretrainedConfig) -> dict[str, int]:
     window = window if getattr(text, "use_sliding_window", True) else None
     alike = "sliding_attention" if window else "full_attention"
     kinds = Counter(getattr(text, "layer_types", None) or [alike] * layers)
-    states = sum(kinds.pop(kind, 0) for kind in STATES) if size is not None else 0
+    both = kinds.pop("hybrid", 0) if size is not None else 0
+    states = both + (sum(kinds.pop(kind, 0) for kind in STATES) if size is not None else 0)
     kept = sum(kinds.pop(kind, 0) for kind in _WINDOWS)
     other = sorted(kinds.keys() - {"full_attention", "attention"})
-    if other or not kinds:
+    if other or not kinds.total() + both:
         reason = f"{', '.join(other)} layers are not modelled" if other else "no layer's KV grows"
         raise refuse("model", text.model_type, reason)
     return {
@@ -184,4 +188,5 @@ def _kinds(text: PretrainedConfig) -> dict[str, int]:
         "window": int(window or 0) if kept else 0,
         "states": states,
         "state_size": size if states and size is not None else 0,
+        "beside": both,
     }
