@@ -18,7 +18,14 @@ from torch.nn.functional import embedding, linear
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, api, generate
 from mspeckv.accelerate import packed_weights
-from mspeckv.accelerate.packed_weights import MOST_ROWS, Task, compiled, multiply, read_packed
+from mspeckv.accelerate.packed_weights import (
+    MOST_ROWS,
+    PRODUCT,
+    Task,
+    compiled,
+    multiply,
+    read_packed,
+)
 from mspeckv.accelerate.short_head import ShortHead, head_bytes
 from mspeckv.cli import main
 from mspeckv.context import Pass, carrying
@@ -28,6 +35,7 @@ from mspeckv.models import load_pair
 from mspeckv.models.documents import load_document
 from mspeckv.models.packed import Packed, is_packed, pack, pack_model
 from mspeckv.models.pair import own_part
+from mspeckv.profiling.session import operations
 from mspeckv.testing.exactness import chi_square, expect, sample
 from tests.conftest import build_llama, build_qwen2
 
@@ -167,6 +175,15 @@ def test_a_prompt_longer_than_the_kernels_rows_is_the_same_within_rounding() -> 
     weight, bias, hidden = pack(noise(70, 64), 4), noise(70), noise(1, MOST_ROWS + 1, 64)
     (out,) = multiply([weight], [bias], hidden)
     torch.testing.assert_close(out, linear(hidden, weight.floats(), bias), rtol=1e-5, atol=1e-5)
+
+
+@needs_kernel
+def test_its_operations_are_counted() -> None:
+    weights, hidden = [pack(noise(size, 64), 4) for size in (96, 33)], noise(1, 9, 64)
+    with torch.profiler.profile(with_flops=True) as taken:
+        multiply(weights, [None, None], hidden)
+    (event,) = (event for event in taken.events() or () if event.name == PRODUCT)
+    assert operations(event) == 2 * 9 * 64 * (96 + 33)
 
 
 @needs_kernel

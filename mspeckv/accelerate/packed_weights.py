@@ -29,6 +29,7 @@ from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
+from torch._C._profiler import _RecordFunctionFast
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
@@ -41,6 +42,8 @@ from mspeckv.models.packed import GROUP, PANEL, Packed, pack
 from mspeckv.settings import refuse
 
 SOURCE = Path(__file__).with_name("packed_weights.cpp")
+PRODUCT = "mspeckv::packed_product"
+"""The kernel, as a profiler names it."""
 MOST_ROWS = 64
 """Rows of a product by the kernel, at most."""
 _PARTS = 3
@@ -123,9 +126,11 @@ def multiply(
         outs = [hidden @ one[:, : weight.shape[0]] for weight, one in zip(
             weights, _run(kernel.unpack, weights), strict=True)]  # fmt: skip
     else:
+        with _RecordFunctionFast(PRODUCT, [hidden, *weights]):
+            made = _run(kernel.multiply, weights, hidden)
         outs = [
             out[:, : weight.shape[0]].view(*hidden.shape[:-1], -1)
-            for weight, out in zip(weights, _run(kernel.multiply, weights, hidden), strict=True)
+            for weight, out in zip(weights, made, strict=True)
         ]
     return [out if bias is None else out + bias for out, bias in zip(outs, biases, strict=True)]
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
+from mspeckv.accelerate.packed_weights import PRODUCT as PACKED_PRODUCT
 from mspeckv.api import stream
 from mspeckv.events import Event, Prefill, Round, RunSummary
 from mspeckv.models import Pair
@@ -204,7 +205,7 @@ def _read_events(
     ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     gflop: dict[tuple[int | None, str], float] = defaultdict(float)
     for event in listed:
-        if not event.name.startswith(("aten::", "mkldnn::")):
+        if not event.name.startswith(("aten::", "mkldnn::", PACKED_PRODUCT)):
             continue
         inside = _innermost(spans, starts, event.time_range.start)
         tier = inside.tier if inside is not None else None
@@ -223,10 +224,10 @@ def _read_events(
 
 def operations(event: Any) -> float:
     """Multiplications and additions of one operator, of those that are counted."""
-    if event.name == PRODUCT:
+    if event.name in (PRODUCT, PACKED_PRODUCT):
         # the profiler has a formula for torch's own products only
-        rows, weight = event.input_shapes[:2]
-        return 2.0 * float(prod(rows) * weight[0])
+        rows, *weights = event.input_shapes[: 2 if event.name == PRODUCT else None]
+        return 2.0 * float(prod(rows) * sum(weight[0] for weight in weights))
     return float(event.flops or 0)
 
 
