@@ -15,7 +15,7 @@ ROOT_MODULES = 7
 BUDGETS = {
     "decoding": 1_520,
     "decoding, kv and root files": 6_525,
-    "all": 25_140,
+    "all": 25_230,
 }
 
 
