@@ -30,6 +30,7 @@ from mspeckv.whatif import (
     inner_passes,
     model_shape,
     origin_machine,
+    plan,
     rate_of,
     this_machine,
     what_if,
@@ -138,6 +139,36 @@ def test_a_layer_takes_its_bytes_over_the_bandwidth() -> None:
     operations = 2 * (32 * shape.layer_params + shape.head_params)
     operations += 32 * 4 * (16384 + 128) * 4096
     assert slow.ms_per_token == pytest.approx(operations / 1e-3 / 1e6)
+
+
+def test_packed_weights_are_read_in_their_own_width() -> None:
+    shape, cpu = MODELS["smollm2-135m"], simple(kind="cpu", dtype="float32")
+    asked: dict[str, Any] = {"method": "autoregressive", "on_chip": 30, "new_tokens": 256}
+    norms = 4 * 30 * 2 * shape.hidden
+    products = 30 * shape.layer_params - norms / 4
+    for weights, bits in (("int4", 4), ("int8", 8)):
+        ms = {
+            prefill: what_if(shape, cpu, weights=weights, prefill=prefill, **asked).ms_per_token
+            for prefill in (872, 3872)
+        }
+        # a group of 32 codes has two scales in half precision; the head is in 8 bits
+        read = products * (bits + 1) / 8 + norms + shape.head_params * 9 / 8
+        kv = 30 * shape.kv(cpu.torch_dtype).token_bytes
+        assert ms[872] == pytest.approx((read + 1000 * kv) / 1e6)
+        assert ms[3872] - ms[872] == pytest.approx(3000 * kv / 1e6)
+    plain, packed = (plan(shape, cpu, weights=form) for form in ("float", "int4"))
+    assert packed.choice.ms_per_token < plain.choice.ms_per_token
+    assert packed.choice.device_bytes < plain.choice.device_bytes
+
+
+@pytest.mark.parametrize(
+    ("machine", "weights"), [("h100", "int4"), ("laptop-cpu", "int3"), (simple(kind="cpu"), "int8")]
+)
+def test_weights_that_no_pair_holds_there_are_refused(
+    machine: str | Hardware, weights: str
+) -> None:
+    with pytest.raises(ValueError, match=f"weights: '{weights}' is not allowed; use "):
+        what_if("smollm2-135m", machine, weights=weights)
 
 
 def test_steps_add_up_to_the_time_of_a_token() -> None:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,13 +31,19 @@ from mspeckv.accelerate.short_head import ShortHead, head_bytes
 from mspeckv.cli import main
 from mspeckv.context import Pass, carrying
 from mspeckv.decoding.attention import attend
+from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.models import load_pair
 from mspeckv.models.documents import load_document
-from mspeckv.models.packed import Packed, is_packed, pack, pack_model
+from mspeckv.models.kept import subject
+from mspeckv.models.packed import Packed, form_of, pack, pack_model
 from mspeckv.models.pair import own_part
-from mspeckv.profiling.session import operations
+from mspeckv.profiling.session import _weights_read, operations
 from mspeckv.testing.exactness import chi_square, expect, sample
+from mspeckv.whatif import what_if
+from mspeckv.whatif.catalogue import model_shape
+from mspeckv_widgets.panels.snippet import command_line, python_code
+from mspeckv_widgets.record import Setting
 from tests.conftest import build_llama, build_qwen2
 
 needs_kernel = pytest.mark.skipif(not compiled(), reason="there is no C++ compiler")
@@ -144,7 +151,7 @@ def test_a_model_multiplies_by_the_kernel_inside_passes_and_out(
         if isinstance(layer, torch.nn.Linear) and layer.bias is not None:
             layer.bias.normal_()
     pack_model(model, 4)
-    assert is_packed(model)
+    assert form_of(model) == "int4"
     ids = torch.arange(9)[None]
     by_floats = model(input_ids=ids).logits
     read_packed(model)
@@ -207,6 +214,12 @@ def tiny() -> Pair:
     return Pair.of(target, draft)
 
 
+def test_code_that_is_copied_packs_the_weights(tiny: Pair) -> None:
+    setting = Setting("python-reference", 60, RunConfig())
+    assert ', weights="int4")\n' in python_code(setting, tiny)
+    assert " --weights int4 " in command_line(setting, tiny)
+
+
 @needs_kernel
 def test_samples_follow_the_packed_target(tiny: Pair) -> None:
     config = RunConfig(
@@ -238,6 +251,23 @@ def test_the_packed_default_target_is_the_float_one_bit_by_bit(
     assert packed_pair.draft is not None
     assert packed_pair.draft.lm_head is packed_pair.target.lm_head
     assert packed_pair.weight_bytes < 110e6 < pair.weight_bytes / 4
+
+
+def test_the_cost_model_counts_the_bytes_that_are_held(pair: Pair, packed_pair: Pair) -> None:
+    shape = model_shape(packed_pair.target)
+    assert shape == replace(model_shape(pair.target), name=shape.name, weights="int4")
+    last_norm = shape.hidden * 4
+    assert shape.read_bytes(torch.float32) + last_norm == _weights_read(packed_pair.target)
+    config = RunConfig.build(speculation=Speculation(gamma=4, draft_gamma=2, draft_vocab=8192))
+    found = what_if(
+        packed_pair.target, "laptop-cpu", prefill=999, new_tokens=config.new_tokens,
+        policy=config.policy, speculation=config.speculation,
+    ).memory.parts  # fmt: skip
+    known = predict(api.engine_of(packed_pair), packed_pair, config, 999)
+    assert (found["weights"], found["head"]) == (known.weights, known.head)
+    # and times that are kept of one are not taken for the other's
+    kept = [subject(one, one.models, ()) for one in (pair, packed_pair)]
+    assert kept[0] != kept[1]
 
 
 @needs_kernel

@@ -31,7 +31,14 @@ of `mspeckv/data/published/`; all others are *modelled*. The formulas stand wher
 [passes](../mspeckv/whatif/passes.py) (roofline and launches),
 [acceptance](../mspeckv/whatif/acceptance.py) (tokens and passes per round),
 [round](../mspeckv/whatif/round.py) (its overlap),
-[footprint](../mspeckv/whatif/footprint.py) (bytes), [machines](../mspeckv/whatif/machines.py)."""
+[footprint](../mspeckv/whatif/footprint.py) (bytes), [machines](../mspeckv/whatif/machines.py).
+
+Weights count as they are held ([shapes](../mspeckv/whatif/shapes.py)): `weights="int4"` of
+`what_if`, `plan` and `mspeckv whatif`, or a pair's own target in place of a name. A pass then
+reads 5 bits for a layer's weight and 9 for the head's, a group's scales included, norms as floats;
+a draft has 9 throughout. That is allowed where a pair can be loaded so, float32 on a CPU. What a
+product takes to make floats of codes is not in the roofline; it is in a pair's measured passes,
+which are kept apart for each way of holding the weights (`mspeckv.whatif.this_machine`)."""
 
 
 def _fit() -> str:

@@ -113,9 +113,9 @@ def _run_together(arguments: Sequence[str] | None, ranks: Ranks) -> NoReturn:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from mspeckv.models.download import fetch
+    from mspeckv.models.download import FORMS, fetch
 
-    folder = fetch(quiet=options.quiet)
+    folder, *_ = [fetch(options.quiet, form) for form in FORMS]
     if not options.quiet:
         print("every file is as it should be, by sha256", file=sys.stderr)
     print(folder)
@@ -186,7 +186,7 @@ def _modelled(options: argparse.Namespace) -> dict[str, Any]:
 
     typed = {part: getattr(options, part) for part in Acceptance.__dataclass_fields__}
     rates = {part: rate for part, rate in typed.items() if rate is not None}
-    names = ("draft", "prefill", "new_tokens", "link_gbps", "graphs")
+    names = ("draft", "prefill", "new_tokens", "link_gbps", "graphs", "weights")
     return {
         **{name: getattr(options, name) for name in names},
         "acceptance": Acceptance(**rates) if rates else None,

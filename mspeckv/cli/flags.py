@@ -154,6 +154,7 @@ _MACHINE: Flags = {
     "--middle-full": Flag("tier 2 keeps of tier 1's guesses", "A", kind=float),
     "--draft-full": Flag("tier 2 keeps of tier 0's guesses", "A", kind=float),
     "--graphs": Flag("on a GPU"),
+    "--weights": _ONE_RUN["--weights"],
     **_JSON,
 }
 _WHAT_IF: Flags = {

@@ -28,6 +28,13 @@ OUTER_BITS = 8
 """Of embeddings and heads, as llama.cpp has them; and of a draft's layers, which are few."""
 BITS: Mapping[str, int | None] = {"float": None, "int8": 8, "int4": 4}
 """Widths of a model's layers, by what ``weights`` may be."""
+
+
+def packed_bytes(bits: int) -> float:
+    """What a weight takes in codes of ``bits``, its share of a group's two scales included."""
+    return bits / 8 + 2 * torch.float16.itemsize / GROUP
+
+
 _ATEN = torch.ops.aten
 
 
@@ -188,6 +195,7 @@ def pack_model(model: PreTrainedModel, bits: int) -> None:
             module.weight = done[weight]
 
 
-def is_packed(model: torch.nn.Module) -> bool:
-    """Whether some of a model's weights are packed."""
-    return any(isinstance(weight, Packed) for weight in model.parameters())
+def form_of(model: torch.nn.Module) -> str:
+    """How a model's layers are held: a word of `BITS`."""
+    widths = [weight.bits for weight in model.parameters() if isinstance(weight, Packed)]
+    return next(form for form, bits in BITS.items() if bits == min(widths, default=None))

@@ -6,13 +6,15 @@ experts in 4 bits). Heads that guess several tokens at once (DeepSeek, Qwen3-Nex
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from mspeckv.models.experts import Experts
 from mspeckv.models.gguf_file import GGUFFile
+from mspeckv.models.packed import form_of
 from mspeckv.settings import refuse
 from mspeckv.whatif.shapes import ModelShape
 
@@ -158,14 +160,18 @@ MODELS = {shape.name: shape for shape in _CATALOGUE}
 _DRAFTS = {"llama-2-7b": "llama-68m", "llama-2-13b": "llama-68m"}
 
 
-def model_shape(model: str | ModelShape | PretrainedConfig) -> ModelShape:
+def model_shape(model: str | ModelShape | PretrainedConfig | PreTrainedModel) -> ModelShape:
     """A shape by its name in `MODELS`, from a folder with a ``config.json``, or as it is.
+
+    Of a loaded model it says how its weights are held.
 
     Raises:
         ValueError: neither a name of the catalogue nor a folder.
     """
     if isinstance(model, ModelShape):
         return model
+    if isinstance(model, PreTrainedModel):
+        return replace(ModelShape.of(model.config), weights=form_of(model))
     if isinstance(model, PretrainedConfig):
         return ModelShape.of(model)
     known = MODELS.get(str(model).lower())
@@ -182,10 +188,12 @@ def model_shape(model: str | ModelShape | PretrainedConfig) -> ModelShape:
 
 
 def draft_shape(target: ModelShape, draft: str | ModelShape | None) -> ModelShape | None:
-    """Tier 0's shape: the catalogue's draft for ``"default"``, else two layers that share."""
+    """Tier 0's shape: the catalogue's draft for ``"default"``, else two layers that share.
+
+    Beside packed weights it has its own in 8 bits, as `mspeckv.load_pair` packs it.
+    """
     if draft is None or draft == "none":
         return None
-    if draft == "default":
-        known = _DRAFTS.get(target.name)
-        return MODELS[known] if known else target.shared_draft()
-    return model_shape(draft)
+    known = _DRAFTS.get(target.name) if draft == "default" else draft
+    found = target.shared_draft() if known is None else model_shape(known)
+    return replace(found, weights="float" if target.weights == "float" else "int8")

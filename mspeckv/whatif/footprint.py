@@ -93,15 +93,16 @@ def footprint(
             plan = replace(plan, chunks=0)  # no landmarks
         retrieval = plan.bytes(kv, asked["new_tokens"] + 1)
     # as mspeckv.accelerate.weight_copies
-    copied = machine.kind == "cpu" and dtype == torch.float32
+    copied = machine.kind == "cpu" and dtype == torch.float32 and shape.weights == "float"
     weights = sum(
-        (model.own_params + (model.product_params if copied else 0)) * size
+        model.own_bytes(dtype) + (model.product_params * size if copied else 0)
         for model in (shape, draft)
         if model is not None
     )
     if draft is not None and asked.uses_draft:
         slots = streaming_slots(asked["sinks"], asked["window"], slack)
-        head = asked["draft_vocab"] * draft.hidden * size * (2 if copied else 1)
+        scored = asked["draft_vocab"] * draft.hidden
+        head = draft.outer_bytes(dtype, scored) * (2 if copied else 1)
         # a draft's windows are of the same length
         own = draft.windows * draft.kv(dtype).token_bytes * slots
         streaming = streaming_bytes(draft.kv(dtype), slots) + own

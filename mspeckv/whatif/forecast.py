@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
+from mspeckv.models import parse_weights
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.catalogue import draft_shape, model_shape
@@ -99,7 +101,7 @@ class Forecast:
 
 
 def what_if(
-    model: str | ModelShape | PretrainedConfig = "llama-2-7b",
+    model: str | ModelShape | PretrainedConfig | PreTrainedModel = "llama-2-7b",
     machine: str | Hardware = "h100",
     *,
     draft: str | ModelShape | None = "default",
@@ -111,6 +113,7 @@ def what_if(
     acceptance: Acceptance | None = None,
     link_gbps: ArrayLike | None = None,
     graphs: bool = True,
+    weights: str | None = None,
     control: bool = True,
     **fields: Any,
 ) -> Forecast:
@@ -119,8 +122,8 @@ def what_if(
     Any number may be an array; arrays broadcast. Ten thousand settings take less than a second.
 
     Args:
-        model: a name of `mspeckv.whatif.MODELS`, a `ModelShape`, a transformers configuration or a
-            model's folder.
+        model: a name of `mspeckv.whatif.MODELS`, a `ModelShape`, a transformers configuration, a
+            model's folder, or a loaded model, whose weights count as they are held.
         machine: a name of `mspeckv.whatif.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
         draft: tier 0's model; ``default`` for the catalogue's, ``none`` for none.
         method: as in `mspeckv.generate`; not an array.
@@ -131,6 +134,8 @@ def what_if(
         acceptance: per-token acceptance at each nesting; default `likely_acceptance`.
         link_gbps: instead of the machine's.
         graphs: replay passes as graphs, on machines that can.
+        weights: ``float``, ``int8`` or ``int4``, as `mspeckv.load_pair`; default: as ``model`` has
+            them. What unpacking takes within a product is in measured passes only.
         control: also say what plain decoding would do in the same memory.
         fields: fields of `KVPolicy` and `Speculation` that replace those given, numbers or arrays
             (``tier0`` and ``tier1`` single words).
@@ -139,7 +144,8 @@ def what_if(
         ValueError: an unknown name or a setting that is not allowed.
     """
     check_choice("method", method, METHODS)
-    shape, where = model_shape(model), hardware(machine)
+    where = hardware(machine)
+    shape = shape_on(where, model, weights)
     where = where if graphs else replace(where, graph_us=None)
     guesser = draft_shape(shape, draft)
     link = where.link_gbps if link_gbps is None else link_gbps
@@ -177,6 +183,23 @@ def what_if(
         fits=_out(memory.device <= where.memory_gb * 1e9),
         equal_memory=_control(asked, shape, where, memory.device, ms) if control else None,
     )
+
+
+def shape_on(
+    where: Hardware,
+    model: str | ModelShape | PretrainedConfig | PreTrainedModel,
+    weights: str | None = None,
+) -> ModelShape:
+    """A model's shape, its weights as asked.
+
+    Raises:
+        ValueError: an unknown name, or a machine on which no weights are held so.
+    """
+    shape = model_shape(model)
+    shape = replace(shape, weights=weights or shape.weights)
+    device = torch.device("cpu" if where.kind == "cpu" else "cuda")
+    parse_weights(shape.weights, device, where.torch_dtype)
+    return shape
 
 
 def hardware(machine: str | Hardware) -> Hardware:

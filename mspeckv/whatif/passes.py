@@ -74,21 +74,23 @@ def pass_time(
         head_share: of the vocabulary that is scored.
     """
     tokens, context = np.asarray(tokens, dtype=float), np.asarray(context, dtype=float)
+    dtype = machine.torch_dtype
     table = machine.passes.get(role)
     if table is not None and table.layers == shape.growing:
-        whole = shape.layers * shape.layer_params + shape.head_params
         # the head's share of a pass without context
-        outside = table.at(tokens, 0.0) * shape.head_params / whole
+        share = shape.outer_bytes(dtype, shape.head_params) / shape.read_bytes(dtype)
+        outside = table.at(tokens, 0.0) * share
         layer = (table.at(tokens, context) - outside) / shape.growing
         return PassTime(layer, outside * head_share, shape.growing)
-    size, token = machine.torch_dtype.itemsize, shape.kv(machine.torch_dtype).token_bytes
+    token = shape.kv(dtype).token_bytes
     # scores and sums are over a latent where there is one
     wide = shape.heads * (shape.latent or shape.head_dim)
 
     # a layer that reads `kept` bytes of KV or state and attends over `seen` tokens
     def over(kept: Any, seen: Any) -> Floats:
         operations = 2 * shape.read_params() * tokens + 4 * tokens * seen * wide
-        return work_ms(machine, shape.read_params(tokens) * size + kept, operations, LAYER_KERNELS)
+        read = shape.layer_bytes(dtype, tokens)
+        return work_ms(machine, read + kept, operations, LAYER_KERNELS)
 
     # a state is read and written
     state = 2 * shape.state_bytes / max(1, shape.states)
@@ -99,7 +101,7 @@ def pass_time(
         others = others + (shape.states - shape.beside) * over(state, 0.0)
     layer = layer + others / shape.growing
     head = shape.head_params * head_share
-    outside = work_ms(machine, head * size, 2 * head * tokens, PASS_KERNELS)
+    outside = work_ms(machine, shape.outer_bytes(dtype, head), 2 * head * tokens, PASS_KERNELS)
     return PassTime(layer, outside, shape.growing)
 
 

@@ -27,8 +27,8 @@ from mspeckv.settings import (
     refuse,
 )
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
-from mspeckv.whatif.catalogue import draft_shape, model_shape
-from mspeckv.whatif.forecast import Forecast, hardware, what_if
+from mspeckv.whatif.catalogue import draft_shape
+from mspeckv.whatif.forecast import Forecast, hardware, shape_on, what_if
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.shapes import ModelShape
 
@@ -153,6 +153,7 @@ def plan(
     acceptance: Acceptance | None = None,
     width_acceptance: Mapping[Width, float] | None = None,
     graphs: bool = True,
+    weights: str | None = None,
     grid: Grid | None = None,
 ) -> DevicePlan:
     """Choose placement, width, budget and lengths that minimise predicted time per token.
@@ -168,13 +169,14 @@ def plan(
             budget tried (a smaller one is taken to lose what it did on the default pair: see
             `budget_acceptance`).
         width_acceptance: default `WIDTH_ACCEPTANCE`.
-        graphs: as in `what_if`.
+        graphs: as in `what_if`, and so ``weights``.
         grid: default `Grid()`.
 
     Raises:
         ValueError: a value that is not allowed; nothing fits, with what would be needed.
     """
-    shape, where = model_shape(model), hardware(machine)
+    where = hardware(machine)
+    shape = shape_on(where, model, weights)
     check_count("prefill", prefill, 2)
     check_count("new_tokens", new_tokens, 1)
     check_number("min_acceptance", min_acceptance, 0.0, 1.0)

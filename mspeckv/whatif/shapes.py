@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.experts import Experts, experts_of, is_routed
-from mspeckv.settings import refuse
+from mspeckv.models.packed import BITS, OUTER_BITS, packed_bytes
+from mspeckv.settings import check_choice, refuse
 from mspeckv.whatif.states import STATES, state_values
 
 
@@ -44,6 +45,7 @@ class ModelShape:
         latent: numbers that a layer keeps of a token where its heads share one compressed form;
             0 where each KV head keeps keys and values.
         experts: None where every token reads all weights.
+        weights: how they are held, as `mspeckv.load_pair` is told.
     """
 
     name: str
@@ -64,6 +66,10 @@ class ModelShape:
     beside: int = 0
     latent: int = 0
     experts: Experts | None = None
+    weights: str = "float"
+
+    def __post_init__(self) -> None:
+        check_choice("weights", self.weights, tuple(BITS))
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> ModelShape:
@@ -132,6 +138,33 @@ class ModelShape:
         left = self.experts.count - self.experts.read(tokens)
         return self.layer_params - self.experts.params * left
 
+    def layer_bytes(self, dtype: torch.dtype, tokens: Any = 1) -> Any:
+        """Bytes of a layer's weights that a pass over ``tokens`` tokens reads.
+
+        Norms and experts are never packed (`mspeckv.models.packed.pack_model`).
+        """
+        read, bits = self.read_params(tokens), BITS[self.weights]
+        if bits is None:
+            return read * dtype.itemsize
+        experts = self.experts
+        floats = 2 * self.hidden + (experts.params * experts.read(tokens) if experts else 0)
+        return (read - floats) * packed_bytes(bits) + floats * dtype.itemsize
+
+    def outer_bytes(self, dtype: torch.dtype, params: Any) -> Any:
+        """Bytes of so many ``params`` of an embedding or a head."""
+        return params * (dtype.itemsize if self.weights == "float" else packed_bytes(OUTER_BITS))
+
+    def read_bytes(self, dtype: torch.dtype) -> Any:
+        """Bytes of all weights that a pass over one token reads: of layers and head."""
+        return self.layers * self.layer_bytes(dtype) + self.outer_bytes(dtype, self.head_params)
+
+    def own_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of all weights that this model holds alone, each counted once."""
+        outer = self.own_params - self.layers * self.layer_params - self.hidden
+        layers = self.layers * self.layer_bytes(dtype, np.inf)
+        whole: int = round(layers + self.outer_bytes(dtype, outer) + self.hidden * dtype.itemsize)
+        return whole
+
     def kv(self, dtype: torch.dtype) -> KVShape:
         """KV of the layers that grow; a latent is a key and a value of half of its numbers."""
         if self.latent:
@@ -169,7 +202,7 @@ class ModelShape:
 _WINDOWS = frozenset({"sliding_attention", "chunked_attention"})
 
 
-def _kinds(text: PretrainedConfig) -> dict[str, int]:
+def _kinds(text: PretrainedConfig) -> dict[str, Any]:
     """How many layers keep a window or a state, and how much."""
     layers, size = int(text.num_hidden_layers), state_values(text)
     window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)

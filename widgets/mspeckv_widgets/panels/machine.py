@@ -7,7 +7,7 @@ from statistics import median
 
 from mspeckv import Pair, RunSummary
 from mspeckv.settings import Link
-from mspeckv.whatif import HARDWARE, MODELS, ModelShape, kept_machine, slowdown, this_machine
+from mspeckv.whatif import HARDWARE, MODELS, kept_machine, model_shape, slowdown, this_machine
 from mspeckv_widgets.panels.prediction import Model
 from mspeckv_widgets.record import RunRecord
 
@@ -40,7 +40,7 @@ class Machine:
 
     def bind(self, pair: Pair) -> None:
         """Predict for a pair from now on, by what is kept of this machine, if anything is."""
-        shape = ModelShape.of(pair.target.config)
+        shape = model_shape(pair.target)
         found = kept_machine(pair.device.type, pair)
         self.model = Model(shape, found or ASSUMED)
 

@@ -97,8 +97,8 @@ class Model:
         if self.measured:
             step = float(self.machine.passes["target"].at(1, _ORIGIN_AT)) / 1e3
         else:
-            size = self.machine.torch_dtype.itemsize
-            step = self.shape.own_params * size / self.machine.memory_gbps / 1e9
+            size = self.shape.own_bytes(self.machine.torch_dtype)
+            step = size / self.machine.memory_gbps / 1e9
         return origin_gbps(step, layers, kv.token_bytes)
 
     def of(self, setting: Setting) -> Predicted:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
 from mspeckv.models.load import DEFAULT_TARGET
+from mspeckv.models.packed import form_of
 from mspeckv.models.shared_draft import DEFAULT_DRAFT
 from mspeckv_widgets.record import Setting
 
@@ -33,7 +34,8 @@ print(f"{{summary.ms_per_token:.1f}} ms per token")
 
 
 _USUAL = {
-    "target": DEFAULT_TARGET, "draft": DEFAULT_DRAFT, "device": "cpu", "dtype": "float32"
+    "target": DEFAULT_TARGET, "draft": DEFAULT_DRAFT, "device": "cpu", "dtype": "float32",
+    "weights": "float",
 }  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def _models(pair: Pair | None) -> dict[str, str]:
     if pair is None:
         return {}
     dtype = str(pair.target.dtype).removeprefix("torch.")
-    found = (pair.target_id, pair.draft_id, pair.device.type, dtype)
+    found = (pair.target_id, pair.draft_id, pair.device.type, dtype, form_of(pair.target))
     named = dict(zip(_USUAL, found, strict=True))
     return {name: word for name, word in named.items() if word != _USUAL[name]}
 
