@@ -38,16 +38,17 @@ def folder_to_fill(labs: str | None, folder: str | None) -> Path | None:
 
 
 def fetch_model() -> None:
-    """The default model, with progress, where it is not on this machine yet.
+    """The default model in both forms, with progress, where it is not on this machine yet.
 
     Without a network labs open all the same: some need no model, and the others say what is
     missing.
     """
-    from mspeckv.models.download import ModelMissing, ready
+    from mspeckv.models.download import FORMS, ModelMissing, ready
 
     with answering([signal.SIGTERM, *_HANG_UP], _leave):
         try:
-            ready()
+            for form in FORMS:
+                ready(form=form)
         except ModelMissing as error:
             print(f"mspeckv: {error}", file=sys.stderr)
 
