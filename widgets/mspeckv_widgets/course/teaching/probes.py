@@ -23,8 +23,8 @@ class Probe:
 PROBES: tuple[Probe, ...] = (
     Probe(
         "00",
-        "46 KB per token; int8 is a *little more* than a quarter (8.5 bits of 32); 5.3 tokens a"
-        " trip (16 tokens in 3 trips, counted)",
+        "46 KB per token, as much as the packed weights at 2,307 tokens; int8 is a *little more*"
+        " than a quarter (8.5 bits of 32); 5.3 tokens a trip (16 tokens in 3 trips, counted)",
         '"Quantization and guessing save the same thing": one makes trips smaller, the other'
         ' fewer. "Faster, so better": ask for the control, all KV on the device',
     ),
@@ -61,8 +61,8 @@ PROBES: tuple[Probe, ...] = (
     Probe(
         "05",
         "streamed: `kv/fetch`; some five slots fill the link's hole; long guesses:"
-        " `tier1/verify`, left of the ridge; packed residents: `kv/packed`, or `kv/dequantize`"
-        " where there is no compiler",
+        " `tier1/verify`, by packed weights near the ridge or right of it; packed residents:"
+        " `kv/packed`, or `kv/dequantize` where there is no compiler",
         '"A busy link is the bottleneck": only what compute waits for counts. Adding up `total'
         ' ms` counts waits twice. "Operations per byte of KV": weights are read too, and are'
         " most of it",
@@ -70,7 +70,8 @@ PROBES: tuple[Probe, ...] = (
     Probe(
         "06",
         "10.45 ms is the bound, 5.3 times as long with a quarter of the KV on the host; two"
-        " numbers were fitted, and one choice of fit was made (8.5 % or 19.1 % off)",
+        " numbers were fitted, and one choice of fit was made (8.5 % or 19.1 % off); KV"
+        " overtakes this pair's weights at 2,134 tokens packed, at 11,677 as float32",
         '"The curve goes through the points, so the model is right": count what was fitted, and'
         " what was chosen",
     ),
