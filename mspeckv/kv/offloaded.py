@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from mspeckv.context import KV
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.blocks import Arrived, BlockLayer, Store
 from mspeckv.kv.layers import Buffer
 from mspeckv.kv.link import KVLink
 from mspeckv.record import span
@@ -171,19 +170,13 @@ class OffloadedLayer(BlockLayer):
         if held is not None:
             held[place] = records
 
-    def arrived(self) -> torch.Tensor | None:
+    def arrived(self) -> Arrived:
         """Wait for this layer's records."""
-        return self.pipeline.take(self)[: self.blocks]
+        return Arrived(self.pipeline.take(self)[: self.blocks], self.codec)
 
     def release(self) -> None:
         """Let the next fetch start."""
         self.pipeline.release(self)
-
-    def unpack(self, out: KV) -> None:
-        """Wait for this layer's records, decode them, and let the next fetch start."""
-        slot = self.pipeline.take(self)
-        self.codec.decode(slot[: self.blocks], *out)
-        self.release()
 
     def bytes_by_place(self) -> dict[str, int]:
         """Records on the host, and the tail."""
