@@ -2,7 +2,7 @@
 
 A block's way: `OffloadedLayer.keep` sends it to the host once. `Pipeline.begin`, before a pass,
 lets the first layers cross the link into slots on the device, and each that is done with a slot
-lets the next one begin. `OffloadedLayer.unpack` waits for its own, and decodes.
+lets the next one begin. `OffloadedLayer.arrived` waits for its own.
 """
 
 from __future__ import annotations
