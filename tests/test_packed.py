@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from mspeckv import KVPolicy, Speculation, generate
-from mspeckv.accelerate import nibble  # noqa: F401  # registers its placement
 from mspeckv.accelerate import packed_attention as packed
+from mspeckv.accelerate.nibble import CoarseCache, NibblePlanes
 from mspeckv.accelerate.packed_attention import Packed
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.context import Kernels, Pass, carrying
 from mspeckv.decoding.attention import attend
+from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.full import Faster, FullCache
 from mspeckv.kv.layers import Floats
 from mspeckv.kv.link import open_link
@@ -33,6 +34,8 @@ needs_kernel = pytest.mark.skipif(
     packed._kernel() is None, reason="no C++ compiler that can build the kernel"
 )
 WIDTHS: list[Width] = [8, 4, 2]
+WAYS = ["join", "coarse", "coarse_whole"]
+"""How nibble planes are read: both, the upper alone, and the upper nibbles of whole codes."""
 CPU = torch.device("cpu")
 
 
@@ -58,8 +61,19 @@ def case(
     records = codec.encode(key[:, :, :length], value[:, :, :length])
     codec.decode(records, key[:, :, :length], value[:, :, :length])
     room[0, :, :, :tail], room[1, :, :, :tail] = key[:, :, length:], value[:, :, length:]
-    shown = Packed(room[0, :, :, :tail], room[1, :, :, :tail], records, codec)
+    shown = Packed(room[0, :, :, :tail], room[1, :, :, :tail], Arrived(records, codec))
     return query, torch.stack([key, value]), shown
+
+
+def planes_of(shown: Packed, way: str) -> Packed:
+    """The same int8 blocks as nibble planes, read in one of their ways."""
+    blocks = shown.blocks
+    assert isinstance(blocks.codec, BlockCodec)
+    planes = NibblePlanes(blocks.codec)
+    given = planes.split(blocks.records)
+    if way != "join":
+        given = (given[0],) if way == "coarse" else (blocks.records,)  # type: ignore[assignment]
+    return replace(shown, blocks=getattr(planes, way)(*given))
 
 
 def run_kernel(
@@ -85,6 +99,7 @@ def run_kernel(
     settled=st.integers(0, 80),
     scale=st.one_of(st.none(), st.floats(-4, 4, width=32)),
     threads=st.integers(1, 4),
+    way=st.sampled_from([None, *WAYS]),
 )
 def test_codes_give_what_their_floats_give(
     heads: int,
@@ -98,11 +113,15 @@ def test_codes_give_what_their_floats_give(
     settled: int,
     scale: float | None,
     threads: int,
+    way: str | None,
 ) -> None:
     torch.set_num_threads(threads)
-    codec = block_codec(heads, dim, block, bits, group, torch.float32)
+    codec = block_codec(heads, dim, block, 8 if way else bits, group, torch.float32)
     assume(packed.usable(codec, CPU))
     query, whole, shown = case(codec, blocks, settled + length, groups * length)
+    if way:
+        shown, end = planes_of(shown, way), blocks * block
+        shown.blocks.decode((whole[0, :, :, :end], whole[1, :, :, :end]))
     out = run_kernel(query, shown, length, scale)
     past = whole.shape[3] - length
     mask = causal_mask(length, past, groups, query)
@@ -144,15 +163,20 @@ OTHER: dict[str, Spoil] = {
 
 
 @needs_kernel
-@pytest.mark.parametrize("name", ["query", "key", "value", "records"])
+@pytest.mark.parametrize("name", ["query", "key", "value", "records", "lower"])
 @pytest.mark.parametrize("kind", [*SAME, *OTHER])
 def test_a_part_that_is_something_else_is_refused_or_read_right(name: str, kind: str) -> None:
-    query, _, shown = case(block_codec(2, 16, 8, (4, 8), 8, torch.float32), 3, 5, 6)
-    parts = {"query": query, "key": shown.key, "value": shown.value, "records": shown.records}
+    bits: tuple[Width, Width] = (8, 8) if name == "lower" else (4, 8)
+    query, _, shown = case(block_codec(2, 16, 8, bits, 8, torch.float32), 3, 5, 6)
+    if name == "lower":
+        shown = planes_of(shown, "join")
+    own = {**vars(shown), **vars(shown.blocks), "query": query}
+    parts = {part: own[part] for part in ("query", "key", "value", "records", name)}
 
     def read(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-        own = {name: part for name, part in parts.items() if name != "query"}
-        return run_kernel(parts["query"], replace(shown, **own), 3, None)  # type: ignore[arg-type]
+        blocks = replace(shown.blocks, records=parts["records"], lower=parts.get("lower"))
+        again = replace(shown, key=parts["key"], value=parts["value"], blocks=blocks)
+        return run_kernel(parts["query"], again, 3, None)
 
     if name == "records" and kind in {"two of them", "empty"}:
         return  # there may be any number
@@ -230,10 +254,33 @@ def test_scores_far_apart_do_no_harm() -> None:
 
 
 @needs_kernel
-def test_a_row_is_the_same_bits_in_any_pass() -> None:
-    codec = block_codec(3, 64, 64, 4, 64, torch.float32)
+def test_planes_give_the_bits_of_what_they_split() -> None:
+    query, _, shown = case(block_codec(3, 64, 64, 8, 64, torch.float32), 17, 40, 27)
+    whole, joined, upper, nibbles = (
+        run_kernel(query, planes_of(shown, way) if way else shown, 9, None) for way in ("", *WAYS)
+    )
+    assert torch.equal(whole, joined)
+    assert torch.equal(upper, nibbles)
+    assert not torch.equal(whole, upper)
+
+
+@needs_kernel
+@pytest.mark.parametrize(("bits", "coarse"), [((4, 8), False), ((8, 2), False), ((8, 2), True)])
+def test_planes_of_what_is_no_int8_are_refused(bits: tuple[Width, Width], coarse: bool) -> None:
+    query, _, shown = case(block_codec(2, 16, 8, bits, 8, torch.float32), 3, 5, 6)
+    lower = None if coarse else torch.zeros(3, 2 * 8 * 16, dtype=torch.uint8)
+    spoilt = replace(shown, blocks=replace(shown.blocks, lower=lower, coarse=coarse))
+    with pytest.raises(ValueError, match="planes"):
+        run_kernel(query, spoilt, 3, None)
+
+
+@needs_kernel
+@pytest.mark.parametrize("way", ["", *WAYS])
+def test_a_row_is_the_same_bits_in_any_pass(way: str) -> None:
+    codec = block_codec(3, 64, 64, 8 if way else 4, 64, torch.float32)
     length, groups = 9, 3
     query, _, shown = case(codec, 17, 40, groups * length)
+    shown = planes_of(shown, way) if way else shown
     together = run_kernel(query, shown, length, None).unflatten(2, (groups, -1))
     for i in range(length):
         alone = query.unflatten(2, (groups, -1))[:, :, :, i].contiguous()
@@ -276,7 +323,7 @@ def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
     [
         (KVPolicy(4, resident=1), True),
         (KVPolicy(4), True),
-        (KVPolicy(8, nibble=True), False),
+        (KVPolicy(8, nibble=True), True),
         (KVPolicy("full"), False),
         (KVPolicy(on_chip=1), False),
     ],
@@ -301,6 +348,25 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
     again = cache.layers[0].append(*new).whole()
     assert torch.equal(key, again[0])
     assert torch.equal(value, again[1])
+
+
+@needs_kernel
+@pytest.mark.parametrize("resident", [0, 1])
+def test_tier_1_reads_upper_nibbles_as_they_are(resident: int) -> None:
+    torch.manual_seed(0)
+    full = filled(KVPolicy(8, resident=resident, nibble=True))
+    coarse, new = CoarseCache(full), torch.randn(2, 1, 2, 3, 16)
+    with carrying(Pass(attend)) as now:
+        coarse.update(*new, 0)
+    shown = now.shown[0]
+    assert isinstance(shown, Packed)
+    assert shown.tokens == coarse.length == 203
+    straight = [part.clone() for part in shown.whole()]
+    shown.release()
+    for part in full.scratch.whole:
+        part.fill_(float("nan"))
+    for one, other in zip(straight, coarse.layers[0].read(203).whole(), strict=True):
+        assert torch.equal(one, other)
 
 
 @needs_kernel
@@ -333,15 +399,21 @@ def test_long_passes_are_unpacked() -> None:
 @pytest.mark.parametrize("method", ["autoregressive", "vanilla", "mspeckv"])
 @pytest.mark.parametrize(
     "policy",
-    [KVPolicy(8, resident=4), KVPolicy(4, on_chip=1, resident=1), KVPolicy(8, residency="lru")],
-    ids=["resident", "mixed", "lru"],
+    [
+        KVPolicy(8, resident=4),
+        KVPolicy(4, on_chip=1, resident=1),
+        KVPolicy(8, residency="lru"),
+        KVPolicy(8, on_chip=1, resident=1, nibble=True),
+    ],
+    ids=["resident", "mixed", "lru", "nibble"],
 )
 def test_runs_give_the_tokens_they_give_unpacked(
     method: str, policy: KVPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = random_pair()
     prompt = [(7 * i * i + i) % 64 for i in range(300)]
-    guess = Speculation(budget=64, gamma=4, draft_gamma=2, refresh=8)
+    tier1 = "nibble" if policy.nibble else "retrieval"
+    guess = Speculation(budget=64, gamma=4, draft_gamma=2, refresh=8, tier1=tier1)
 
     def run() -> tuple[int, ...]:
         return generate(
@@ -359,7 +431,7 @@ def test_runs_give_the_tokens_they_give_unpacked(
     straight = run()
     assert calls
     engine = engine_of(pair)
-    unpacked = hooks_for(pair, ("split_keys", "weight_copies"))
+    unpacked = hooks_for(pair, ("split_keys", "weight_copies", "nibble"))
     monkeypatch.setattr(engine, "hooks", unpacked)
     calls.clear()
     assert run() == straight

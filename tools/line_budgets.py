@@ -14,8 +14,8 @@ ROOT_MODULES = 7
 """Files in the package's own folder, beside `__init__`."""
 BUDGETS = {
     "decoding": 1_520,
-    "decoding, kv and root files": 6_525,
-    "all": 25_230,
+    "decoding, kv and root files": 6_530,
+    "all": 25_250,
 }
 
 

@@ -11,15 +11,15 @@ QuantSpec, arXiv 2502.10424, section 4.2; there both planes stay on the device).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 
-from mspeckv.context import KV
+from mspeckv.context import KV, Shown
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.blocks import Arrived, BlockLayer
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
@@ -60,46 +60,51 @@ class NibblePlanes:
         for index, name in enumerate("kv"):
             first, second = self.whole.part(name, records).unflatten(2, (2, -1)).unbind(2)
             self.upper.part(name, upper).copy_((first >> 4) | (second & 0xF0))
-            self._lower(lower, index).copy_((first & 0x0F) | (second << 4))
+            self.lower(lower, index).copy_((first & 0x0F) | (second << 4))
             for scale in (f"{name}_step", f"{name}_low"):
                 self.upper.part(scale, upper).copy_(self.whole.part(scale, records))
         return upper, lower
 
-    def join(
-        self, upper: torch.Tensor, lower: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> None:
-        """Decode both planes into ``[1, H, n * T, D]``: what the int8 records would give."""
-        self._decode(self.upper, upper, key, value, lower)
+    def join(self, upper: torch.Tensor, lower: torch.Tensor) -> Planes:
+        """Both planes: they stand for what the int8 records would give."""
+        return Planes(upper, self.upper, lower, planes=self)
 
-    def coarse(self, upper: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Decode the upper plane alone."""
-        self._decode(self.upper, upper, key, value)
+    def coarse(self, upper: torch.Tensor) -> Planes:
+        """The upper plane alone."""
+        return Planes(upper, self.upper, coarse=True, planes=self)
 
-    def coarse_whole(self, records: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    def coarse_whole(self, records: torch.Tensor) -> Planes:
         """The same from int8 records, of which only the upper nibbles are used."""
-        self._decode(self.whole, records, key, value)
+        return Planes(records, self.whole, coarse=True, planes=self)
 
-    def _decode(
-        self,
-        codec: BlockCodec,
-        records: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        lower: torch.Tensor | None = None,
-    ) -> None:
-        """Decode the upper nibbles in ``codec``'s records, and the lower ones if they are given."""
-        shift = _MIDDLE if lower is None else 0.0
-        for index, (name, out) in enumerate((("k", key), ("v", value))):
-            codes, blocks = codec.part(name, records), self.whole.blocks(out)
-            rest = None if lower is None else self._lower(lower, index)
+    def lower(self, lower: torch.Tensor, index: int) -> torch.Tensor:
+        """Keys' (0) or values' (1) lower plane ``[n, H, T / 2, D]``, a view."""
+        plane: torch.Tensor = lower.unflatten(1, (2, *self._plane))[:, index]
+        return plane
+
+
+@dataclass(frozen=True)
+class Planes(Arrived):
+    """One plane, or both, of a layer's blocks."""
+
+    codec: BlockCodec
+    planes: NibblePlanes = field(kw_only=True)
+
+    def decode(self, out: KV) -> None:
+        """Write what is known into ``out``."""
+        records, codec, lower, planes = self.records, self.codec, self.lower, self.planes
+        shift = _MIDDLE if self.coarse else 0.0
+        for index, (name, floats) in enumerate(zip("kv", out, strict=True)):
+            codes, blocks = codec.part(name, records), codec.blocks(floats)
+            rest = None if lower is None else planes.lower(lower, index)
             if codec.restore is not None:
-                width, scales = (4 if codec is self.upper else 8), codec.scales(records, name)
+                width, scales = (4 if codec is planes.upper else 8), codec.scales(records, name)
                 codec.restore(
-                    codes, width, *scales, blocks, lower=rest, upper_only=rest is None, shift=shift
+                    codes, width, *scales, blocks, lower=rest, upper_only=self.coarse, shift=shift
                 )
                 continue
             codes, blocks = codes.transpose(0, 1), blocks.transpose(0, 1)
-            if codec is self.whole:
+            if codec is planes.whole:
                 blocks.copy_(codes & 0xF0)
             else:
                 halves = [(codes & 0x0F) << 4, codes & 0xF0]
@@ -109,11 +114,6 @@ class NibblePlanes:
                 for half, found in zip(blocks.unflatten(2, (2, -1)).unbind(2), halves, strict=True):
                     half.copy_(found)
             codec.rescale(records, name, blocks, shift=shift)
-
-    def _lower(self, lower: torch.Tensor, index: int) -> torch.Tensor:
-        """Keys' (0) or values' (1) lower plane ``[n, H, T / 2, D]``, a view."""
-        plane: torch.Tensor = lower.unflatten(1, (2, *self._plane))[:, index]
-        return plane
 
 
 class NibbleLayer(OffloadedLayer):
@@ -139,14 +139,9 @@ class NibbleLayer(OffloadedLayer):
         self.upper[self.blocks : self.blocks + len(records)] = upper
         super().keep(lower, purpose)
 
-    def arrived(self) -> None:
-        """Two planes are no records."""
-
-    def unpack(self, out: KV) -> None:
-        """Decode the upper plane, joined with the fetched lower one."""
-        slot = self.pipeline.take(self)
-        self.planes.join(self.upper[: self.blocks], slot[: self.blocks], *out)
-        self.release()
+    def arrived(self) -> Planes:
+        """The upper plane, and the lower one once it is fetched."""
+        return self.planes.join(self.upper[: self.blocks], self.pipeline.take(self)[: self.blocks])
 
     def bytes_by_place(self) -> dict[str, int]:
         """The upper plane counts as resident."""
@@ -170,13 +165,17 @@ class CoarseLayer(PlacedLayer):
     def __init__(self, base: FloatLayer | WindowLayer | BlockLayer, planes: NibblePlanes) -> None:
         super().__init__()
         self.base, self.planes = base, planes
+        if isinstance(base, BlockLayer):
+            self.store, self.tail = base.store, base.tail
 
-    def append(self, key: torch.Tensor, value: torch.Tensor) -> Floats:
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take new tokens after tier 2's and earlier guesses; show everything."""
-        start = max(self.length, self.base.length)
-        self.length = start + key.shape[2]
-        self.base.put(start, key, value)
-        return self.read(self.length)
+        base, new = self.base, key.shape[2]
+        start = max(self.length, base.length)
+        self.length = start + new
+        base.put(start, key, value)
+        show = isinstance(base, BlockLayer) and base.blocks and base.store.show
+        return (show and show(self, new)) or self.read(self.length)
 
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, packed blocks from their upper nibbles alone."""
@@ -191,11 +190,19 @@ class CoarseLayer(PlacedLayer):
         assert isinstance(base, BlockLayer)
         scratch, packed = base.store.scratch, base.packed_tokens
         with span("kv/dequantize"):
-            if isinstance(base, NibbleLayer):
-                self.planes.coarse(base.upper[: base.blocks], *scratch.read(packed))
-            elif isinstance(base, ResidentLayer):
-                self.planes.coarse_whole(base.arrived(), *scratch.read(packed))
+            self.arrived().decode(scratch.read(packed))
         scratch.write(packed, *base.tail.read(length - packed))
+
+    def arrived(self) -> Planes:
+        """Tier 2's finished blocks, their upper nibbles alone."""
+        base = self.base
+        if isinstance(base, NibbleLayer):
+            return self.planes.coarse(base.upper[: base.blocks])
+        assert isinstance(base, ResidentLayer)
+        return self.planes.coarse_whole(base.arrived().records)
+
+    def release(self) -> None:
+        """Nothing was fetched."""
 
     def bytes_to_read(self, length: int) -> int:
         """Tier 2's, of an offloaded layer's blocks the upper plane alone."""

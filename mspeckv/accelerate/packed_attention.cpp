@@ -31,6 +31,7 @@ typedef int32_t Whole __attribute__((vector_size(32)));
 constexpr int64_t WIDE = 8;      // floats of a vector
 constexpr int64_t TOGETHER = 4;  // tokens scored at once
 constexpr float NEVER = -FLT_MAX;  // score of a token that a row does not see
+constexpr float MIDDLE = 7.5f;     // what an unknown lower nibble is taken for: the mean of 0 .. 15
 
 Lanes load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 void store(float* to, Lanes x) { *reinterpret_cast<Unaligned*>(to) = x; }
@@ -75,21 +76,34 @@ Lanes exponential(Lanes x) {
     return y * (Lanes)power;
 }
 
-// codes of one head's block as floats [T, D]; a byte holds tokens T * WIDTH / 8 apart
-template <int WIDTH>
+// codes of one head's block as floats [T, D]; a byte holds tokens T * WIDTH / 8 apart. COARSE, the
+// upper nibble of an 8-bit code is known alone: it is a code of 4 bits, or lies in one of 8
+template <int WIDTH, bool COARSE>
 void unpack(const uint8_t* __restrict__ codes, int64_t bytes, float* __restrict__ tile) {
-    constexpr int top = (1 << WIDTH) - 1;
+    constexpr int skip = COARSE && WIDTH == 8 ? 4 : 0, top = (1 << (WIDTH - skip)) - 1;
     for (int plane = 0; plane < 8 / WIDTH; plane++) {
         float* __restrict__ out = tile + plane * bytes;
-        for (int64_t i = 0; i < bytes; i++)
-            out[i] = static_cast<float>((codes[i] >> (plane * WIDTH)) & top);
+        for (int64_t i = 0; i < bytes; i++) {
+            const int code = (codes[i] >> (plane * WIDTH + skip)) & top;
+            out[i] = COARSE ? static_cast<float>(code * 16) + MIDDLE : static_cast<float>(code);
+        }
     }
 }
 
-void unpack(int width, const uint8_t* codes, int64_t bytes, float* tile) {
-    if (width == 8) unpack<8>(codes, bytes, tile);
-    else if (width == 4) unpack<4>(codes, bytes, tile);
-    else unpack<2>(codes, bytes, tile);
+// the same of 8-bit codes whose upper and lower nibbles lie apart
+void join(const uint8_t* __restrict__ upper, const uint8_t* __restrict__ lower, int64_t bytes,
+          float* __restrict__ tile) {
+    for (int64_t i = 0; i < bytes; i++)
+        tile[i] = static_cast<float>(((upper[i] << 4) & 0xF0) | (lower[i] & 0x0F));
+    for (int64_t i = 0; i < bytes; i++)
+        tile[bytes + i] = static_cast<float>((upper[i] & 0xF0) | (lower[i] >> 4));
+}
+
+template <bool COARSE>
+void unpack(int64_t width, const uint8_t* codes, int64_t bytes, float* tile) {
+    if (width == 8) unpack<8, COARSE>(codes, bytes, tile);
+    else if (width == 4) unpack<4, COARSE>(codes, bytes, tile);
+    else unpack<2, COARSE>(codes, bytes, tile);
 }
 
 // the sums of four vectors' lanes
@@ -166,22 +180,24 @@ void mix(const float* weight, int64_t weight_row, const float* tile, int64_t tok
 
 extern "C" {
 
-// Mirrors packed_attention.Shape. Offsets are bytes of a record, tail_head floats.
+// Mirrors packed_attention.Shape. Offsets are bytes of a record, tail_head floats; planes: 0 where
+// codes are whole, 1 where their upper nibbles are read alone, 2 where lower nibbles lie apart.
 struct Shape {
     int64_t heads, rows, length, dim, block, group;
     int64_t record, blocks, k, k_step, k_low, v, v_step, v_low, k_bits, v_bits;
-    int64_t tail, tail_head, pieces, threads;
+    int64_t tail, tail_head, pieces, threads, planes;
     float scale;
 };
 
-// Mirrors packed_attention.Parts: query and out [H, R, D]; records [blocks, record]; key and value
-// [H, tail, D], heads apart; and how many elements lie from each address on.
+// Mirrors packed_attention.Parts: query and out [H, R, D]; records [blocks, record]; lower nibbles of
+// keys and of values [blocks, 2, H, T / 2, D]; key and value [H, tail, D], heads apart; and how many
+// elements lie from each address on.
 struct Parts {
     const float* query;
-    const uint8_t* records;
+    const uint8_t *records, *lower;
     const float *key, *value;
     float *work, *out;
-    int64_t query_has, records_has, key_has, value_has, work_has, out_has;
+    int64_t query_has, records_has, lower_has, key_has, value_has, work_has, out_has;
 };
 
 }  // extern "C"
@@ -220,6 +236,8 @@ int64_t wrong(const Shape& s) {
     NEED(Shape, tail, s.tail >= s.length);
     NEED(Shape, pieces, s.pieces > 0 && s.pieces <= std::max<int64_t>(1, s.blocks));
     NEED(Shape, threads, s.threads > 0 && s.threads <= INT32_MAX);
+    const auto split = [&](int64_t bits) { return bits == 4 || (bits == 8 && s.planes == 1); };
+    NEED(Shape, planes, !s.planes || (s.planes <= 2 && split(s.k_bits) && split(s.v_bits)));
     return 0;
 }
 
@@ -270,7 +288,14 @@ struct Task {
         }
     }
 
-    void packed(const float* query, const uint8_t* record, int64_t head) {
+    // codes `bits` wide as floats in the tile
+    void codes_of(int64_t bits, const uint8_t* codes, const uint8_t* lower, int64_t from, int64_t bytes) {
+        if (s.planes == 2) join(codes, lower + from, bytes, tile);
+        else if (s.planes == 1) unpack<true>(bits, codes, bytes, tile);
+        else unpack<false>(bits, codes, bytes, tile);
+    }
+
+    void packed(const float* query, const uint8_t* record, const uint8_t* lower, int64_t head) {
         const int64_t D = s.dim, T = s.block, groups = D / s.group;
         scales(record + s.k_step, record + s.k_low, head * D, D, 1, s.scale);
         for (int64_t r = 0; r < s.rows; r++) {
@@ -283,10 +308,11 @@ struct Task {
             base[r] = sum(lows);
         }
         const int64_t k_bytes = T * s.k_bits / 8 * D, v_bytes = T * s.v_bits / 8 * D;
-        unpack(static_cast<int>(s.k_bits), record + s.k + head * k_bytes, k_bytes, tile);
+        codes_of(s.k_bits, record + s.k + head * k_bytes, lower, head * k_bytes, k_bytes);
         weigh(T, [T](int64_t) { return T; });
 
-        unpack(static_cast<int>(s.v_bits), record + s.v + head * v_bytes, v_bytes, tile);
+        const int64_t from = (s.heads + head) * v_bytes;  // keys are as wide, where it matters
+        codes_of(s.v_bits, record + s.v + head * v_bytes, lower, from, v_bytes);
         for (int64_t g = 0; g < groups; g++) {
             scales(record + s.v_step, record + s.v_low, head * T * groups + g, T, groups, 1.f);
             const int64_t first = g * s.group, last = first + s.group;
@@ -345,6 +371,8 @@ int64_t short_of(const Shape& s, const Parts& p) {
     const Big tail = Big(s.heads - 1) * s.tail_head + Big(s.tail) * s.dim;
     NEED(Parts, query, p.query && p.query_has >= rows);
     NEED(Parts, records, !s.blocks || (p.records && p.records_has >= Big(s.blocks) * s.record));
+    const Big lower = Big(s.blocks) * s.heads * s.block * s.dim;
+    NEED(Parts, lower, s.planes != 2 || !s.blocks || (p.lower && p.lower_has >= lower));
     NEED(Parts, key, p.key && p.key_has >= tail);
     NEED(Parts, value, p.value && p.value_has >= tail);
     NEED(Parts, work, p.work && p.work_has >= floats_of_work(s));
@@ -386,6 +414,7 @@ int64_t attend(const Shape* shape, const Parts* parts) {
     const Shape& s = *shape;
     const Parts& at = *parts;
     const int64_t tasks = s.heads * s.pieces, D = s.dim;
+    const int64_t lower = s.planes == 2 ? s.heads * s.block * D : 0;  // bytes of a block
 #pragma omp parallel num_threads(static_cast<int>(s.threads))
     {
 #pragma omp for schedule(dynamic, 1)
@@ -395,7 +424,7 @@ int64_t attend(const Shape* shape, const Parts* parts) {
             Task task(s, at.work + i * Task::floats(s));
             const int64_t end = s.blocks * (piece + 1) / s.pieces;
             for (int64_t b = s.blocks * piece / s.pieces; b < end; b++)
-                task.packed(rows, at.records + b * s.record, head);
+                task.packed(rows, at.records + b * s.record, at.lower + b * lower, head);
             if (piece < s.pieces - 1) continue;
             const float *key = at.key + head * s.tail_head, *value = at.value + head * s.tail_head;
             for (int64_t start = 0; start < s.tail; start += s.block)

@@ -9,8 +9,11 @@ tokens, eight times the bytes that int4 codes are. Where a C++ compiler is at ha
 where they are: the layer shows its records beside its float tail, and `attend_packed` reads both.
 The arithmetic is float32's, as it is over unpacked floats; sums run in another order.
 
-Everything else, a prompt, a GPU, lossless or split blocks, unpacks as ever and meets the stock
-kernel. KIVI (arXiv 2402.02750) fuses unpacking with its products on a GPU in the same way.
+Nibble planes (`mspeckv.accelerate.nibble`) are read as they lie too: both give the bits of the int8
+codes that they split, in the same time; tier 1 reads the upper one alone.
+
+Everything else, a prompt, a GPU, lossless blocks, unpacks as ever and meets the stock kernel. KIVI
+(arXiv 2402.02750) fuses unpacking with its products on a GPU in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -27,7 +31,7 @@ from mspeckv.accelerate.native import library, once, pointer
 from mspeckv.accelerate.split_keys import even_pieces
 from mspeckv.context import KV, Masks
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.codec import Codec
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
@@ -58,21 +62,19 @@ class Packed:
     Attributes:
         key: the tail's keys ``[1, H, n, D]``, the last being the pass's own.
         value: the tail's values.
-        records: uint8 ``[b, record_bytes]``, the tokens before the tail.
-        codec: how they are packed.
+        blocks: the tokens before the tail.
         layer: whose they are; None where they are read by the kernel alone.
     """
 
     key: torch.Tensor
     value: torch.Tensor
-    records: torch.Tensor
-    codec: BlockCodec
-    layer: BlockLayer | None = None
+    blocks: Arrived
+    layer: Any = None
 
     @property
     def tokens(self) -> int:
-        """Tokens in records and tail."""
-        return len(self.records) * self.codec.block + self.key.shape[2]
+        """Tokens in blocks and tail."""
+        return len(self.blocks.records) * self.blocks.codec.block + self.key.shape[2]
 
     def newest(self, count: int) -> KV:
         """The last ``count`` tokens, as views: they lie in the tail."""
@@ -84,7 +86,7 @@ class Packed:
         packed = self.tokens - self.key.shape[2]
         key, value = self.layer.store.scratch.read(self.tokens)
         with span("kv/dequantize"):
-            self.codec.decode(self.records, key[:, :, :packed], value[:, :, :packed])
+            self.blocks.decode((key[:, :, :packed], value[:, :, :packed]))
         key[:, :, packed:], value[:, :, packed:] = self.key, self.value
         return key, value
 
@@ -94,21 +96,18 @@ class Packed:
             self.layer.release()
 
 
-def show_packed(
-    codec: Codec, device: torch.device
-) -> Callable[[BlockLayer, int], Packed | None] | None:
+def show_packed(codec: Codec, device: torch.device) -> Callable[[Any, int], Packed | None] | None:
     """How packed layers are shown instead of unpacked; see `mspeckv.kv.blocks.Store.show`."""
     return _show if usable(codec, device) else None
 
 
-def _show(layer: BlockLayer, new: int) -> Packed | None:
-    """A layer's records and tail; None after more than a few ``new`` tokens."""
-    records = layer.arrived() if new <= MOST_TOKENS else None
-    if records is None:
+def _show(layer: Any, new: int) -> Packed | None:
+    """A layer's blocks and tail; None after more than a few ``new`` tokens."""
+    if new > MOST_TOKENS:
         return None
-    tail = layer.tail.read(layer.length - layer.packed_tokens)
-    assert isinstance(layer.codec, BlockCodec)
-    return Packed(*tail, records, layer.codec, layer)
+    blocks: Arrived = layer.arrived()
+    key, value = layer.tail.read(layer.length - len(blocks.records) * blocks.codec.block)
+    return Packed(key, value, blocks, layer)
 
 
 def usable(codec: Codec, device: torch.device) -> bool:
@@ -139,7 +138,7 @@ def attend_packed(
     kernel = _kernel()
     assert kernel is not None
     with span("kv/packed"):
-        folded = fold_groups(query, shown.codec.heads)
+        folded = fold_groups(query, shown.blocks.codec.heads)
         return _run(kernel, folded, shown, query.shape[2], scale).reshape(query.shape)
 
 
@@ -152,14 +151,14 @@ class Shape(ctypes.Structure):
             for name in (
                 "heads", "rows", "length", "dim", "block", "group", "record", "blocks",
                 "k", "k_step", "k_low", "v", "v_step", "v_low", "k_bits", "v_bits",
-                "tail", "tail_head", "pieces", "threads",
+                "tail", "tail_head", "pieces", "threads", "planes",
             )
         ),
         ("scale", ctypes.c_float),
     )  # fmt: skip
 
 
-_PARTS = "query", "records", "key", "value", "work", "out"
+_PARTS = "query", "records", "lower", "key", "value", "work", "out"
 
 
 class Parts(ctypes.Structure):
@@ -175,7 +174,9 @@ def _run(
     kernel: ctypes.CDLL, query: torch.Tensor, shown: Packed, length: int, scale: float | None
 ) -> torch.Tensor:
     """``[1, H, G * Q, D]``, the query heads of a group as rows; ``length`` is Q."""
-    key, value, codec, records = shown.key, shown.value, shown.codec, shown.records
+    key, value, blocks = shown.key, shown.value, shown.blocks
+    codec, records, lower = blocks.codec, blocks.records, blocks.lower
+    assert isinstance(codec, BlockCodec)
     threads = torch.get_num_threads()
     heads, dim, float32 = codec.heads, codec.dim, torch.float32
     rows, tail = (part.numel() // (heads * dim) for part in (query, key))
@@ -185,6 +186,9 @@ def _run(
     given = (
         pointer("query", query, float32, (1, heads, rows, dim)),
         pointer("records", records, torch.uint8, (count, codec.record_bytes)),
+        (0, 0)
+        if lower is None
+        else pointer("lower", lower, torch.uint8, (count, heads * codec.block * dim)),
         pointer("key", key, float32, (1, heads, tail, dim), apart=True),
         pointer("value", value, float32, (1, heads, tail, dim), apart=True),
     )
@@ -194,6 +198,7 @@ def _run(
         heads, rows, length, dim, codec.block, codec.group, codec.record_bytes, count,
         *codec.offsets, *codec.widths.values(), tail, key.stride(1),
         max(1, min(even_pieces(heads, threads), count)), threads,
+        1 if blocks.coarse else 0 if lower is None else 2,
         dim**-0.5 if scale is None else scale,
     )  # fmt: skip
     needed = kernel.workspace(ctypes.byref(shape))
@@ -242,7 +247,7 @@ def _agrees(kernel: ctypes.CDLL) -> bool:
     key, value = noise(2, 1, 2, packed + tail, 16)
     records = codec.encode(key[:, :, :packed], value[:, :, :packed])
     codec.decode(records, key[:, :, :packed], value[:, :, :packed])
-    shown = Packed(key[:, :, packed:], value[:, :, packed:], records, codec)
+    shown = Packed(key[:, :, packed:], value[:, :, packed:], Arrived(records, codec))
     out = _run(kernel, query, shown, length, None)
     mask = causal_mask(length, packed + tail - length, 2, query)
     with torch.autocast("cpu", enabled=False):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,6 +21,27 @@ from mspeckv.settings import KVPolicy
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """A layer's finished blocks, on the device.
+
+    Attributes:
+        records: uint8 ``[b, record_bytes]``.
+        codec: how they are packed.
+        lower: the codes' lower nibbles ``[b, bytes]``, keys' before values', where they lie apart.
+        coarse: whether the lower nibbles count as unknown.
+    """
+
+    records: torch.Tensor
+    codec: Codec
+    lower: torch.Tensor | None = None
+    coarse: bool = False
+
+    def decode(self, out: KV) -> None:
+        """Write their floats into ``out``."""
+        self.codec.decode(self.records, *out)
+
+
+@dataclass(frozen=True)
 class Store:
     """What the packed layers of one cache share.
 
@@ -28,15 +50,15 @@ class Store:
         policy: block size and float tail.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
-        show: an acceleration's other way to show a layer that holds blocks, after the given number
-            of new tokens; None, from it or instead of it, where the layer is to be unpacked.
+        show: an acceleration's other way to show a layer of blocks, or a look at one, after so many
+            new tokens; None, from it or instead of it, where the layer is to be unpacked.
     """
 
     codec: Codec
     policy: KVPolicy
     blocks: int
     scratch: Buffer
-    show: Callable[[BlockLayer, int], Shown | None] | None = None
+    show: Callable[[Any, int], Shown | None] | None = None
 
 
 class BlockLayer(PlacedLayer):
@@ -46,7 +68,7 @@ class BlockLayer(PlacedLayer):
     tail after them, are settled, with scales from the whole block. So the stored bytes depend on
     the tokens alone, not on the rounds and rejections by which they came (path independence).
 
-    Subclasses say where the packed blocks live: `keep` stores new ones, `unpack` reads them all.
+    Subclasses say where the packed blocks live: `keep` stores new ones, `arrived` finds them all.
     """
 
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
@@ -123,7 +145,8 @@ class BlockLayer(PlacedLayer):
         """Have the shared scratch buffer hold the first ``length`` tokens."""
         scratch = self.store.scratch
         with span("kv/copy" if self.policy.lossless else "kv/dequantize"):
-            self.unpack(scratch.read(self.packed_tokens))
+            self.arrived().decode(scratch.read(self.packed_tokens))
+            self.release()
         scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
 
     def settle(self, length: int) -> None:
@@ -160,13 +183,9 @@ class BlockLayer(PlacedLayer):
         """Store new records after those held."""
         raise NotImplementedError
 
-    def unpack(self, out: KV) -> None:
-        """Decode all finished blocks into ``out``."""
+    def arrived(self) -> Arrived:
+        """All finished blocks, once they are on the device."""
         raise NotImplementedError
-
-    def arrived(self) -> torch.Tensor | None:
-        """All finished blocks as records on the device; None where they are not held so."""
-        return None
 
     def release(self) -> None:
         """What `arrived` gave has been read."""

@@ -2,7 +2,7 @@
 
 A block's way: `OffloadedLayer.keep` sends it to the host once. `Pipeline.begin`, before a pass,
 lets the first layers cross the link into slots on the device, and each that is done with a slot
-lets the next one begin. `OffloadedLayer.unpack` waits for its own, and decodes.
+lets the next one begin. `OffloadedLayer.arrived` waits for its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from mspeckv.context import KV
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.blocks import Arrived, BlockLayer, Store
 from mspeckv.kv.layers import Buffer
 from mspeckv.kv.link import KVLink
 from mspeckv.record import span
@@ -171,19 +170,13 @@ class OffloadedLayer(BlockLayer):
         if held is not None:
             held[place] = records
 
-    def arrived(self) -> torch.Tensor | None:
+    def arrived(self) -> Arrived:
         """Wait for this layer's records."""
-        return self.pipeline.take(self)[: self.blocks]
+        return Arrived(self.pipeline.take(self)[: self.blocks], self.codec)
 
     def release(self) -> None:
         """Let the next fetch start."""
         self.pipeline.release(self)
-
-    def unpack(self, out: KV) -> None:
-        """Wait for this layer's records, decode them, and let the next fetch start."""
-        slot = self.pipeline.take(self)
-        self.codec.decode(slot[: self.blocks], *out)
-        self.release()
 
     def bytes_by_place(self) -> dict[str, int]:
         """Records on the host, and the tail."""

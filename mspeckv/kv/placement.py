@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.context import KV
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.blocks import Arrived, BlockLayer, Store
 from mspeckv.kv.door import Door
 from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
@@ -88,13 +87,9 @@ class ResidentLayer(BlockLayer):
         """Store new records after those held."""
         self.records[self.blocks : self.blocks + len(records)] = records
 
-    def unpack(self, out: KV) -> None:
-        """Decode all finished blocks into ``out``."""
-        self.codec.decode(self.records[: self.blocks], *out)
-
-    def arrived(self) -> torch.Tensor:
+    def arrived(self) -> Arrived:
         """All finished blocks."""
-        return self.records[: self.blocks]
+        return Arrived(self.records[: self.blocks], self.codec)
 
     def bytes_by_place(self) -> dict[str, int]:
         """Records on the device, and the tail."""

@@ -121,7 +121,7 @@ def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
         planes = NibblePlanes(codec)
         records, _ = planes.split(records)
         codec = planes.upper
-        planes.coarse(records, *restored)
+        planes.coarse(records).decode(restored)
     else:
         codec.decode(records, *restored)
     place, name = (0, "k") if packing.axis == "channel" else (1, "v")

@@ -21,6 +21,7 @@ from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Pass, Round, Transfer
+from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import Buffer, Floats
 from mspeckv.kv.link import open_link
@@ -232,37 +233,36 @@ def _unpacking(pair: Pair) -> dict[str, float]:
     for part in scratch.whole:
         part.normal_()
 
-    def unpack(decode: Callable[..., object], layers: Sequence[tuple[torch.Tensor, ...]]) -> None:
-        for stored in layers:
-            decode(*stored, *scratch.whole)
+    def unpack(layers: Sequence[Arrived]) -> None:
+        for blocks in layers:
+            blocks.decode(scratch.whole)
         _wait_for(scratch.key)
+
+    def time(layers: Sequence[Arrived]) -> float:
+        straight = usable(layers[0].codec, pair.device)
+        return _beyond_floats(pair, layers) if straight else _milliseconds(partial(unpack, layers))
 
     restore = engine_of(pair).hooks.faster.restore
     found: dict[str, float] = {}
     for width in WIDTHS:
         codec = BlockCodec(shape, KVPolicy(bits=width), restore)
-        layers = [codec.encode(*scratch.whole) for _ in range(shape.layers)]
-        if usable(codec, pair.device):
-            found[str(width)] = _beyond_floats(pair, codec, layers)
-        else:
-            alone = [(records,) for records in layers]
-            found[str(width)] = _milliseconds(partial(unpack, codec.decode, alone))
+        layers = [Arrived(codec.encode(*scratch.whole), codec) for _ in range(shape.layers)]
+        found[str(width)] = time(layers)
     planes = NibblePlanes(BlockCodec(shape, KVPolicy(bits=8), restore))
     whole = planes.whole.encode(*scratch.whole)
-    halves = [planes.split(whole) for _ in range(shape.layers)]
-    found["nibble"] = _milliseconds(partial(unpack, planes.join, halves))
+    found["nibble"] = time([planes.join(*planes.split(whole)) for _ in range(shape.layers)])
     return {width: ms * 1e6 / shape.layers / _LAYER_TOKENS for width, ms in found.items()}
 
 
-def _beyond_floats(pair: Pair, codec: BlockCodec, layers: Sequence[torch.Tensor]) -> float:
+def _beyond_floats(pair: Pair, layers: Sequence[Arrived]) -> float:
     """Milliseconds that attention over packed layers takes beyond attention over float ones."""
-    query, heads = _noise(pair, 1, _query_heads(pair), _LAYER_READ), codec.heads
+    query, heads = _noise(pair, 1, _query_heads(pair), _LAYER_READ), pair.kv_shape.heads
     tail = _noise(pair, 2, 1, heads, _LAYER_READ)
     floats = [_noise(pair, 2, 1, heads, _LAYER_TOKENS + _LAYER_READ) for _ in layers]
 
     def read_packed() -> None:
-        for records in layers:
-            attend_packed(query, Packed(tail[0], tail[1], records, codec), None, {})
+        for blocks in layers:
+            attend_packed(query, Packed(tail[0], tail[1], blocks), None, {})
 
     def read_floats() -> None:
         for key, value in floats:
