@@ -52,6 +52,7 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
     plain = RunConfig("autoregressive", new_tokens, on_chip, sampling=GREEDY)
     resident = KVPolicy(4, resident=pair.layers)
     packed = RunConfig("autoregressive", new_tokens, resident, sampling=GREEDY)
+    planes = RunConfig("autoregressive", new_tokens, KVPolicy(8, nibble=True), sampling=GREEDY)
     guess = Speculation(gamma=4)
     vanilla = RunConfig("vanilla", new_tokens, on_chip, guess, GREEDY)
     short = Speculation(gamma=4, draft_vocab=8192)
@@ -69,6 +70,7 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
     return [
         Case("split_keys", "plain decoding, float KV", plain),
         Case("packed_attention", "plain decoding, int4 residents", packed),
+        Case("packed_attention", "plain decoding, nibble planes", planes),
         Case("weight_copies", "plain decoding, float KV", plain),
         Case("weight_copies", "a draft guesses 4", vanilla),
         Case("short_head", "a draft that scores 8192 tokens", shorter),
