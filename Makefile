@@ -117,7 +117,7 @@ test-matrix: setup $(DONE)/installed-oldest test-newest
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) $(ENGINE_TESTS)
 
 # Where one transformers differs from the next: what a model is, and generate. The rest is the matrix's.
-KINDS := drop_in drop_in_as_generate exactness experts families gguf latent models \
+KINDS := beside drop_in drop_in_as_generate exactness experts families gguf latent models \
 	padding recurrent windows
 test-oldest: setup $(DONE)/installed-oldest
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(TWO_AT_A_TIME) \

@@ -147,6 +147,7 @@ def test_a_model_multiplies_by_the_kernel_inside_passes_and_out(
     build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build(vocab=70)
+    torch.manual_seed(0)
     for layer in model.modules():
         if isinstance(layer, torch.nn.Linear) and layer.bias is not None:
             layer.bias.normal_()

@@ -100,9 +100,11 @@ def launch(command: list[str]) -> NoReturn:
     paths = os.pathsep.join([str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH", "")])
     os.environ["JUPYTER_CONFIG_PATH"] = paths.rstrip(os.pathsep)
     sys.argv = command
-    # A closed terminal is answered as SIGTERM is: kernels are shut down first.
-    hang_up = answering(_HANG_UP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    with hang_up, without(GRAMMAR):
+    # A closed terminal is answered as SIGTERM is: kernels are shut down first. So is an interrupt
+    # that no terminal sends, about which the server could ask nobody.
+    interrupts = [] if sys.stdin and sys.stdin.isatty() else [signal.SIGINT]
+    ends = answering([*_HANG_UP, *interrupts], lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with ends, without(GRAMMAR):
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     raise SystemExit(0)
 
