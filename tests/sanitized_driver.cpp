@@ -33,7 +33,7 @@ void fill(Exactly<float>& part) {
 
 Shape shape_of(int64_t heads, int64_t groups, int64_t length, int64_t dim, int64_t block,
                int64_t group, int64_t k_bits, int64_t v_bits, int64_t blocks, int64_t settled,
-               int64_t pieces, int64_t threads) {
+               int64_t pieces, int64_t threads, int64_t planes) {
     Shape s;
     s.heads = heads, s.rows = groups * length, s.length = length, s.dim = dim, s.block = block;
     s.group = group, s.blocks = blocks, s.k_bits = k_bits, s.v_bits = v_bits;
@@ -43,23 +43,25 @@ Shape shape_of(int64_t heads, int64_t groups, int64_t length, int64_t dim, int64
     s.record = s.v_low + heads * block * (dim / group) * 2;
     s.tail = settled + length, s.tail_head = (s.tail + 3) * dim;
     s.pieces = std::max<int64_t>(1, std::min(pieces, blocks)), s.threads = threads;
-    s.scale = 0.3f;
+    s.planes = planes, s.scale = 0.3f;
     return s;
 }
 
 struct Case {
     Shape s;
     Exactly<float> query, key, value, work, out;
-    Exactly<uint8_t> records;
+    Exactly<uint8_t> records, lower;
     int64_t odd;
 
     // records begin `odd` bytes after an aligned address
     Case(const Shape& shape, int64_t odd = 0)
         : s(shape), query(s.heads * s.rows * s.dim),
           key((s.heads - 1) * s.tail_head + s.tail * s.dim), value(key.size), work(workspace(&s)),
-          out(query.size), records(s.blocks * s.record + odd), odd(odd) {
+          out(query.size), records(s.blocks * s.record + odd),
+          lower(s.planes == 2 ? s.blocks * s.heads * s.block * s.dim : 0), odd(odd) {
         fill(query), fill(key), fill(value);
         for (int64_t i = 0; i < records.size; i++) records.at[i] = numbers() & 0xff;
+        for (int64_t i = 0; i < lower.size; i++) lower.at[i] = numbers() & 0xff;
         // as half-precision numbers, no scale infinite
         for (int64_t b = 0; b < s.blocks; b++)
             for (int64_t i = 0; i < s.record; i++)
@@ -71,6 +73,7 @@ struct Case {
         Parts p;
         p.query = query.at.get(), p.records = records.at.get() + odd, p.key = key.at.get();
         p.value = value.at.get(), p.work = work.at.get(), p.out = out.at.get();
+        p.lower = lower.at.get(), p.lower_has = lower.size;
         p.query_has = query.size, p.records_has = records.size - odd, p.key_has = key.size;
         p.value_has = value.size, p.work_has = work.size, p.out_has = out.size;
         return p;
@@ -89,9 +92,13 @@ Shape any_shape() {
     const int64_t dim = any({8, 16, 40, 64, 96});
     int64_t group = any({8, 16, 32, 64});
     while (dim % group) group /= 2;
+    // codes of 8 or 4 bits can be read by their upper nibbles, of nibbles that lie apart 4
+    const int64_t planes = any({0, 0, 1, 2}), least = planes ? 4 : 2, most = planes == 2 ? 4 : 8;
+    const auto bits = [&] { return std::min(most, std::max(least, any({8, 4, 2}))); };
     return shape_of(any({1, 2, 3}), any({1, 2, 3, 4}), any({1, 2, 5, 9}), dim, any({8, 24, 64}),
-                    group, any({8, 4, 2}), any({8, 4, 2}), any({0, 1, 2, 5, 9}),
-                    any({0, 1, 7, 8, 30, 65}), any({1, 2, 3, 4, 16}), any({1, 2, 3, 4}));
+                    group, bits(), bits(), any({0, 1, 2, 5, 9}),
+                    any({0, 1, 7, 8, 30, 65}), any({1, 2, 3, 4, 16}), any({1, 2, 3, 4}),
+                    planes);
 }
 
 // every field of a shape that fits its buffers, given a value that may not: refused, or harmless
@@ -113,8 +120,9 @@ int refuse_others() {
                 refused += attend(&bad, &parts) != 0;
             }
         }
-    for (int64_t Parts::*has : {&Parts::query_has, &Parts::records_has, &Parts::key_has,
-                                &Parts::value_has, &Parts::work_has, &Parts::out_has}) {
+    for (int64_t Parts::*has :
+         {&Parts::query_has, &Parts::records_has, &Parts::lower_has, &Parts::key_has,
+          &Parts::value_has, &Parts::work_has, &Parts::out_has}) {
         Parts parts = good.parts();
         if (parts.*has == 0) continue;
         parts.*has -= 1;
@@ -129,7 +137,7 @@ int refuse_others() {
 int main(int count, char** arguments) {
     const std::string fault = count > 1 ? arguments[1] : "";
     if (!fault.empty()) {
-        const Case one(shape_of(2, 2, 3, 16, 8, 8, 4, 8, 2, 5, 2, 2));
+        const Case one(shape_of(2, 2, 3, 16, 8, 8, 4, 8, 2, 5, 2, 2, 0));
         Parts parts = one.parts();
         const Exactly<uint8_t> less(one.records.size - 1);
         const Exactly<char> bytes(one.query.size * 4 + 1);

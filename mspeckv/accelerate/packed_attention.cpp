@@ -237,7 +237,8 @@ int64_t wrong(const Shape& s) {
     NEED(Shape, pieces, s.pieces > 0 && s.pieces <= std::max<int64_t>(1, s.blocks));
     NEED(Shape, threads, s.threads > 0 && s.threads <= INT32_MAX);
     const auto split = [&](int64_t bits) { return bits == 4 || (bits == 8 && s.planes == 1); };
-    NEED(Shape, planes, !s.planes || (s.planes <= 2 && split(s.k_bits) && split(s.v_bits)));
+    NEED(Shape, planes, s.planes >= 0 && s.planes <= 2);
+    NEED(Shape, planes, !s.planes || (split(s.k_bits) && split(s.v_bits)));
     return 0;
 }
 
