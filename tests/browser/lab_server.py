@@ -58,7 +58,8 @@ def serve(home: Path, prepare: Callable[[Path], None] | None = None) -> Iterator
     A copy, because JupyterLab saves notebooks with their outputs; ``prepare`` may change it first.
     """
     root = home / "labs"
-    shutil.copytree(LABS, root)
+    # what somebody answered here is no test's
+    shutil.copytree(LABS, root, ignore=shutil.ignore_patterns(".mspeckv-*"))
     if prepare is not None:
         prepare(root)
     port, token = free_port(), secrets.token_hex(16)
