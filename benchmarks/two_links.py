@@ -28,7 +28,7 @@ from benchmarks.accelerations import random_llama
 from benchmarks.gpu_cases import GUESS, NAIVE_TOKENS, Case, run
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine, table
-from mspeckv import KVPolicy, Speculation, load_pair
+from mspeckv import KVPolicy, Pair, Speculation, load_pair
 from mspeckv.models.documents import load_document
 from mspeckv.parallel import end, join
 
@@ -84,28 +84,32 @@ def measure(options: argparse.Namespace) -> None:
     )  # fmt: skip
     if first:
         print(machine(pair.device), f"\n{size} of them, {options.context} tokens", flush=True)
-    assert pair.tokenizer is not None
-    if len(pair.tokenizer) == 32000:
-        prompt = [(7 * place * place + place) % 32000 for place in range(options.context)]
-    else:
-        prompt = load_document("python-reference", pair.tokenizer, options.context)
     deadline = time.monotonic() + options.budget_seconds
-    budget = min(GUESS.budget, options.context // 2)
-    for case in cases(pair.layers, budget):
-        if not any(name in case.name for name in options.only):
-            continue
-        late = float(time.monotonic() > deadline)
-        if (ranks is not None and ranks.add([late])[0]) or late:
-            break
-        found = run(pair, prompt, case)
-        if first:
-            row = {"ranks": size, "context": options.context, "case": case.name,
-                   "tokens": found.tokens, **found.to_json()}  # fmt: skip
-            print(found.line(case.name, found.ms, options.copy_rate), flush=True)
-            with (options.out / FILE).open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(row)}\n")
+    for context in options.context:
+        prompt = prompt_of(pair, context)
+        for case in cases(pair.layers, min(GUESS.budget, context // 2)):
+            if not any(name in case.name for name in options.only):
+                continue
+            late = float(time.monotonic() > deadline)
+            if (ranks is not None and ranks.add([late])[0]) or late:
+                break
+            found = run(pair, prompt, case)
+            if first:
+                row = {"ranks": size, "context": context, "case": case.name,
+                       "tokens": found.tokens, **found.to_json()}  # fmt: skip
+                print(found.line(case.name, found.ms, options.copy_rate), flush=True)
+                with (options.out / FILE).open("a", encoding="utf-8") as file:
+                    file.write(f"{json.dumps(row)}\n")
     if ranks is not None:
         end(ranks, 0)
+
+
+def prompt_of(pair: Pair, context: int) -> list[int]:
+    """Prose, or for random weights any tokens."""
+    assert pair.tokenizer is not None
+    if len(pair.tokenizer) == 32000:
+        return [(7 * place * place + place) % 32000 for place in range(context)]
+    return load_document("python-reference", pair.tokenizer, context)
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
@@ -142,7 +146,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--untrained", action="store_true", help="make: random weights")
     parser.add_argument("--shape", help="make: layers and width of random weights")
-    parser.add_argument("--context", type=int, default=16384)
+    parser.add_argument("--context", type=int, nargs="+", default=[16384])
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name has one of these")
     parser.add_argument("--copy-rate", type=float, default=4.3e12, help="bytes per second")
     parser.add_argument("--budget-seconds", type=float, default=3600, help="begin no case after")
