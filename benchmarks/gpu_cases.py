@@ -136,13 +136,18 @@ def run(pair: Pair, prompt: list[int], case: Case) -> Found:
 
 
 def weight_bytes(pair: Pair, tier: int) -> int:
-    """Bytes of weights that a pass of a tier reads: all but the rows of its embedding."""
+    """Bytes of weights that a pass of a tier reads here: all but the rows of its embedding."""
     model = pair.draft if tier == 0 else pair.target
     if model is None:
         return 0
     rows = model.get_input_embeddings().weight
     tied = rows is model.get_output_embeddings().weight
-    return sum(int(one.nbytes) for one in model.parameters()) - (0 if tied else int(rows.nbytes))
+    return sum(_held(one) for one in model.parameters()) - (0 if tied else _held(rows))
+
+
+def _held(weight: Any) -> int:
+    """Bytes of a weight on this rank: of one that is split, its part."""
+    return int((weight.to_local() if hasattr(weight, "to_local") else weight).nbytes)
 
 
 def _once(pair: Pair, prompt: list[int], case: Case) -> Found:

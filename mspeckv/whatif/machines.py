@@ -22,15 +22,15 @@ queries and keys (12), writing K and V, attention, activation and product, resha
 PASS_KERNELS = 28
 """Kernels of a pass outside its layers: embedding, norm, head, and drawing with top-p."""
 COPY_SHARE = 0.87
-"""Of a data sheet's memory bandwidth, what a device copy reached on an H200 (4170 of 4800 GB/s)."""
+"""Of a data sheet's memory bandwidth, what a device copy reached on an H200 (4192 of 4800 GB/s)."""
 LINK_SHARE = 0.88
-"""Of a PCIe slot's raw rate, what a pinned copy reached there (55.4 of 63.0 GB/s)."""
+"""Of a PCIe slot's raw rate, what a pinned copy reached there (55.5 of 63.0 GB/s)."""
 EAGER_US = 39.0
 """Host time of one launch: an eager pass of a Llama-2-7B shape through stock transformers took
 57 ms on that machine, 32 layers of `LAYER_KERNELS` kernels."""
 GRAPH_US = 3.0
 """Between two kernels of a replayed graph: what the same passes as graphs took beyond their bytes
-(benchmarks/results/gpu-h200.txt, autoregressive, all layers on-chip: 4.4 ms at 8 k and at 32 k)."""
+(an H200, autoregressive, all layers on-chip: 4.4 ms at 8 k and 32 k; 3.4 of benchmarks.gpu since)."""
 
 
 @dataclass(frozen=True)

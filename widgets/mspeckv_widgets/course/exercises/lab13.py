@@ -24,7 +24,7 @@ GAMMAS = range(1, 25)
 DRAFT_GAMMAS = range(1, 7)
 DRAFT_SEES = 256
 LINK = 50.0
-"""By what a byte over the link is dearer than one from the device's memory: 55.4 and 2756 GB/s on
+"""By what a byte over the link is dearer than one from the device's memory: 55.5 and 2844 GB/s on
 an H200 (measured, `benchmarks/results/gpu-h200.txt`)."""
 PLAIN, FULL, WINDOW, TIERS = "plain decoding", "0 > 2, full cache", "0 > 2, window", "0 > 1 > 2"
 _CLOSE = 1.01
