@@ -24,7 +24,7 @@ from benchmarks.report import machine, table
 from mspeckv import KVPolicy
 from mspeckv.accelerate.decode_attention import decode
 from mspeckv.decoding.attention import attend_floats
-from mspeckv.kv.layers import Floats
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 

@@ -14,7 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mspeckv import Speculation
 from mspeckv.decoding.attention import attend, reading
 from mspeckv.decoding.reader import ModelReader, Seat
-from mspeckv.kv.layers import Floats
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan

@@ -20,8 +20,8 @@ from mspeckv.api import engine_of, hooks_for
 from mspeckv.context import Kernels, Pass, carrying
 from mspeckv.decoding.attention import attend
 from mspeckv.kv.blocks import Arrived
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.full import Faster, FullCache
-from mspeckv.kv.layers import Floats
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask

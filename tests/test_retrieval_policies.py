@@ -14,7 +14,7 @@ from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of
 from mspeckv.cli.arguments import build_parser, run_config
-from mspeckv.kv.layers import Floats
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan

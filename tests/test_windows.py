@@ -25,8 +25,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate
 from mspeckv.api import engine_of
 from mspeckv.decoding.fits import predict
+from mspeckv.kv.floats import Buffer
 from mspeckv.kv.kinds import Sight
-from mspeckv.kv.layers import Buffer
 from mspeckv.kv.scores import sight_mask
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.settings import METHODS

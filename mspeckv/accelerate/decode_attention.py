@@ -29,7 +29,8 @@ from mspeckv.accelerate.slot_attention import DIMS, CodeSlots, Slots, attend_slo
 from mspeckv.context import Kernel, Masks
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.kv.floats import Floats
+from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
 
 MOST_ROWS = 256

@@ -20,8 +20,9 @@ from mspeckv.context import KV, Shown
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import Arrived, BlockLayer
+from mspeckv.kv.floats import FloatLayer, Floats
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import FloatLayer, Floats, PlacedLayer
+from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.kv.placement import ResidentLayer, Room, placements
 from mspeckv.kv.quantize import BlockCodec

@@ -20,7 +20,8 @@ import torch
 from mspeckv.context import Masks
 from mspeckv.decoding.attention import attend_floats
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.kv.floats import Floats
+from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.scores import causal_mask
 
 LEAST_KEYS = 1024

@@ -24,8 +24,9 @@ from mspeckv.context import Shown, Watcher
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
+from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.latent import latent_widths
-from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer, Tier
+from mspeckv.kv.layers import PlacedLayer, Tier
 from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.interface import changes_scores

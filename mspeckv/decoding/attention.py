@@ -23,9 +23,10 @@ from transformers import PreTrainedModel
 
 from mspeckv.context import Kernels, Masks, Pass, Products, Shown, Watcher, carrying, current
 from mspeckv.kv.codec import OtherAxes
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.kinds import ALL
 from mspeckv.kv.latent import Latents
-from mspeckv.kv.layers import Floats, fold_groups
+from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.scores import Scores, attend_recent, causal_mask
 from mspeckv.kv.windows import Recent, floats_seen
 from mspeckv.models.interface import check_options, index_of, sight_of

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import PretrainedConfig
 
 from mspeckv.decoding.hooks import Engine
 from mspeckv.decoding.reader import ModelReader
@@ -30,6 +29,7 @@ from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import check_ids
+from mspeckv.models.widths import layer_widths, prefill_workspace
 from mspeckv.settings import RunConfig, check_choice, refuse
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
@@ -64,7 +64,7 @@ class Prediction(CacheSizes):
 def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Prediction:
     """What a run over ``prompt`` tokens needs."""
     speculation, hooks = config.speculation, engine.hooks
-    shape, size = pair.kv_shape, pair.dtype.itemsize
+    shape, size, widths = pair.kv_shape, pair.dtype.itemsize, layer_widths(pair.target.config)
     head, vocab = 0, speculation.draft_vocab
     # guesses never reach past the last wanted token, so it bounds every cache
     slack = window_slack(speculation)
@@ -83,7 +83,7 @@ def predict(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Predi
         **vars(caches),
         head=head,
         weights=pair.weight_bytes + hooks.copy_bytes(pair.models),
-        workspace=prefill_workspace(pair.target.config, size, prompt, pair.rank_count),
+        workspace=prefill_workspace(widths, size, prompt, pair.rank_count),
         runtime=RUNTIME_BYTES if pair.device.type == "cpu" else 0,
     )
 
@@ -96,25 +96,6 @@ def _state_bytes(pair: Pair, config: RunConfig, reach: int) -> int:
         "draft": guessing * uses_draft(config, pair),
     }
     return sum(held[name] * size for name, size in pair.state_bytes.items())
-
-
-def prefill_workspace(config: PretrainedConfig, itemsize: int, prompt: int, ranks: int = 1) -> int:
-    """Bytes of activations alive at once while one layer reads ``prompt`` tokens.
-
-    Per token, a gated MLP, which ``ranks`` share, holds its gate, its up projection and two
-    products (4 intermediate widths) beside the residual stream, its norm, and queries before and
-    after rotation (6 hidden widths); the allocator's slack is inside these counts.
-    """
-    hidden, inner = layer_widths(config)
-    return prompt * itemsize * (4 * -(-inner // ranks) + 6 * hidden)
-
-
-def layer_widths(config: PretrainedConfig) -> tuple[int, int]:
-    """Hidden and intermediate width of a decoder's layers."""
-    text = config.get_text_config()
-    hidden = int(text.hidden_size)
-    inner = getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None) or 4 * hidden
-    return hidden, int(inner)
 
 
 def check_memory(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> None:

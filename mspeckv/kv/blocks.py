@@ -14,7 +14,8 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.events import Purpose
 from mspeckv.kv.codec import Codec, OtherAxes
-from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
+from mspeckv.kv.floats import Buffer, Floats
+from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.sizes import packed_blocks
 from mspeckv.record import span
 from mspeckv.settings import KVPolicy

@@ -10,7 +10,8 @@ import torch
 from mspeckv.context import Shown
 from mspeckv.kv.blocks import BlockLayer, Store
 from mspeckv.kv.codec import Codec, Restore, codec_of
-from mspeckv.kv.layers import Buffer, Tier
+from mspeckv.kv.floats import Buffer
+from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import Room, place_of

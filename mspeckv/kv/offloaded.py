@@ -14,7 +14,7 @@ import torch
 
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import Arrived, BlockLayer, Store
-from mspeckv.kv.layers import Buffer
+from mspeckv.kv.floats import Buffer
 from mspeckv.kv.link import KVLink
 from mspeckv.record import span
 

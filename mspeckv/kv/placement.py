@@ -14,7 +14,8 @@ import torch
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import Arrived, BlockLayer, Store
 from mspeckv.kv.door import Door
-from mspeckv.kv.layers import Buffer, FloatLayer, PlacedLayer
+from mspeckv.kv.floats import Buffer, FloatLayer
+from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import tail_tokens

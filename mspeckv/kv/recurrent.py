@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import LinearAttentionLayer
 
+from mspeckv.kv.floats import Buffer
 from mspeckv.kv.kinds import Kind
-from mspeckv.kv.layers import Buffer, PlacedLayer
+from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer, window_slots
 

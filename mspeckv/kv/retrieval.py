@@ -17,9 +17,10 @@ import torch
 
 from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
+from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.latent import Latents
-from mspeckv.kv.layers import Buffer, FloatLayer, fold_groups
+from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.recurrent import kept, reach_of, with_states
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.kinds import Kind
-from mspeckv.kv.layers import Buffer, FloatLayer, Tier
+from mspeckv.kv.layers import Tier
 from mspeckv.kv.recurrent import kept, reach_of, with_states
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer

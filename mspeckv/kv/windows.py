@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from mspeckv.context import KV
+from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.kinds import Sight
-from mspeckv.kv.layers import Buffer, Floats, PlacedLayer
+from mspeckv.kv.layers import PlacedLayer
 
 
 @dataclass(frozen=True)

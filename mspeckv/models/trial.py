@@ -18,8 +18,9 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import causal_mask_function as causal
 
 from mspeckv.context import Pass, carrying
+from mspeckv.kv.floats import Buffer, FloatLayer, Floats
 from mspeckv.kv.kinds import Sight
-from mspeckv.kv.layers import Buffer, FloatLayer, Floats, Tier
+from mspeckv.kv.layers import Tier
 from mspeckv.kv.recurrent import kept, with_states
 from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape

@@ -19,6 +19,7 @@ from mspeckv.kv.recurrent import reach_of, states_held
 from mspeckv.kv.sizes import ON_DEVICE, LayerBytes, placed_sizes, streaming_bytes
 from mspeckv.kv.streaming import streaming_slots
 from mspeckv.kv.windows import WINDOW_SLACK
+from mspeckv.models.widths import prefill_workspace
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.question import Question
 from mspeckv.whatif.shapes import ModelShape
@@ -114,8 +115,7 @@ def footprint(
         "retrieval": retrieval,
         "streaming": streaming,
         "head": head,
-        # as mspeckv.decoding.fits.prefill_workspace
-        "workspace": asked["prefill"] * size * (4 * shape.intermediate + 6 * shape.hidden),
+        "workspace": prefill_workspace((shape.hidden, shape.intermediate), size, asked["prefill"]),
         "runtime": nothing + (RUNTIME_BYTES if machine.kind == "cpu" else 0),
     }
     return Footprint(parts, offloaded)

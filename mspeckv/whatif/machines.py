@@ -30,7 +30,7 @@ EAGER_US = 39.0
 57 ms on that machine, 32 layers of `LAYER_KERNELS` kernels."""
 GRAPH_US = 3.0
 """Between two kernels of a replayed graph: what the same passes as graphs took beyond their bytes
-(an H200, autoregressive, all layers on-chip: 4.4 ms at 8 k and 32 k; 3.4 of benchmarks.gpu since)."""
+(an H200, plain, all on-chip: 4.4 ms at 8 k and 32 k; 3.4 since attention has its own kernel)."""
 
 
 @dataclass(frozen=True)

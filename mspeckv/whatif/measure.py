@@ -22,8 +22,8 @@ from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.events import Pass, Round, Transfer
 from mspeckv.kv.blocks import Arrived
+from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import Buffer, Floats
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache

@@ -11,10 +11,10 @@ import torch
 from torch.nn import ModuleList
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from mspeckv.decoding.fits import layer_widths
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.models.packed import BITS, OUTER_BITS, packed_bytes
+from mspeckv.models.widths import layer_widths
 from mspeckv.settings import check_choice, refuse
 from mspeckv.whatif.states import STATES, state_values
 
