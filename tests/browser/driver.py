@@ -38,6 +38,11 @@ CLOSE = """async () => {
   await widget.context.sessionContext.shutdown();
   widget.dispose();
 }"""
+FIGURES_FIT = """() => [...document.querySelectorAll('.mskv-panel .js-plotly-plot')].every(
+  figure => {
+    const [drawn, room] = [figure.querySelector('.main-svg'), figure.getBoundingClientRect()];
+    return !drawn || !room.width || drawn.getBoundingClientRect().width <= room.width + 1;
+  })"""
 NOTEBOOK_HEIGHT = """() => {
   const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
   const tops = cells.map(cell => cell.getBoundingClientRect());
@@ -103,6 +108,11 @@ def settle(page: Page, probe: Callable[[], Any], seconds: float, what: str) -> A
         page.wait_for_timeout(100)
     state = page.locator(".mskv-status").all_inner_texts()
     raise AssertionError(f"{what}: not within {seconds:g} s; the status says {state}")
+
+
+def await_figures(page: Page) -> None:
+    """Wait until every figure has taken the room that it has now."""
+    settle(page, lambda: page.evaluate(FIGURES_FIT), 30, "figures fit")
 
 
 def open_notebook(page: Page, address: str) -> None:

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from tests.labs import of_cells, save
 
 from .axe import examine, grave
-from .driver import Visit, open_notebook, picture, publish, run_all, settle, visit
+from .driver import Visit, await_figures, open_notebook, picture, publish, run_all, settle, visit
 from .lab_server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -71,6 +71,7 @@ def look(page: Page, scheme: str, width: int) -> None:
     light = "false" if scheme == "dark" else "true"
     settle(page, lambda: page.evaluate("document.body.dataset.jpThemeLight") == light, 30, scheme)
     page.wait_for_timeout(900)
+    await_figures(page)
 
 
 def window_width(page: Page) -> int:

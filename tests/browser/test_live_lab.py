@@ -21,7 +21,17 @@ from playwright.sync_api import Browser, Page
 from mspeckv.profiling import read_trace
 from mspeckv.profiling.spans import tier_totals
 
-from .driver import OUTPUT, Visit, open_notebook, publish, set_slider, settle, slider, visit
+from .driver import (
+    OUTPUT,
+    Visit,
+    await_figures,
+    open_notebook,
+    publish,
+    set_slider,
+    settle,
+    slider,
+    visit,
+)
 from .film import Film
 from .lab_server import serve
 
@@ -153,6 +163,7 @@ def resize(page: Page, size: tuple[int, int]) -> None:
     """Give the window a size in pixels, and the panel its upper edge."""
     page.set_viewport_size({"width": size[0], "height": size[1]})
     page.wait_for_timeout(1000)
+    await_figures(page)
     to_the_top(page)
 
 

@@ -21,11 +21,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 # an acceleration may do a function's work without calling it
 os.environ["MSPECKV_ACCELERATE"] = "none"
 
 import mspeckv  # noqa: E402
+
+# a verdict at once: the first settings that fail are told, not the smallest
+settings.register_profile("judge", phases=[Phase.explicit, Phase.generate])
+settings.load_profile("judge")
 
 HERE = Path(__file__).resolve().parent
 JUDGES = {test for of in json.loads((HERE / "judges.json").read_text()).values() for test in of}
