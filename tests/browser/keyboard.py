@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, Page
 
-ANSWERS = 5
-"""Looks for an answer, 0.4 s apart."""
+KEYS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Enter")
+LOOKS = 25
+"""Looks for an answer in all, 0.4 s apart."""
 INPUTS = "[role=slider], select:enabled, input[type=radio]:enabled"
 BUTTONS = ".jupyter-button:enabled"
 """Where a panel has nothing else: a button may rightly change nothing, such as a reset at once."""
@@ -31,12 +32,15 @@ def drive(page: Page, panel: Locator) -> None:
     """Move a panel's first control with the keyboard: something must be drawn anew."""
     before = panel.evaluate(READ_PANEL)
     inputs = panel.locator(INPUTS)
-    control = (inputs if inputs.count() else panel.locator(BUTTONS)).first
+    moves = inputs.count() > 0
+    control = (inputs if moves else panel.locator(BUTTONS)).first
     control.focus()
-    for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Enter"):
+    # arrows move no button
+    keys = KEYS if moves else KEYS[-1:]
+    for key in keys:
         page.keyboard.press(key)
         # a lab's last run may still be going on
-        for _ in range(ANSWERS):
+        for _ in range(LOOKS // len(keys)):
             page.wait_for_timeout(400)
             if panel.evaluate(READ_PANEL) != before:
                 return
