@@ -82,7 +82,7 @@ test: setup lint types
 test-wheel: setup
 	$(PYTEST) -m wheel
 
-# As long again as all other tests together.
+# Some 25 minutes on two cores, the graders included.
 test-labs: setup test-graders
 	$(PYTEST) -m labs
 
