@@ -163,16 +163,18 @@ def steps(cells: Cells, copy_gbps: float) -> str:
     rows: list[Sequence[object]] = []
     for (context, kind), cell in cells.items():
         for name, step in cell.steps.items():
-            parts: tuple[object, ...] = ("", "", "", "")
+            parts: tuple[object, ...] = ("",) * 7
             if step.products_ms:
                 rest = step.ms - step.products_ms - step.attention_ms
                 reading = step.weight_bytes / step.products_ms / 1e6
-                parts = step.products_ms, step.attention_ms, rest, reading
+                parts = (step.products_ms, step.attention_ms, rest, step.hollow_ms, reading,
+                         step.layers_gbps, step.cached_gbps)  # fmt: skip
             gbps = step.gbps()
             rows.append((f"{kind} {context}", name, step.weight_bytes / 1e6, step.kv_bytes / 1e6,
                          step.ms, gbps, f"{gbps / copy_gbps:.0%}", *parts))  # fmt: skip
     headers = ("prompt", "who", "weights MB", "KV MB", "ms a step", "GB/s", "of copy",
-               "products ms", "attention ms", "rest ms", "products' GB/s")  # fmt: skip
+               "products ms", "attention ms", "rest ms", "hollow step ms", "products' GB/s",
+               "layers' GB/s", "in cache GB/s")  # fmt: skip
     return table(headers, rows)
 
 

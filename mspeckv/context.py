@@ -48,6 +48,31 @@ class Shown(Protocol):
         """Attention has read it."""
 
 
+class Around:
+    """A layer's view of another: shows ``inner`` as it is held."""
+
+    inner: Shown
+
+    @property
+    def key(self) -> torch.Tensor:
+        """As of `Shown`."""
+        return self.inner.key
+
+    @property
+    def value(self) -> torch.Tensor:
+        """As of `Shown`."""
+        return self.inner.value
+
+    @property
+    def tokens(self) -> int:
+        """As of `Shown`."""
+        return self.inner.tokens
+
+    def release(self) -> None:
+        """As of `Shown`."""
+        self.inner.release()
+
+
 Watcher = Callable[[int, torch.Tensor, Shown], None]
 """Called once per layer with (layer index, query ``[B, Hq, Q, D]``, what the layer shows)."""
 Masks = dict[tuple[int, ...], torch.Tensor | None]

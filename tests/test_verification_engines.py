@@ -302,6 +302,19 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert "nobody answers there" in capsys.readouterr().err
 
 
+def test_nobody_there_is_found_out_before_any_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a pair was loaded")
+
+    monkeypatch.setattr("mspeckv.cli.verify.load_pair", load)
+    assert main(["verify", "http://127.0.0.1:9"]) == 2
+    said = capsys.readouterr()
+    assert "nobody answers there" in said.err
+    assert said.err.count("\n") == 1, "one line, and no bar of progress"
+
+
 def test_the_command_writes_its_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = tmp_path / "ids.json"
     document.write_text(json.dumps(IDS * 4), encoding="utf-8")

@@ -42,8 +42,10 @@ def verify(options: argparse.Namespace) -> int:
     parse_device(options.device)
     parse_dtype(options.dtype)
     names = (options.engine, against)
-    # names without a pair are looked up first, so that a wrong one costs no loading
+    # names without a pair are asked first, so that a wrong one costs no loading
     ready = {name: engine_named(name) for name in names if not needs_pair(name)}
+    for one in ready.values():
+        one.greet()
     pair = None
     if len(ready) < len(set(names)) or not all(source.endswith(".json") for source in sources):
         pair = load_pair(options.target, options.draft, device=options.device, dtype=options.dtype)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mspeckv.context import KV, Shown
+from mspeckv.context import KV, Around, Shown
 from mspeckv.kv.door import Door
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import KVPolicy, Width
@@ -132,7 +132,7 @@ class Codec:
 
 
 @dataclass(frozen=True)
-class OtherAxes:
+class OtherAxes(Around):
     """What a layer shows whose codec turns its tokens.
 
     Whoever looks on sees the model's axes; attention turns its queries and reads ``inner``.
@@ -145,21 +145,6 @@ class OtherAxes:
     inner: Shown
     codec: Codec
 
-    @property
-    def key(self) -> torch.Tensor:
-        """As it is held."""
-        return self.inner.key
-
-    @property
-    def value(self) -> torch.Tensor:
-        """As it is held."""
-        return self.inner.value
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens there are."""
-        return self.inner.tokens
-
     def newest(self, count: int) -> KV:
         """The last ``count`` tokens, turned back."""
         key, value = self.inner.newest(count)
@@ -169,10 +154,6 @@ class OtherAxes:
         """Everything, turned back."""
         key, value = self.inner.whole()
         return self.codec.turn_back(key), self.codec.turn_back(value)
-
-    def release(self) -> None:
-        """Attention has read it."""
-        self.inner.release()
 
 
 codecs: Door[Any] = Door("codec")

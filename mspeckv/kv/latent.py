@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
-from mspeckv.context import KV, Shown
+from mspeckv.context import KV, Around, Shown
 
 
 def latent_widths(text: PretrainedConfig) -> tuple[int, int] | None:
@@ -29,7 +29,7 @@ def halves(latent: torch.Tensor, rotary: torch.Tensor) -> KV:
 
 
 @dataclass
-class Latents:
+class Latents(Around):
     """What a layer shows that stores latents.
 
     Attributes:
@@ -48,21 +48,6 @@ class Latents:
         latent, rotary = torch.cat(self.inner.whole(), -1).split(self.widths, -1)
         return latent, rotary
 
-    @property
-    def key(self) -> torch.Tensor:
-        """First halves."""
-        return self.inner.key
-
-    @property
-    def value(self) -> torch.Tensor:
-        """Second halves."""
-        return self.inner.value
-
-    @property
-    def tokens(self) -> int:
-        """How many there are."""
-        return self.inner.tokens
-
     def newest(self, count: int) -> KV:
         """The halves of the last ``count`` tokens."""
         return self.inner.newest(count)
@@ -70,7 +55,3 @@ class Latents:
     def whole(self) -> KV:
         """The halves of every token."""
         return self.inner.whole()
-
-    def release(self) -> None:
-        """Attention has read them."""
-        self.inner.release()

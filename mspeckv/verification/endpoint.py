@@ -52,6 +52,10 @@ class Endpoint(Engine):
             urllib.request.ProxyHandler({}), _NoRedirect()
         ).open
 
+    def greet(self) -> None:
+        """Ask for one token."""
+        self.say([1], Sampling(temperature=0), 1)
+
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
         """As of `Engine`.
 

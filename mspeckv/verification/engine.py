@@ -57,6 +57,9 @@ class Engine:
     dtype: torch.dtype = torch.float32
     ignores_unknown: bool = False
 
+    def greet(self) -> None:
+        """Find out, before any work, whether it can be asked; ``ValueError`` if not."""
+
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
         """Continue ``prompt`` by at most ``n`` tokens, with ``logprobs`` if asked.
 

@@ -67,6 +67,8 @@ def verify(
             one.needs_ids = True
     if not documents or any(len(prompt) < 2 for prompt in documents.values()):
         raise refuse("documents", list(documents), "use at least one of two tokens or more")
+    engine.greet()
+    against.greet()
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

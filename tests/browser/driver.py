@@ -20,6 +20,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 GIVEN_UP = "[anywidget] Failed to initialize model"
+NOT_KNOWN = "widget model not found"
 RUN_ALL = """() => { window.mskvRun = "running";
   window.jupyterapp.commands.execute("notebook:run-all-cells").then(
     () => { window.mskvRun = "done"; }, error => { window.mskvRun = String(error); }); }"""
@@ -72,11 +73,30 @@ class Visit:
         problems: errors of the browser's console and uncaught exceptions, as they come.
         late: of these, what anywidget says of widgets whose module a busy page loaded late; they
             go on, see `late.js` and `test_late.py`.
+        loads: pages loaded so far.
+        anew: what JupyterLab says of outputs that are there before their models, on a page that was
+            loaded anew. It looks again when it knows more, and a panel that it gave up on draws
+            itself, see `test_live_ends.py`.
     """
 
     page: Page
     problems: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
+    loads: int = 0
+    anew: list[str] = field(default_factory=list)
+
+    def note(self, said: str) -> None:
+        """Take down what was said, where it belongs."""
+        if GIVEN_UP in said:
+            self.late.append(said)
+        elif self.loads > 1 and NOT_KNOWN in said:
+            self.anew.append(said)
+        else:
+            self.problems.append(said)
+
+    def loaded(self) -> None:
+        """Count one more page."""
+        self.loads += 1
 
 
 def visit(browser: Browser, width: int = 1440, height: int = 1500, dark: bool = False) -> Visit:
@@ -86,15 +106,13 @@ def visit(browser: Browser, width: int = 1440, height: int = 1500, dark: bool = 
     )
     seen = Visit(context.new_page())
 
-    def note(said: str) -> None:
-        (seen.late if GIVEN_UP in said else seen.problems).append(said)
-
     def hear(message: ConsoleMessage) -> None:
         if message.type == "error":
-            note(f"{message.text} ({message.location.get('url', '')})")
+            seen.note(f"{message.text} ({message.location.get('url', '')})")
 
     seen.page.on("console", hear)
-    seen.page.on("pageerror", lambda error: note(str(error)))
+    seen.page.on("pageerror", lambda error: seen.note(str(error)))
+    seen.page.on("domcontentloaded", lambda _: seen.loaded())
     return seen
 
 

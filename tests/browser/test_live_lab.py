@@ -449,7 +449,7 @@ def test_a_page_loaded_anew_shows_the_same_charts(page: Page) -> None:
     page.wait_for_timeout(2000)
     page.reload(wait_until="domcontentloaded")
     page.locator(f"{PANEL} .js-plotly-plot").first.wait_for(timeout=60_000)
-    settle(page, lambda: points(page, "y") > 0, 30, "charts are drawn again")
+    settle(page, lambda: points(page, "y") > 0, 60, "charts are drawn again")
     assert page.evaluate(READ_CHARTS) == drawn
     assert state(page) == "stopped"
 
