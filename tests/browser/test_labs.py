@@ -34,16 +34,16 @@ pytestmark = [pytest.mark.browser, pytest.mark.labs, pytest.mark.slow]
 DRAWN_MS = 1200
 
 
-def solve(folder: Path) -> None:
-    """Put each lab's solutions into the served copy."""
-    for path in NOTEBOOKS:
-        save(solved_lab(path), folder / path.name)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's."""
+    return tmp_path_factory.mktemp("labs")
 
 
 @pytest.fixture(scope="module")
-def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
-    """JupyterLab on the solved labs, no notebook open."""
-    with serve(tmp_path_factory.mktemp("labs"), solve) as address:
+def lab(browser: Browser, home: Path) -> Iterator[Visit]:
+    """JupyterLab on a copy of the labs, no notebook open."""
+    with serve(home) as address:
         seen = visit(browser, width=1280, height=1400)
         # under /tree an address without a file brings up a dialog
         seen.page.goto(address.replace("/tree/{name}", ""), wait_until="domcontentloaded")
@@ -51,10 +51,14 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         seen.page.context.close()
 
 
+# What a lab measures, and a page that is driven for minutes, depend on what else this machine does:
+# one that fails is run once more, which pytest says.
+@pytest.mark.flaky(reruns=1)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
-def test_lab_in_jupyterlab(path: Path, lab: Visit) -> None:
+def test_lab_in_jupyterlab(path: Path, lab: Visit, home: Path) -> None:
     page, notebook = lab.page, load(path)
+    save(solved_lab(path), home / "labs" / path.name)
     show_notebook(page, path.name)
     start = time.monotonic()
     try:
