@@ -28,12 +28,13 @@ from typing import Any
 import torch
 
 from benchmarks import llama_cpp
-from benchmarks.laptop_steps import Step, step_of
+from benchmarks.laptop_steps import Step, prompt_gflop, step_of
 from benchmarks.llama_cpp import KV_BYTES, LlamaCpp
 from benchmarks.report import machine, table
 from benchmarks.workbench import Peer, Way, Workbench
 from benchmarks.workloads import KINDS, VOCAB, prompt_of
 from mspeckv import Pair, calibrate, load_pair
+from mspeckv.profiling.ceilings import Ceilings
 
 WEIGHTS = ("float", "int4")
 OURS = {
@@ -61,8 +62,12 @@ GOALS = {
 
 @dataclass
 class Cell:
-    """One prompt: each way's rates by turn, its text, prompt tokens per second, and steps."""
+    """One prompt: each way's rates by turn, its text, prompt tokens per second, and steps.
 
+    ``gflop_a_token`` is what a prompt token takes at least.
+    """
+
+    gflop_a_token: float
     rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     texts: dict[str, str] = field(default_factory=dict)
     prefill: dict[str, float] = field(default_factory=dict)
@@ -91,7 +96,8 @@ def measure(
     new_tokens: int, turns: int,
 ) -> Cell:  # fmt: skip
     """Every way over one prompt."""
-    cell, floats = Cell(), pairs["float"]
+    floats = pairs["float"]
+    cell = Cell(prompt_gflop(floats, len(prompt)) / len(prompt))
     tokenizer = floats.tokenizer
     assert tokenizer is not None
 
@@ -151,10 +157,18 @@ def _common(one: str, other: str) -> float:
     return same / max(1, len(other))
 
 
-def prefills(cells: Cells) -> str:
-    """Prompt tokens per second; a prompt that llama.cpp had mostly read before has none."""
+def prefills(cells: Cells, matrix_gflops: float) -> str:
+    """Prompt tokens per second; a prompt that llama.cpp had mostly read before has none.
+
+    Ours also as a share of what a large float product does here.
+    """
     names = {name: None for cell in cells.values() for name in cell.prefill}
     rows = [(name, *(cell.prefill.get(name, "") for cell in cells.values())) for name in names]
+    for name in (name for name in names if name.startswith("ours")):
+        shares = (
+            cell.prefill[name] * cell.gflop_a_token / matrix_gflops for cell in cells.values()
+        )
+        rows.append((f"{name}, of a large product's rate", *(f"{share:.0%}" for share in shares)))
     return table(("who", *(f"{kind} {context}" for context, kind in cells)), rows)
 
 
@@ -232,7 +246,7 @@ def main(given: Sequence[str] | None = None) -> None:
         print(f"{machine(torch.device('cpu'))}, {version}", end="\n\n", flush=True)
         # apart from what this machine keeps
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        copy_gbps = calibrate("cpu", folder=scratch).memory_gbps
+        ceilings = calibrate("cpu", folder=scratch)
         cells: Cells = {}
         begun = time.perf_counter()
         # a copy comes right after the prose that it begins with: llama.cpp keeps its last prompt
@@ -250,16 +264,19 @@ def main(given: Sequence[str] | None = None) -> None:
             cells[context, kind] = cell
             # a cancelled run loses nothing
             print(rates({(context, kind): cell}), end="\n\n", file=sys.stderr, flush=True)
-    print(report(cells, copy_gbps, options.new_tokens, options.turns))
+    print(report(cells, ceilings, options.new_tokens, options.turns))
 
 
-def report(cells: Cells, copy_gbps: float, new_tokens: int, turns: int) -> str:
+def report(cells: Cells, ceilings: Ceilings, new_tokens: int, turns: int) -> str:
     """Every table, with its title."""
+    copy_gbps = ceilings.memory_gbps
     parts = {
         f"Tokens/s over {new_tokens} tokens, greedy, median of {turns} turns, of transformers' "
         f"{PEER_TURNS} (measured); last, which share of each text is that of ours float plain":
             rates(cells),
-        "Prefill, tokens/s (measured)": prefills(cells),
+        "Prefill, tokens/s (measured); a large float product does "
+            f"{ceilings.matrix_gflops:.0f} GFLOP/s (measured)":
+            prefills(cells, ceilings.matrix_gflops),
         f"A plain step; a copy reads and writes {copy_gbps:.1f} GB/s (measured)":
             steps(cells, copy_gbps),
         "Goals (ratios of what is above)": goals(cells, copy_gbps),

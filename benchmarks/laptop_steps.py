@@ -81,6 +81,14 @@ def weight_bytes(pair: Pair) -> int:
     return sum({part.data_ptr(): part.nbytes for part in parts}.values())
 
 
+def prompt_gflop(pair: Pair, tokens: int) -> float:
+    """1e9 operations that a prompt takes at least: the layers' products, and causal attention."""
+    text, layers = pair.target.config.get_text_config(), pair.target.model.layers
+    products = sum(layer.in_features * layer.out_features for layer in linear_layers(layers))
+    attended = pair.layers * text.num_attention_heads * text.head_dim * tokens
+    return tokens * (2 * products + 2 * attended) / 1e9
+
+
 def hollow(pair: Pair) -> Pair:
     """A random pair with as many layers as ``pair``'s target, held alike, of the least width."""
     shape = LlamaConfig(

@@ -8,6 +8,9 @@ import pytest
 
 from benchmarks import laptop, llama_cpp
 from benchmarks.laptop import GOALS, LLAMA, OURS, WEIGHTS
+from benchmarks.laptop_steps import hollow, prompt_gflop, weight_bytes
+from mspeckv import load_pair
+from mspeckv.models.packed import form_of
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -32,17 +35,31 @@ def test_a_dry_run_fills_every_table(
     for line in found.values():
         assert float(line[-2]) > 0
         assert line[-1] == "yes"
-    assert list(rows(prefill)) == ["transformers", *(f"ours {weights}" for weights in WEIGHTS)]
+    names = [f"ours {weights}" for weights in WEIGHTS]
+    shares = [f"{name}, of a large product's rate" for name in names]
+    assert list(rows(prefill)) == ["transformers", *names, *shares]
     # prompt and length, "ours" and its weights, then numbers
     floats, packed = (list(map(float, line.replace("%", "").split()[4:]))
                       for line in steps.splitlines()[3:])  # fmt: skip
     assert packed[0] < floats[0] / 5
     assert packed[1] == floats[1] > 0
-    for megabytes, kv, ms, gbps, _, *parts, reading in (floats, packed):
+    for megabytes, kv, ms, gbps, _, *parts, hollow_ms, reading, layers, cached in (floats, packed):
         assert gbps == pytest.approx((megabytes + kv) / ms, rel=0.01)
         assert sum(parts) == pytest.approx(ms, rel=0.01)
         assert reading == pytest.approx(megabytes / parts[0], rel=0.01)
+        assert min(hollow_ms, layers, cached) > 0
     assert set(rows(goals)) == set(GOALS)
+
+
+def test_a_prompts_arithmetic_and_a_hollow_model() -> None:
+    pair = load_pair(weights="int4")
+    # 106 M weights in the layers, two operations each; half of 100 tokens attended, by two products
+    products = 30 * 2 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536)
+    assert prompt_gflop(pair, 100) == pytest.approx(100 * (products + 30 * 2 * 576 * 100) / 1e9)
+    shrunk = hollow(pair)
+    assert shrunk.layers == pair.layers
+    assert form_of(shrunk.target) == "int4"
+    assert weight_bytes(shrunk) < weight_bytes(pair) / 100
 
 
 @pytest.mark.usefixtures("one_thread")
