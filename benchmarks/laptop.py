@@ -64,11 +64,13 @@ GOALS = {
 class Cell:
     """One prompt: each way's rates by turn, its text, prompt tokens per second, and steps.
 
-    ``gflop_a_token`` is what a prompt token takes at least.
+    ``gflop_a_token`` is what a prompt token takes at least, ``per_pass`` our tokens by pass of the
+    target over all its KV.
     """
 
     gflop_a_token: float
     rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    per_pass: dict[str, float] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     prefill: dict[str, float] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
@@ -126,6 +128,7 @@ def measure(
                 for weights, bench in benches.items():
                     found = bench.run(chosen)
                     cell.add(f"ours {weights} {way}", found.rate, text(found.tokens))
+                    cell.per_pass[f"ours {weights} {way}"] = found.per_pass
             for name, server in servers.items():
                 said = server.run(prompt, new_tokens)
                 cell.add(name, said.rate, said.text)
@@ -155,6 +158,23 @@ def _common(one: str, other: str) -> float:
     pairs = enumerate(zip(one, other, strict=False))
     same = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
     return same / max(1, len(other))
+
+
+def passes(cells: Cells) -> str:
+    """What guesses bring, as a ratio: tokens settled by a pass of tier 2, and what it took.
+
+    That is its own time and all that led to it, in plain steps of the same weights.
+    """
+    rows: list[Sequence[object]] = []
+    for name in next(iter(cells.values())).per_pass:
+        plain = " ".join((*name.split()[:2], "plain"))
+        counted = [cell.per_pass[name] for cell in cells.values()]
+        took = [
+            count * cell.rate(plain) / cell.rate(name)
+            for count, cell in zip(counted, cells.values(), strict=True)
+        ]
+        rows.append((name, *(f"{n:.2f} in {t:.2f}" for n, t in zip(counted, took, strict=True))))
+    return table(("way", *(f"{kind} {context}" for context, kind in cells)), rows)
 
 
 def prefills(cells: Cells, matrix_gflops: float) -> str:
@@ -274,6 +294,9 @@ def report(cells: Cells, ceilings: Ceilings, new_tokens: int, turns: int) -> str
         f"Tokens/s over {new_tokens} tokens, greedy, median of {turns} turns, of transformers' "
         f"{PEER_TURNS} (measured); last, which share of each text is that of ours float plain":
             rates(cells),
+        "Tokens a pass of tier 2 settles, the last turn's (counted), in how many plain steps' time "
+            "(measured)":
+            passes(cells),
         "Prefill, tokens/s (measured); a large float product does "
             f"{ceilings.matrix_gflops:.0f} GFLOP/s (measured)":
             prefills(cells, ceilings.matrix_gflops),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.draft_acceptance import BITS, RANKS, by_position, by_rank, judge, repeated
+from mspeckv import Pair
 from mspeckv.testing import tiny_pair, tiny_prompt
 
 
@@ -22,9 +23,8 @@ def test_kept_and_lost_are_one() -> None:
 
 
 def test_a_draft_that_is_the_target_loses_nothing() -> None:
-    pair = tiny_pair()
-    both = type(pair).of(pair.target, pair.target)
-    found = judge(both, torch.tensor([tiny_prompt(40)]))
+    target = tiny_pair(vocab=128).target
+    found = judge(Pair.of(target, target), torch.tensor([tiny_prompt(40, 128)]))
     assert float(found.kept.min()) > 1 - 1e-5
 
 

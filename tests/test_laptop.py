@@ -26,7 +26,7 @@ def test_a_dry_run_fills_every_table(
 ) -> None:
     monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
     laptop.main(["--contexts", "96", "--kinds", "copy", "--new-tokens", "24", "--turns", "1"])
-    head, rates, prefill, steps, goals = capsys.readouterr().out.split("\n\n")
+    head, rates, passes, prefill, steps, goals = capsys.readouterr().out.split("\n\n")
     assert "llama.cpp left out" in head
     ours = [f"ours {weights} {way}" for way in OURS for weights in WEIGHTS]
     peers = [f"transformers {way}" for way in ("generate", "assisted", "lookup")]
@@ -35,6 +35,15 @@ def test_a_dry_run_fills_every_table(
     for line in found.values():
         assert float(line[-2]) > 0
         assert line[-1] == "yes"
+    counted = rows(passes)
+    assert list(counted) == ours
+    for name, (*_, tokens, word, steps_) in counted.items():
+        assert word == "in"
+        # rates are rounded to four digits, these to two places
+        weights, _ = name.removeprefix("ours ").split()
+        plain, own = (float(found[one][-2]) for one in (f"ours {weights} plain", name))
+        assert float(tokens) / float(steps_) == pytest.approx(own / plain, rel=0.02)
+    assert counted["ours float plain"][-3:] == ["1.00", "in", "1.00"]
     names = [f"ours {weights}" for weights in WEIGHTS]
     shares = [f"{name}, of a large product's rate" for name in names]
     assert list(rows(prefill)) == ["transformers", *names, *shares]
