@@ -60,7 +60,7 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         "05",
-        "streamed: `kv/fetch`; some five slots fill the link's hole; long guesses:"
+        "streamed: `kv/fetch`; enough slots fill the link's hole; long guesses:"
         " `tier1/verify`, by packed weights near the ridge or right of it; packed residents:"
         " `kv/packed`, or `kv/dequantize` where there is no compiler",
         '"A busy link is the bottleneck": only what compute waits for counts. Adding up `total'
