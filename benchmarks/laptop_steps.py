@@ -86,7 +86,7 @@ def prompt_gflop(pair: Pair, tokens: int) -> float:
     text, layers = pair.target.config.get_text_config(), pair.target.model.layers
     products = sum(layer.in_features * layer.out_features for layer in linear_layers(layers))
     attended = pair.layers * text.num_attention_heads * text.head_dim * tokens
-    return tokens * (2 * products + 2 * attended) / 1e9
+    return float(tokens * (2 * products + 2 * attended) / 1e9)
 
 
 def hollow(pair: Pair) -> Pair:
