@@ -57,6 +57,14 @@ class Case:
     sampling: Sampling = GREEDY
     skip: int = 0
 
+    @property
+    def config(self) -> RunConfig:
+        """Its run's settings."""
+        return RunConfig.build(
+            method=self.method, new_tokens=self.new_tokens, policy=self.policy,
+            speculation=self.speculation, sampling=self.sampling, graphs=self.graphs,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Found:
@@ -153,19 +161,7 @@ def _held(weight: Any) -> int:
 def _once(pair: Pair, prompt: list[int], case: Case) -> Found:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    run = stream(
-        pair,
-        prompt,
-        RunConfig.build(
-            method=case.method,
-            new_tokens=case.new_tokens,
-            policy=case.policy,
-            speculation=case.speculation,
-            sampling=case.sampling,
-            graphs=case.graphs,
-        ),
-    )
-    events = list(run)
+    events = list(stream(pair, prompt, case.config))
     summary = events[-1]
     assert isinstance(summary, RunSummary)
     rounds = [event for event in events if isinstance(event, Round)][case.skip :]

@@ -27,8 +27,10 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.accelerations import random_llama
 from benchmarks.gpu_cases import GUESS, NAIVE_TOKENS, Case, run
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
+from benchmarks.pass_kernels import summary, traced
 from benchmarks.report import machine, table
-from mspeckv import KVPolicy, Pair, Speculation, load_pair
+from mspeckv import KVPolicy, Pair, Speculation, load_pair, stream
+from mspeckv.events import Round
 from mspeckv.models.documents import load_document
 from mspeckv.parallel import end, join
 
@@ -94,14 +96,32 @@ def measure(options: argparse.Namespace) -> None:
             if (ranks is not None and ranks.add([late])[0]) or late:
                 break
             found = run(pair, prompt, case)
+            row = {"ranks": size, "context": context, "case": case.name,
+                   "tokens": found.tokens, **found.to_json()}  # fmt: skip
+            if options.trace:
+                row["traced"] = taken_apart(pair, prompt, case)
             if first:
-                row = {"ranks": size, "context": context, "case": case.name,
-                       "tokens": found.tokens, **found.to_json()}  # fmt: skip
                 print(found.line(case.name, found.ms, options.copy_rate), flush=True)
                 with (options.out / FILE).open("a", encoding="utf-8") as file:
                     file.write(f"{json.dumps(row)}\n")
     if ranks is not None:
         end(ranks, 0)
+
+
+def taken_apart(pair: Pair, prompt: list[int], case: Case) -> dict[str, Any]:
+    """A further run's passes in milliseconds, by tier and tokens, and one more's by kernel."""
+    rounds = [event for event in stream(pair, prompt, case.config) if isinstance(event, Round)]
+    out: dict[str, Any] = {
+        f"t{tier}": [
+            [step.tokens, round(step.ms, 3), step.builds]
+            for event in rounds for step in event.passes if step.tier == tier
+        ]
+        for tier in (1, 2)
+    }  # fmt: skip
+    step = "decode" if case.method == "autoregressive" else "verify"
+    spans = f"tier1/{step}", f"tier2/{step}"
+    found = traced(lambda: list(stream(pair, prompt, case.config)), spans)
+    return {**out, **{span: summary(passes) for span, passes in found.items() if passes}}
 
 
 def prompt_of(pair: Pair, context: int) -> list[int]:
@@ -149,6 +169,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, nargs="+", default=[16384])
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name has one of these")
     parser.add_argument("--copy-rate", type=float, default=4.3e12, help="bytes per second")
+    parser.add_argument("--trace", action="store_true", help="run: also take passes apart")
     parser.add_argument("--budget-seconds", type=float, default=3600, help="begin no case after")
     parser.add_argument("--out", type=Path, default=Path(), help=f"folder of {FILE}")
     options = parser.parse_args()
