@@ -25,7 +25,7 @@ LAUNCHES = ("cuda_runtime", "cuda_driver")
 KINDS = {
     "sums over GPUs": ("nccl",),
     "products": ("gemm", "gemv", "cutlass", "nvjet", "splitk", "cublas"),
-    "attention": ("attend", "attention", "flash", "fmha", "softmax", "combine"),
+    "attention": ("attend", "attention", "flash", "fmha", "softmax", "combine", "join_kernel"),
 }
 """Kinds of kernels, and what their names hold; all others are small ones."""
 
