@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from torch.nn.functional import embedding, linear
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, api, generate
-from mspeckv.accelerate import packed_weights
+from mspeckv.accelerate import native, packed_weights
 from mspeckv.accelerate.packed_weights import (
     MOST_ROWS,
     PRODUCT,
+    Reading,
     Task,
     compiled,
-    multiply,
     read_packed,
 )
 from mspeckv.accelerate.short_head import ShortHead, head_bytes
@@ -84,12 +84,12 @@ def test_a_row_has_the_same_bits_whatever_rows_are_beside_it(
     bits: int, rows: int, beside: int, outputs: int, groups: int
 ) -> None:
     weight, hidden = pack(noise(outputs, 32 * groups), bits), noise(MOST_ROWS, 32 * groups, seed=1)
-    few, many = (multiply([weight], [None], hidden[:n])[0] for n in (rows, beside))
+    few, many = (Reading([weight], [None]).multiply(hidden[:n])[0] for n in (rows, beside))
     common = min(rows, beside)
     assert torch.equal(few[:common], many[:common])
     exact = hidden.double() @ weight.floats().double().T
     torch.testing.assert_close(few, exact[:rows].float(), rtol=1e-5, atol=1e-4)
-    alone = multiply([weight], [None], hidden[rows - 1 : rows])[0]
+    alone = Reading([weight], [None]).multiply(hidden[rows - 1 : rows])[0]
     assert torch.equal(alone, few[rows - 1 :])
 
 
@@ -98,13 +98,25 @@ def test_threads_and_layers_multiplied_together_change_no_bit() -> None:
     weights = [pack(noise(size, 64, seed=size), 4) for size in (96, 32, 33)]
     hidden = noise(1, 9, 64)
     before = torch.get_num_threads()
-    joint = multiply(weights, [None] * 3, hidden)
+    joint = Reading(weights, [None] * 3).multiply(hidden)
     try:
         torch.set_num_threads(1 if before > 1 else 2)
         for weight, out in zip(weights, joint, strict=True):
-            assert torch.equal(multiply([weight], [None], hidden)[0], out)
+            assert torch.equal(Reading([weight], [None]).multiply(hidden)[0], out)
     finally:
         torch.set_num_threads(before)
+
+
+@needs_kernel
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="AVX2")
+def test_wider_vectors_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, hidden = pack(noise(96, 160), 4), noise(11, 160)
+    reading = Reading([weight], [None])
+    wide = reading.multiply(hidden)[0]
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-mno-avx512f"))
+    narrow = ctypes.CDLL(str(native._built(packed_weights.SOURCE, native._compiler())))
+    narrow.multiply.argtypes = [ctypes.c_void_p]
+    assert torch.equal(reading.run(narrow.multiply, hidden)[0], wide)
 
 
 @needs_kernel
@@ -120,7 +132,7 @@ def test_the_kernel_refuses_what_ends_too_soon(field: str, monkeypatch: pytest.M
         return int(real(task))
 
     with pytest.raises(ValueError, match="weights: .* they and the rows must fit"):
-        packed_weights._run(spoiled, [pack(noise(32, 64), 4)], noise(3, 64))
+        Reading([pack(noise(32, 64), 4)], [None]).run(spoiled, noise(3, 64))
 
 
 def test_packed_weights_are_read_only_and_can_be_copied() -> None:
@@ -158,13 +170,13 @@ def test_a_model_multiplies_by_the_kernel_inside_passes_and_out(
     read_packed(model)
     twin = copy.deepcopy(model)
     calls: list[int] = []
-    real = packed_weights._run
+    real = Reading.run
 
-    def counted(function: Any, weights: list[Packed], hidden: torch.Tensor) -> list[torch.Tensor]:
-        calls.append(len(weights))
-        return real(function, weights, hidden)
+    def counted(reading: Reading, *given: Any) -> list[torch.Tensor]:
+        calls.append(len(reading.weights))
+        return real(reading, *given)
 
-    monkeypatch.setattr(packed_weights, "_run", counted)
+    monkeypatch.setattr(Reading, "run", counted)
     out = model(input_ids=ids).logits
     torch.testing.assert_close(out, by_floats, rtol=1e-4, atol=1e-4)
     # queries, keys and values; what comes out; gate and up; down; and once the head
@@ -181,7 +193,7 @@ def test_a_model_multiplies_by_the_kernel_inside_passes_and_out(
 @needs_kernel
 def test_a_prompt_longer_than_the_kernels_rows_is_the_same_within_rounding() -> None:
     weight, bias, hidden = pack(noise(70, 64), 4), noise(70), noise(1, MOST_ROWS + 1, 64)
-    (out,) = multiply([weight], [bias], hidden)
+    (out,) = Reading([weight], [bias]).multiply(hidden)
     torch.testing.assert_close(out, linear(hidden, weight.floats(), bias), rtol=1e-5, atol=1e-5)
 
 
@@ -189,7 +201,7 @@ def test_a_prompt_longer_than_the_kernels_rows_is_the_same_within_rounding() -> 
 def test_its_operations_are_counted() -> None:
     weights, hidden = [pack(noise(size, 64), 4) for size in (96, 33)], noise(1, 9, 64)
     with torch.profiler.profile(with_flops=True) as taken:
-        multiply(weights, [None, None], hidden)
+        Reading(weights, [None, None]).multiply(hidden)
     (event,) = (event for event in taken.events() or () if event.name == PRODUCT)
     assert operations(event) == 2 * 9 * 64 * (96 + 33)
 
@@ -201,7 +213,7 @@ def test_a_short_head_stays_packed() -> None:
     head, hidden = ShortHead(model, torch.tensor([3, 69, 5])), noise(1, 2, 64)
     assert isinstance(head.weight, Packed)
     (scored,) = (product(hidden) for product in head.products.values())
-    (whole,) = multiply([model.lm_head.weight], [None], hidden)
+    (whole,) = Reading([model.lm_head.weight], [None]).multiply(hidden)
     assert torch.equal(scored, whole[..., [3, 69, 5]])
     assert head_bytes(model, 32) == own_part(head.weight).nbytes
 

@@ -57,11 +57,7 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def pointer(
-    name: str,
-    tensor: torch.Tensor,
-    dtype: torch.dtype,
-    shape: tuple[int, ...],
-    apart: bool = False,
+    name: str, tensor: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], apart: bool = False
 ) -> tuple[int, int]:
     """The address that C++ may use for ``tensor``, and how many elements its storage has from it.
 

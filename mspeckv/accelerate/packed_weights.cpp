@@ -18,25 +18,32 @@
 
 namespace {
 
-typedef float Lanes __attribute__((vector_size(32)));
-typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t Whole __attribute__((vector_size(32)));
-typedef int32_t UnalignedWhole __attribute__((vector_size(32), aligned(1), may_alias));
-typedef uint32_t Bits __attribute__((vector_size(32)));
+#ifdef __AVX512F__
+constexpr int64_t WIDE = 16;  // floats of a vector
+#else
+constexpr int64_t WIDE = 8;
+#endif
+typedef float Lanes __attribute__((vector_size(4 * WIDE)));
+typedef float Unaligned __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef int32_t Whole __attribute__((vector_size(4 * WIDE)));
+typedef int32_t UnalignedWhole __attribute__((vector_size(4 * WIDE), aligned(1), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(4 * WIDE)));
+typedef float Eight __attribute__((vector_size(32)));
+typedef float UnalignedEight __attribute__((vector_size(32), aligned(4), may_alias));
 
-constexpr int64_t WIDE = 8;    // floats of a vector
 constexpr int64_t PANEL = 32;  // outputs that lie together
 constexpr int64_t GROUP = 32;  // inputs that share a scale
 constexpr int64_t PARTS = 3;   // weights that are multiplied by the same rows at once
 
-Lanes load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 void store(float* to, Lanes x) { *reinterpret_cast<Unaligned*>(to) = x; }
-Lanes spread(float x) { return Lanes{x, x, x, x, x, x, x, x}; }
-float sum(Lanes x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
+Lanes spread(float x) { return x - Lanes{}; }
+float sum(Eight x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
 int64_t group_bytes(int64_t bits) { return PANEL * 4 * (bits + 1); }
 
 Lanes from_halves(const uint8_t* from) {
-#ifdef __F16C__
+#if defined __AVX512F__
+    return (Lanes)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined __F16C__
     return (Lanes)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else
     Bits half;
@@ -108,11 +115,11 @@ void block(const uint8_t* panel, int64_t first, int64_t groups, const float* x, 
         for (int n = 0; n < COUNT; n++) store(out + r * out_row + first + n * WIDE, all[r][n]);
 }
 
-// ROWS rows times a panel: as many outputs at once as sums fit in sixteen registers
+// ROWS rows times a panel: as many outputs at once as sums fit in registers
 template <int BITS, int ROWS>
 void rows_of(const uint8_t* panel, int64_t groups, const float* x, const float* sums, float* out,
              int64_t out_row) {
-    constexpr int count = ROWS <= 2 ? 4 : 2;
+    constexpr int count = WIDE == 16 || ROWS > 2 ? 2 : 4;
     for (int64_t first = 0; first < PANEL; first += count * WIDE)
         block<BITS, ROWS, count>(panel, first, groups, x, sums, out, out_row);
 }
@@ -120,12 +127,12 @@ void rows_of(const uint8_t* panel, int64_t groups, const float* x, const float* 
 template <int BITS>
 void times_panel(const uint8_t* panel, int64_t rows, int64_t groups, const float* x,
                  const float* sums, float* out, int64_t out_row) {
-    constexpr int64_t most = 6;
+    constexpr int64_t most = WIDE == 16 ? 9 : 6;  // of 32 registers, or of 16
     const int64_t blocks = (rows + most - 1) / most;
     for (int64_t b = 0, r = 0; b < blocks; b++) {
         const int64_t count = (rows - r + blocks - b - 1) / (blocks - b);
 #define ROWS_OF(N) case N: rows_of<BITS, N>(panel, groups, x + r * groups * GROUP, sums + r * groups, out + r * out_row, out_row); break;
-        switch (count) { ROWS_OF(1) ROWS_OF(2) ROWS_OF(3) ROWS_OF(4) ROWS_OF(5) ROWS_OF(6) }
+        switch (count) { ROWS_OF(1) ROWS_OF(2) ROWS_OF(3) ROWS_OF(4) ROWS_OF(5) ROWS_OF(6) ROWS_OF(7) ROWS_OF(8) ROWS_OF(9) }
         r += count;
     }
 }
@@ -133,10 +140,11 @@ void times_panel(const uint8_t* panel, int64_t rows, int64_t groups, const float
 template <int BITS>
 void shrink_rows(const float* from, int64_t count, float* x, float* sums) {
     for (int64_t g = 0; g < count; g++) {
-        Lanes total = spread(0.f);
-        for (int64_t i = 0; i < GROUP; i += WIDE) {
-            total += load(from + g * GROUP + i);
-            for (int64_t j = i; j < i + WIDE; j++)
+        // eight at a time on every processor: sums do not hang on how wide its vectors are
+        Eight total{};
+        for (int64_t i = 0; i < GROUP; i += 8) {
+            total += *reinterpret_cast<const UnalignedEight*>(from + g * GROUP + i);
+            for (int64_t j = i; j < i + 8; j++)
                 x[g * GROUP + j] = from[g * GROUP + j] * shrink<BITS>(j % (32 / BITS));
         }
         sums[g] = sum(total);

@@ -3,25 +3,26 @@
 Saves 64 % of a plain step's processor time (46 ms instead of 130 on one thread of a busy machine,
 512 tokens of context; no table yet): the default target's 538 MB of floats are 98 MB of codes.
 
-torch has products with packed weights, and none serves here. Measured on two AMD cores with AVX2,
-torch 2.13, on the default target's shapes and 1, 9 and 16 rows, against this kernel: in float32
-rows ``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12
-to 130 times as long; in bfloat16 rows the first two take 1.2 to 3.6 times as long, and every row is
-rounded to 8 bits of precision on its way in and out. So there is a kernel of our own, compiled like
-that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many
-rows there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A
-prompt has more; its layers are made floats, one at a time, for the stock product.
+torch has products with packed weights, and none serves here. Measured with torch 2.13 on the
+default target's shapes, 1 and 9 rows, against this kernel on two AMD cores, with AVX2 and with
+AVX-512: in float32 rows ``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and
+``_dyn_quant_matmul_4bit`` take 12 to 130 times as long; in bfloat16 rows the first takes 1.2 to 3.6
+times as long with AVX2, 1.1 to 1.7 times with AVX-512, and every row is rounded to 8 bits of
+precision on its way in and out. So there is a kernel of our own, compiled like that of
+`mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many rows
+there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A prompt has
+more; its layers are made floats, one at a time, for the stock product.
 
-The compiler makes it for the processor at hand: AVX2 and AVX-512 get vectors of eight floats with
-fused multiplication (AVX-512's wider ones and AMX are not used), ARM gets pairs of NEON's. Layers
-that read the same are multiplied in one call (`mspeckv.accelerate.siblings`). Without a compiler
-the model multiplies by floats that it makes anew each time, which is right, and slow.
+The compiler makes it for the processor at hand: AVX2 gets vectors of eight floats, AVX-512 of
+sixteen (AMX is not used), ARM pairs of NEON's. Layers that read the same are multiplied in one call
+(`mspeckv.accelerate.siblings`). Without a compiler the model multiplies by floats that it makes
+anew each time, which is right, and slow.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def _route(layers: Sequence[torch.nn.Linear]) -> None:
     if all(_routed.get(layer) is layer.weight for layer in layers):
         return
     weights = [cast("Packed", layer.weight) for layer in layers]
-    joint = Siblings(partial(multiply, weights, [layer.bias for layer in layers]))
+    joint = Siblings(Reading(weights, [layer.bias for layer in layers]).multiply)
     for place, layer in enumerate(layers):
         route(layer, _while_current(layer, partial(joint.part, place)))
         _routed[layer] = layer.weight
@@ -102,37 +103,15 @@ def _while_current(layer: torch.nn.Linear, product: Product) -> Product:
     def multiplied(hidden: torch.Tensor) -> torch.Tensor:
         if all(holder.get(name) is part for name, part in was.items()):
             return product(hidden)
-        weight = holder["weight"]
-        assert weight is not None
-        return linear(hidden, weight, holder.get("bias"))
+        return linear(hidden, cast("torch.Tensor", holder["weight"]), holder.get("bias"))
 
     return multiplied
 
 
 def product(weight: Packed, bias: torch.Tensor | None = None) -> Product | None:
     """``[..., in] -> [..., out]`` by a packed weight; None without the kernel."""
-    return (lambda hidden: multiply([weight], [bias], hidden)[0]) if compiled() else None
-
-
-def multiply(
-    weights: Sequence[Packed], biases: Sequence[torch.Tensor | None], hidden: torch.Tensor
-) -> list[torch.Tensor]:
-    """Products of ``hidden`` ``[..., in]`` with up to three weights: ``[..., out]`` each."""
-    rows = hidden.numel() // hidden.shape[-1]
-    kernel = _kernel()
-    if kernel is None or hidden.dtype != torch.float32 or not hidden.is_cpu or hidden.requires_grad:
-        return [linear(hidden, *both) for both in zip(weights, biases, strict=True)]
-    if rows > MOST_ROWS:
-        outs = [hidden @ one[:, : weight.shape[0]] for weight, one in zip(
-            weights, _run(kernel.unpack, weights), strict=True)]  # fmt: skip
-    else:
-        with _RecordFunctionFast(PRODUCT, [hidden, *weights]):
-            made = _run(kernel.multiply, weights, hidden)
-        outs = [
-            out[:, : weight.shape[0]].view(*hidden.shape[:-1], -1)
-            for weight, out in zip(weights, made, strict=True)
-        ]
-    return [out if bias is None else out + bias for out, bias in zip(outs, biases, strict=True)]
+    reading = Reading([weight], [bias]) if compiled() else None
+    return None if reading is None else lambda hidden: reading.multiply(hidden)[0]
 
 
 class Task(ctypes.Structure):
@@ -147,38 +126,68 @@ class Task(ctypes.Structure):
     )
 
 
-def _run(
-    function: ctypes._CFuncPtr,  # type: ignore[name-defined]
-    weights: Sequence[Packed],
-    hidden: torch.Tensor | None = None,
-) -> list[torch.Tensor]:
-    """``[rows, outputs]`` for each weight, of rows ``[..., inputs]``, or of its columns.
+class Reading:
+    """Up to three weights, and biases, of what reads the same rows: addressed and checked once.
+
+    A step has some 120 products; noting where weights lie takes as long as a small one.
 
     Raises:
-        ValueError: a part is not as C++ takes it, or ends too soon.
+        ValueError: codes are not as C++ takes them.
     """
-    inputs, bits = weights[0].shape[1], weights[0].bits
-    rows = inputs if hidden is None else hidden.numel() // inputs
-    task = Task(rows=rows, inputs=inputs, bits=bits, threads=torch.get_num_threads())
-    task.parts = len(weights)
-    outs = []
-    for place, weight in enumerate(weights):
-        panels = len(weight.codes)
-        shape = panels, inputs // GROUP, 4 * PANEL * (bits + 1)
-        out = torch.empty(rows, panels * PANEL)
-        where = pointer("weights", weight.codes, torch.uint8, shape)
-        task.packed[place], task.packed_has[place] = where
-        task.out[place], task.out_has[place] = out.data_ptr(), out.numel()
-        task.outputs[place] = panels * PANEL
-        outs.append(out)
-    if hidden is not None:
-        flat = hidden.reshape(rows, inputs).contiguous()
-        work = torch.empty(rows * (inputs + inputs // GROUP))
-        task.hidden, task.hidden_has = pointer("hidden", flat, torch.float32, (rows, inputs))
-        task.work, task.work_has = work.data_ptr(), work.numel()
-    if function(ctypes.byref(task)):
-        raise refuse("weights", [list(one.shape) for one in weights], "they and the rows must fit")
-    return outs
+
+    def __init__(self, weights: Sequence[Packed], biases: Sequence[torch.Tensor | None]) -> None:
+        self.weights, self.biases = list(weights), list(biases)
+        self.inputs, bits = weights[0].shape[1], weights[0].bits
+        self.outputs = [weight.shape[0] for weight in weights]
+        self.sizes = [len(weight.codes) * PANEL for weight in weights]
+        task = Task(inputs=self.inputs, bits=bits, parts=len(weights))
+        for place, (weight, size) in enumerate(zip(weights, self.sizes, strict=True)):
+            shape = size // PANEL, self.inputs // GROUP, 4 * PANEL * (bits + 1)
+            where = pointer("weights", weight.codes, torch.uint8, shape)
+            task.packed[place], task.packed_has[place] = where
+            task.outputs[place] = size
+        self._task = bytes(task)
+
+    def multiply(self, hidden: torch.Tensor) -> list[torch.Tensor]:
+        """Products of ``hidden`` ``[..., in]`` with every weight: ``[..., out]`` each."""
+        kernel, plain = _kernel(), hidden.dtype == torch.float32 and hidden.is_cpu
+        if kernel is None or not plain or hidden.requires_grad:
+            return [linear(hidden, *two) for two in zip(self.weights, self.biases, strict=True)]
+        if hidden.numel() > MOST_ROWS * self.inputs:
+            outs = [hidden @ whole for whole in self.run(kernel.unpack)]
+        else:
+            with _RecordFunctionFast(PRODUCT, [hidden, *self.weights]):
+                outs = self.run(kernel.multiply, hidden)
+        if self.outputs != self.sizes:
+            outs = [out[..., :size] for out, size in zip(outs, self.outputs, strict=True)]
+        every = zip(outs, self.biases, strict=True)
+        return [out if bias is None else out + bias for out, bias in every]
+
+    def run(
+        self, function: Callable[..., int], hidden: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """``[..., panels' outputs]`` for each weight, of rows ``[..., inputs]``, or its columns.
+
+        Raises:
+            ValueError: rows are not as C++ takes them, or a part ends too soon.
+        """
+        task, inputs = Task.from_buffer_copy(self._task), self.inputs
+        rows = inputs if hidden is None else hidden.numel() // inputs
+        lead = (inputs,) if hidden is None else hidden.shape[:-1]
+        task.rows, task.threads = rows, torch.get_num_threads()
+        if hidden is not None:
+            hidden, room = hidden.contiguous(), rows * (inputs + inputs // GROUP)
+            where = pointer("hidden", hidden, torch.float32, (*lead, inputs))
+            task.hidden, task.hidden_has = where
+            work = torch.empty(room)
+            task.work, task.work_has = work.data_ptr(), room
+        outs = [torch.empty(*lead, size) for size in self.sizes]
+        for place, out in enumerate(outs):
+            task.out[place], task.out_has[place] = out.data_ptr(), rows * self.sizes[place]
+        if function(ctypes.byref(task)):
+            shapes = [list(weight.shape) for weight in self.weights]
+            raise refuse("weights", shapes, "they and the rows must fit")
+        return outs
 
 
 @once
@@ -199,9 +208,9 @@ def _agrees(kernel: ctypes.CDLL) -> bool:
     for bits in (4, 8):
         weight = pack(torch.randn(70, 2 * GROUP, generator=numbers), bits)
         hidden, floats = torch.randn(9, 2 * GROUP, generator=numbers), weight.floats()
-        (out,), (whole,) = _run(kernel.multiply, [weight], hidden), _run(kernel.unpack, [weight])
-        if not torch.allclose(out[:, :70], hidden @ floats.T, atol=_TOLERANCE):
-            return False
-        if not torch.allclose(whole[:, :70], floats.T, atol=_TOLERANCE):
-            return False
+        reading, wanted = Reading([weight], [None]), (hidden @ floats.T, floats.T)
+        made = reading.run(kernel.multiply, hidden) + reading.run(kernel.unpack)
+        for out, right in zip(made, wanted, strict=True):
+            if not torch.allclose(out[:, :70], right, atol=_TOLERANCE):
+                return False
     return True
