@@ -111,27 +111,54 @@ def way_name(way: Way) -> str:
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """The median turn of every way, and chosen lengths beside the best fixed ones."""
-    turns: dict[tuple[Any, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """The median turn of every way, and chosen lengths beside fixed ones."""
+    ran = {row["way"] for row in rows}
+    names = [way_name(way) for way in WAYS if way_name(way) in ran]
+    turns: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         drawn = "T 0.6" if row["drawn"] else "greedy"
         turns[row["context"], row["kv"], row["text"], drawn][row["way"]].append(row["ms"])
-    ran = {row["way"] for row in rows}
-    names, lines, ratios = [way_name(way) for way in WAYS if way_name(way) in ran], [], []
-    for cell, found in turns.items():
-        if any(len(found[name]) < TURNS for name in names):
-            continue
-        ms = [median(found[name]) for name in names]
-        ratios.append(min(ms[:-1]) / ms[-1])
-        lines.append((*cell, *ms, ratios[-1]))
-    if not lines:
+    whole = {
+        cell: {name: median(found[name]) for name in names}
+        for cell, found in turns.items()
+        if all(len(found[name]) >= TURNS for name in names)
+    }
+    if not whole:
         return "no cell is whole"
-    title = "Milliseconds per token, the median of three turns (measured)"
+    lines = [(*cell, *ms.values(), of_the_best(ms)) for cell, ms in whole.items()]
     headers = ("context", "KV", "text", "draws", *names, "best fixed / auto")
+    title = "Milliseconds per token, the median of three turns (measured)"
+    return "\n".join([title, table(headers, lines), *shares(whole)])
+
+
+Key = tuple[Any, ...]
+"""Context, placement, text, draws."""
+
+
+def of_the_best(ms: dict[str, float]) -> float:
+    """Speed of chosen lengths over that of the luckiest fixed ones, chosen afterwards."""
+    return min(taken for name, taken in ms.items() if name != "auto") / ms["auto"]
+
+
+def shares(whole: dict[Key, dict[str, float]]) -> Iterator[str]:
+    """Chosen lengths beside the luckiest fixed ones, and beside those that another text names."""
+    yield share("beside the best fixed of each cell", [of_the_best(ms) for ms in whole.values()])
+    others = []
+    for (context, kv, text, drawn), ms in whole.items():
+        for other in TEXTS:
+            named = whole.get((context, kv, other, drawn))
+            if named is not None and other != text:
+                best = min((name for name in named if name != "auto"), key=named.__getitem__)
+                others.append(ms[best] / ms["auto"])
+    if others:
+        yield share("beside the fixed way that is best for the other text", others)
+
+
+def share(title: str, ratios: list[float]) -> str:
+    """How ratios are spread, in a line."""
     least = sum(ratio < 0.97 for ratio in ratios)
     return (
-        f"{title}\n{table(headers, lines)}\n"
-        f"geometric mean {geometric_mean(ratios):.3f}, least {min(ratios):.3f}, "
+        f"{title}: geometric mean {geometric_mean(ratios):.3f}, least {min(ratios):.3f}, "
         f"{least} of {len(ratios)} cells under 0.97"
     )
 

@@ -7,8 +7,9 @@
 
 *make* writes SmolLM2 in a Llama-2-7B's shape (`benchmarks.inflate`) and its draft, or with
 ``--untrained`` random weights of that shape: passes then take the same time, but guesses are seldom
-right, so that a token's time says nothing, and a pass's all. ``--shape 4x64 --device cpu`` is a dry
-run. Greedy; the second of two runs counts. Rank 0 writes a line of JSON for each case.
+right, so that a token's time says nothing, and a pass's all. ``--shape 4x384 --device cpu`` makes a
+dry run. Greedy; a case is run again until no pass is captured in a run, which then counts. Rank 0
+writes a line of JSON for each case. ``--trace`` also takes passes apart, kernel by kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.accelerations import random_llama
 from benchmarks.gpu_cases import GUESS, NAIVE_TOKENS, Case, run
 from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
-from benchmarks.pass_kernels import summary, traced
+from benchmarks.pass_kernels import KINDS, summary, traced
 from benchmarks.report import machine, table
 from mspeckv import KVPolicy, Pair, Speculation, load_pair, stream
 from mspeckv.events import Round
@@ -133,28 +135,75 @@ def prompt_of(pair: Pair, context: int) -> list[int]:
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """Several GPUs beside one."""
+    """Several GPUs beside one: times, their parts, and kernels of passes that were taken apart."""
     last = {(row["context"], row["case"], row["ranks"]): row for row in rows}
+    pairs = [
+        (last[context, name, 1], row)
+        for (context, name, ranks), row in last.items()
+        if ranks > 1 and (context, name, 1) in last
+    ]
+    return "\n\n".join(part(pairs) for part in (faster, parts, kernels)).rstrip()
+
+
+Both = list[tuple[dict[str, Any], dict[str, Any]]]
+"""Rows of one GPU and of several."""
+
+
+def faster(pairs: Both) -> str:
+    """Times of a token and of a pass, and how many tokens agree."""
     out: list[list[object]] = []
-    for (context, name, ranks), row in last.items():
-        alone = last.get((context, name, 1))
-        if ranks == 1 or alone is None:
-            continue
-        faster = f"{alone['ms'] / row['ms']:.2f}x"
-        pairs = list(zip(alone["tokens"], row["tokens"], strict=False))
-        parts = [
+    for alone, row in pairs:
+        tokens = list(zip(alone["tokens"], row["tokens"], strict=False))
+        by_tier = [
             f"t{tier} {alone['tier_ms'][tier] / alone['passes'][tier]:.2f} -> "
             f"{ms / row['passes'][tier]:.2f}"
             for tier, ms in row["tier_ms"].items()
         ]
-        agree = sum(a == b for a, b in pairs) / len(pairs)
-        times = alone["ms"], row["ms"], faster, ", ".join(parts)
-        out.append([context, name, ranks, *times, f"{agree:.0%}"])
+        agree = sum(a == b for a, b in tokens) / len(tokens)
+        times = alone["ms"], row["ms"], f"{alone['ms'] / row['ms']:.2f}x", ", ".join(by_tier)
+        out.append([row["context"], row["case"], row["ranks"], *times, f"{agree:.0%}"])
     headers = (
         "context", "way", "GPUs", "one GPU, ms/token", "ms/token", "faster", "ms a pass, by tier",
         "tokens that agree",
     )  # fmt: skip
     return f"One target over several GPUs (measured)\n{table(headers, out)}"
+
+
+def parts(pairs: Both) -> str:
+    """Where a token's time goes."""
+    out: list[list[object]] = []
+    for found in pairs:
+        line: list[object] = [found[1]["context"], found[1]["case"]]
+        for tier in ("0", "1", "2"):
+            line += [one["tier_ms"].get(tier, "") for one in found]
+        line += [one["wait_ms"] or "" for one in found]
+        out.append([*line, *(one["ms"] - sum(one["tier_ms"].values()) for one in found)])
+    names = "tier 0", "tier 1", "tier 2", "of which waits", "between"
+    headers = "context", "way", *(f"{name}, {gpus}" for name in names for gpus in ("one", "more"))
+    title = "Of it, ms per token on one GPU and on more; between: of rounds, outside of passes"
+    return f"{title} (measured)\n{table(headers, out)}"
+
+
+def kernels(pairs: Both) -> str:
+    """What a pass's time goes to, by kind of kernel."""
+    out: list[list[object]] = []
+    for found in pairs:
+        for row in found:
+            for span, one in row.get("traced", {}).items():
+                if "busy_ms" not in one:
+                    continue
+                busy = [one["busy_ms"].get(kind, "") for kind in (*KINDS, "small")]
+                late, gaps, whole = one["late_ms"], one["gaps_ms"], median(one["whole_ms"])
+                about = row["context"], row["case"], span, row["ranks"], one["passes"]
+                out.append([*about, whole, late, *busy, gaps, one["kernels"]])
+    if not out:
+        return ""
+    headers = (
+        "context", "way", "pass", "GPUs", "passes", "ms", "before the first", *KINDS,
+        "small and copies", "gaps", "kernels",
+    )  # fmt: skip
+    title = "A pass by kernels, ms, medians, in a run that torch traces, which makes it longer"
+    return f"{title} (measured)\n{table(headers, out)}"
 
 
 def main() -> None:
