@@ -4,14 +4,14 @@ Saves 64 % of a plain step's processor time (46 ms instead of 130 on one thread 
 512 tokens of context; no table yet): the default target's 538 MB of floats are 98 MB of codes.
 
 torch has products with packed weights, and none serves here. Measured with torch 2.13 on the
-default target's shapes, 1 and 9 rows, against this kernel on two AMD cores, with AVX2 and with
-AVX-512: in float32 rows ``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and
-``_dyn_quant_matmul_4bit`` take 12 to 130 times as long; in bfloat16 rows the first takes 1.2 to 3.6
-times as long with AVX2, 1.1 to 1.7 times with AVX-512, and every row is rounded to 8 bits of
-precision on its way in and out. So there is a kernel of our own, compiled like that of
-`mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many rows
-there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A prompt has
-more; its layers are made floats, one at a time, for the stock product.
+default target's shapes, on two AMD cores, against this kernel: in float32 rows
+``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12 to
+130 times as long with AVX2, the first 20 to 106 times with AVX-512; in bfloat16 rows the first two
+take 1.2 to 3.6 times as long with AVX2, the first 1.0 to 1.7 times with AVX-512, and every row is
+rounded to 8 bits of precision on its way in and out. So there is a kernel of our own, compiled like
+that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many
+rows there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A
+prompt has more; its layers are made floats, one at a time, for the stock product.
 
 The compiler makes it for the processor at hand: AVX2 gets vectors of eight floats, AVX-512 of
 sixteen (AMX is not used), ARM pairs of NEON's. Layers that read the same are multiplied in one call
