@@ -117,7 +117,7 @@ def summary(found: Sequence[PassTime], names: int = 12) -> dict[str, Any]:
     kinds = sorted({kind for one in found for kind in one.busy})
     every = {name: median(one.names.get(name, 0.0) for one in found)
              for name in {name for one in found for name in one.names}}  # fmt: skip
-    longest = sorted(every, key=lambda name: -every[name])[:names]
+    longest = sorted(every, key=lambda name: (-every[name], name))[:names]
     return {
         "passes": len(found),
         "whole_ms": [round(one.whole, 3) for one in found],
