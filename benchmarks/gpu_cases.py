@@ -44,8 +44,8 @@ class Case:
         new_tokens: tokens decoded.
         graphs: whether passes are replayed.
         sampling: how tokens are drawn.
-        skip: rounds at the beginning that do not count; 0 runs everything twice and counts the
-            second run.
+        skip: rounds at the beginning that do not count; 0 runs everything again until no pass is
+            captured in a run, `MOST_RUNS` times at most, and counts the last run.
     """
 
     name: str
@@ -142,7 +142,7 @@ MOST_RUNS = 5
 
 
 def run(pair: Pair, prompt: list[int], case: Case) -> Found:
-    """Measure a case: without ``skip``, the first run but one in which no pass was captured."""
+    """Measure a case: without ``skip``, a further run in which no pass was captured."""
     found, builds = _once(pair, prompt, case)
     runs = 1
     while not case.skip and (runs == 1 or builds) and runs < MOST_RUNS:

@@ -125,5 +125,5 @@ def summary(found: Sequence[PassTime], names: int = 12) -> dict[str, Any]:
         "gaps_ms": median(one.gaps for one in found),
         "kernels": median(one.kernels for one in found),
         "busy_ms": {kind: median(one.busy.get(kind, 0.0) for one in found) for kind in kinds},
-        "longest_ms": {name[:90]: round(every[name], 4) for name in longest},
+        "longest_ms": {name: round(every[name], 4) for name in longest},
     }

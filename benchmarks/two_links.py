@@ -8,8 +8,9 @@
 *make* writes SmolLM2 in a Llama-2-7B's shape (`benchmarks.inflate`) and its draft, or with
 ``--untrained`` random weights of that shape: passes then take the same time, but guesses are seldom
 right, so that a token's time says nothing, and a pass's all. ``--shape 4x384 --device cpu`` makes a
-dry run. Greedy; a case is run again until no pass is captured in a run, which then counts. Rank 0
-writes a line of JSON for each case. ``--trace`` also takes passes apart, kernel by kernel.
+dry run. Greedy; a case is run again, four times at most, until no pass is captured in a run, and
+the last run counts. Rank 0 writes a line of JSON for each case. ``--trace`` also takes passes
+apart, kernel by kernel.
 """
 
 from __future__ import annotations
