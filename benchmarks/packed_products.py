@@ -53,7 +53,8 @@ def products() -> str:
     """Ours in one call for weights that read the same rows, torch's for all of their outputs."""
     found, eight = [], eight_wide()
     for name, (outputs, inputs) in LAYER.items():
-        reading = Reading([pack(torch.randn(size, inputs), 4) for size in outputs], [None] * 3)
+        packed = [pack(torch.randn(size, inputs), 4) for size in outputs]
+        reading = Reading(packed, [None] * len(packed))
         codes = torch.randint(0, 16, (sum(outputs), inputs), dtype=torch.int32)
         theirs = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
         for rows in ROWS:

@@ -198,6 +198,52 @@ def test_a_prompt_longer_than_the_kernels_rows_is_the_same_within_rounding() -> 
 
 
 @needs_kernel
+def test_weights_that_move_in_memory_are_found() -> None:
+    weight, hidden = pack(noise(70, 64), 4), noise(3, 64)
+    reading = Reading([weight], [None])
+    (before,) = reading.multiply(hidden)
+    other = pack(noise(96, 64, seed=9), 8)
+    weight.codes.data = weight.codes.clone()
+    kept = torch.full_like(weight.codes, 7)
+    assert torch.equal(reading.multiply(hidden)[0], before)
+    weight.codes.share_memory_()
+    assert torch.equal(reading.multiply(hidden)[0], before)
+    weight.codes, weight.bits = other.codes[:3].clone(), other.bits
+    torch.testing.assert_close(reading.multiply(hidden)[0], hidden @ weight.floats().T)
+    assert kept.eq(7).all()
+
+
+@needs_kernel
+def test_the_kernel_writes_floats_whatever_is_the_default() -> None:
+    reading, hidden = Reading([pack(noise(256, 64), 4)], [None]), noise(9, 64)
+    (before,) = reading.multiply(hidden)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        (again,) = reading.multiply(hidden)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again, before)
+
+
+@needs_kernel
+@torch.no_grad()
+def test_a_compiled_model_multiplies_right() -> None:
+    layers = [torch.nn.Linear(64, size, bias=False) for size in (64, 70)]
+    weights = [pack(layer.weight.detach(), 4) for layer in layers]
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    net = torch.nn.Sequential(*layers)
+    read_packed(net)
+    made = torch.compile(net, backend="eager")
+    one = torch.compile(Reading(weights[:1], [None]).multiply, backend="eager")
+    for rows in (3, 3, 9, 64, 2):
+        hidden = noise(rows, 64, seed=rows)
+        torch.testing.assert_close(made(hidden), net(hidden))
+        # what C++ reads and writes lives until it is done
+        torch.testing.assert_close(one(hidden)[0], layers[0](hidden))
+
+
+@needs_kernel
 def test_its_operations_are_counted() -> None:
     weights, hidden = [pack(noise(size, 64), 4) for size in (96, 33)], noise(1, 9, 64)
     with torch.profiler.profile(with_flops=True) as taken:

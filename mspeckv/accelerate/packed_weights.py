@@ -3,15 +3,16 @@
 Saves 34 to 60 % of a plain step on two AMD cores with AVX-512, 19 to 42 % with AVX2, most after
 short prompts (benchmarks/results/laptop-2-cores.txt): 538 MB of floats are 98 MB of codes.
 
-torch has products with packed weights, and none serves here. Measured with torch 2.13 on the
-default target's shapes, on two AMD cores, against this kernel: in float32 rows
-``_weight_int4pack_mm_for_cpu``, ``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12 to
-130 times as long with AVX2, the first 20 to 106 times with AVX-512; in bfloat16 rows the first two
-take 1.2 to 3.6 times as long with AVX2, the first 1.0 to 1.7 times with AVX-512, and every row is
-rounded to 8 bits of precision on its way in and out. So there is a kernel of our own, compiled like
-that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in one order however many
-rows there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A
-prompt has more; its layers are made floats, one at a time, for the stock product.
+torch has products with packed weights, and none serves here. On two AMD cores, torch 2.13, the
+default target's shapes, against this kernel: with AVX2 ``_weight_int4pack_mm_for_cpu``,
+``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12 to 130 times as long in float32 rows,
+the first two 1.2 to 3.6 times in bfloat16 rows (by hand); with AVX-512 the first takes 18 to 122
+times as long in float32 rows and 0.7 to 1.7 times in bfloat16 rows (packed-products-2-cores.txt).
+But bfloat16 rounds every row to 8 bits of precision on its way in and out. So there is a kernel of
+our own, compiled like that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in
+one order however many rows there are: a row's bits do not depend on the rows beside it, up to
+`MOST_ROWS` of them. A prompt has more; its layers are made floats, one at a time, for the stock
+product.
 
 The compiler makes it for the processor at hand: AVX2 gets vectors of eight floats, AVX-512 of
 sixteen (AMX is not used), ARM pairs of NEON's. Layers that read the same are multiplied in one call
@@ -48,6 +49,8 @@ PRODUCT = "mspeckv::packed_product"
 MOST_ROWS = 64
 """Rows of a product by the kernel, at most."""
 _PARTS = 3
+_FLOATS = torch.empty(0, dtype=torch.float32, device="cpu")
+"""What C++ writes is like this, whatever torch's default is."""
 _TOLERANCE = 1e-4
 
 _routed: WeakKeyDictionary[torch.nn.Module, torch.Tensor] = WeakKeyDictionary()
@@ -127,33 +130,35 @@ class Task(ctypes.Structure):
 
 
 class Reading:
-    """Up to three weights, and biases, of what reads the same rows: addressed and checked once.
+    """Up to three weights, and biases, of what reads the same rows; where they lie is noted once.
 
     A step has some 120 products; noting where weights lie takes as long as a small one.
-
-    Raises:
-        ValueError: codes are not as C++ takes them.
     """
 
     def __init__(self, weights: Sequence[Packed], biases: Sequence[torch.Tensor | None]) -> None:
         self.weights, self.biases = list(weights), list(biases)
-        self.inputs, bits = weights[0].shape[1], weights[0].bits
-        self.outputs = [weight.shape[0] for weight in weights]
-        self.sizes = [len(weight.codes) * PANEL for weight in weights]
-        task = Task(inputs=self.inputs, bits=bits, parts=len(weights))
-        for place, (weight, size) in enumerate(zip(weights, self.sizes, strict=True)):
+        self._at: list[int] = []
+
+    def _note(self, at: list[int]) -> None:
+        """Sizes and addresses; codes are kept, so that nothing else comes to lie there."""
+        self._codes = [weight.codes for weight in self.weights]
+        self.outputs = [weight.shape[0] for weight in self.weights]
+        self.sizes = [len(codes) * PANEL for codes in self._codes]
+        self.inputs, bits = self.weights[0].shape[1], self.weights[0].bits
+        task = Task(inputs=self.inputs, bits=bits, parts=len(self.weights))
+        for place, (codes, size) in enumerate(zip(self._codes, self.sizes, strict=True)):
             shape = size // PANEL, self.inputs // GROUP, 4 * PANEL * (bits + 1)
-            where = pointer("weights", weight.codes, torch.uint8, shape)
+            where = pointer("weights", codes, torch.uint8, shape)
             task.packed[place], task.packed_has[place] = where
             task.outputs[place] = size
-        self._task = bytes(task)
+        self._task, self._at = bytes(task), at
 
     def multiply(self, hidden: torch.Tensor) -> list[torch.Tensor]:
         """Products of ``hidden`` ``[..., in]`` with every weight: ``[..., out]`` each."""
         kernel, plain = _kernel(), hidden.dtype == torch.float32 and hidden.is_cpu
         if kernel is None or not plain or hidden.requires_grad:
             return [linear(hidden, *two) for two in zip(self.weights, self.biases, strict=True)]
-        if hidden.numel() > MOST_ROWS * self.inputs:
+        if hidden.numel() > MOST_ROWS * hidden.shape[-1]:
             outs = [hidden @ whole for whole in self.run(kernel.unpack)]
         else:
             with _RecordFunctionFast(PRODUCT, [hidden, *self.weights]):
@@ -169,19 +174,24 @@ class Reading:
         """``[..., panels' outputs]`` for each weight, of rows ``[..., inputs]``, or its columns.
 
         Raises:
-            ValueError: rows are not as C++ takes them, or a part ends too soon.
+            ValueError: codes or rows are not as C++ takes them, or a part ends too soon.
         """
+        at = [weight.codes.data_ptr() for weight in self.weights]
+        if at != self._at:
+            self._note(at)
         task, inputs = Task.from_buffer_copy(self._task), self.inputs
         rows = inputs if hidden is None else hidden.numel() // inputs
         lead = (inputs,) if hidden is None else hidden.shape[:-1]
         task.rows, task.threads = rows, torch.get_num_threads()
+        outs = [_FLOATS.new_empty((*lead, size)) for size in self.sizes]
         if hidden is not None:
             hidden, room = hidden.contiguous(), rows * (inputs + inputs // GROUP)
             where = pointer("hidden", hidden, torch.float32, (*lead, inputs))
             task.hidden, task.hidden_has = where
-            work = torch.empty(room)
+            work = _FLOATS.new_empty(room)
             task.work, task.work_has = work.data_ptr(), room
-        outs = [torch.empty(*lead, size) for size in self.sizes]
+            # held by the task until C++ is done: torch.compile drops what no later line names
+            task.held = hidden, work
         for place, out in enumerate(outs):
             task.out[place], task.out_has[place] = out.data_ptr(), rows * self.sizes[place]
         if function(ctypes.byref(task)):

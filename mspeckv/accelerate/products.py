@@ -17,6 +17,8 @@ import torch
 
 from mspeckv.context import Product, current
 
+_always: WeakKeyDictionary[torch.nn.Module, Product] = WeakKeyDictionary()
+"""What layers multiply by where no pass says otherwise; torch.compile does not look at it."""
 _own: WeakKeyDictionary[torch.nn.Module, Product] = WeakKeyDictionary()
 """Forwards that routed layers had instead of their class's, such as a split head's."""
 
@@ -24,11 +26,11 @@ _own: WeakKeyDictionary[torch.nn.Module, Product] = WeakKeyDictionary()
 # By this name a pickle of a routed layer finds its class's own method.
 def forward(self: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     """``[..., in] -> [..., out]``, by the pass's product or the layer's own."""
-    now = None if torch.compiler.is_compiling() else current()
-    product = now.products.get(self) if now is not None else None
-    if product is None:
-        product = _own.get(self) or MethodType(type(self).forward, self)
-    return product(hidden)
+    product = None
+    if not torch.compiler.is_compiling():
+        now = current()
+        product = (now.products.get(self) if now is not None else None) or _always.get(self)
+    return (product or _own.get(self) or MethodType(type(self).forward, self))(hidden)
 
 
 def route(layer: torch.nn.Module, always: Product | None = None) -> None:
@@ -39,7 +41,7 @@ def route(layer: torch.nn.Module, always: Product | None = None) -> None:
         always: what it multiplies by where there is no pass, or the pass names none.
     """
     if always is not None:
-        _own[layer] = always
+        _always[layer] = always
     if is_routed(layer):
         return
     own: Callable[[torch.Tensor], torch.Tensor] | None = vars(layer).get("forward")
