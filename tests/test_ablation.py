@@ -17,6 +17,7 @@ from mspeckv.experiments import Row, experiment
 from mspeckv_widgets import Ablation, results
 from mspeckv_widgets.panels.ablation_chart import PLACES
 from mspeckv_widgets.panels.sweep import Order
+from mspeckv_widgets.panels.worker import turn
 from mspeckv_widgets.results import match_of
 from tests.experiment_rows import a1, a2, b1, row, write
 
@@ -118,10 +119,9 @@ def test_rows_of_a_sweep_arrive_and_are_drawn(folder: str, pair: Pair) -> None:
     lab = Ablation("A1", folder, pair)
     lab.inputs["variants"].value = ("mspeckv", "all-float")
     lab.inputs["new_tokens"].value = 8
-    start = time.monotonic()
-    lab.run()
-    assert time.monotonic() - start < 2.0
-    lab.run()
+    with turn:
+        lab.run()  # returns though the worker cannot begin
+        lab.run()
     assert lab.wait(SECONDS)
     assert lab.state == "done", lab._status.value
     assert "2 of 2 trials" in lab._status.value
@@ -175,9 +175,7 @@ def test_stop_ends_a_sweep_and_keeps_its_rows(folder: str, pair: Pair) -> None:
     assert not lab.buttons["stop"].disabled or lab.runner.busy
     until(lambda: lab.runner.view().state == "running", "the sweep begins")
     lab.stop()
-    asked = time.monotonic()
     assert lab.wait(SECONDS)
-    assert time.monotonic() - asked < 60
     assert lab.state == "stopped"
     assert len(lab.runner.view().rows) < 4
     assert not lab.buttons["run"].disabled

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -13,6 +13,7 @@ from mspeckv.whatif import HARDWARE, MODELS, published
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.panels.prediction import Model, as_published
 from mspeckv_widgets.record import Setting
+from tests.calls import python_calls
 
 MODEL = Model(MODELS["smollm2-135m"], HARDWARE["laptop-cpu"])
 CONFIG = RunConfig("mspeckv", 32, KVPolicy(8, on_chip=15, resident=0))
@@ -88,11 +89,11 @@ def test_the_cliff_of_b1_is_lru_alone() -> None:
 
 def test_a_control_moves_the_prediction_at_once(pair: Pair) -> None:
     lab = LiveLab(pair)
-    before, took = lab.predicted, []
+    before = lab.predicted
     for resident in (3, 7, 11):
-        start = time.perf_counter()
-        lab.controls.inputs["resident"].value = resident
-        took.append(time.perf_counter() - start)
+        move = partial(setattr, lab.controls.inputs["resident"], "value", resident)
+        # they take some 15 ms; a tenth of a second is promised
+        assert python_calls(move) < 50_000
         assert lab.predicted is not None
         assert lab.predicted != before
         before = lab.predicted
@@ -100,8 +101,6 @@ def test_a_control_moves_the_prediction_at_once(pair: Pair) -> None:
     line = lab.view.charts._traces[1, "modelled"]
     assert line.y[-1] * 1e6 == pytest.approx(32 * lab.predicted.link_bytes)
     assert f"{lab.predicted.ms:.0f} ms" in lab.view.tiles.value
-    # a tenth of a second is promised; generous, for a machine that does other things as well
-    assert min(took) < 0.1
 
 
 def test_automatic_lengths_say_why_nothing_is_modelled(pair: Pair) -> None:

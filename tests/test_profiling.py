@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -234,10 +233,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ceilings")
 
 
-def test_ceilings_are_measured_in_seconds_and_kept(folder: Path) -> None:
-    start = time.perf_counter()
+def test_ceilings_are_measured_and_kept(folder: Path) -> None:
     first = calibrate(folder=folder)
-    assert time.perf_counter() - start < 10
     for figure in (first.to_device_gbps, first.to_host_gbps, first.memory_gbps):
         assert 0.1 < figure < 10_000
     assert first.matrix_gflops > 1
