@@ -156,7 +156,7 @@ def main() -> None:
         pair, what = untrained(options.untrained, options.device), f"random {options.untrained}"
         prompt = [(7 * place * place + place) % pair.vocab_size for place in range(options.prefill)]
     else:
-        pair, what = load_pair(device=options.device), "the default pair"
+        pair, what = load_pair(device=options.device, weights="float"), "the default pair"
         assert pair.tokenizer is not None
         prompt = load_document("python-reference", pair.tokenizer, options.prefill)
     print(machine(pair.device))

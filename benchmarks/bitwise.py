@@ -75,7 +75,7 @@ def make_pair(name: str, dtype: str, device: str, context: int) -> Pair:
             for shape in ("32x4096", "2x512")
         )
         return Pair.of(target, draft)
-    pair = load_pair(device=device, dtype=dtype)
+    pair = load_pair(device=device, dtype=dtype, weights="float")
     target = pair.target
     if name == "large":
         target = inflate(stretch(target, LONGEST), LLAMA_2_7B)

@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=190, help="no turn that would pass it")
     parser.add_argument("--json", type=Path, help="also write passes and steps here")
     options = parser.parse_args()
-    pair = load_pair()
+    pair = load_pair(weights="float")
     assert pair.draft is not None
     assert pair.tokenizer is not None
     print(machine(pair.device), end="\n\n", flush=True)

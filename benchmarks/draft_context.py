@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no row after these")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
-    pair = load_pair(device=options.device, dtype=options.dtype)
+    pair = load_pair(device=options.device, dtype=options.dtype, weights="float")
     if options.positions:
         target = stretch(pair.target, options.positions)
         pair = Pair.of(

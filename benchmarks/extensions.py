@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     options = parser.parse_args()
     options.prefill = options.prefill or (1024 if options.what == "codecs" else 2048)
-    pair = load_pair()
+    pair = load_pair(weights="float")
     print(machine(pair.device))
     print(f"{options.what}: {options.prefill} tokens of prompt, {options.new_tokens} new ones")
     kinds = KINDS[:1] if options.what == "chunks" else KINDS

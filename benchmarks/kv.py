@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    pair = load_pair(draft="none", device=options.device, dtype=options.dtype)
+    pair = load_pair(draft="none", device=options.device, dtype=options.dtype, weights="float")
     default = "1024" if options.quick else "1024,4096,7680"
     contexts = [int(n) for n in (options.contexts or default).split(",")]
     widths = tuple(int(n) for n in options.widths.split(","))

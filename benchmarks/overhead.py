@@ -19,7 +19,7 @@ MANY = 200
 
 def main() -> None:
     """Print the table."""
-    pair = load_pair()
+    pair = load_pair(weights="float")
     print(machine(pair.device), end="\n\n")
     assert pair.tokenizer is not None
     prompt = load_document("python-reference", pair.tokenizer, 1024)

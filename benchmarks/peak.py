@@ -31,7 +31,7 @@ def main(prefill: int, method: str, width: str, on_chip: int, resident: int) -> 
     LlamaForCausalLM.__name__.encode()
     torch.ones(8) @ torch.ones(8)
     before = resident_bytes("VmRSS")
-    pair = load_pair()
+    pair = load_pair(weights="float")
     tokens = documents.load_document("python-reference", pair.tokenizer, prefill)
     policy = KVPolicy(int(width) if width.isdigit() else "full", on_chip, resident)
     config = RunConfig(method, NEW_TOKENS, policy)

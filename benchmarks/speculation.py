@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--json", type=Path, help="also write the rates here")
     options = parser.parse_args()
-    pair = load_pair()
+    pair = load_pair(weights="float")
     print(machine(pair.device), end="\n\n", flush=True)
     context = options.context or (1024 if options.quick else 4096)
     if options.adaptive:

@@ -70,7 +70,7 @@ def make(options: argparse.Namespace) -> None:
         inner.pre_tokenizer = pre_tokenizers.Whitespace()
         tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0")
     else:
-        pair = load_pair(device=options.device, dtype=dtype)
+        pair = load_pair(device=options.device, dtype=dtype, weights="float")
         target = inflate(stretch(pair.target, LONGEST), LLAMA_2_7B)
         draft, tokenizer = pair.draft, pair.tokenizer
     for name, model in (("target", target), ("draft", draft)):

@@ -30,9 +30,10 @@ from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, RunSummary
 from mspeckv.kv import doors  # noqa: F401  # with what `extensions` added
-from mspeckv.models import DEFAULT
+from mspeckv.models import DEFAULT, parse_device, parse_dtype
 from mspeckv.models import load_pair as load_whole
 from mspeckv.models.kept import forget
+from mspeckv.models.packed import AUTO
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.parallel import Ranks, before_leaving, together
@@ -48,6 +49,8 @@ ACCELERATIONS = (
 )  # fmt: skip
 """Modules of `mspeckv.accelerate` with a ``plug``, in the order in which they are plugged in."""
 
+_PACKED = "mspeckv.accelerate.packed_weights"
+
 _engines: WeakKeyDictionary[Pair, Engine] = WeakKeyDictionary()
 _turn = threading.Lock()
 
@@ -59,7 +62,7 @@ def load_pair(
     device: str = "cpu",
     dtype: str | torch.dtype = "float32",
     ranks: Ranks | None = None,
-    weights: str = "float",
+    weights: str = "auto",
 ) -> Pair:
     """Load a target and a draft.
 
@@ -74,7 +77,8 @@ def load_pair(
         ranks: split the target over them (`mspeckv.parallel.join`); every rank calls this.
         weights: ``"float"``; or ``"int4"`` or ``"int8"`` for packed ones on a CPU in float32: the
             default target's own 4-bit groups, others rounded to nearest (`mspeckv.models.packed`).
-            All tiers and plain decoding read the same.
+            All tiers and plain decoding read the same. ``"auto"``: of the default target its own
+            4 bits where they are read fast, on a CPU in float32 with a C++ compiler; else floats.
 
     Raises:
         ValueError: a model that cannot be loaded or does not fit; a device that is not there; a
@@ -82,6 +86,8 @@ def load_pair(
         ModelMissing: the default target is absent or damaged and cannot be fetched.
     """
     splitting = Split(ranks) if ranks is not None else None
+    if weights == AUTO:
+        weights = "float" if ranks is not None else usual_weights(target, device, dtype)
     pair = load_whole(
         target, draft, device=device, dtype=dtype, splitting=splitting, weights=weights,
         read=_read_packed,
@@ -90,10 +96,18 @@ def load_pair(
     return pair
 
 
+def usual_weights(target: str, device: str = "cpu", dtype: str | torch.dtype = "float32") -> str:
+    """What ``weights="auto"`` is here, and so said; compiles what reads packed ones if need be."""
+    on_cpu, kind = parse_device(device).type == "cpu", parse_dtype(dtype)
+    if not on_cpu or kind != torch.float32 or target != DEFAULT or "packed_weights" not in chosen():
+        return "float"
+    return "int4" if import_module(_PACKED).compiled() else "float"
+
+
 def _read_packed(model: PreTrainedModel) -> None:
     """Plug in what multiplies packed weights, where it is chosen."""
     if "packed_weights" in chosen():
-        import_module("mspeckv.accelerate.packed_weights").read_packed(model)
+        import_module(_PACKED).read_packed(model)
 
 
 @overload

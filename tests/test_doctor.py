@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mspeckv.api import usual_weights
 from mspeckv.cli import doctor, main
 from mspeckv.models import checksums, download
 
@@ -60,3 +61,20 @@ def test_a_cuda_build_without_a_gpu_is_named(
         monkeypatch.setattr("torch.version.cuda", build)
         assert main(["doctor"]) == 1  # without a model there is no self-test
         assert ("its CPU build saves gigabytes" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize("form", download.FORMS)
+def test_one_form_of_the_model_is_looked_over_as_it_is(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = download.ready(form=form)
+    monkeypatch.setenv("MSPECKV_CACHE", str(tmp_path))
+    folder = download.model_folder(form)
+    folder.symlink_to(whole)
+    found = doctor.examine()
+    assert found["model"] == {"present": True, "damaged": [], "folder": str(folder)}
+    if form == usual_weights("default"):
+        assert found["self_test"]["passed"]
+    else:
+        # which would be another 93 MB
+        assert found["self_test"]["reason"] == "the default model is absent; run: mspeckv fetch"

@@ -280,6 +280,10 @@ def test_a_folder_keeps_to_its_models_and_its_measured_step(small: Pair, tmp_pat
     stranger = Pair.of(small.target, None, small.tokenizer, target_id="another")
     with pytest.raises(ValueError, match="target: 'another' is not allowed; .* has rows of"):
         run(chosen, seeds=(3,), out=tmp_path, pair=stranger)
+    kept = tmp_path / "classroom.json"
+    kept.write_text(kept.read_text().replace('"weights": "float"', '"weights": "int4"'))
+    with pytest.raises(ValueError, match="weights: 'float' is not allowed; .* has rows of 'int4'"):
+        run(chosen, seeds=(3,), out=tmp_path, pair=small)
     engine_of(small).step_seconds = None
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -397,3 +398,27 @@ def test_what_is_not_allowed_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_gpu_has_nothing_plugged_in() -> None:
     hooks = Hooks()
     assert packed_weights.plug(hooks, torch.device("cuda")) is hooks
+
+
+@needs_kernel
+def test_the_default_target_is_packed_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair, packed_pair: Pair
+) -> None:
+    usual = api.usual_weights
+    assert form_of(api.load_pair().target) == usual("default") == "int4"
+    assert usual("default", dtype="bfloat16") == usual("some/target") == "float"
+    # a panel's code says what is not usual
+    setting = Setting("python-reference", 64, RunConfig())
+    assert "load_pair()" in python_code(setting, packed_pair)
+    assert 'load_pair(weights="float")' in python_code(setting, pair)
+    assert " --weights float " in command_line(setting, pair)
+    monkeypatch.setattr(packed_weights, "compiled", lambda: False)
+    assert usual("default") == "float"
+    monkeypatch.undo()
+    monkeypatch.setenv(api.SWITCH, "split_keys")
+    assert usual("default") == "float"
+
+
+def test_packed_weights_are_saved_by_nobody(packed_pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='weights: .* load with weights="float"'):
+        packed_pair.target.save_pretrained(tmp_path)

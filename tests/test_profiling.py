@@ -40,7 +40,7 @@ def taken() -> Profile:
 def load() -> Pair:
     from mspeckv import load_pair
 
-    return load_pair()
+    return load_pair(weights="float")
 
 
 def test_rows_add_up_to_the_wall_and_little_is_left_over(taken: Profile) -> None:

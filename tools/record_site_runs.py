@@ -62,7 +62,7 @@ def main() -> None:
     """Record them all."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else RUNS
     folder.mkdir(parents=True, exist_ok=True)
-    pair = load_pair()
+    pair = load_pair(weights="float")
     tokenizer: Any = pair.tokenizer
     prompt = documents.load_document(DOCUMENT, tokenizer, PREFILL)
     (folder / PROMPT).write_text(tokenizer.decode(prompt[-BEFORE:]), encoding="utf-8")

@@ -13,10 +13,10 @@ import psutil
 import torch
 
 from mspeckv.accelerate.packed_attention import compiled
-from mspeckv.api import generate
+from mspeckv.api import generate, load_pair, usual_weights
 from mspeckv.experiments.rows import installed
-from mspeckv.models import DEFAULT, checksums, kept, load_pair, parse_device, parse_dtype
-from mspeckv.models.download import ModelMissing, damaged_files, is_fetched, model_folder
+from mspeckv.models import DEFAULT, checksums, kept, parse_device, parse_dtype
+from mspeckv.models.download import FORMS, ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
 from mspeckv.settings import KVPolicy, Sampling
 
@@ -45,11 +45,11 @@ def examine(
     where = parse_device(device)
     parse_dtype(dtype)
     memory, reported = psutil.virtual_memory(), {"how": "reported"}
-    present = is_fetched()
+    forms = [form for form in FORMS if is_fetched(form)]
     model = {
-        "present": present,
-        "damaged": damaged_files() if present else [],
-        "folder": str(model_folder()),
+        "present": bool(forms),
+        "damaged": [name for form in forms for name in damaged_files(form)],
+        "folder": ", ".join(str(model_folder(form)) for form in forms or FORMS),
     }
     package = {"damaged": damaged_package(), "folder": str(DATA)}
     wrong = bool(package["damaged"]) or (target == DEFAULT and bool(model["damaged"]))
@@ -104,11 +104,12 @@ def measure_link(device: torch.device) -> dict[str, Any]:
 
 def _self_test(target: str, draft: str, device: str, dtype: str) -> dict[str, Any]:
     """Decode 16 tokens greedily by two methods with the same KV policy, and compare them."""
-    if target == DEFAULT and not is_fetched():
+    weights = usual_weights(target, device, dtype)
+    if target == DEFAULT and not is_fetched(weights):
         # Looking a machine over should not download 93 MB.
         return {"passed": False, "reason": "the default model is absent; run: mspeckv fetch"}
     try:
-        pair = load_pair(target, draft, device=device, dtype=dtype)
+        pair = load_pair(target, draft, device=device, dtype=dtype, weights=weights)
     except ModelMissing as error:
         return {"passed": False, "reason": str(error)}
     found: dict[str, Any] = {"tokens": SELF_TEST_TOKENS, "how": "measured"}

@@ -61,7 +61,7 @@ class Flag(NamedTuple):
 
 
 Flags = Mapping[str, Flag]
-_WIDTH, _LENGTH = "8|4|3|2|full", "N|auto"
+_WIDTH, _LENGTH, _WEIGHTS = "8|4|3|2|full", "N|auto", "auto|int4|int8|float"
 
 _AGAIN: Flags = {"--again": Flag("first let go of what was measured here before", default=False)}
 _JSON: Flags = {"--json": Flag("print JSON", default=False)}
@@ -72,7 +72,7 @@ _MODELS: Flags = {
     "--dtype": Flag("float32, bfloat16 or float16", default="float32"),
 }
 _ONE_RUN: Flags = {
-    "--weights": Flag("how both models' are held", "int4|int8|float", "float"),
+    "--weights": Flag("how both models' are held; auto: packed if fast", _WEIGHTS, "auto"),
     "--method": Flag(", ".join(METHODS)),
     "--document": Flag("what to continue", "NAME|FILE", "python-reference"),
     "--prompt": Flag("this text instead of a document", "TEXT"),
@@ -154,7 +154,7 @@ _MACHINE: Flags = {
     "--middle-full": Flag("tier 2 keeps of tier 1's guesses", "A", kind=float),
     "--draft-full": Flag("tier 2 keeps of tier 0's guesses", "A", kind=float),
     "--graphs": Flag("on a GPU"),
-    "--weights": _ONE_RUN["--weights"],
+    "--weights": Flag("how both models' are held", "int4|int8|float", "float"),
     **_JSON,
 }
 _WHAT_IF: Flags = {

@@ -20,6 +20,7 @@ from mspeckv.experiments.ablations import Experiment, Preset, Trial
 from mspeckv.experiments.rows import Row, Setup, hardware, installed
 from mspeckv.models import DEFAULT, Pair, load_pair
 from mspeckv.models.documents import load_document
+from mspeckv.models.packed import form_of
 from mspeckv.settings import Link, RunConfig, refuse
 
 WARM_UP_ROUNDS = 3
@@ -43,7 +44,7 @@ class Models:
     dtype: str = "float32"
 
     def load(self) -> Pair:
-        """The pair.
+        """The pair, its weights as floats on every machine.
 
         Raises:
             ValueError: it cannot be loaded.
@@ -107,6 +108,7 @@ class Bench:
             step_seconds,
             self.hardware,
             datetime.now(UTC).isoformat(timespec="seconds"),
+            form_of(pair.target),
         )
 
     def run(self, trial: Trial, cancel: threading.Event | None = None) -> Row | None:

@@ -241,6 +241,7 @@ class Setup:
             None where there is no such link.
         hardware: where that was measured.
         measured: when, in ISO 8601.
+        weights: how the target's are held, as `mspeckv.load_pair` is told.
     """
 
     target: str
@@ -250,6 +251,7 @@ class Setup:
     step_seconds: float | None
     hardware: dict[str, Any]
     measured: str
+    weights: str = "float"
 
 
 def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) -> Setup:
@@ -277,7 +279,7 @@ def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) 
             _write(half, json.dumps(asdict(now), indent=2) + "\n", "w")
             half.replace(path)
             return now
-        for name in ("target", "draft", "device", "dtype"):
+        for name in ("target", "draft", "device", "dtype", "weights"):
             if getattr(now, name) != getattr(kept, name):
                 allowed = f"{folder} has rows of {getattr(kept, name)!r}: use another folder"
                 raise refuse(name, getattr(now, name), allowed)

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from mspeckv.models.checks import check_decoder, common_tokens
 from mspeckv.models.download import FORMS, model_folder, ready
 from mspeckv.models.gguf_file import GGUFFile
-from mspeckv.models.packed import BITS, OUTER_BITS, pack_model
+from mspeckv.models.packed import AUTO, BITS, OUTER_BITS, pack_model
 from mspeckv.models.packed_folder import load_packed
 from mspeckv.models.pair import Pair, Ranks
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
@@ -151,13 +151,13 @@ def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
 def parse_weights(
     weights: str, device: torch.device, dtype: torch.dtype, split: bool = False
 ) -> int | None:
-    """Bits of a model's layers; None for floats.
+    """Bits of a model's layers; None for floats, and where that is still to be chosen.
 
     Raises:
         ValueError: no such form, or packed weights anywhere but in float32 on one CPU.
     """
-    check_choice("weights", weights, tuple(BITS))
-    bits = BITS[weights]
+    check_choice("weights", weights, (AUTO, *BITS))
+    bits = BITS.get(weights)
     if bits is not None and (device.type != "cpu" or dtype != torch.float32 or split):
         raise refuse("weights", weights, "use float, but for float32 on one process's CPU")
     return bits

@@ -28,6 +28,8 @@ OUTER_BITS = 8
 """Of embeddings and heads, as llama.cpp has them; and of a draft's layers, which are few."""
 BITS: Mapping[str, int | None] = {"float": None, "int8": 8, "int4": 4}
 """Widths of a model's layers, by what ``weights`` may be."""
+AUTO = "auto"
+"""What it may be besides: the word is the loader's to choose (`mspeckv.load_pair`)."""
 
 
 def packed_bytes(bits: int) -> float:
@@ -76,6 +78,10 @@ class Packed(torch.Tensor):
         return Packed, (self.codes, self.shape[0])
 
     def __setitem__(self, place: Any, value: Any) -> None:
+        raise _only_read(self)
+
+    def storage(self) -> Any:
+        """Refused: what saves a model's floats asks for it."""
         raise _only_read(self)
 
     def to_local(self) -> torch.Tensor:
@@ -136,7 +142,7 @@ _SAME: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _only_read(weight: Packed) -> ValueError:
-    return refuse("weights", repr(weight), "packed ones are only read: load the model as floats")
+    return refuse("weights", repr(weight), 'packed ones are only read: load with weights="float"')
 
 
 def _as_floats(value: Any) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
+from mspeckv.api import usual_weights
+from mspeckv.models import DEFAULT
 from mspeckv.models.load import DEFAULT_TARGET
 from mspeckv.models.packed import form_of
 from mspeckv.models.shared_draft import DEFAULT_DRAFT
@@ -35,7 +37,6 @@ print(f"{{summary.ms_per_token:.1f}} ms per token")
 
 _USUAL = {
     "target": DEFAULT_TARGET, "draft": DEFAULT_DRAFT, "device": "cpu", "dtype": "float32",
-    "weights": "float",
 }  # fmt: skip
 
 
@@ -71,8 +72,10 @@ def _models(pair: Pair | None) -> dict[str, str]:
         return {}
     dtype = str(pair.target.dtype).removeprefix("torch.")
     found = (pair.target_id, pair.draft_id, pair.device.type, dtype, form_of(pair.target))
-    named = dict(zip(_USUAL, found, strict=True))
-    return {name: word for name, word in named.items() if word != _USUAL[name]}
+    default = DEFAULT if pair.target_id == DEFAULT_TARGET else pair.target_id
+    usual = {**_USUAL, "weights": usual_weights(default, str(pair.device), dtype)}
+    named = dict(zip(usual, found, strict=True))
+    return {name: word for name, word in named.items() if word != usual[name]}
 
 
 def _call(part: Any, default: Any, always: tuple[str, ...]) -> str:

@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mspeckv import Pair, load_pair
-from mspeckv.experiments import Row
+from mspeckv import Pair
+from mspeckv.experiments import Models, Row
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.results import rerun
 
@@ -97,7 +97,7 @@ class SweepRunner(Worker[SweepState]):
 
     def _run(self, order: Order, cancel: threading.Event, *_: Any) -> None:
         if self.pair is None:
-            self.pair = load_pair()
+            self.pair = Models().load()
         self._began = time.monotonic()
         self._enter(order, "running")
 
