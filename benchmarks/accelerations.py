@@ -2,6 +2,7 @@
 
     python -m benchmarks.accelerations                 # four minutes on two cores
     python -m benchmarks.accelerations --prefill 8192
+    python -m benchmarks.accelerations --weights int4  # what packed weights have of their own
     python -m benchmarks.accelerations --untrained 8x4096 --device cuda --prefill 32000
 
 Each is timed where it applies, over real prose, link off. The two ways take turns; a figure is the
@@ -25,6 +26,7 @@ from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import chosen, engine_of, hooks_for
 from mspeckv.models.documents import load_document
+from mspeckv.models.packed import BITS, form_of
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
@@ -67,6 +69,13 @@ def cases(pair: Pair, new_tokens: int) -> list[Case]:
         if pair.draft is not None:
             found.append(Case("short_head", "a draft that scores 8192 tokens", shorter))
         return found
+    if form_of(pair.target) != "float":
+        three = RunConfig("mspeckv", new_tokens, resident, Speculation(gamma=6), GREEDY)
+        return [
+            Case("whole_layers", "plain decoding, float KV", plain),
+            Case("whole_layers", "a draft guesses 4", vanilla),
+            Case("whole_layers", "three tiers, int4 residents", three),
+        ]
     return [
         Case("split_keys", "plain decoding, float KV", plain),
         Case("packed_attention", "plain decoding, int4 residents", packed),
@@ -150,13 +159,15 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5, help="of each way, besides the first")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weights", default="float", choices=tuple(BITS))
     parser.add_argument("--untrained", metavar="LAYERSxWIDTH", help="random weights of this shape")
     options = parser.parse_args()
     if options.untrained:
         pair, what = untrained(options.untrained, options.device), f"random {options.untrained}"
         prompt = [(7 * place * place + place) % pair.vocab_size for place in range(options.prefill)]
     else:
-        pair, what = load_pair(device=options.device, weights="float"), "the default pair"
+        pair = load_pair(device=options.device, weights=options.weights)
+        what = f"the default pair, weights {options.weights}"
         assert pair.tokenizer is not None
         prompt = load_document("python-reference", pair.tokenizer, options.prefill)
     print(machine(pair.device))

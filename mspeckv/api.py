@@ -44,8 +44,8 @@ from mspeckv.settings import RunConfig, Settings, refuse
 
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (
-    "split_keys", "packed_attention", "weight_copies", "packed_weights", "triton_unpack",
-    "short_head", "nibble", "decode_attention", "workspace", "bitwise",
+    "split_keys", "packed_attention", "weight_copies", "packed_weights", "whole_layers",
+    "triton_unpack", "short_head", "nibble", "decode_attention", "workspace", "bitwise",
 )  # fmt: skip
 """Modules of `mspeckv.accelerate` with a ``plug``, in the order in which they are plugged in."""
 

@@ -123,7 +123,7 @@ def test_wider_vectors_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kernel
 @pytest.mark.parametrize("field", ["rows", "inputs", "bits", "threads", "parts", "work_has"])
 def test_the_kernel_refuses_what_ends_too_soon(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = packed_weights._kernel()
+    kernel = packed_weights.kernel()
     assert kernel is not None
     real = kernel.multiply
 

@@ -9,9 +9,12 @@
 // A row's result does not depend on how many rows there are: every sum runs in one order.
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+#include <vector>
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
@@ -257,6 +260,165 @@ int64_t unpack(const Task* task) {
     if (!right(*task, true)) return 1;
     if (task->bits == 4) run<4, true>(*task);
     else run<8, true>(*task);
+    return 0;
+}
+
+}  // extern "C"
+
+// What lies before a decoder layer's attention, and after it: see whole_layers.py.
+
+extern "C" {
+
+// Mirrors whole_layers.Layer. The tasks know their weights; rows and room are given here.
+struct Layer {
+    int64_t rows, threads, width, heads, kv_heads, size;  // of hidden rows, and of a head
+    int64_t hidden_has, cos_has, sin_has, attended_has, out_has, norm_has[2];
+    double eps[2];
+    const float *hidden, *cos, *sin, *attended;
+    float* out;
+    const float* norm[2];
+    Task query_key_value, output, gate_up, down;
+};
+
+}  // extern "C"
+
+namespace {
+
+// each row over the root of its mean square, times weight
+void norm(const float* from, const float* weight, double eps, int64_t rows, int64_t width, float* to) {
+    for (int64_t r = 0; r < rows; r++, from += width, to += width) {
+        Eight total{};
+        for (int64_t i = 0; i < width; i += 8) {
+            const Eight x = *reinterpret_cast<const UnalignedEight*>(from + i);
+            total += x * x;
+        }
+        const float mean = sum(total) / static_cast<float>(width);
+        const float scale = 1.f / std::sqrt(mean + static_cast<float>(eps));
+        for (int64_t i = 0; i < width; i++) to[i] = weight[i] * (from[i] * scale);
+    }
+}
+
+// heads [rows, heads, size] turned to their positions, cos and sin [rows, size]
+void rotate(float* x, int64_t rows, int64_t heads, int64_t size, const float* cos, const float* sin) {
+    const int64_t half = size / 2;
+    for (int64_t r = 0; r < rows; r++, cos += size, sin += size)
+        for (int64_t h = 0; h < heads; h++, x += size)
+            for (int64_t i = 0; i < half; i++) {
+                const float a = x[i], b = x[half + i];
+                x[i] = a * cos[i] - b * sin[i];
+                x[half + i] = b * cos[half + i] + a * sin[half + i];
+            }
+}
+
+// exp(x) for x <= 0: a power of two times a polynomial in |r| <= ln(2) / 2 (Cephes, expf)
+Lanes exponential(Lanes x) {
+    const Lanes least = spread(-87.f), to_whole = spread(12582912.f);  // 1.5 * 2**23
+    x = x < least ? least : x;
+    const Lanes n = (x * 1.44269504088896341f + to_whole) - to_whole;
+    const Lanes r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Lanes y = spread(1.9875691500e-4f);
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        y = y * r + c;
+    y = y * r * r + r + 1.f;
+    const Lanes number = n == n ? n : spread(0.f);  // a NaN stays one in y
+    return y * (Lanes)((__builtin_convertvector(number, Whole) + 127) << 23);
+}
+
+// gate * sigmoid(gate) * up, into gate
+void gated(float* gate, const float* up, int64_t count) {
+    for (int64_t i = 0; i < count; i += WIDE) {
+        const Lanes x = *reinterpret_cast<const Unaligned*>(gate + i);
+        const Lanes e = exponential(x < 0.f ? x : -x);
+        const Lanes share = (x < 0.f ? e : spread(1.f)) / (e + 1.f);
+        store(gate + i, x * share * *reinterpret_cast<const Unaligned*>(up + i));
+    }
+}
+
+void add(float* to, const float* more, int64_t count) {
+    for (int64_t i = 0; i < count; i++) to[i] += more[i];
+}
+
+// room for floats, one thread's own from call to call
+class Room {
+    std::vector<float> all;
+    size_t used = 0;
+
+  public:
+    void empty(size_t most) {
+        if (all.size() < most) all.resize(most);
+        used = 0;
+    }
+    float* take(int64_t count) { return all.data() + (used += count) - count; }
+};
+thread_local Room room;
+
+// products of rows [rows, inputs] into outs, each [rows, outputs]
+bool times(Task task, const Layer& of, const float* hidden, std::initializer_list<float*> outs) {
+    task.rows = of.rows, task.threads = of.threads;
+    task.hidden = hidden, task.hidden_has = of.rows * task.inputs;
+    task.work_has = of.rows * (task.inputs + task.inputs / GROUP), task.work = room.take(task.work_has);
+    int64_t p = 0;
+    for (float* out : outs) task.out[p] = out, task.out_has[p] = of.rows * task.outputs[p], p++;
+    return !multiply(&task);
+}
+
+// whether `task` takes so many inputs, and has parts of these outputs
+bool fits(const Task& task, int64_t inputs, std::initializer_list<int64_t> outputs) {
+    if (task.inputs != inputs || task.parts != static_cast<int64_t>(outputs.size())) return false;
+    return std::equal(outputs.begin(), outputs.end(), task.outputs);
+}
+
+// whether a layer's parts fit together and all that is read and written is there
+bool right(const Layer& l) {
+    for (int64_t size : {l.rows, l.threads, l.width, l.heads, l.kv_heads, l.size})
+        if (size < 1 || size >= MOST / 64) return false;
+    const int64_t query = l.heads * l.size, kv = l.kv_heads * l.size, wide = l.gate_up.outputs[0];
+    if (l.size % 2 || l.width % GROUP || wide < 1 || wide >= MOST) return false;
+    if (!l.hidden || !l.out || l.hidden_has / l.rows < l.width) return false;
+    for (int n = 0; n < 2; n++)
+        if (!l.norm[n] || l.norm_has[n] < l.width) return false;
+    return fits(l.query_key_value, l.width, {query, kv, kv}) && fits(l.output, query, {l.width}) &&
+           fits(l.gate_up, l.width, {wide, wide}) && fits(l.down, wide, {l.width});
+}
+
+}  // namespace
+
+extern "C" {
+
+// Queries, keys and values of hidden rows [rows, width]: out holds [rows, heads, size] and twice
+// [rows, kv_heads, size], one after the other; queries and keys are turned. 0 when done.
+int64_t before(const Layer* layer) {
+    const Layer& l = *layer;
+    if (!right(l)) return 1;
+    const int64_t query = l.rows * l.heads * l.size, kv = l.rows * l.kv_heads * l.size;
+    if (l.out_has < query + 2 * kv || !l.cos || !l.sin) return 1;
+    if (std::min(l.cos_has, l.sin_has) / l.rows < l.size) return 1;
+    room.empty(3 * l.rows * l.width);
+    float* normed = room.take(l.rows * l.width);
+    norm(l.hidden, l.norm[0], l.eps[0], l.rows, l.width, normed);
+    if (!times(l.query_key_value, l, normed, {l.out, l.out + query, l.out + query + kv})) return 1;
+    rotate(l.out, l.rows, l.heads, l.size, l.cos, l.sin);
+    rotate(l.out + query, l.rows, l.kv_heads, l.size, l.cos, l.sin);
+    return 0;
+}
+
+// The layer's out [rows, width], of what its attention found [rows, heads, size] and the hidden
+// rows that it was given. 0 when done.
+int64_t after(const Layer* layer) {
+    const Layer& l = *layer;
+    if (!right(l) || !l.attended || l.attended_has / l.rows < l.heads * l.size) return 1;
+    if (l.out_has / l.rows < l.width) return 1;
+    const int64_t count = l.rows * l.width, wide = l.rows * l.gate_up.outputs[0];
+    room.empty(6 * count + 4 * wide + 2 * l.rows * l.heads * l.size);
+    float *kept = room.take(count), *normed = room.take(count);
+    float *gate = room.take(wide), *up = room.take(wide);
+    if (!times(l.output, l, l.attended, {kept})) return 1;
+    add(kept, l.hidden, count);
+    norm(kept, l.norm[1], l.eps[1], l.rows, l.width, normed);
+    if (!times(l.gate_up, l, normed, {gate, up})) return 1;
+    gated(gate, up, wide);
+    if (!times(l.down, l, gate, {l.out})) return 1;
+    add(l.out, kept, count);
     return 0;
 }
 

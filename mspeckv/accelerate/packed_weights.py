@@ -71,7 +71,7 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
 
 def compiled() -> bool:
     """Whether the kernel is there; compiles it if need be."""
-    return _kernel() is not None
+    return kernel() is not None
 
 
 def read_packed(model: torch.nn.Module) -> None:
@@ -139,8 +139,15 @@ class Reading:
         self.weights, self.biases = list(weights), list(biases)
         self._at: list[int] = []
 
+    def task(self) -> Task:
+        """Sizes and addresses of the weights as they lie now; rows and results are to be told."""
+        at = [weight.codes.data_ptr() for weight in self.weights]
+        if at != self._at:
+            self._note(at)
+        return Task.from_buffer_copy(self._task)
+
     def _note(self, at: list[int]) -> None:
-        """Sizes and addresses; codes are kept, so that nothing else comes to lie there."""
+        """Codes are kept, so that nothing else comes to lie there."""
         self._codes = [weight.codes for weight in self.weights]
         self.outputs = [weight.shape[0] for weight in self.weights]
         self.sizes = [len(codes) * PANEL for codes in self._codes]
@@ -155,14 +162,14 @@ class Reading:
 
     def multiply(self, hidden: torch.Tensor) -> list[torch.Tensor]:
         """Products of ``hidden`` ``[..., in]`` with every weight: ``[..., out]`` each."""
-        kernel, plain = _kernel(), hidden.dtype == torch.float32 and hidden.is_cpu
-        if kernel is None or not plain or hidden.requires_grad:
+        cpp, plain = kernel(), hidden.dtype == torch.float32 and hidden.is_cpu
+        if cpp is None or not plain or hidden.requires_grad:
             return [linear(hidden, *two) for two in zip(self.weights, self.biases, strict=True)]
         if hidden.numel() > MOST_ROWS * hidden.shape[-1]:
-            outs = [hidden @ whole for whole in self.run(kernel.unpack)]
+            outs = [hidden @ whole for whole in self.run(cpp.unpack)]
         else:
             with _RecordFunctionFast(PRODUCT, [hidden, *self.weights]):
-                outs = self.run(kernel.multiply, hidden)
+                outs = self.run(cpp.multiply, hidden)
         if self.outputs != self.sizes:
             outs = [out[..., :size] for out, size in zip(outs, self.outputs, strict=True)]
         every = zip(outs, self.biases, strict=True)
@@ -176,10 +183,7 @@ class Reading:
         Raises:
             ValueError: codes or rows are not as C++ takes them, or a part ends too soon.
         """
-        at = [weight.codes.data_ptr() for weight in self.weights]
-        if at != self._at:
-            self._note(at)
-        task, inputs = Task.from_buffer_copy(self._task), self.inputs
+        task, inputs = self.task(), self.inputs
         rows = inputs if hidden is None else hidden.numel() // inputs
         lead = (inputs,) if hidden is None else hidden.shape[:-1]
         task.rows, task.threads = rows, torch.get_num_threads()
@@ -201,12 +205,12 @@ class Reading:
 
 
 @once
-def _kernel() -> ctypes.CDLL | None:
+def kernel() -> ctypes.CDLL | None:
     """The compiled kernel, if it can be had and multiplies as torch does."""
     found = library(SOURCE)
     if found is None:
         return None
-    for function in (found.multiply, found.unpack):
+    for function in (found.multiply, found.unpack, found.before, found.after):
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int64
     return found if _agrees(found) else None
 

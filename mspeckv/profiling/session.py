@@ -227,7 +227,7 @@ def operations(event: Any) -> float:
     if event.name in (PRODUCT, PACKED_PRODUCT):
         # the profiler has a formula for torch's own products only
         rows, *weights = event.input_shapes[: 2 if event.name == PRODUCT else None]
-        return 2.0 * float(prod(rows) * sum(weight[0] for weight in weights))
+        return 2.0 * float(prod(rows[:-1]) * sum(map(prod, weights)))
     return float(event.flops or 0)
 
 
