@@ -157,12 +157,12 @@ class WholeLayer:
 
     def holds(self) -> bool:
         """Whether nothing was exchanged, hooked or put into training since."""
-        hooked = (hook for hooks in self._hooks for hook in hooks.values())
-        return (
-            all(held.get(name) is was for held, name, was in self._was)
-            and all(getattr(hook, "__module__", None) == _CAPTURING for hook in hooked)
-            and not self.attention.training
-        )
+        for held, name, was in self._was:
+            if held.get(name) is not was:
+                return False
+        hooked = [hook for hooks in self._hooks if hooks for hook in hooks.values()]
+        strange = [hook for hook in hooked if getattr(hook, "__module__", None) != _CAPTURING]
+        return not strange and not self.attention.training
 
     def answers(self, now: Pass, hidden: torch.Tensor, named: dict[str, Any]) -> bool:
         """Whether a pass's call of the layer is one that C++ computes."""
