@@ -215,11 +215,7 @@ class Experiment:
     def cells(
         self, values: Iterable[int] | None = None, variants: Iterable[str] | None = None
     ) -> list[Cell]:
-        """Its cells, or those of other values and variants.
-
-        Raises:
-            ValueError: an unknown variant, or a value that is not allowed.
-        """
+        """Its cells, or those of other values and variants; refuses those that are not allowed."""
         chosen = self.variants if variants is None else tuple(variants)
         for variant in chosen:
             if variant not in VARIANTS:

@@ -57,11 +57,7 @@ class Bench:
         self._warm = False
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose placements are another target's.
-
-        Raises:
-            ValueError: the number of layers differs, or the pair has no tokenizer.
-        """
+        """Refuse an experiment for another number of layers, and a pair without a tokenizer."""
         preset, layers = experiment.preset, experiment.preset.layers
         if self.pair.layers != layers:
             allowed = f"it places {layers} layers and the target has {self.pair.layers}: "

@@ -81,16 +81,14 @@ class Transformers(Engine):
         way: one of `WAYS`.
         draft: for ``assisted`` and ``ensemble``.
         tokenizer: for stop strings.
-        custom: a ``custom_generate`` itself, for ``custom=NAME``.
 
     Raises:
         ValueError: there is no such way, or it needs a draft.
     """
 
     def __init__(
-        self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None,
-        custom: Any = None,
-    ) -> None:  # fmt: skip
+        self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None
+    ) -> None:
         self.model, self.draft, self.tokenizer = model, draft, tokenizer
         self.name = f"transformers {way} of {Path(model.name_or_path).name}"
         self.setting = "" if draft is None else str(draft.name_or_path)
@@ -109,7 +107,7 @@ class Transformers(Engine):
         elif kind == "lookup":
             self._fields["prompt_lookup_num_tokens"] = 4
         elif kind == "custom":
-            self._more["custom_generate"] = named(value) if custom is None else custom
+            self._more["custom_generate"] = named(value)
         elif way not in ("plain", "assisted"):
             raise refuse("engine", f"transformers:{way}", f"use one of {', '.join(WAYS)}")
         self._custom, self._guesses = kind == "custom", kind in ("assisted", "ensemble", "lookup")
@@ -207,11 +205,7 @@ def _last_logits(model: Any, prompt: list[int], text: Sequence[int]) -> torch.Te
 
 
 def named(place: str) -> Any:
-    """What ``module:name`` stands for; modules of the folder that one is in are found too.
-
-    Raises:
-        ValueError: there is no such thing.
-    """
+    """What ``module:name`` stands for, found in the current folder too; or it is refused."""
     module, _, name = place.partition(":")
     if not module or not name:
         raise refuse("engine", place, "use module:function")

@@ -55,11 +55,7 @@ class Endpoint(Engine):
         self.say([1], Sampling(temperature=0), 1)
 
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
-        """As of `Engine`.
-
-        Raises:
-            ValueError: it is not there, or answers wrongly.
-        """
+        """As of `Engine`; `ValueError` where it is not there, or answers wrongly."""
         (said,) = self._ask(prompt, sampling, n, logprobs)
         return said
 

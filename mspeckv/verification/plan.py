@@ -12,7 +12,7 @@ import torch
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.settings import Sampling
 from mspeckv.verification.asking import Asking
-from mspeckv.verification.bets import crossing, quantile
+from mspeckv.verification.bets import crossing
 from mspeckv.verification.engine import Said
 from mspeckv.verification.faults import FAULTS
 from mspeckv.verification.tree import Row, Tree, grow
@@ -156,9 +156,10 @@ def _need(tree: Tree, fault: str, trial: Trial, kept_rate: float | None, exact: 
     """Texts that catch a fault, with some room since simulated runs are few; None if too many."""
     for most in (trial.samples // 16, trial.samples // 4, trial.samples):
         counts = runs(tree, fault, most, trial, kept_rate, exact, seed=1)
-        need = quantile(counts, trial.power)
-        if need is not None:
-            return math.ceil(ROOM * need)
+        caught = sorted(count for count in counts if count is not None)
+        enough = math.ceil(trial.power * len(counts))
+        if len(caught) >= enough:
+            return math.ceil(ROOM * caught[enough - 1])
     return None
 
 
