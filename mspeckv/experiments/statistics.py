@@ -35,7 +35,9 @@ class CellOutcome:
 
     def _figure(self, ask: Callable[[dict[str, Any]], float | None]) -> Sample | None:
         """What every result says; None where none says anything."""
-        return _sample({seed: ask(one) for seed, one in self.results.items()})
+        found = {seed: ask(one) for seed, one in self.results.items()}
+        known = {seed: float(one) for seed, one in found.items() if one is not None}
+        return Sample(known) if known else None
 
     @property
     def speed(self) -> Sample | None:
@@ -56,12 +58,14 @@ class CellOutcome:
     @property
     def link(self) -> Sample | None:
         """Bytes over the link per token while decoding (counted)."""
-        return _sample({seed: row.link_bytes_per_token for seed, row in self.finished.items()})
+        found = {seed: row.link_bytes_per_token for seed, row in self.finished.items()}
+        return Sample(found) if found else None
 
     def kv_read(self, tier: int) -> Sample | None:
         """Bytes of KV that a tier's attention read per token (counted)."""
-        found = self.finished.items()
-        return _sample({seed: row.kv_read_per_token.get(str(tier)) for seed, row in found})
+        reads = {seed: row.kv_read_per_token for seed, row in self.finished.items()}
+        found = {seed: read[str(tier)] for seed, read in reads.items() if str(tier) in read}
+        return Sample(found) if found else None
 
     def tier_ms(self, tier: int, per_pass: bool = False) -> Sample | None:
         """Milliseconds of a tier's passes, waits for the link included: per token, or of one."""
@@ -207,11 +211,6 @@ def outcome(value: int, variant: str, rows: Sequence[Row]) -> CellOutcome:
         else:
             finished[row.seed] = row
     return CellOutcome(value, variant, finished, failed)
-
-
-def _sample(found: Mapping[int, float | None]) -> Sample | None:
-    known = {seed: float(one) for seed, one in found.items() if one is not None}
-    return Sample(known) if known else None
 
 
 def _clock(kinds: Iterable[str]) -> str:
