@@ -19,7 +19,7 @@ from mspeckv.experiments.intervals import (
     coverage,
     together,
 )
-from mspeckv.experiments.matching import Match
+from mspeckv.experiments.matching import match_rows
 from mspeckv.experiments.noise import Noise, noise_floor
 from mspeckv.experiments.statistics import Table, summarise
 from mspeckv.whatif import Acceptance, rate_of
@@ -261,20 +261,20 @@ def test_a_published_file_says_what_it_is() -> None:
 
 
 def test_values_stand_for_the_published_ones_by_place() -> None:
-    match = Match.of(one_table([row("B1", 15, "mspeckv"), row("B1", 9, "mspeckv")]))
+    (match,) = match_rows([row("B1", 15, "mspeckv"), row("B1", 9, "mspeckv")])
     assert match.value(15) == 16
     assert match.speed(15, "mspeckv") == MeanStd(20.01, 2.47)
     assert match.value(9) is None
     assert match.speedup(9, "mspeckv", "triforce") is None
     assert match.references == ("triforce",)
-    scaled = Match.of(one_table([row("A1", 2048, "mspeckv")]))
+    (scaled,) = match_rows([row("A1", 2048, "mspeckv")])
     assert scaled.speedup(2048, "mspeckv", "autoregressive") == MeanStd(14.45)
     assert scaled.references == ("autoregressive", "triforce")
 
 
 def test_modelled_speeds_are_the_cost_models_for_the_published_machine() -> None:
     rows = [row("B1", value, name) for value in (12, 15) for name in ("mspeckv", "mspeckv-lru")]
-    match = Match.of(one_table([*rows, row("B1", 12, "all-float"), row("B1", 9, "mspeckv")]))
+    (match,) = match_rows([*rows, row("B1", 12, "all-float"), row("B1", 9, "mspeckv")])
     for variant, residency in (("mspeckv", "static"), ("mspeckv-lru", "lru")):
         found = match.modelled_speed(12, variant)
         assert found is not None

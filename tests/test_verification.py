@@ -25,8 +25,8 @@ PROMPT = [0, 1, 2, 3, 4, 5, 2, 0]
 
 @cache
 def planned(*, chances: bool = True) -> Plan:
-    against = Tables("plain", chances=chances)
-    return plan(Tables(chances=chances), against, Asking(), [PROMPT], TRIAL)
+    engine, against = Tables(chances=chances), Tables("plain", chances=chances)
+    return plan(Asking(engine, against), [PROMPT], TRIAL)
 
 
 def draws(way: str, seed: int, texts: int, *, tells: bool = True) -> list[Said]:

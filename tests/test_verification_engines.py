@@ -26,6 +26,7 @@ from mspeckv_widgets.course.liars import P, Tables
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair("llama", layers=2, vocab=8, seed=3)
+DROP_IN = as_custom_generate(PAIR.draft, speculation=SMALL)
 PROMPT = random_prompt(40, vocab=8, seed=5)
 TRIAL = Trial(checks=("greedy", "sampled"), samples=800, new_tokens=12, alpha=0.05, short=8)
 IDS = [0, 1, 2, 3, 4, 5, 2, 0]
@@ -90,9 +91,7 @@ def test_promises_of_transformers_and_of_its_drop_in() -> None:
     assert outcome(report, "logprobs") == "lossless"
     assert outcome(report, "equal rows") == "lossless"
     assert outcome(report, "seeds") == "lossless"
-    custom = Transformers(
-        PAIR.target, "custom=drop-in", custom=as_custom_generate(PAIR.draft, speculation=SMALL)
-    )
+    custom = Transformers(PAIR.target, f"custom={__name__}:DROP_IN")
     report = verify(custom, plain, {"random": PROMPT}, replace(trial, checks=("greedy",)))
     assert report.verdict == "lossless", report.to_text()
 

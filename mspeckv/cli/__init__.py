@@ -79,11 +79,7 @@ def _ranks() -> Ranks | None:
 
 
 def _read(arguments: Sequence[str] | None, ranks: Ranks | None) -> argparse.Namespace:
-    """What was typed; ``config`` is the run that it describes, for commands with one run.
-
-    Raises:
-        ValueError: an argument that is not allowed.
-    """
+    """What was typed; ``config`` is the run that it describes, for commands with one run."""
     options = build_parser().parse_args(arguments)
     options.ranks = ranks
     if ranks is not None and options.command != "generate":
@@ -135,15 +131,9 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if found["self_test"].get("passed") else 1
 
 
-def _on_terminal(command: str) -> Callable[[argparse.Namespace], int]:
-    """A function of `mspeckv.cli.runs`, which loads the engine."""
-
-    def run(options: argparse.Namespace) -> int:
-        from mspeckv.cli import runs
-
-        return int(getattr(runs, command)(options))
-
-    return run
+def _later(place: str) -> Callable[[argparse.Namespace], int]:
+    """A function of a module of `mspeckv.cli` that loads the engine."""
+    return lambda options: int(resolve_name(f"mspeckv.cli.{place}")(options))
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -215,12 +205,6 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from mspeckv.cli.verify import verify
-
-    return verify(options)
-
-
 def _serve(options: argparse.Namespace) -> int:
     from mspeckv.cli import launch
     from mspeckv.cli.labs import put_labs
@@ -239,29 +223,24 @@ def _serve(options: argparse.Namespace) -> int:
         else launch.lab_command(labs, *server)
     )
     launch.fetch_model()
-    if fill is not None:
-        _put_pages(fill)
-    return 0 if options.prepare_only else launch.launch(command)
-
-
-def _put_pages(folder: Path) -> None:
-    """The pages that labs lead to, beside them."""
-    put = _of_the_lab("site.build:put_pages")
-    said = None if put is None else put(folder)
+    # the pages that labs lead to, beside them
+    put = None if fill is None else _of_the_lab("site.build:put_pages")
+    said = None if put is None else put(fill)
     if said is not None:
         print(said, file=sys.stderr)
+    return 0 if options.prepare_only else launch.launch(command)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "fetch": _fetch,
     "doctor": _doctor,
-    "generate": _on_terminal("generate"),
-    "profile": _on_terminal("profile"),
-    "run": _on_terminal("sweep"),
+    "generate": _later("runs:generate"),
+    "profile": _later("runs:profile"),
+    "run": _later("runs:sweep"),
     "report": _report,
     "whatif": _what_if,
     "plan": _plan,
-    "verify": _verify,
+    "verify": _later("verify:verify"),
     "lab": _serve,
     "demo": _serve,
     "course": _in_the_lab("course.teaching.command:run"),

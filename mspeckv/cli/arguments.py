@@ -84,11 +84,7 @@ def _width(options: argparse.Namespace) -> Any:
 
 
 def run_config(options: argparse.Namespace) -> RunConfig:
-    """The run that ``generate``'s arguments describe.
-
-    Raises:
-        ValueError: a setting that is not allowed.
-    """
+    """The run that ``generate``'s arguments describe; refuses a setting that is not allowed."""
     bits, guess = _width(options), _given(options, Speculation)
     if options.retrieval != Speculation.retrieval:
         from mspeckv.kv import chunk_policies
@@ -97,24 +93,16 @@ def run_config(options: argparse.Namespace) -> RunConfig:
     guess["tier0"] = options.draft if options.draft in ("none", "lookup") else "draft"
     draw = _given(options, Sampling)
     draw |= {"stop_at_eos": not options.ignore_eos, "stop_strings": tuple(options.stop)}
-    return RunConfig(
-        options.method,
-        options.new_tokens,
-        KVPolicy(bits=bits, **_given(options, KVPolicy)),
-        Speculation(**guess),
-        Sampling(**draw),
-        Link.parse(options.link),
-        options.device_gb,
-        options.graphs,
-        options.exact,
-    )
+    parts: dict[str, Any] = {
+        "policy": KVPolicy(bits=bits, **_given(options, KVPolicy)),
+        "speculation": Speculation(**guess),
+        "sampling": Sampling(**draw),
+        "link": Link.parse(options.link),
+    }
+    return RunConfig(**{**_given(options, RunConfig), **parts})
 
 
 def what_if_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The setting that ``whatif``'s arguments describe, as `mspeckv.what_if` takes it.
-
-    Raises:
-        ValueError: an unknown method.
-    """
+    """What ``whatif``'s arguments set, as `mspeckv.what_if` takes it; refuses an unknown method."""
     given = {**_given(options, KVPolicy), **_given(options, Speculation)}
     return {**given, "method": options.method, "bits": _width(options)}

@@ -16,13 +16,10 @@ FOLDERS = ("labs", "docs")
 
 
 def put_labs(folder: Path) -> str:
-    """Copy labs and pages into ``folder``, beside a list of their hashes.
+    """Copy labs and pages into ``folder``, beside a list of their hashes; says what was done.
 
     New files are added. A file that is still as an earlier release put it is renewed. A file that
     has been changed is kept.
-
-    Returns:
-        A line that says what was done.
 
     Raises:
         ValueError: ``folder`` cannot be written.

@@ -25,11 +25,7 @@ _HANG_UP = [getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, nam
 
 
 def folder_to_fill(labs: str | None, folder: str | None) -> Path | None:
-    """Where labs are to be put first; None where ``labs``, given or here, are served as they are.
-
-    Raises:
-        ValueError: both are given.
-    """
+    """Where labs are to be put first; None where ``labs``, given or here, are served as is."""
     if labs is not None and folder is not None:
         raise refuse("folder", folder, "give --labs, to serve as it is, or --folder, to fill")
     if labs is not None or (folder is None and (Path(HERE) / FIRST_LAB).is_file()):
@@ -123,7 +119,6 @@ def server_command(extra: str, port: int | None, browser: bool) -> list[str]:
     Args:
         extra: ``lab`` or ``demo``.
         port: the first to try; None leaves it to the server.
-        browser: whether it opens one.
 
     Raises:
         ValueError: a port out of range, or a server that is not installed.

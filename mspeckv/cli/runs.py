@@ -48,11 +48,7 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Load, profile, export what was asked for and print; returns the exit code.
-
-    Raises:
-        ValueError: bad input, as for `generate`.
-    """
+    """Load, profile, export what was asked for and print; refuses input as `generate` does."""
     if options.rounds is not None:
         check_count("rounds", options.rounds, 1)
     for field in ("trace", "csv", "tensorboard"):
@@ -183,8 +179,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Run what is missing of one experiment, or of all; returns the exit code.
 
     Raises:
-        ValueError: a setting that is not allowed; before anything is loaded where that is
-            possible.
+        ValueError: a setting that is not allowed; found before a model is loaded if possible.
     """
     from mspeckv.experiments import IDS, Models, experiment, missing, run
 
@@ -241,11 +236,7 @@ def row_line(row: Row) -> str:
 
 
 def each(field: str, text: str, kind: Callable[[str], T]) -> list[T]:
-    """The parts of ``text`` between commas.
-
-    Raises:
-        ValueError: one is not of its kind.
-    """
+    """The parts of ``text`` between commas; refuses one that is not of its kind."""
     try:
         return [kind(part.strip()) for part in text.split(",")]
     except ValueError:

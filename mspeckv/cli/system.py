@@ -55,12 +55,7 @@ def without(module: str) -> Iterator[None]:
 def on_interrupt(cancel: threading.Event, terminate: bool = True) -> Iterator[list[int]]:
     """Ctrl-C sets ``cancel``, and so does SIGTERM; a second one stops the block at once.
 
-    Args:
-        cancel: asks a run to stop.
-        terminate: whether SIGTERM is ours to answer; torchrun's must end a rank that hangs.
-
-    Yields:
-        The signals that come.
+    ``terminate`` is whether SIGTERM is ours to answer. Yields the signals that come.
     """
     signals: list[int] = []
 

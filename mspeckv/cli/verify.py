@@ -82,11 +82,7 @@ def _trial(options: argparse.Namespace) -> Trial:
 
 
 def _tokens(source: str, length: int, pair: Pair | None) -> list[int]:
-    """The first tokens of a document, or of a list of ids in a JSON file.
-
-    Raises:
-        ValueError: there are not so many, or it is no such list.
-    """
+    """The first tokens of a document, or of a list of ids in a JSON file."""
     if not source.endswith(".json"):
         assert pair is not None
         assert pair.tokenizer is not None

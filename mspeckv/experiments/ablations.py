@@ -45,8 +45,7 @@ class Preset:
         name: part of every trial's key.
         layers: decoder layers of the target that the placements are made for.
         prefill, new_tokens: tokens; the end-of-sequence token does not stop a trial.
-        on_chip: layers unquantized on the device.
-        resident: layers quantized on the device; at most those that ``on_chip`` leaves.
+        on_chip, resident: as of `KVPolicy`; at most so many are resident as ``on_chip`` leaves.
         speculation: lengths and caches of the tiers below.
         sampling: how tokens are drawn; each trial puts its own seed in.
         link: the emulated link, where there is no real one.
@@ -97,7 +96,6 @@ class Variant:
     """One of the things compared.
 
     Attributes:
-        method: as in `mspeckv.generate`.
         bits: of tier 2's KV; None for the method's own width.
         streamed: no layer is resident: what is not on-chip crosses the link in every pass.
         residency: who gets the ``resident`` places.
@@ -217,11 +215,7 @@ class Experiment:
     def cells(
         self, values: Iterable[int] | None = None, variants: Iterable[str] | None = None
     ) -> list[Cell]:
-        """Its cells, or those of other values and variants.
-
-        Raises:
-            ValueError: an unknown variant, or a value that is not allowed.
-        """
+        """Its cells, or those of other values and variants; refuses those that are not allowed."""
         chosen = self.variants if variants is None else tuple(variants)
         for variant in chosen:
             if variant not in VARIANTS:

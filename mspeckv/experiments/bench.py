@@ -29,14 +29,7 @@ WARM_UP_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Models:
-    """What to load, as in `mspeckv.load_pair`; hashable, and small to send to a worker.
-
-    Attributes:
-        target: id or folder.
-        draft: id, folder, or ``none``.
-        device: ``cpu`` or ``cuda``.
-        dtype: compute dtype.
-    """
+    """What to load, as in `mspeckv.load_pair`; hashable, and small to send to a worker."""
 
     target: str = DEFAULT
     draft: str = DEFAULT
@@ -54,14 +47,7 @@ class Models:
 
 
 class Bench:
-    """A pair, ready for trials one after the other.
-
-    Args:
-        pair: models and tokenizer; the documents of experiments need a tokenizer.
-
-    Attributes:
-        prefills: prompts read by its trials, for those that follow.
-    """
+    """A pair, ready for trials one after the other; they share prefills."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -71,28 +57,18 @@ class Bench:
         self._warm = False
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose placements are another target's.
-
-        Raises:
-            ValueError: the number of layers differs, or the pair has no tokenizer.
-        """
-        preset = experiment.preset
-        if self.pair.layers != preset.layers:
-            raise refuse(
-                "preset",
-                preset.name,
-                f"it places {preset.layers} layers and the target has {self.pair.layers}: "
-                f"use a target of {preset.layers} layers",
-            )
+        """Refuse an experiment for another number of layers, and a pair without a tokenizer."""
+        preset, layers = experiment.preset, experiment.preset.layers
+        if self.pair.layers != layers:
+            allowed = f"it places {layers} layers and the target has {self.pair.layers}: "
+            raise refuse("preset", preset.name, f"{allowed}use a target of {layers} layers")
         if self.pair.tokenizer is None:
             raise refuse("target", self.pair.target_id, "use a target with a tokenizer")
 
     def setup(self, preset: Preset, step_seconds: float | None = None) -> Setup:
-        """What this bench's rows share; measures the target's step where that is needed.
+        """What this bench's rows share.
 
-        Args:
-            preset: of the sweep.
-            step_seconds: the step that an ``origin`` link is scaled by, if measured before.
+        The target's step, which an ``origin`` link is scaled by, is measured if it is not given.
         """
         pair = self.pair
         if preset.link.preset == "origin" and pair.device.type == "cpu":
@@ -172,14 +148,7 @@ class Bench:
 def failed_row(
     trial: Trial, error: BaseException, hardware: dict[str, Any], began: float | None = None
 ) -> Row:
-    """The row of a trial that failed, such as where every worker that tried it was lost.
-
-    Args:
-        trial: which.
-        error: why.
-        hardware: see `mspeckv.experiments.rows.hardware`.
-        began: when, by `time.perf_counter`; None for just now.
-    """
+    """The row of a trial that failed; ``began`` is by `time.perf_counter`, None for just now."""
     return Row(
         **_common(trial, hardware, time.perf_counter() if began is None else began),
         status="failed",

@@ -22,13 +22,7 @@ _SAME_POLICY = "mspeckv", EQUAL_MEMORY
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that the numbers say.
-
-    Attributes:
-        topic: what it is about, in a word or two.
-        text: a few sentences.
-        verdict: of the claim that the text names; None where nothing is claimed.
-    """
+    """One thing that the numbers say; ``verdict`` is None where nothing is claimed."""
 
     topic: str
     text: str

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import comb, exp, log
 from statistics import fmean, median
-from typing import Literal
+from typing import ClassVar, Literal
 
 CONFIDENCE = 0.95
 
@@ -41,6 +41,7 @@ class Sample:
     """One figure of every repeat, by seed; at least one."""
 
     by_seed: Mapping[int, float]
+    unit: ClassVar[str] = ""
 
     @property
     def values(self) -> list[float]:
@@ -78,7 +79,7 @@ class Sample:
         ratios = {seed: self.by_seed[seed] / other.by_seed[seed] for seed in both}
         return Ratio(ratios) if ratios else None
 
-    def text(self, digits: int = 2, unit: str = "") -> str:
+    def text(self, digits: int = 2) -> str:
         """``4.75 [4.60, 4.90]``, ``4.75 (range of 3: 4.60 to 4.90)`` or ``4.75 (one run)``."""
         count, (low, high) = len(self.by_seed), self.interval
         ends = f"{low:.{digits}f}", f"{high:.{digits}f}"
@@ -86,20 +87,18 @@ class Sample:
             between = f"[{', '.join(ends)}]"
         else:
             between = "(one run)" if count == 1 else f"(range of {count}: {' to '.join(ends)})"
-        return f"{self.centre:.{digits}f}{unit} {between}"
+        return f"{self.centre:.{digits}f}{self.unit} {between}"
 
 
 class Ratio(Sample):
-    """How many times as much, by seed."""
+    """How many times as much, by seed; its text is such as ``4.75x [4.60, 4.90]``."""
+
+    unit = "x"
 
     @property
     def centre(self) -> float:
         """The geometric mean."""
         return exp(fmean(map(log, self.by_seed.values())))
-
-    def text(self, digits: int = 2, unit: str = "x") -> str:
-        """``4.75x [4.60, 4.90]``."""
-        return super().text(digits, unit)
 
     def verdict(self, claimed: float = 1.0, noise: float = 1.0) -> Verdict:
         """Whether it is shown to be more than ``claimed``.

@@ -29,16 +29,6 @@ class Match:
     experiment: Experiment
     noise: Noise
 
-    @classmethod
-    def of(cls, table: Table, noise: Noise | None = None) -> Match:
-        """The published figures of the table's experiment.
-
-        Raises:
-            ValueError: an experiment or preset that is not defined.
-        """
-        known = experiment(table.experiment, table.preset)
-        return cls(table, published(table.experiment), known, noise or Noise())
-
     @property
     def references(self) -> tuple[str, ...]:
         """What the published speed-ups are over."""
@@ -90,5 +80,8 @@ def match_rows(rows: Iterable[Row]) -> tuple[Match, ...]:
         ValueError: an experiment or preset that is not defined.
     """
     rows = list(rows)
-    noise = noise_floor(rows)
-    return tuple(Match.of(table, noise) for table in summarise(rows))
+    noise, found = noise_floor(rows), list[Match]()
+    for table in summarise(rows):
+        known = experiment(table.experiment, table.preset)
+        found.append(Match(table, published(table.experiment), known, noise))
+    return tuple(found)

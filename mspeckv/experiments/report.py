@@ -44,11 +44,7 @@ Page = Callable[[Sequence[Match]], str]
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
-
-    Attributes:
-        files: where, in the order of writing.
-    """
+    """What was written, and where."""
 
     matches: tuple[Match, ...]
     files: tuple[Path, ...]
@@ -95,12 +91,9 @@ def write_report(
     }
     if page is not None:
         texts["report.html"] = page(matches)
-    files = []
     for name, text in texts.items():
-        path = folder / name
-        path.write_text(text, encoding="utf-8")
-        files.append(path)
-    return Report(matches, tuple(files))
+        (folder / name).write_text(text, encoding="utf-8")
+    return Report(matches, tuple(folder / name for name in texts))
 
 
 def as_markdown(matches: Sequence[Match]) -> str:

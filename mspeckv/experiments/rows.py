@@ -34,10 +34,8 @@ class Row:
     """One trial's outcome.
 
     Attributes:
-        key: the trial's; see `mspeckv.experiments.Trial`.
-        experiment, preset: their names.
+        key: the trial's; see `mspeckv.experiments.ablations.Trial`.
         axis, value: the setting that was varied, and to what.
-        variant, seed: what was run.
         status: ``"ok"`` or ``"failed"``.
         error: what failed, such as ``"ValueError: ..."``.
         result: `mspeckv.RunSummary` as plain dictionaries; None if it failed.
@@ -49,9 +47,7 @@ class Row:
             (measured).
         started: when, in ISO 8601 with the zone.
         seconds: how long it took, prefill included, warm-up not (measured).
-        hardware: see `hardware`.
         versions: of what the result depends on.
-        mspeckv: version of this package.
     """
 
     key: str
@@ -115,16 +111,10 @@ def installed(package: str) -> str:
 
 
 class RowStore:
-    """The rows of one experiment under one preset in one folder.
-
-    Args:
-        folder: made when a row comes, if it is not there.
-        experiment, preset: their names, which are the file's.
-    """
+    """The rows of one experiment under one preset; their folder is made when a row comes."""
 
     def __init__(self, folder: Path, experiment: str, preset: str) -> None:
         self.path = folder / f"{experiment}-{preset}.jsonl"
-        self._claims = folder / CLAIMS
 
     def rows(self) -> list[Row]:
         """Every row, failed ones and their retries included."""
@@ -133,9 +123,10 @@ class RowStore:
     def append(self, row: Row) -> None:
         """Add a row; when this returns it is on disk."""
         line = json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
-        with self._locked(f"{self.path.name}.lock"):
+        with _locked(self.path.parent, f"{self.path.name}.lock"):
             if there := self.path.exists():
-                _mend(self.path)
+                # what a killed writer left of a line goes
+                os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
             _write(self.path, line, "a")
             if not there:
                 _sync_folder(self.path.parent)
@@ -143,7 +134,7 @@ class RowStore:
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Hold ``key`` for the block; False if another runner holds it."""
-        lock = self._locked(hashlib.sha256(key.encode()).hexdigest()[:32])
+        lock = _locked(self.path.parent, hashlib.sha256(key.encode()).hexdigest()[:32])
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -157,9 +148,10 @@ class RowStore:
                 Path(lock.lock_file).unlink()
             lock.release()
 
-    def _locked(self, name: str) -> FileLock:
-        self._claims.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._claims / name)
+
+def _locked(folder: Path, name: str) -> FileLock:
+    (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / CLAIMS / name)
 
 
 def load_rows(source: str | Path | Iterable[str | Path]) -> list[Row]:
@@ -192,25 +184,13 @@ def settled(rows: Iterable[Row]) -> list[Row]:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    """Rows of a file; what follows the last line's end is torn, and left out.
-
-    Raises:
-        ValueError: a line is not a row.
-    """
+    """Rows of a file; what follows the last line's end is torn, and left out."""
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
             yield Row.from_json(json.loads(line))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-
-
-def _mend(path: Path) -> None:
-    """Take away what a killed writer left of a line; call under the store's lock."""
-    text = path.read_bytes()
-    end = text.rfind(b"\n") + 1
-    if end < len(text):
-        os.truncate(path, end)
 
 
 def _write(path: Path, text: str, mode: str) -> None:
@@ -257,17 +237,13 @@ class Setup:
 def agree(folder: Path, preset: str, describe: Callable[[float | None], Setup]) -> Setup:
     """The folder's setup, made by the first run into it and kept by every later one.
 
-    Args:
-        folder: of the rows.
-        preset: its name.
-        describe: tells this run's setup; is given the step that was measured before, if any.
+    ``describe`` tells this run's setup; it is given the step that was measured before, if any.
 
     Raises:
         ValueError: the folder's rows are of other models.
     """
     path = folder / f"{preset}.json"
-    (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / CLAIMS / f"{path.name}.lock"):
+    with _locked(folder, f"{path.name}.lock"):
         try:
             kept = Setup(**json.loads(path.read_bytes())) if path.exists() else None
         except (ValueError, TypeError) as error:

@@ -10,8 +10,8 @@ from pathlib import Path
 from mspeckv.experiments.ablations import Cell, Experiment, experiment
 from mspeckv.experiments.bench import Bench, Models
 from mspeckv.experiments.cluster import run_on
-from mspeckv.experiments.rows import Row, RowStore, agree
-from mspeckv.experiments.schedule import OnRow, Sweep, ordered
+from mspeckv.experiments.rows import Row, agree
+from mspeckv.experiments.schedule import OnRow, Sweep
 from mspeckv.models import Pair
 from mspeckv.settings import refuse
 
@@ -58,9 +58,8 @@ def run(
             a folder with rows of other models.
     """
     chosen = name if isinstance(name, Experiment) else experiment(name, preset)
-    trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
     own = chosen.preset
-    sweep = Sweep(RowStore(Path(out), chosen.id, own.name), trials, on_row, cancel)
+    sweep = Sweep(chosen, seeds, out, cells, on_row, cancel)
     models = models or Models(device=own.device, dtype=own.dtype)
     if scheduler is not None and pair is not None:
         raise refuse("pair", pair.target_id, "workers load models themselves: use models=")

@@ -20,27 +20,22 @@ OnRow = Callable[[Row], None]
 
 
 class Sweep:
-    """Trials to be run into a store, by whoever claims them first.
-
-    Args:
-        store: where rows go.
-        trials: in order.
-        on_row: told of every row that was missing when the sweep began, once it is on disk;
-            whether this runner or another one made it.
-        cancel: ends the sweep.
-    """
+    """Trials to be run into a folder, by whoever claims them first; arguments as of `run`."""
 
     def __init__(
         self,
-        store: RowStore,
-        trials: Sequence[Trial],
+        chosen: Experiment,
+        seeds: Sequence[int],
+        out: str | Path,
+        cells: Sequence[Cell] | None = None,
         on_row: OnRow | None = None,
         cancel: threading.Event | None = None,
     ) -> None:
-        self.store, self.trials = store, trials
+        self.trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
+        self.store = RowStore(Path(out), chosen.id, chosen.preset.name)
         self.cancel = cancel or threading.Event()
         self._on_row = on_row
-        self._failed_before = Counter(row.key for row in store.rows() if not row.ok)
+        self._failed_before = Counter(row.key for row in self.store.rows() if not row.ok)
         self._untold = {trial.key for trial in self.missing()}
 
     def missing(self) -> list[Trial]:
@@ -98,13 +93,8 @@ class Sweep:
 def missing(
     chosen: Experiment, seeds: Sequence[int], out: str | Path, cells: Sequence[Cell] | None = None
 ) -> list[Trial]:
-    """The trials that `run` would run, in its order.
-
-    Raises:
-        ValueError: as for `run`.
-    """
-    trials = ordered(chosen, chosen.cells() if cells is None else cells, seeds)
-    return Sweep(RowStore(Path(out), chosen.id, chosen.preset.name), trials).missing()
+    """The trials that `run` would run, in its order; refuses what it refuses."""
+    return Sweep(chosen, seeds, out, cells).missing()
 
 
 def ordered(chosen: Experiment, cells: Iterable[Cell], seeds: Sequence[int]) -> list[Trial]:

@@ -27,19 +27,12 @@ WAYS = ("plain", "assisted", "lookup", "ensemble=W", "custom=module:name")
 
 
 class Own(Engine):
-    """A method of this engine.
-
-    Args:
-        pair: the models.
-        config: method, policy and lengths; the sampling is each question's own.
-    """
+    """A method of this engine, as ``config`` says; the sampling is each question's own."""
 
     def __init__(self, pair: Pair, config: RunConfig) -> None:
         self.pair, self.config, self._prefills = pair, config, Prefills()
-        self.name = (
-            f"mspeckv {config.method} of {pair.target_id}, draft {pair.draft_id}, KV "
-            + str(config.policy.bits)
-        )
+        models = f"{pair.target_id}, draft {pair.draft_id}"
+        self.name = f"mspeckv {config.method} of {models}, KV {config.policy.bits}"
         self.setting = repr(replace(config, sampling=Sampling(), new_tokens=1))
         self.tokenizer, self.dtype = pair.tokenizer, pair.target.dtype
 
@@ -48,9 +41,7 @@ class Own(Engine):
         config = replace(self.config, sampling=sampling, new_tokens=n)
         if logprobs:
             found = decoded(self.pair, prompt, config)
-            held = found.logits.float().log_softmax(-1)
-            chosen = held.gather(1, torch.tensor(found.tokens)[:, None])[:, 0]
-            return Said(found.tokens, found.rounds, tuple(chosen.tolist()))
+            return Said(found.tokens, found.rounds, _logprobs(found.logits, found.tokens))
         rounds = [
             event.tokens
             for event in stream(self.pair, prompt, config, prefills=self._prefills)
@@ -87,26 +78,24 @@ class Transformers(Engine):
     """transformers' own loop, or one that it is handed.
 
     Args:
-        model: the target.
         way: one of `WAYS`.
         draft: for ``assisted`` and ``ensemble``.
         tokenizer: for stop strings.
-        custom: a ``custom_generate`` itself, for ``custom=NAME``.
 
     Raises:
         ValueError: there is no such way, or it needs a draft.
     """
 
     def __init__(
-        self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None,
-        custom: Any = None,
-    ) -> None:  # fmt: skip
-        self.model, self.way, self.draft, self.tokenizer = model, way, draft, tokenizer
+        self, model: Any, way: str = "plain", draft: Any = None, tokenizer: Any = None
+    ) -> None:
+        self.model, self.draft, self.tokenizer = model, draft, tokenizer
         self.name = f"transformers {way} of {Path(model.name_or_path).name}"
         self.setting = "" if draft is None else str(draft.name_or_path)
         self.dtype = model.dtype
         kind, _, value = way.partition("=")
-        self._more: dict[str, Any] = {}
+        # arguments of `generate`, and fields of its configuration
+        self._more, self._fields = dict[str, Any](), dict[str, Any]()
         if kind in ("assisted", "ensemble"):
             if draft is None:
                 raise refuse("draft", "none", f"transformers:{way} needs a draft model")
@@ -114,14 +103,14 @@ class Transformers(Engine):
         if kind == "ensemble":
             weight = float(value) if value.replace(".", "", 1).isdigit() else value
             check_number("ensemble", weight, 0.0, 1.0, open_low=True)
-            self._more["assistant_ensemble_weight"] = weight
+            self._fields["assistant_ensemble_weight"] = weight
         elif kind == "lookup":
-            self._more["prompt_lookup_num_tokens"] = 4
+            self._fields["prompt_lookup_num_tokens"] = 4
         elif kind == "custom":
-            self._more["custom_generate"] = named(value) if custom is None else custom
+            self._more["custom_generate"] = named(value)
         elif way not in ("plain", "assisted"):
             raise refuse("engine", f"transformers:{way}", f"use one of {', '.join(WAYS)}")
-        self._kind = kind
+        self._custom, self._guesses = kind == "custom", kind in ("assisted", "ensemble", "lookup")
 
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
         """As of `Engine`."""
@@ -130,7 +119,7 @@ class Transformers(Engine):
 
     def rows(self, prompt: list[int], sampling: Sampling, n: int, count: int) -> list[Said]:
         """As of `Engine`."""
-        if self._kind in ("assisted", "ensemble", "lookup"):
+        if self._guesses:
             raise NotOffered
         return self._generate([prompt] * count, sampling, n)
 
@@ -145,42 +134,36 @@ class Transformers(Engine):
     def _generate(
         self, prompts: list[list[int]], sampling: Sampling, n: int, logprobs: bool = False
     ) -> list[Said]:
-        if logprobs and self._kind == "custom":
+        if logprobs and self._custom:
             raise NotOffered
         ids = torch.tensor(prompts, device=self.model.device)
-        drawn = not sampling.greedy
-        ends = list(sampling.stop_tokens)
-        if sampling.stop_at_eos and self.model.generation_config.eos_token_id is not None:
-            known = self.model.generation_config.eos_token_id
+        ends, known = list(sampling.stop_tokens), self.model.generation_config.eos_token_id
+        if sampling.stop_at_eos and known is not None:
             ends += known if isinstance(known, list) else [known]
         # one that is no token, so that the model's own end is not asked for
         ends = ends or [self.model.config.get_text_config().vocab_size]
         warp: dict[str, Any] = {}
-        if drawn:
+        if not sampling.greedy:
             warp = {"temperature": float(sampling.temperature), "top_p": sampling.top_p,
                     "top_k": sampling.top_k, "min_p": sampling.min_p or None}  # fmt: skip
         config = GenerationConfig(
-            max_new_tokens=n, do_sample=drawn, pad_token_id=0, **warp,
+            max_new_tokens=n, do_sample=not sampling.greedy, pad_token_id=0, **warp,
             eos_token_id=ends, stop_strings=list(sampling.stop_strings) or None,
             repetition_penalty=sampling.repetition_penalty,
             output_logits=logprobs, return_dict_in_generate=True,
         )  # fmt: skip
-        more = dict(self._more)
-        for field in ("assistant_ensemble_weight", "prompt_lookup_num_tokens"):
-            if field in more:
-                setattr(config, field, more.pop(field))
+        for field, value in self._fields.items():
+            setattr(config, field, value)
+        more, rounds = dict(self._more), _Rounds()
         if sampling.stop_strings:
             more["tokenizer"] = self.tokenizer
-        rounds = _Rounds()
-        if self._kind in ("assisted", "ensemble", "lookup"):
+        if self._guesses:
             more["streamer"] = rounds
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(sampling.seed)
-            mask = torch.ones_like(ids)
+            more["attention_mask"] = torch.ones_like(ids)
             try:
-                out = self.model.generate(
-                    ids, attention_mask=mask, generation_config=config, **more
-                )
+                out = self.model.generate(ids, generation_config=config, **more)
             except ValueError:
                 # the tokenizer is not handed on to the assistant (transformers 5.17 to 5.24)
                 if self.draft is None or not sampling.stop_strings:
@@ -188,10 +171,7 @@ class Transformers(Engine):
                 raise NotOffered from None
         found = []
         for row in out.sequences[:, ids.shape[1] :].tolist():
-            held = tuple[float, ...]()
-            if logprobs:
-                rows = torch.cat(out.logits).float().log_softmax(-1)
-                held = tuple(rows[range(len(row)), row].tolist())
+            held = _logprobs(torch.cat(out.logits), row) if logprobs else ()
             found.append(Said(tuple(row), tuple(rounds.counts), held))
         return found
 
@@ -213,6 +193,10 @@ class _Rounds:
         """Nothing is to be done."""
 
 
+def _logprobs(logits: torch.Tensor, tokens: Sequence[int]) -> tuple[float, ...]:
+    return tuple(logits.float().log_softmax(-1)[range(len(tokens)), list(tokens)].tolist())
+
+
 def _last_logits(model: Any, prompt: list[int], text: Sequence[int]) -> torch.Tensor:
     ids = torch.tensor([[*prompt, *text]], device=model.device)
     with torch.inference_mode():
@@ -221,11 +205,7 @@ def _last_logits(model: Any, prompt: list[int], text: Sequence[int]) -> torch.Te
 
 
 def named(place: str) -> Any:
-    """What ``module:name`` stands for; modules of the folder that one is in are found too.
-
-    Raises:
-        ValueError: there is no such thing.
-    """
+    """What ``module:name`` stands for, found in the current folder too; or it is refused."""
     module, _, name = place.partition(":")
     if not module or not name:
         raise refuse("engine", place, "use module:function")
@@ -262,8 +242,7 @@ def engine_named(words: str, pair: Pair | None = None, config: RunConfig | None 
         if words in METHODS:
             return Own(pair, replace(config or RunConfig(), method=words))
         way = words.partition(":")[2] or "plain"
-        model = pair.target
-        return Transformers(model, way, pair.draft, pair.tokenizer)
+        return Transformers(pair.target, way, pair.draft, pair.tokenizer)
     if ":" not in words:
         known = f"{', '.join(METHODS)}, transformers:WAY, module:function or an address"
         raise refuse("engine", words, f"use {known}")

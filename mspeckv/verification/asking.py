@@ -21,9 +21,11 @@ class TimeUp(Exception):
 
 
 class Asking:
-    """Asks engines, and remembers what they said.
+    """Asks two engines, and remembers what they said.
 
     Args:
+        engine: what is judged.
+        against: plain decoding of the same model.
         out: folder of the file; None keeps nothing.
         seconds: time that may be taken; None for any.
         cancel: ends the run at the next question.
@@ -35,11 +37,14 @@ class Asking:
 
     def __init__(
         self,
+        engine: Engine,
+        against: Engine,
         out: Path | None = None,
         seconds: float | None = None,
         cancel: threading.Event | None = None,
         on_ask: Callable[[], None] = lambda: None,
     ) -> None:
+        self.engine, self.against = engine, against
         self._file = None if out is None else out / FILE
         self._end = None if seconds is None else time.monotonic() + seconds
         self._cancel, self._on_ask = cancel, on_ask
@@ -79,11 +84,7 @@ class Asking:
         return said
 
     def check(self) -> None:
-        """Stop here where time is up.
-
-        Raises:
-            TimeUp: it is.
-        """
+        """Raise `TimeUp` where it is so."""
         over = self._end is not None and time.monotonic() > self._end
         if over or (self._cancel is not None and self._cancel.is_set()):
             self.late = True

@@ -16,7 +16,6 @@ Pandeva et al., arXiv 2210.13027, section 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -111,10 +110,3 @@ def crossing(tree: Tree, seen: Events, alpha: float, plain: Events | None = None
     logs, draws = wealth(tree, seen, plain)
     over = (logs >= -math.log(alpha)).nonzero()
     return int(draws[int(over[0])]) if len(over) else None
-
-
-def quantile(counts: Sequence[int | None], power: float) -> int | None:
-    """Texts within which a share ``power`` of the runs were caught; None if fewer were."""
-    caught = sorted(count for count in counts if count is not None)
-    need = math.ceil(power * len(counts))
-    return caught[need - 1] if len(caught) >= need else None

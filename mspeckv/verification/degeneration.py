@@ -10,7 +10,6 @@ from dataclasses import replace
 import torch
 
 from mspeckv.verification.asking import Asking, TimeUp
-from mspeckv.verification.engine import Engine
 from mspeckv.verification.findings import Finding
 from mspeckv.verification.trial import Trial
 
@@ -51,54 +50,38 @@ def shuffled_p(one: Sequence[float], other: Sequence[float], both_sides: bool) -
     return (1 + int(hits.sum())) / (1 + SHUFFLES)
 
 
-def judge_long_texts(
-    engine: Engine, against: Engine, ask: Asking, prompt: list[int], trial: Trial
-) -> list[Finding]:
-    """Texts of both, by three measures."""
+def judge_long_texts(ask: Asking, prompt: list[int], trial: Trial) -> list[Finding]:
+    """Texts of both, by three measures; planted: half of the engine's own go wrong."""
     ours, plain = list[tuple[int, ...]](), list[tuple[int, ...]]()
     rate, n = trial.alpha / 3, trial.new_tokens
     try:
         for number in range(trial.texts):
             drawn = replace(trial.sampling, seed=3 * 10**8 + number, stop_at_eos=True)
-            plain.append(
-                ask(
-                    against, prompt, replace(drawn, seed=drawn.seed + 10**6), trial.new_tokens
-                ).tokens
-            )
-            ours.append(ask(engine, prompt, drawn, trial.new_tokens).tokens)
+            other = replace(drawn, seed=drawn.seed + 10**6)
+            plain.append(ask(ask.against, prompt, other, n).tokens)
+            ours.append(ask(ask.engine, prompt, drawn, n).tokens)
     except TimeUp:
         # a p-value is for a number of texts that was settled before
         told = f"time was up after {len(ours)} of {trial.texts} texts"
         return [Finding("long texts", "not enough samples", told)]
-    # half of the engine's own texts loop, as of one that goes wrong now and then
-    planted = [looped(text) if number % 2 else text for number, text in enumerate(ours)]
-    control = f"half of {len(ours)} texts repeat their last {LOOP} tokens"
-    measures = {"repetition": repeated, "entropy": entropy}
+    looping = [looped(text) if at % 2 else text for at, text in enumerate(ours)]
+    halves = [len(text) / 2 if at % 2 else len(text) for at, text in enumerate(ours)]
+    loops = f"half of {len(ours)} texts repeat their last {LOOP} tokens"
     found = []
-    for name, measure in measures.items():
+    for name, measure, planted, control in (
+        ("repetition", repeated, [repeated(text) for text in looping], loops),
+        ("entropy", entropy, [entropy(text) for text in looping], loops),
+        ("length", len, halves, "half of the texts end at their middle"),
+    ):
+        values, usual = ([measure(text) for text in side] for side in (ours, plain))
         sides = name != "repetition"
-        values, usual, looping = (
-            [measure(text) for text in side] for side in (ours, plain, planted)
-        )
-        p, p_planted = (shuffled_p(side, usual, sides) for side in (values, looping))
+        p, p_planted = (shuffled_p(side, usual, sides) for side in (values, planted))
         mean, right = (sum(side) / len(side) for side in (values, usual))
-        told = f"{mean:.3f}, plain decoding's {right:.3f} ({len(ours)} texts after {len(prompt)} "
-        told += f"tokens; p = {p:.2g}, a fault below {rate:.2g})"
-        found.append(
-            Finding.of(f"long texts: {name}", p < rate, told, p_planted < rate, control, p=p)
-        )
-    lengths, usual = ([float(len(text)) for text in side] for side in (ours, plain))
-    p, halved = (
-        shuffled_p(side, usual, True)
-        for side in (
-            lengths,
-            [length / 2 if at % 2 else length for at, length in enumerate(lengths)],
-        )
-    )
-    told = f"{sum(lengths) / len(ours):.1f} of {n} tokens, plain decoding's "
-    told += f"{sum(usual) / len(plain):.1f} (p = {p:.2g}, a fault below {rate:.2g})"
-    found.append(
-        Finding.of("long texts: length", p < rate, told, halved < rate, "half of the texts end "
-                   "at their middle", p=p)
-    )  # fmt: skip
+        told = f"{mean:.3f}, plain decoding's {right:.3f} ({len(ours)} texts after "
+        told += f"{len(prompt)} tokens; "
+        if name == "length":
+            told = f"{mean:.1f} of {n} tokens, plain decoding's {right:.1f} ("
+        told += f"p = {p:.2g}, a fault below {rate:.2g})"
+        check = f"long texts: {name}"
+        found.append(Finding.of(check, p < rate, told, p_planted < rate, control, p=p))
     return found

@@ -34,7 +34,6 @@ class Endpoint(Engine):
 
     Args:
         address: with or without ``/v1``; ``#MODEL`` at its end names the model.
-        seconds: that an answer may take.
 
     Attributes:
         needs_ids: an answer without token ids is refused.
@@ -42,11 +41,10 @@ class Endpoint(Engine):
 
     ignores_unknown = True
 
-    def __init__(self, address: str, seconds: float = SECONDS) -> None:
+    def __init__(self, address: str) -> None:
         self.name, self.needs_ids = address, False
         address, _, self.model = address.partition("#")
         self._url = address.rstrip("/").removesuffix("/v1") + "/v1/completions"
-        self._seconds = seconds
         # no proxy of the environment either
         self._open = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), _NoRedirect()
@@ -57,11 +55,7 @@ class Endpoint(Engine):
         self.say([1], Sampling(temperature=0), 1)
 
     def say(self, prompt: list[int], sampling: Sampling, n: int, logprobs: bool = False) -> Said:
-        """As of `Engine`.
-
-        Raises:
-            ValueError: it is not there, or answers wrongly.
-        """
+        """As of `Engine`; `ValueError` where it is not there, or answers wrongly."""
         (said,) = self._ask(prompt, sampling, n, logprobs)
         return said
 
@@ -81,11 +75,10 @@ class Endpoint(Engine):
         }  # fmt: skip
         if self.model:
             asked["model"] = self.model
-        changed = {
-            "stop": list(sampling.stop_strings),
-            "stop_token_ids": list(sampling.stop_tokens),
-        }
-        asked |= {name: value for name, value in changed.items() if value}
+        if sampling.stop_strings:
+            asked["stop"] = list(sampling.stop_strings)
+        if sampling.stop_tokens:
+            asked["stop_token_ids"] = list(sampling.stop_tokens)
         if sampling.repetition_penalty != 1:
             asked["repetition_penalty"] = sampling.repetition_penalty
         choices = self._post(asked).get("choices")
@@ -112,11 +105,10 @@ class Endpoint(Engine):
         )
 
     def _post(self, asked: dict[str, Any]) -> dict[str, Any]:
-        body = json.dumps(asked).encode()
         kind = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._url, body, kind)
+        request = urllib.request.Request(self._url, json.dumps(asked).encode(), kind)
         try:
-            with self._open(request, timeout=self._seconds) as answer:
+            with self._open(request, timeout=SECONDS) as answer:
                 found = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             raise ValueError(f"{self.name}: it answers {error.code} {error.reason}") from None

@@ -91,7 +91,6 @@ class Function(Engine):
     Args:
         function: takes prompt ids, a `Sampling` and the most tokens; returns token ids or a `Said`.
             Its attributes ``logits`` and ``draft_logits``, if any, are functions as `Engine`'s.
-        name: in reports.
     """
 
     def __init__(self, function: Callable[[list[int], Sampling, int], Any], name: str) -> None:

@@ -45,17 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on an engine.
-
-    Attributes:
-        engine: its name.
-        against: what it was compared with.
-        findings: of every check.
-        setting: with which settings.
-        versions: of libraries, and the machine.
-        seconds: that it took.
-        complete: False where it was interrupted or ran out of time.
-    """
+    """The verdict on an engine; not ``complete`` where it was interrupted or ran out of time."""
 
     engine: str
     against: str

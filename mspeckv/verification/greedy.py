@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,6 @@ import torch
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.settings import Sampling
 from mspeckv.verification.asking import Asking
-from mspeckv.verification.engine import Engine
 from mspeckv.verification.findings import Finding
 
 GREEDY = Sampling(0.0, 1.0, stop_at_eos=False)
@@ -25,7 +24,6 @@ class Compared:
     Attributes:
         equal: tokens before the first difference.
         faulty: whether that is more than a near-tie; None where nobody can say.
-        told: in words.
     """
 
     equal: int
@@ -33,17 +31,17 @@ class Compared:
     told: str
 
 
-def rounding(logits: torch.Tensor, *engines: Engine) -> float:
-    """To how much the logits of engines agree: that of the coarsest dtype."""
-    coarsest = max(torch.finfo(one.dtype).eps for one in engines)
+def rounding(logits: torch.Tensor, ask: Asking) -> float:
+    """To how much the logits of both engines agree: that of the coarser dtype."""
+    coarsest = max(torch.finfo(one.dtype).eps for one in (ask.engine, ask.against))
     return ROUNDING * coarsest * float(logits.abs().max())
 
 
 def compared(
-    engine: Engine, against: Engine, prompt: list[int], found: Sequence[int],
-    right: Sequence[int], setting: Sampling = GREEDY,
+    ask: Asking, prompt: list[int], found: Sequence[int], right: Sequence[int],
+    setting: Sampling = GREEDY,
 ) -> Compared:  # fmt: skip
-    """Where ``engine`` first said something else than ``against``, and whether that is a fault."""
+    """Where ``found`` differs from plain decoding's ``right``, and whether that is a fault."""
     both = zip(found, right, strict=False)
     shorter = min(len(found), len(right))
     at = next((place for place, (one, other) in enumerate(both) if one != other), shorter)
@@ -52,7 +50,7 @@ def compared(
     if at == shorter:
         return Compared(at, True, f"{len(found)} tokens, plain decoding's are {len(right)}")
     told = f"token {at} is {found[at]}, plain decoding's is {right[at]}"
-    apart = _apart(engine, against, prompt, right[:at], right[at], found[at], setting)
+    apart = _apart(ask, prompt, right[:at], right[at], found[at], setting)
     if apart is None:
         return Compared(at, None, f"{told}; no logits to say whether that is a near-tie")
     gap, allowed = apart
@@ -63,38 +61,30 @@ def compared(
 
 
 def _apart(
-    engine: Engine, against: Engine, prompt: list[int], text: Sequence[int], one: int, other: int,
+    ask: Asking, prompt: list[int], text: Sequence[int], one: int, other: int,
     setting: Sampling = GREEDY,
 ) -> tuple[float, float] | None:  # fmt: skip
     """How far plain decoding's logit of ``one`` is above that of ``other``, and the rounding."""
-    logits = against.logits(prompt, text)
+    logits = ask.against.logits(prompt, text)
     if logits is None or max(one, other) >= len(logits):
         return None
     # of penalties too; what is the same for both falls out of the difference
     seen = Sampler(replace(setting, temperature=1.0))
     held = seen.distribution(logits[None].double(), [*prompt, *text])[0].log()
-    return float(held[one] - held[other]), rounding(logits, engine, against)
+    return float(held[one] - held[other]), rounding(logits, ask)
 
 
-def judge_greedy(
-    engine: Engine, against: Engine, ask: Asking, documents: Mapping[str, list[int]], n: int
-) -> list[Finding]:
-    """A finding for each document."""
-    return [_judged(engine, against, ask, *one, n) for one in documents.items()]
-
-
-def _judged(
-    engine: Engine, against: Engine, ask: Asking, name: str, prompt: list[int], n: int
-) -> Finding:
-    right = ask(against, prompt, GREEDY, n).tokens
-    seen = compared(engine, against, prompt, ask(engine, prompt, GREEDY, n).tokens, right)
+def judge_greedy(ask: Asking, name: str, prompt: list[int], n: int) -> Finding:
+    """Whether ``n`` tokens after a document are plain decoding's."""
+    right = ask(ask.against, prompt, GREEDY, n).tokens
+    seen = compared(ask, prompt, ask(ask.engine, prompt, GREEDY, n).tokens, right)
     # the planted fault is one token amid what was compared, replaced by the runner-up
     middle, caught = seen.equal // 2, seen.equal > 0
-    logits = against.logits(prompt, right[:middle]) if caught else None
+    logits = ask.against.logits(prompt, right[:middle]) if caught else None
     control = f"another token {middle}"
     if logits is not None:
         runner_up = int(logits.topk(2).indices[1])
-        apart = _apart(engine, against, prompt, right[:middle], right[middle], runner_up)
+        apart = _apart(ask, prompt, right[:middle], right[middle], runner_up)
         caught, control = apart is not None and apart[0] > apart[1], f"the runner-up as {control}"
     check = f"greedy: {name}, {len(prompt)} tokens"
     return Finding.of(check, seen.faulty, seen.told, caught, control, equal=seen.equal)

@@ -73,25 +73,25 @@ def verify(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     seconds = None if trial.minutes is None else 60 * trial.minutes
-    ask = Asking(folder, seconds, cancel, on_ask)
+    ask = Asking(engine, against, folder, seconds, cancel, on_ask)
     longest = max(documents.values(), key=len)
     found: list[Finding] = []
     try:
         if "greedy" in trial.checks:
             on_stage("greedy text", 2 * len(documents))
-            found += judge_greedy(engine, against, ask, documents, trial.new_tokens)
+            found += [judge_greedy(ask, *one, trial.new_tokens) for one in documents.items()]
         short = [prompt[-trial.short :] for prompt in _places(longest, trial.short)]
         if "promises" in trial.checks:
             on_stage("promises", 16)
-            found += judge_contracts(engine, against, ask, short[0], trial.sampling)
+            found += judge_contracts(ask, short[0], trial.sampling)
         if "sampled" in trial.checks:
             on_stage("planning", PLACES)
-            planned = plan(engine, against, ask, short, trial)
+            planned = plan(ask, short, trial)
             on_stage(planned.words(trial.samples), planned.budget(trial.samples))
-            found += judge_samples(engine, against, ask, planned, trial)
+            found += judge_samples(ask, planned, trial)
         if "long" in trial.checks:
             on_stage("long texts", 2 * trial.texts)
-            found += judge_long_texts(engine, against, ask, longest, trial)
+            found += judge_long_texts(ask, longest, trial)
     except TimeUp:
         pass
     seconds = time.monotonic() - start

@@ -12,8 +12,8 @@ import torch
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.settings import Sampling
 from mspeckv.verification.asking import Asking
-from mspeckv.verification.bets import crossing, quantile
-from mspeckv.verification.engine import Engine, Said
+from mspeckv.verification.bets import crossing
+from mspeckv.verification.engine import Said
 from mspeckv.verification.faults import FAULTS
 from mspeckv.verification.tree import Row, Tree, grow
 from mspeckv.verification.trial import Trial
@@ -36,14 +36,12 @@ class Plan:
         prompt: the one where the fewest are needed.
         tree: its contexts.
         needs: by fault, texts within which ``power`` of the simulated runs were caught, or None.
-        kept_rate: how often the engine's tokens are guesses that it kept; None if it does not tell.
         exact: whether plain decoding's chances are known, not estimated.
     """
 
     prompt: list[int]
     tree: Tree
     needs: dict[str, int | None]
-    kept_rate: float | None
     exact: bool
 
     def budget(self, most: int) -> int:
@@ -102,10 +100,9 @@ def estimated(draws: Sequence[Said], depth: int) -> tuple[Row, list[int]]:
     return row, [*names, -1]
 
 
-def plan(
-    engine: Engine, against: Engine, ask: Asking, prompts: Sequence[list[int]], trial: Trial
-) -> Plan:
+def plan(ask: Asking, prompts: Sequence[list[int]], trial: Trial) -> Plan:
     """The prompt at which the planted faults are caught soonest, and how soon that is."""
+    engine, against = ask.engine, ask.against
     depth, sampling, found = trial.depth, trial.sampling, list[Plan]()
     if against.logits(prompts[0], []) is None:
         # when a deeper pair is complete would tell of the pairs above it: no fair bet
@@ -131,7 +128,7 @@ def plan(
             if (after is None or (kept_rate is not None and depth > 1))
             and not torch.allclose(tree.joint[fault], tree.joint["honest"])
         }
-        found.append(Plan(prompt, tree, needs, kept_rate, known))
+        found.append(Plan(prompt, tree, needs, known))
         if not known:
             break  # estimates cost as many texts at every place
     far = 2 * trial.samples
@@ -148,12 +145,7 @@ def share_kept(draws: Sequence[Said], depth: int) -> float | None:
 
 
 def _fewer(rate: float | None, tokens: int, state: int | None) -> float | None:
-    """The share of kept guesses, moved by its own spread so that ``state`` is met less often.
-
-    Args:
-        rate: as `share_kept` found it in so many ``tokens``.
-        state: 0 after a kept guess, 1 after a correction or bonus; None leaves it as it is.
-    """
+    """The share of kept guesses in ``tokens``, moved by its spread so that ``state`` is rarer."""
     if rate is None or state is None or not tokens:
         return rate
     spread = math.sqrt(max(rate * (1 - rate), 1 / tokens) / tokens)
@@ -164,9 +156,10 @@ def _need(tree: Tree, fault: str, trial: Trial, kept_rate: float | None, exact: 
     """Texts that catch a fault, with some room since simulated runs are few; None if too many."""
     for most in (trial.samples // 16, trial.samples // 4, trial.samples):
         counts = runs(tree, fault, most, trial, kept_rate, exact, seed=1)
-        need = quantile(counts, trial.power)
-        if need is not None:
-            return math.ceil(ROOM * need)
+        caught = sorted(count for count in counts if count is not None)
+        enough = math.ceil(trial.power * len(counts))
+        if len(caught) >= enough:
+            return math.ceil(ROOM * caught[enough - 1])
     return None
 
 

@@ -11,7 +11,7 @@ import torch
 from mspeckv.testing.exactness import chi_square
 from mspeckv.verification.asking import Asking, TimeUp
 from mspeckv.verification.bets import crossing, wealth
-from mspeckv.verification.engine import Engine, Said
+from mspeckv.verification.engine import Said
 from mspeckv.verification.faults import FAULTS
 from mspeckv.verification.findings import Finding
 from mspeckv.verification.plan import LOOK, RUNS, TESTS, Plan, runs, share_kept
@@ -22,19 +22,17 @@ SUBSETS = (("kept", "after a kept guess", 0), ("scale", "after a correction or b
 """Fault that is planted, what is tested, state of its tokens."""
 
 
-def judge_samples(
-    engine: Engine, against: Engine, ask: Asking, planned: Plan, trial: Trial
-) -> list[Finding]:
+def judge_samples(ask: Asking, planned: Plan, trial: Trial) -> list[Finding]:
     """Draw what was planned, stopping early where the engine is caught; then the controls."""
     tree, look = planned.tree, LOOK
     draws, plain = list[Said](), list[Said]()
     try:
         while len(draws) < planned.budget(trial.samples):
             one = replace(trial.sampling, seed=trial.sampling.seed + len(draws))
-            said = ask(engine, planned.prompt, one, tree.depth + 1)
+            said = ask(ask.engine, planned.prompt, one, tree.depth + 1)
             if not planned.exact:
                 other = replace(one, seed=2 * 10**9 + len(draws))
-                plain.append(ask(against, planned.prompt, other, tree.depth + 1))
+                plain.append(ask(ask.against, planned.prompt, other, tree.depth + 1))
             draws.append(said)
             if len(draws) == look:
                 look *= 2
@@ -58,7 +56,8 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
 
     def test(name: str, part: Events, *faults: str, chance: float | None = None) -> Finding:
         """The sequential test of some tokens, beside the faults that must show in it."""
-        best, texts = _bet(tree, part, others, rate)
+        logs, _ = wealth(tree, part, others)
+        best, texts = max(logs.tolist(), default=0.0), crossing(tree, part, rate, others)
         told = f"{len(part.cell)} tokens; the bet against them came to e^{best:.1f}, a fault from "
         told += f"e^{-math.log(rate):.1f} on (error rate {rate:.2g})"
         if texts is not None:
@@ -88,12 +87,6 @@ def _findings(planned: Plan, draws: list[Said], plain: list[Said], trial: Trial)
     return [whole, Finding("sampled: after kept and rejected guesses", "not offered", told)]
 
 
-def _bet(tree: Tree, seen: Events, plain: Events | None, rate: float) -> tuple[float, int | None]:
-    """The most that the bet came to, as a logarithm; and after how many texts it was enough."""
-    logs, _ = wealth(tree, seen, plain)
-    return float(logs.max()) if len(logs) else 0.0, crossing(tree, seen, rate, plain)
-
-
 def _gap(tree: Tree, seen: Events, plain: Events | None) -> str:
     """The cell that came most out of line with its chance."""
     shape = tree.p.shape
@@ -103,7 +96,7 @@ def _gap(tree: Tree, seen: Events, plain: Events | None) -> str:
         due = torch.bincount(plain.place * shape[1] + plain.cell, minlength=tree.p.numel())
         due = due.view(shape).double()
     odd = ((came - due).abs() / (due + 1).sqrt()).flatten().argmax()
-    place, cell = int(odd) // shape[1], int(odd) % shape[1]
+    place, cell = divmod(int(odd), shape[1])
     tokens = [token for token, where in tree.cells[place].items() if where == cell]
     name = str(tokens[0]) if len(tokens) == 1 else f"one of {len(tokens)} rare ones"
     return (

@@ -88,13 +88,9 @@ class Tree:
     def simulate(
         self, fault: str, draws: int, generator: torch.Generator, kept_rate: float | None
     ) -> Events:
-        """What a planted engine draws.
+        """What an engine with a planted ``fault``, or an "honest" one, draws.
 
-        Args:
-            fault: its fault, or "honest".
-            draws: texts.
-            generator: of its chances.
-            kept_rate: how often a token is a kept guess; None for an engine that does not tell.
+        ``kept_rate`` is how often a token is a kept guess; None where the engine does not tell.
         """
         joint, width = self.joint[fault], self.p.shape[1]
         number = torch.arange(draws)
@@ -120,24 +116,20 @@ class Tree:
 
     @cached_property
     def densities(self) -> dict[str, torch.Tensor]:
-        """By planted fault, what `_density` gives."""
-        return {fault: self._density(fault) for fault in FAULTS}
-
-    def _density(self, fault: str) -> torch.Tensor:
-        """``[C, 3, K]``: chances of the cells after a kept guess, another token, and untold."""
-        joint = self.joint[fault]
-        known = joint.sum(2)
-        mixed = known[:, 0].clone()
-        for place in range(len(self.contexts)):
-            for cell in (self.child[place] >= 0).nonzero()[:, 0].tolist():
+        """By planted fault ``[C, 3, K]``: chances after a kept guess, another token, and untold."""
+        found = {}
+        for fault in FAULTS:
+            joint = self.joint[fault]
+            known = joint.sum(2)
+            mixed = known[:, 0].clone()
+            for place, cell in (self.child >= 0).nonzero().tolist():
                 # of those who come here, so many were not kept
                 came = joint[place, 0, :, cell]
                 share = came[1] / came.sum().clamp(min=1e-300)
-                next_place = int(self.child[place, cell])
-                mixed[next_place] = (1 - share) * known[next_place, 0] + share * known[
-                    next_place, 1
-                ]
-        return torch.cat([known, mixed[:, None]], 1)
+                child = int(self.child[place, cell])
+                mixed[child] = (1 - share) * known[child, 0] + share * known[child, 1]
+            found[fault] = torch.cat([known, mixed[:, None]], 1)
+        return found
 
 
 def grow(p_of: Row, q_of: Row, depth: int, names: Sequence[int] | None = None) -> Tree:
@@ -207,24 +199,19 @@ def _joined(
     child = torch.full((len(contexts), width), -1)
     for place, one in enumerate(contexts[1:], 1):
         child[one.parent, one.cell] = place
-    joint = {"honest": torch.stack([pooled(honest(one.p, one.q), one) for one in contexts])}
-    joint["honest"] = joint["honest"][:, None].repeat(1, 2, 1, 1)
-    for name, (_, rule, after) in FAULTS.items():
-        states = []
-        for state in TOLD:
-            pooled_rows = [
-                pooled(rule(coarse(one.p) if state == after and one.text else one.p, one.q), one)
-                for one in contexts
-            ]
-            states.append(torch.stack(pooled_rows))
-        joint[name] = torch.stack(states, 1)
+    joint = {}
+    for name, (_, rule, after) in {"honest": ("", honest, None), **FAULTS}.items():
+        rows = [
+            pooled(rule(coarse(one.p) if state == after and one.text else one.p, one.q), one)
+            for one in contexts
+            for state in TOLD
+        ]
+        joint[name] = torch.stack(rows).unflatten(0, (-1, len(TOLD)))
     tokens = [range(len(one.p)) if names is None else names for one in contexts]
+    cells = [one.cell_of.tolist() for one in contexts]
     return Tree(
         tuple(one.text for one in contexts),
-        tuple(
-            dict(zip(known, one.cell_of.tolist(), strict=True))
-            for known, one in zip(tokens, contexts, strict=True)
-        ),
+        tuple(dict(zip(*pairs, strict=True)) for pairs in zip(tokens, cells, strict=True)),
         tuple(width - 1 if enumerated else len(one.named) + 1 for one in contexts),
         torch.stack([pooled(one.p, one) for one in contexts]),
         child,
