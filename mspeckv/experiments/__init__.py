@@ -15,18 +15,22 @@ from mspeckv.experiments.ablations import (
     VARIANTS,
     Cell,
     Experiment,
+    Preset,
+    Trial,
+    Variant,
     experiment,
 )
 from mspeckv.experiments.bench import Bench, Models
-from mspeckv.experiments.findings import findings
+from mspeckv.experiments.findings import Finding, findings
+from mspeckv.experiments.intervals import coverage
 from mspeckv.experiments.matching import Match, match_rows
 from mspeckv.experiments.noise import noise_floor
-from mspeckv.experiments.report import write_report
-from mspeckv.experiments.report_tables import TextTable, grids
+from mspeckv.experiments.report import Report, write_report
+from mspeckv.experiments.report_tables import TextTable, grids, speedup_summary
 from mspeckv.experiments.rows import Row, RowStore, load_rows
-from mspeckv.experiments.runs import run
+from mspeckv.experiments.runs import SEEDS, run
 from mspeckv.experiments.schedule import missing, ordered
-from mspeckv.experiments.statistics import cliff
+from mspeckv.experiments.statistics import cliff, summarise
 from mspeckv.whatif.published_tables import published
 
 __all__ = [
@@ -35,17 +39,24 @@ __all__ = [
     "EXPERIMENTS",
     "IDS",
     "PRESETS",
+    "SEEDS",
     "SQUARE",
     "VARIANTS",
     "Bench",
     "Cell",
     "Experiment",
+    "Finding",
     "Match",
     "Models",
+    "Preset",
+    "Report",
     "Row",
     "RowStore",
     "TextTable",
+    "Trial",
+    "Variant",
     "cliff",
+    "coverage",
     "experiment",
     "findings",
     "grids",
@@ -56,5 +67,7 @@ __all__ = [
     "ordered",
     "published",
     "run",
+    "speedup_summary",
+    "summarise",
     "write_report",
 ]
