@@ -34,6 +34,7 @@ from mspeckv.context import KV, Masks
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.codec import Codec
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
@@ -57,18 +58,14 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A layer's packed blocks as they are, and its float tail.
+class Packed(Floats):
+    """A layer's packed blocks as they are, and the floats of its tail, the pass's own the last.
 
     Attributes:
-        key: the tail's keys ``[1, H, n, D]``, the last being the pass's own.
-        value: the tail's values.
         blocks: the tokens before the tail.
         layer: whose they are; None where they are read by the kernel alone.
     """
 
-    key: torch.Tensor
-    value: torch.Tensor
     blocks: Arrived
     layer: Any = None
 
@@ -76,10 +73,6 @@ class Packed:
     def tokens(self) -> int:
         """Tokens in blocks and tail."""
         return len(self.blocks.records) * self.blocks.codec.block + self.key.shape[2]
-
-    def newest(self, count: int) -> KV:
-        """The last ``count`` tokens, as views: they lie in the tail."""
-        return self.key[:, :, -count:], self.value[:, :, -count:]
 
     def whole(self) -> KV:
         """Everything as floats, unpacked now, where the layer always unpacks."""
