@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from mspeckv.events import Direction, Purpose
+from mspeckv.events import Direction, Purpose, Transfer
 from mspeckv.record import Ledger
 
 # A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
@@ -59,7 +59,7 @@ class Ticket:
     def note(self, ledger: Ledger, start: float, ms: float) -> None:
         """Count the finished copy."""
         what = self.direction, self.purpose, self.layer, self.tier
-        self.place = ledger.add(*what, self.bytes, start, ms)
+        self.place = ledger.add(Transfer(*what, self.bytes, start, ms))
 
 
 class KVLink(Protocol):
