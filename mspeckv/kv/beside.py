@@ -6,7 +6,7 @@ stays what its placement made of it, and has the state beside it (`PlacedLayer.b
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partialmethod
 from typing import Any
 
 from transformers.cache_utils import Cache
@@ -27,22 +27,12 @@ class StatesBeside(Cache):  # type: ignore[misc]  # transformers is not typed he
         """Layers, and the states beside them."""
         return [*self.layers, *(layer.beside for layer in self.layers if layer.beside)]
 
-    def has_previous_state(self, *args: Any, **given: Any) -> bool:
-        """Whether a layer, or the last one, has read something."""
-        return bool(self._asked.has_previous_state(*args, **given))
+    def _ask(self, name: str, *args: Any, **given: Any) -> Any:
+        """What transformers asks of the state of a layer: in its convolution, or proper."""
+        return getattr(self._asked, name)(*args, **given)
 
-    def get_conv_state(self, *args: Any, **given: Any) -> Any:
-        """What a layer's convolution looks back on."""
-        return self._asked.get_conv_state(*args, **given)
-
-    def get_recurrent_state(self, *args: Any, **given: Any) -> Any:
-        """A layer's state proper."""
-        return self._asked.get_recurrent_state(*args, **given)
-
-    def update_conv_state(self, *args: Any, **given: Any) -> Any:
-        """Take new inputs of a layer's convolution."""
-        return self._asked.update_conv_state(*args, **given)
-
-    def update_recurrent_state(self, *args: Any, **given: Any) -> Any:
-        """Take a layer's new state."""
-        return self._asked.update_recurrent_state(*args, **given)
+    has_previous_state = partialmethod(_ask, "has_previous_state")
+    get_conv_state = partialmethod(_ask, "get_conv_state")
+    get_recurrent_state = partialmethod(_ask, "get_recurrent_state")
+    update_conv_state = partialmethod(_ask, "update_conv_state")
+    update_recurrent_state = partialmethod(_ask, "update_recurrent_state")
