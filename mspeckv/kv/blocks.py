@@ -70,7 +70,12 @@ class BlockLayer(PlacedLayer):
     the tokens alone, not on the rounds and rejections by which they came (path independence).
 
     Subclasses say where the packed blocks live: `keep` stores new ones, `arrived` finds them all.
+
+    Attributes:
+        records: uint8 ``[most blocks, bytes]``.
     """
+
+    records: torch.Tensor
 
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
@@ -81,8 +86,8 @@ class BlockLayer(PlacedLayer):
 
     @property
     def contents(self) -> list[torch.Tensor]:
-        """The tail's tokens; with finished blocks, where a subclass keeps them."""
-        return [*self.tail.read(self.length - self.packed_tokens)]
+        """The tail's tokens, and finished blocks."""
+        return [*self.tail.read(self.length - self.packed_tokens), self.records[: self.blocks]]
 
     @property
     def counts(self) -> tuple[int, ...]:

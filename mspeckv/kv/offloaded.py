@@ -157,11 +157,6 @@ class OffloadedLayer(BlockLayer):
         """The pipeline counts its own."""
         return False
 
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """Tail and records."""
-        return [*super().contents, self.records[: self.blocks]]
-
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""
         place = slice(self.blocks, self.blocks + len(records))

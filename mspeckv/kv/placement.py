@@ -65,11 +65,6 @@ def place_of(policy: KVPolicy, kind: Placement) -> Place:
     return placements.find("nibble" if policy.nibble else policy.elsewhere)
 
 
-@placements.register("on-chip")
-def _on_chip(room: Room, index: int) -> PlacedLayer:
-    return FloatLayer(room.buffer(room.capacity))
-
-
 class ResidentLayer(BlockLayer):
     """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
 
@@ -78,11 +73,6 @@ class ResidentLayer(BlockLayer):
         self.records = torch.empty(
             store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
         )
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """Tail and records."""
-        return [*super().contents, self.records[: self.blocks]]
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Store new records after those held."""
@@ -97,11 +87,8 @@ class ResidentLayer(BlockLayer):
         return {"resident": self.records.numel(), "tail": self.tail.bytes}
 
 
-@placements.register("resident")
-def _resident(room: Room, index: int) -> PlacedLayer:
-    return ResidentLayer(room.store, room.tail(), index)
-
-
-@placements.register("offloaded")
-def _offloaded(room: Room, index: int) -> PlacedLayer:
-    return OffloadedLayer(room.store, room.tail(), index, room.pipeline)
+placements.register("on-chip")(lambda room, index: FloatLayer(room.buffer(room.capacity)))
+placements.register("resident")(lambda room, index: ResidentLayer(room.store, room.tail(), index))
+placements.register("offloaded")(
+    lambda room, index: OffloadedLayer(room.store, room.tail(), index, room.pipeline)
+)
