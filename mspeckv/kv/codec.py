@@ -46,11 +46,6 @@ class Part:
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    def view(self, records: torch.Tensor) -> torch.Tensor:
-        """This part of ``records`` ``[n, record_bytes]`` as ``[n, *shape]``, without a copy."""
-        piece = records[:, self.offset : self.offset + self.bytes]
-        return piece.view(self.dtype).view(records.shape[0], *self.shape)
-
 
 class Codec:
     """Turns float blocks into byte records and back.
@@ -118,7 +113,9 @@ class Codec:
 
     def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
         """One of the record's tensors, ``[n, *shape]``, as a view."""
-        return self._parts[name].view(records)
+        part = self._parts[name]
+        piece = records[:, part.offset : part.offset + part.bytes]
+        return piece.view(part.dtype).view(records.shape[0], *part.shape)
 
     def records_for(self, key: torch.Tensor) -> torch.Tensor:
         """Room for the records of keys ``[1, H, n * T, D]``."""

@@ -97,8 +97,7 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of the state."""
-        parts = (*self.conv_states.values(), *self.recurrent_states.values())
-        return sum(int(part.nbytes) for part in parts if part is not None)
+        return sum(int(part.nbytes) for part in self.contents)
 
     def bytes_by_place(self) -> dict[str, int]:
         """Its size is known when it has been read."""

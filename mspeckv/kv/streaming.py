@@ -74,15 +74,17 @@ class StreamingCache(Tier):
         new = tokens[self.length :]
         if not self.length or len(new) > self.slack:
             self.restart()
-            yield from self.again(self.visible(tokens), self.first_position)
+            yield from self.again(self.visible(tokens), self.dropped)
             return
-        if self.must_slide(len(new)):
+        filled = int(self.attending[0].length)
+        if filled + len(new) > self.sinks + self.window + self.slack:
             aside = [(state, state.length, state.held()) for state in self.states]
             self.slide()
             if self.sinks:
                 for state in self.states:
                     state.take(0, [(None, None, False)] * state.number_of_states)
-                yield tokens[: self.sinks], self.first_position
+                # they stand just before the window
+                yield tokens[: self.sinks], self.dropped
                 for state, length, held in aside:
                     state.take(length, held)
             self.reopen()
@@ -110,15 +112,6 @@ class StreamingCache(Tier):
         """Forget everything: a prompt may be read anew."""
         self.dropped = 0
         super().restart()
-
-    @property
-    def first_position(self) -> int:
-        """Position of slot 0: the sinks stand just before the window."""
-        return self.dropped
-
-    def must_slide(self, coming: int) -> bool:
-        """Whether ``coming`` more tokens do not fit."""
-        return int(self.attending[0].length) + coming > self.sinks + self.window + self.slack
 
     def slide(self) -> None:
         """Drop the oldest window tokens; afterwards the sinks must be read again.
