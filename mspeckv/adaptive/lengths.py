@@ -254,20 +254,13 @@ class Planner:
 
     def time_per_token(self, plan: Plan, held: Held = ()) -> float:
         """Expected milliseconds per settled token."""
-        return self._round_ms(plan, held) / self._settles(plan, held)
-
-    def _round_ms(self, plan: Plan, held: Held) -> float:
-        """Expected milliseconds of a round."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
         inner = plan.path == (0, 1, 2)
         token = self._middle_token(plan.draft_gamma, held) if inner else self.cost(plan.path[0], 1)
-        return plan.gamma * token + top
-
-    def _settles(self, plan: Plan, held: Held) -> float:
-        """Tokens that it settles on average."""
-        return self._expected(plan.path[-2], 2, held, plan.gamma) if plan.gamma else 1.0
+        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
+        return (plan.gamma * token + top) / settled
 
     def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
