@@ -53,8 +53,7 @@ def attention(
     """
     scores = queries * queries.shape[-1] ** -0.5 @ landmarks.transpose(1, 2)
     shares = scores.softmax(-1, dtype=torch.float32)
-    mass: torch.Tensor = weights @ shares
-    return mass
+    return weights.matmul(shares)
 
 
 def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

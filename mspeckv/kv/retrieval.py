@@ -42,8 +42,7 @@ def chunks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
 
 def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
-    landmarks: torch.Tensor = chunks_of(key, plan).mean(2)
-    return landmarks
+    return chunks_of(key, plan).mean(2)
 
 
 def score_chunks(
