@@ -79,9 +79,9 @@ def test_moved_sinks_equal_rotated_sinks() -> None:
         before = [layer.buffer.key[:, :, :3].clone() for layer in cache.layers]
         for end in range(9, 40):
             reader.read(tokens[:end], rows=1)
-        shift = torch.tensor([[cache.first_position]])
+        shift = torch.tensor([[cache.dropped]])
         cos, sin = model.model.rotary_emb(before[0], shift)
-    assert cache.first_position > 0
+    assert cache.dropped > 0
     assert cache.length == 39
     for layer, old in zip(cache.layers, before, strict=True):
         half = old.shape[-1] // 2
