@@ -20,7 +20,6 @@ Everything else, a prompt, a GPU, lossless blocks, unpacks as ever and meets the
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from mspeckv.accelerate.native import library, once, pointer
 from mspeckv.accelerate.split_keys import even_pieces
 from mspeckv.context import KV, Masks
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.blocks import Arrived
+from mspeckv.kv.blocks import Arrived, Show
 from mspeckv.kv.codec import Codec
 from mspeckv.kv.floats import Floats
 from mspeckv.kv.layers import fold_groups
@@ -90,8 +89,8 @@ class Packed(Floats):
             self.layer.release()
 
 
-def show_packed(codec: Codec, device: torch.device) -> Callable[[Any, int], Packed | None] | None:
-    """How packed layers are shown instead of unpacked; see `mspeckv.kv.blocks.Store.show`."""
+def show_packed(codec: Codec, device: torch.device) -> Show | None:
+    """How packed layers are shown instead of unpacked."""
     return _show if usable(codec, device) else None
 
 

@@ -65,12 +65,13 @@ class SlottedLayer(PlacedLayer):
         super().__init__()
         self.base, self.inputs, self.cut, self.settled = base, inputs, cut, settled
         self.codes = shows_codes(base, rows)
-        self.unpacks = brings(under(base)) and (looked_at or not self.codes)
+        self.unpacks = isinstance(under(base), BlockLayer) and (looked_at or not self.codes)
         self.length = filled(base)
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Put the new tokens where the slots say; shows every slot."""
-        base, inputs, packed = under(self.base), self.inputs, brings(under(self.base))
+        base, inputs = under(self.base), self.inputs
+        packed = isinstance(base, BlockLayer)
         if self.unpacks:
             # what is on the host, or packed, when the pass is run
             self.cut(lambda: self.base.bring(filled(self.base)))
@@ -111,11 +112,6 @@ def filled(layer: Any) -> int:
     return max(int(layer.length), int(under(layer).length))
 
 
-def brings(layer: PlacedLayer) -> bool:
-    """Whether a layer must be unpacked into the scratch buffer first."""
-    return isinstance(layer, BlockLayer)
-
-
 def view_of(layer: PlacedLayer) -> Buffer:
     """Where every token of a layer can be found, by slot, once brought."""
     layer = under(layer)
@@ -127,7 +123,7 @@ def view_of(layer: PlacedLayer) -> Buffer:
 
 def tail_start(cache: Tier) -> int:
     """Slot at which the float tails of packed layers begin."""
-    packed = (layer for layer in map(under, cache.layers) if brings(layer))
+    packed = (layer for layer in map(under, cache.layers) if isinstance(layer, BlockLayer))
     return max((layer.packed_tokens for layer in packed), default=0)
 
 

@@ -91,7 +91,6 @@ class Chain:
     """A chain of guesses as it grows.
 
     Args:
-        confidence: learned so far.
         verifier: tier that will test the chain.
         stop: chance of being kept whole under which the chain ends; 0 for never.
     """
@@ -155,7 +154,6 @@ class Planner:
 
         Args:
             passes: the round's passes. What those that build something take says little of others.
-            guesses: what was guessed in it, and kept.
             began, ended: seconds on the passes' clock; None where passes are all that takes time.
         """
         self._settled.clear()

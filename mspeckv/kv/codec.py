@@ -133,10 +133,6 @@ class OtherAxes(Around):
     """What a layer shows whose codec turns its tokens.
 
     Whoever looks on sees the model's axes; attention turns its queries and reads ``inner``.
-
-    Attributes:
-        inner: everything, in the codec's axes.
-        codec: whose axes they are.
     """
 
     inner: Shown

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.context import Shown
-from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.blocks import BlockLayer, Show, Store
 from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.floats import Buffer
 from mspeckv.kv.layers import Tier
@@ -27,13 +26,11 @@ class Faster:
     """What accelerations do in the cache's stead.
 
     Attributes:
-        show: given a codec and a device, another way to show packed layers (`Store.show`), or None.
+        show: given a codec and a device, another way to show packed layers, or None.
         restore: another way to turn codes into values on the device.
     """
 
-    show: (
-        Callable[[Codec, torch.device], Callable[[BlockLayer, int], Shown | None] | None] | None
-    ) = None
+    show: Callable[[Codec, torch.device], Show | None] | None = None
     restore: Restore | None = None
 
 
@@ -41,12 +38,7 @@ class FullCache(Tier):
     """Full KV cache over on-chip, resident and offloaded layers.
 
     Args:
-        shape: the target's KV shape.
-        policy: widths and placement.
         capacity: most tokens the run can hold, guesses included.
-        link: carries offloaded layers.
-        device: where compute runs.
-        faster: accelerations.
         slack: tokens that rejected guesses may take back at most.
 
     Raises:
@@ -72,8 +64,9 @@ class FullCache(Tier):
         codec = codec_of(shape, policy, faster.restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention
-        packs = faster.show is not None and unpacks and not (shape.states or shape.latent)
-        show = faster.show(codec, device) if packs and faster.show is not None else None
+        show = None
+        if faster.show is not None and unpacks and not (shape.states or shape.latent):
+            show = faster.show(codec, device)
         self.store = Store(codec, policy, blocks, self.scratch, show)
         self.pipeline = Pipeline(
             link,

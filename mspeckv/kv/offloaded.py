@@ -29,10 +29,8 @@ class Pipeline:
     the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
 
     Args:
-        link: carries the fetches.
         record_bytes: bytes per block that cross the link.
         blocks: most blocks of a layer.
-        device: where slots are.
         layers: offloaded layers there will be.
         ahead: how many of them may be on the device, or on their way, for the pass.
         cached: how many of them stay on the device.

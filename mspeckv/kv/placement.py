@@ -27,11 +27,7 @@ class Room:
     """What a placement makes its layers of.
 
     Attributes:
-        shape: the target's KV shape.
         capacity: most tokens of the run, guesses included.
-        device: where compute runs.
-        store: what packed layers share.
-        pipeline: brings offloaded layers over the link.
     """
 
     shape: KVShape

@@ -51,7 +51,6 @@ def score_chunks(
     """A policy's scores ``[H, chunks]``.
 
     Args:
-        score: the policy.
         query: ``[1, Hq, Q, D]``.
         read: landmarks ``[H, chunks, D]``, or keys ``[H, chunks, C, D]``.
         real: ``[Q]``, 0 for queries that do not count; None counts all.
@@ -72,14 +71,7 @@ def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: torch.Tensor) -> None:
-    """Copy chunks ``best`` ``[H, n]`` of ``source`` to ``out``.
-
-    Args:
-        source: ``[1, H, S, D]``.
-        best: ``[H, n]``, in the order of ``out``.
-        chunk: tokens of a chunk, C.
-        out: ``[1, H, n * C, D]``.
-    """
+    """Copy chunks ``best`` ``[H, n]`` of ``source`` ``[1, H, S, D]`` to ``out``, in their order."""
     heads, length, dim = source.shape[1:]
     if source.is_cuda:
         tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
@@ -100,12 +92,7 @@ class RetrievalCache(Tier1Cache):
     Slots ``[0, kept)`` of a layer hold the prompt's choice, which differs by head; later slots
     hold generated tokens: tier 1's own keys while it guesses, tier 2's once verified.
 
-    Args:
-        shape: the target's KV shape.
-        speculation: budget, chunk, recent window, refresh schedule, policy.
-        prompt: prompt tokens that tier 2 will have read.
-        grown: most generated tokens, guesses included.
-        device: where compute runs.
+    Arguments as of `mspeckv.kv.tier1.Tier1Room`.
     """
 
     looks_on = True
@@ -138,9 +125,7 @@ class RetrievalCache(Tier1Cache):
         )
         self.landmarks = {index: next(many) for index, kind in enumerate(kinds) if kind.grows}
         self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
-        self._verified = prompt
-        self._built_at = prompt
-        self._due = False
+        self._verified = self._built_at = prompt
         RetrievalCache.restart(self)
 
     @classmethod
@@ -179,13 +164,7 @@ class RetrievalCache(Tier1Cache):
         return buffers + sum(int(mean.nbytes) for mean in self.landmarks.values())
 
     def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
-        """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh.
-
-        Args:
-            layer: layer index.
-            query: ``[1, Hq, Q, D]`` of the pass's tokens.
-            shown: every token so far.
-        """
+        """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh."""
         new, total = query.shape[2], shown.tokens
         own = self.layers[layer]
         asked = shown.keys if isinstance(shown, Latents) else None

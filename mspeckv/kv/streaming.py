@@ -30,11 +30,9 @@ class StreamingCache(Tier):
     """Sinks in slots ``[0, sinks)``, then the window.
 
     Args:
-        shape: the draft's KV shape.
         sinks: first tokens always seen.
         window: recent tokens seen at least, as far as there are any.
         slack: tokens that may be appended before the window must slide.
-        device: where compute runs.
     """
 
     def __init__(
