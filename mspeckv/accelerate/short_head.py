@@ -63,11 +63,7 @@ def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tens
 
 
 class ShortHead:
-    """Lets a model score chosen tokens only.
-
-    Args:
-        tokens: ids ``[K]`` to score.
-    """
+    """Lets a model score chosen ``tokens`` ``[K]`` only."""
 
     def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
         self.head = model.get_output_embeddings()

@@ -71,11 +71,7 @@ class Slots(Floats):
 
 @dataclass(frozen=True)
 class CodeSlots(Slots):
-    """A resident layer's packed blocks as they are, and every slot of its float tail.
-
-    Attributes:
-        layer: whose they are.
-    """
+    """A resident layer's packed blocks as they are, and every slot of its float tail."""
 
     layer: ResidentLayer
 
@@ -138,11 +134,9 @@ def static_attention(
 
     Args:
         query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
-        key: ``[1, H, K, D]``.
-        value: same shape.
+        key: ``[1, H, K, D]``, and so ``value``.
         settled: slots before this one are seen by all.
         mask: which of the others each row sees, from `slot_mask`.
-        scale: of the scores; None for ``D ** -0.5``.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     beyond = settled + mask.shape[1] - key.shape[2]

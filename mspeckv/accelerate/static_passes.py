@@ -50,8 +50,6 @@ class SlottedLayer(PlacedLayer):
     """One layer of a cache, as a static pass sees it.
 
     Args:
-        base: the cache's own layer.
-        inputs: where new tokens go.
         cut: called with the host's work, where there is any.
         settled: slots that hold the prompt.
         rows: of a KV head, where attention may read a resident layer's codes; else 0.
@@ -142,7 +140,6 @@ class StaticReader(ModelReader):
     before, and the last bit of a logit on the shape.
 
     Args:
-        seat: as for `ModelReader`.
         runner: runs, or replays, the passes of this reader and of others like it.
     """
 

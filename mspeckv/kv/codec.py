@@ -75,16 +75,9 @@ class Codec:
         return policy.widths
 
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Pack whole blocks.
+        """Whole blocks ``[1, H, n * T, D]`` as uint8 records ``[n, record_bytes]``, where they are.
 
         A block's record depends on that block alone, however many come with it.
-
-        Args:
-            key: ``[1, H, n * T, D]``.
-            value: same shape.
-
-        Returns:
-            uint8 records ``[n, record_bytes]`` on the inputs' device.
         """
         raise NotImplementedError
 

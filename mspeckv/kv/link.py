@@ -31,7 +31,6 @@ def origin_gbps(step_seconds: float, layers: int, layer_bytes_per_token: int) ->
 
     Args:
         step_seconds: measured time of one target step with nothing to stream.
-        layers: the target's layers.
         layer_bytes_per_token: unquantized K and V bytes of one layer and token.
     """
     transfer_seconds = ORIGIN_TRANSFER_TO_COMPUTE * step_seconds / layers

@@ -26,7 +26,6 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
     """A layer's state as transformers keeps it, and copies of earlier ones.
 
     Args:
-        states: how many the layer has.
         reach: tokens that may be taken back at most.
 
     Attributes:

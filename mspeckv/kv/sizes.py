@@ -93,7 +93,6 @@ class LayerBytes:
         record: one block of one packed layer.
         streamed: what of an offloaded layer's block crosses the link in a pass; the rest, if any,
             stays on the device.
-        block: tokens per block.
         tail: settled tokens that stay unquantized (`KVPolicy.tail`).
         tail_slots: slots of a packed layer's float tail.
         ahead: offloaded layers that may be on their way at once.
@@ -135,7 +134,6 @@ def placed_sizes(
         resident: layers quantized on the device, in places of their own.
         offloaded: layers on the host.
         cached: how many of those an LRU cache on the device holds as well.
-        capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
     staying = packing.record - packing.streamed
@@ -174,7 +172,6 @@ class ChunkPlan:
 
     Attributes:
         prompt: prompt tokens read by tier 2.
-        chunk: tokens per chunk.
         chunks: whole chunks before the recent window; chunk c covers ``[c * chunk, ...)``.
         chosen: chunks kept per head.
         rest: tokens after the last whole chunk, always kept.

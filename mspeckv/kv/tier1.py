@@ -64,7 +64,6 @@ class Tier1Cache(Tier):
         """See one layer of a tier-2 pass.
 
         Args:
-            layer: layer index.
             query: ``[1, Hq, Q, D]`` of the pass's tokens; see ``query_window``.
             shown: every token so far.
         """
