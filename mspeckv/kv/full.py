@@ -59,8 +59,7 @@ class FullCache(Tier):
         self.shape, self.policy, self.capacity = shape, policy, capacity
         self.placement = policy.placement(shape.layers)
         blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
-        size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
-        self.scratch = Buffer(*size)
+        self.scratch = Buffer(shape, capacity if unpacks else 0, device)
         codec = codec_of(shape, policy, faster.restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention

@@ -38,7 +38,7 @@ class Room:
 
     def buffer(self, tokens: int) -> Buffer:
         """Floats of ``tokens`` tokens on the device."""
-        return Buffer(self.shape.heads, tokens, self.shape.dim, self.shape.dtype, self.device)
+        return Buffer(self.shape, tokens, self.device)
 
     def tail(self) -> Buffer:
         """A packed layer's float tail."""

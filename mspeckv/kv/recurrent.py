@@ -167,8 +167,7 @@ def kept(
     if kind.sight is None:
         return EmptyLayer()
     slots = window_slots(kind.sight, slack, capacity)
-    buffer = Buffer(shape.heads, slots, shape.dim, shape.dtype, device)
-    return WindowLayer(buffer, kind.sight, slack)
+    return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
 
 
 def with_states(layers: list[Any], shape: KVShape, reach: int) -> list[Any]:

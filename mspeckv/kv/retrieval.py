@@ -110,11 +110,12 @@ class RetrievalCache(Tier1Cache):
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
-        size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
+        slots = self.plan.kept + grown
         own = prompt + grown, window_slack(speculation), device
         kinds = [shape.kind(index) for index in range(shape.depth)]
         layers = [
-            FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own) for kind in kinds
+            FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
+            for kind in kinds
         ]
         super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks

@@ -40,13 +40,12 @@ class StreamingCache(Tier):
     ) -> None:
         self.sinks, self.window, self.slack = sinks, window, slack
         slots = streaming_slots(sinks, window, slack)
-        size = shape.heads, slots, shape.dim, shape.dtype, device
 
         def layer(kind: Kind) -> Any:
             if kind.grows:
-                return FloatLayer(Buffer(*size))
+                return FloatLayer(Buffer(shape, slots, device))
             if kind.sight is not None:
-                return WindowLayer(Buffer(*size), kind.sight, slack)
+                return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
             return kept(shape, kind, slots, slack, device)
 
         layers = [layer(shape.kind(index)) for index in range(shape.depth)]

@@ -43,7 +43,7 @@ class _TrialLayer(FloatLayer):
 
     def __init__(self, index: int, shape: KVShape, updates: list[int], device: torch.device):
         # A slot more than is used: views of the keys are then laid out as in any run.
-        super().__init__(Buffer(shape.heads, _PAST + _NEW + 1, shape.dim, shape.dtype, device))
+        super().__init__(Buffer(shape, _PAST + _NEW + 1, device))
         for part in self.buffer.whole:
             part.zero_()
         self.length, self.index, self.updates = _PAST, index, updates

@@ -229,7 +229,7 @@ def _unpacking(pair: Pair) -> dict[str, float]:
     beyond attention over floats, at least 0.
     """
     shape = KVShape.of(pair.target.config, pair.dtype)
-    scratch = Buffer(shape.heads, _LAYER_TOKENS, shape.dim, shape.dtype, pair.device)
+    scratch = Buffer(shape, _LAYER_TOKENS, pair.device)
     for part in scratch.whole:
         part.normal_()
 
