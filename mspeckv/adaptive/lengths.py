@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 from mspeckv.adaptive.estimates import SLOPE, Confidence, Costs, PassCost, Verdicts
 from mspeckv.events import Guess, Pass, Plan
@@ -135,8 +135,7 @@ class Planner:
         self.verdicts, self.confidence = Verdicts(has_middle), Confidence(lookup=free_draft)
         self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
         # plans that a choice compares share their parts
-        self._settled: dict[tuple[int, int, Held], list[float]] = {}
-        self._cost: dict[tuple[int, int], float] = {}
+        self.cost, self._settled = cache(self._expected_ms), cache(self._settles)
         # rounds since a tier was last measured
         self._absent = [0, 0, 0]
         self._measured = [
@@ -156,8 +155,8 @@ class Planner:
             passes: the round's passes. What those that build something take says little of others.
             began, ended: seconds on the passes' clock; None where passes are all that takes time.
         """
-        self._settled.clear()
-        self._cost.clear()
+        self._settled.cache_clear()
+        self.cost.cache_clear()
         for tier in self._measured:
             self._absent[tier] += 1
             if self._absent[tier] > 1:
@@ -171,14 +170,8 @@ class Planner:
         for guess in guesses:
             self.confidence.see(guess.verifier, guess.held, guess.accepted)
 
-    def cost(self, tier: int, tokens: int) -> float:
-        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
-        key = tier, tokens
-        if key not in self._cost:
-            self._cost[key] = self._expected_ms(tier, tokens)
-        return self._cost[key]
-
     def _expected_ms(self, tier: int, tokens: int) -> float:
+        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
         if tier == 0 and self.free_draft:
             return 0.0
         if self.costs[tier].known:
@@ -268,12 +261,11 @@ class Planner:
     def _expected(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
         asked = held if tier == 0 and self.free_draft else ()
-        key = tier, verifier, asked
-        if key not in self._settled:
-            rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
-            rates = rates or self.verdicts.rates(tier, verifier)
-            self._settled[key] = expected_tokens(rates, self.longest)
-        return self._settled[key][gamma]
+        return self._settled(tier, verifier, asked)[gamma]
+
+    def _settles(self, tier: int, verifier: int, asked: Held) -> list[float]:
+        rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+        return expected_tokens(rates or self.verdicts.rates(tier, verifier), self.longest)
 
     def _guesses(self, held: Held) -> bool:
         """Whether tier 0 has something to say."""
