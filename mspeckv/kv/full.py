@@ -67,15 +67,8 @@ class FullCache(Tier):
         if faster.show is not None and unpacks and not (shape.states or shape.latent):
             show = faster.show(codec, device)
         self.store = Store(codec, policy, blocks, self.scratch, show)
-        self.pipeline = Pipeline(
-            link,
-            streamed_bytes(shape, policy),
-            blocks,
-            device,
-            self.placement.count("offloaded"),
-            policy.ahead,
-            policy.cached_layers,
-        )
+        size, offloaded = streamed_bytes(shape, policy), self.placement.count("offloaded")
+        self.pipeline = Pipeline(link, self.store, size, offloaded)
         room = Room(shape, capacity, device, self.store, self.pipeline)
         places = iter([place_of(policy, place) for place in self.placement])
         layers = [
@@ -83,7 +76,7 @@ class FullCache(Tier):
             next(places)(room, index)
             if kind.grows
             else kept(shape, kind, capacity, slack, device, reach=0)
-            for index, kind in enumerate(map(shape.kind, range(shape.depth)))
+            for index, kind in enumerate(shape.every)
         ]
         super().__init__(layers=with_states(layers, shape, reach=0))
 

@@ -112,19 +112,15 @@ class RetrievalCache(Tier1Cache):
         self.reads_keys = reads_keys(speculation.retrieval)
         slots = self.plan.kept + grown
         own = prompt + grown, window_slack(speculation), device
-        kinds = [shape.kind(index) for index in range(shape.depth)]
         layers = [
             FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
-            for kind in kinds
+            for kind in shape.every
         ]
         super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
-        many = iter(
-            torch.empty(
-                shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
-            )
-        )
-        self.landmarks = {index: next(many) for index, kind in enumerate(kinds) if kind.grows}
+        size = shape.layers, shape.heads, chunks, shape.dim
+        many = torch.empty(size, dtype=shape.dtype, device=device)
+        self.landmarks = dict(zip(shape.growing, many, strict=True))
         self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
         self._verified = self._built_at = prompt
         RetrievalCache.restart(self)

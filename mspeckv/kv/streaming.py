@@ -48,7 +48,7 @@ class StreamingCache(Tier):
                 return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
             return kept(shape, kind, slots, slack, device)
 
-        layers = [layer(shape.kind(index)) for index in range(shape.depth)]
+        layers = [layer(kind) for kind in shape.every]
         super().__init__(layers=with_states(layers, shape, reach_of(slack)))
         self.dropped = 0
 

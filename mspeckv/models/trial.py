@@ -83,7 +83,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
     shape = KVShape.of(config, model.dtype, ranks)
     updates: list[int] = []
     attended: list[int] = []
-    kinds = [shape.kind(index) for index in range(shape.depth)]
+    kinds = shape.every
     layers: list[Any] = [
         _TrialLayer(index, shape, updates, model.device)
         if kind.sight is not None
