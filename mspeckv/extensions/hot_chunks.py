@@ -52,7 +52,7 @@ class HotChunkCache(RetrievalCache):
     """Chunks in the buffer for each one that a layer's head may choose."""
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
-        super().__init__(room.shape, room.speculation, room.prompt, room.grown, device)
+        super().__init__(room, device)
         self.full = self.source = full
         plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)

@@ -22,12 +22,10 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.recurrent import kept, reach_of, with_states
-from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
-from mspeckv.settings import Speculation
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
@@ -91,27 +89,19 @@ class RetrievalCache(Tier1Cache):
 
     Slots ``[0, kept)`` of a layer hold the prompt's choice, which differs by head; later slots
     hold generated tokens: tier 1's own keys while it guesses, tier 2's once verified.
-
-    Arguments as of `mspeckv.kv.tier1.Tier1Room`.
     """
 
     looks_on = True
     query_window = QUERY_WINDOW
 
-    def __init__(
-        self,
-        shape: KVShape,
-        speculation: Speculation,
-        prompt: int,
-        grown: int,
-        device: torch.device,
-    ) -> None:
-        self.plan = ChunkPlan.of(speculation, prompt)
+    def __init__(self, room: Tier1Room, device: torch.device) -> None:
+        shape, speculation = room.shape, room.speculation
+        self.plan = ChunkPlan.of(speculation, room.prompt)
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
-        slots = self.plan.kept + grown
-        own = prompt + grown, window_slack(speculation), device
+        slots = self.plan.kept + room.grown
+        own = room.prompt + room.grown, window_slack(speculation), device
         layers = [
             FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
             for kind in shape.every
@@ -122,13 +112,13 @@ class RetrievalCache(Tier1Cache):
         many = torch.empty(size, dtype=shape.dtype, device=device)
         self.landmarks = dict(zip(shape.growing, many, strict=True))
         self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
-        self._verified = self._built_at = prompt
+        self._verified = self._built_at = room.prompt
         RetrievalCache.restart(self)
 
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
         """One for a run."""
-        made = cls(room.shape, room.speculation, room.prompt, room.grown, device)
+        made = cls(room, device)
         made.source = full
         return made
 
