@@ -25,7 +25,7 @@ from mspeckv.context import KV
 from mspeckv.events import Direction
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.retrieval import RetrievalCache
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 
 RECALL = "recall"
@@ -83,7 +83,7 @@ class HotChunkCache(RetrievalCache):
         """Retrieval's and the buffer on the device, every chunk on the host."""
         plan = ChunkPlan.of(room.speculation, room.prompt)
         chunk = room.shape.layers * plan.chunk * room.shape.token_bytes
-        own = retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown)
+        own, _ = super().sizes(room)
         return own + cls.slots_of(plan) * chunk, plan.chunks * chunk
 
     @property

@@ -11,6 +11,7 @@ refreshing it during a verification, moves no extra byte over the link.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -22,7 +23,7 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.recurrent import kept, reach_of, with_states
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
+from mspeckv.kv.sizes import ChunkPlan, window_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
@@ -125,7 +126,12 @@ class RetrievalCache(Tier1Cache):
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
         """Chosen and generated tokens, and landmarks; nothing on the host."""
-        return retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown), 0
+        shape, speculation = room.shape, room.speculation
+        plan = ChunkPlan.of(speculation, room.prompt)
+        if reads_keys(speculation.retrieval) or shape.latent:
+            plan = replace(plan, chunks=0)
+        windows = window_bytes(shape, room.prompt + room.grown, window_slack(speculation))
+        return plan.bytes(shape, room.grown) + windows, 0
 
     @property
     def length(self) -> int:

@@ -6,10 +6,9 @@ it, so that `mspeckv.whatif` can ask about arrays of settings with the same form
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WINDOW_SLACK, window_slots
@@ -220,15 +219,6 @@ def _positive(number: Any) -> Any:
 def _least(one: Any, other: Any) -> Any:
     """The smaller of two numbers."""
     return one - _positive(one - other)
-
-
-def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
-    """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
-    plan = ChunkPlan.of(speculation, prompt)
-    if reads_keys(speculation.retrieval) or shape.latent:
-        plan = replace(plan, chunks=0)
-    windows = window_bytes(shape, prompt + grown, window_slack(speculation))
-    return plan.bytes(shape, grown) + windows
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:
