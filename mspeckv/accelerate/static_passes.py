@@ -169,7 +169,9 @@ class StaticReader(ModelReader):
         self, tokens: list[int], position: int, step: Step, rows: int
     ) -> tuple[torch.Tensor, bool]:
         """Logits ``[rows, V]`` of the last of ``tokens``, and whether something was built."""
-        if step == "prefill" or len(tokens) > LONGEST or self._room() < len(tokens):
+        first = filled(self.cache.layers[0])
+        room = min(self._slots - first, self.cache.room(self.cache.length), LONGEST)
+        if step == "prefill" or len(tokens) > room:
             return super()._run(tokens, position, step, rows)
         due, watched, looking = False, 0, self.seat.onlooker
         if looking is not None:
@@ -180,7 +182,6 @@ class StaticReader(ModelReader):
         inputs = self.runner.inputs.get(width)
         if inputs is None:
             inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device, self.ring)
-        first = filled(self.cache.layers[0])
         inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
         builds = not self.runner.ready((width, *alike))
         logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
@@ -218,8 +219,3 @@ class StaticReader(ModelReader):
                 looking.choose(layer, query, *shown.whole(), inputs.real)
 
         return watch
-
-    def _room(self) -> int:
-        """Tokens that the cache still takes."""
-        slots = self._slots - filled(self.cache.layers[0])
-        return min(slots, self.cache.room(self.cache.length))

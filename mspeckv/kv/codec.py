@@ -37,16 +37,6 @@ class Restore(Protocol):
         """Write ``low + step * (code + shift)`` into ``out`` ``[n, H, T, D]``."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One tensor inside a record: byte range, stored dtype, shape per block."""
-
-    offset: int
-    bytes: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
 class Codec:
     """Turns float blocks into byte records and back.
 
@@ -68,7 +58,8 @@ class Codec:
         self.block = policy.block
         self.widths: dict[str, Width] = dict(zip("kv", self.code_widths(policy), strict=True))
         self.record_bytes = 0
-        self._parts: dict[str, Part] = {}
+        # where in a record, of which dtype and shape
+        self._parts: dict[str, tuple[slice, torch.dtype, tuple[int, ...]]] = {}
 
     def code_widths(self, policy: KVPolicy) -> tuple[Width, Width]:
         """Bits of codes of keys and of values; the policy's."""
@@ -100,15 +91,14 @@ class Codec:
 
     def add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         """Give a tensor ``shape`` of every block a place in the record."""
-        size = prod(shape) * dtype.itemsize
-        self._parts[name] = Part(self.record_bytes, size, dtype, shape)
-        self.record_bytes += size
+        start = self.record_bytes
+        self.record_bytes += prod(shape) * dtype.itemsize
+        self._parts[name] = slice(start, self.record_bytes), dtype, shape
 
     def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
         """One of the record's tensors, ``[n, *shape]``, as a view."""
-        part = self._parts[name]
-        piece = records[:, part.offset : part.offset + part.bytes]
-        return piece.view(part.dtype).view(records.shape[0], *part.shape)
+        place, dtype, shape = self._parts[name]
+        return records[:, place].view(dtype).view(records.shape[0], *shape)
 
     def records_for(self, key: torch.Tensor) -> torch.Tensor:
         """Room for the records of keys ``[1, H, n * T, D]``."""

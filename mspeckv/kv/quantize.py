@@ -52,7 +52,7 @@ class BlockCodec(Codec):
     def offsets(self) -> tuple[int, ...]:
         """Where in a record the codes, steps and lows of keys, then of values, begin."""
         names = (f"{name}{scale}" for name in "kv" for scale in ("", "_step", "_low"))
-        return tuple(self._parts[name].offset for name in names)
+        return tuple(self._parts[name][0].start for name in names)
 
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Pack whole blocks; see `Codec.encode`."""
