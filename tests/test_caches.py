@@ -118,7 +118,7 @@ def test_the_budget_is_kept_and_filled(prompt: int, budget: int, chunk: int, rec
 def test_retrieval_keeps_the_first_chunk_and_the_chunks_that_queries_match() -> None:
     shape = KVShape(layers=1, heads=1, dim=8, dtype=torch.float32)
     speculation = Speculation(budget=32, chunk=4, recent=8, refresh=1)
-    cache = RetrievalCache(Tier1Room(shape, speculation, prompt=100, grown=20), CPU)
+    cache = RetrievalCache(Tier1Room(shape, speculation, prompt=100, grown=20), None, CPU)
     generator = torch.Generator().manual_seed(0)
     key = torch.randn(1, 1, 100, 8, generator=generator) * 0.1
     value = torch.arange(100.0).view(1, 1, 100, 1).expand(1, 1, 100, 8).contiguous()

@@ -55,7 +55,7 @@ def cache_of(name: str, prompt: int = 40) -> RetrievalCache:
     pair = random_pair(layers=1)
     shape = KVShape.of(pair.target.config, pair.dtype)
     speculation = Speculation(**SETTINGS, retrieval=name)
-    return RetrievalCache(Tier1Room(shape, speculation, prompt, 8), torch.device("cpu"))
+    return RetrievalCache(Tier1Room(shape, speculation, prompt, 8), None, torch.device("cpu"))
 
 
 def test_greedy_tokens_are_the_same_by_any_policy(own: str) -> None:

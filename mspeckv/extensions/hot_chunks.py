@@ -17,7 +17,6 @@ cycle. Neighbouring tokens ask for nearly the same chunks, so most are found (as
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Self
 
 import torch
 
@@ -52,8 +51,8 @@ class HotChunkCache(RetrievalCache):
     """Chunks in the buffer for each one that a layer's head may choose."""
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
-        super().__init__(room, device)
-        self.full = self.source = full
+        super().__init__(room, full, device)
+        self.full = full
         plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)
         self._pin = device.type == "cuda"
@@ -67,11 +66,6 @@ class HotChunkCache(RetrievalCache):
         ]
         self.order = {layer: order for order, layer in enumerate(self.chosen)}
         self._found = self._missed = 0
-
-    @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        return cls(room, full, device)
 
     @classmethod
     def slots_of(cls, plan: ChunkPlan) -> int:

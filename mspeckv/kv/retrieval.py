@@ -12,7 +12,6 @@ refreshing it during a verification, moves no extra byte over the link.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Self
 
 import torch
 
@@ -90,12 +89,15 @@ class RetrievalCache(Tier1Cache):
 
     Slots ``[0, kept)`` of a layer hold the prompt's choice, which differs by head; later slots
     hold generated tokens: tier 1's own keys while it guesses, tier 2's once verified.
+
+    Args:
+        full: tier 2's cache; None where passes past the engine are watched.
     """
 
     looks_on = True
     query_window = QUERY_WINDOW
 
-    def __init__(self, room: Tier1Room, device: torch.device) -> None:
+    def __init__(self, room: Tier1Room, full: FullCache | None, device: torch.device) -> None:
         shape, speculation = room.shape, room.speculation
         self.plan = ChunkPlan.of(speculation, room.prompt)
         self.refresh = speculation.refresh
@@ -108,6 +110,7 @@ class RetrievalCache(Tier1Cache):
             for kind in shape.every
         ]
         super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
+        self.source = full
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         size = shape.layers, shape.heads, chunks, shape.dim
         many = torch.empty(size, dtype=shape.dtype, device=device)
@@ -115,13 +118,6 @@ class RetrievalCache(Tier1Cache):
         self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
         self._verified = self._built_at = room.prompt
         RetrievalCache.restart(self)
-
-    @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        made = cls(room, device)
-        made.source = full
-        return made
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:

@@ -196,7 +196,7 @@ def _choosing(pair: Pair) -> float:
     shape = KVShape.of(pair.target.config, pair.dtype)
     prompt, read = 1024, 9
     room = Tier1Room(shape, Speculation(refresh=1), prompt, 64 * read)
-    cache = RetrievalCache(room, pair.device)
+    cache = RetrievalCache(room, None, pair.device)
     key = _noise(pair, 1, shape.heads, prompt + 64 * read)
     query, whole = (_noise(pair, 1, _query_heads(pair), length) for length in (read, prompt))
     for layer in shape.growing:

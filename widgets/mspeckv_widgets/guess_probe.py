@@ -91,7 +91,9 @@ class Prefix:
         self.tokens, self.more = list(tokens), more
         self.chunks = {
             budget: RetrievalCache(
-                Tier1Room(pair.kv_shape, Speculation(budget=budget), len(tokens), more), pair.device
+                Tier1Room(pair.kv_shape, Speculation(budget=budget), len(tokens), more),
+                None,
+                pair.device,
             )
             for budget in budgets
         }
