@@ -84,7 +84,9 @@ class StreamingCache(Tier):
                 yield tokens[: self.sinks], self.dropped
                 for state, length, held in aside:
                     state.take(length, held)
-            self.reopen()
+            for layer in self.attending:
+                # the sinks are filled: show the window again
+                layer.length = self.sinks + self.window
         yield from super().to_read(tokens)
 
     def settled_slots(self, prompt: int) -> int:
@@ -113,7 +115,7 @@ class StreamingCache(Tier):
     def slide(self) -> None:
         """Drop the oldest window tokens; afterwards the sinks must be read again.
 
-        Leaves the cache with slots ``[0, sinks)`` open; `reopen` closes it once they are filled.
+        Leaves the cache with slots ``[0, sinks)`` open.
         """
         excess = int(self.attending[0].length) - self.sinks - self.window
         for layer in self.attending:
@@ -121,8 +123,3 @@ class StreamingCache(Tier):
             layer.buffer.write(self.sinks, *(part.clone() for part in kept))
             layer.length = 0
         self.dropped += excess
-
-    def reopen(self) -> None:
-        """The sinks are filled: show the window again."""
-        for layer in self.attending:
-            layer.length = self.sinks + self.window
