@@ -219,11 +219,7 @@ class Recorder:
         self._mark = 0
 
     def check(self) -> None:
-        """End the run if that was asked for.
-
-        Raises:
-            Cancelled: it was.
-        """
+        """End the run, by `Cancelled`, if that was asked for."""
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled
 

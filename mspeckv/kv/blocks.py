@@ -70,12 +70,10 @@ class BlockLayer(PlacedLayer):
     the tokens alone, not on the rounds and rejections by which they came (path independence).
 
     Subclasses say where the packed blocks live: `keep` stores new ones, `arrived` finds them all.
-
-    Attributes:
-        records: uint8 ``[most blocks, bytes]``.
     """
 
     records: torch.Tensor
+    """uint8 ``[most blocks, bytes]``."""
 
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()

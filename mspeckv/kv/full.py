@@ -78,6 +78,7 @@ class FullCache(Tier):
             else kept(shape, kind, capacity, slack, device, reach=0)
             for index, kind in enumerate(shape.every)
         ]
+        self.packed = [layer for layer in layers if isinstance(layer, BlockLayer)]
         super().__init__(layers=with_states(layers, shape, reach=0))
 
     def room(self, length: int) -> int:
@@ -88,17 +89,15 @@ class FullCache(Tier):
         look the same packed or not: only the tail's size bounds their rounds.
         """
         room = self.capacity - length
-        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
-        if packed is not None:
+        if self.packed:
             done = packed_blocks(self.policy, min(length, self.length)) * self.policy.block
-            done = max(packed.packed_tokens, done)
+            done = max(self.packed[0].packed_tokens, done)
             room = min(room, tail_tokens(self.policy) - (length - done))
         return room
 
     def due(self, length: int) -> bool:
         """Whether settling ``length`` tokens packs a block."""
-        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
-        return packed is not None and packed_blocks(self.policy, length) > packed.blocks
+        return bool(self.packed) and packed_blocks(self.policy, length) > self.packed[0].blocks
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on; pack what is complete.
@@ -131,7 +130,7 @@ class FullCache(Tier):
     def lookups(self) -> tuple[int, int]:
         """Packed layers found on the device, and fetched, since the last call (one pass's)."""
         pipeline = self.pipeline
-        hits = sum(isinstance(layer, BlockLayer) and layer.found for layer in self.layers)
+        hits = sum(layer.found for layer in self.packed)
         found = hits + pipeline.hits, pipeline.misses
         pipeline.hits = pipeline.misses = 0
         return found

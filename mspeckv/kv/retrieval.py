@@ -222,8 +222,7 @@ class RetrievalCache(Tier1Cache):
                     read = self.landmarks[layer] if asked is None else landmarks_of(asked, plan)
                 scores = score_chunks(self.policy, query, read, real)
                 scores = scores if asked is None else scores.sum(0, keepdim=True)
-                best = best_chunks(scores, plan.chosen)
-            self.chosen[layer] = best
+                self.chosen[layer] = best_chunks(scores, plan.chosen)
             with span("retrieval/gather"):
                 self.gather(layer, (key, value), buffer.read(kept))
         rest = slice(plan.prompt - plan.rest, plan.prompt)
