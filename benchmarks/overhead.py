@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Round, RunConfig, RunSummary, Sampling, load_pair, stream
-from mspeckv.events import Guess
+from mspeckv.events import Guess, Transfer
 from mspeckv.models.documents import load_document
 from mspeckv.record import Ledger, Recorder
 
@@ -64,7 +64,7 @@ def _costs_us() -> dict[str, float]:
 
     def transfers() -> None:
         for _ in range(MANY):
-            recorder.ledger.add("to_device", "verify", 3, 2, 1 << 20, 0.0, 1.0)
+            recorder.ledger.add(Transfer("to_device", "verify", 3, 2, 1 << 20, 0.0, 1.0))
         recorder.take()
 
     def guesses() -> None:

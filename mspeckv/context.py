@@ -98,10 +98,7 @@ class Pass:
     """One forward pass.
 
     Attributes:
-        attend: attention, as transformers calls it.
-        watcher: shown every layer.
         kernels: by what a layer shows; the stock one reads floats where none is named.
-        products: what to multiply by instead of a linear layer's own weight.
         shown: by layer, what its cache layer shows to attention, until attention takes it.
         masks: made by the first layer that wants them.
         mask: makes the mask that transformers hands to layers. A pass is never padded, and its
@@ -117,22 +114,18 @@ class Pass:
     mask: Callable[..., Any] = lambda **_: None
 
 
-class _Thread(threading.local):
-    now: Pass | None = None
-
-
-_thread = _Thread()
+_thread = threading.local()
 
 
 def current() -> Pass | None:
     """The pass that this thread is in the middle of."""
-    return _thread.now
+    return getattr(_thread, "now", None)
 
 
 @contextmanager
 def carrying(one: Pass) -> Iterator[Pass]:
     """Inside, ``one`` is this thread's pass."""
-    before, _thread.now = _thread.now, one
+    before, _thread.now = current(), one
     try:
         yield one
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from operator import add
 from typing import Any, Literal
 
 Purpose = str
@@ -283,14 +284,8 @@ def total_bytes(transfers: Iterable[Transfer], direction: Direction) -> int:
 
 def count_tiers(parts: Iterable[TierCount]) -> tuple[TierCount, ...]:
     """Counts of several rounds added up, one record per tier, in tier order."""
-    by_tier: dict[int, TierCount] = {}
+    sums: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        so_far = by_tier.get(part.tier, TierCount(part.tier, 0, 0, 0, 0.0))
-        by_tier[part.tier] = TierCount(
-            part.tier,
-            so_far.passes + part.passes,
-            so_far.proposed + part.proposed,
-            so_far.accepted + part.accepted,
-            so_far.ms + part.ms,
-        )
-    return tuple(by_tier[tier] for tier in sorted(by_tier))
+        counts = part.passes, part.proposed, part.accepted, part.ms
+        sums[part.tier] = tuple(map(add, sums.get(part.tier, (0, 0, 0, 0.0)), counts))
+    return tuple(TierCount(tier, *sums[tier]) for tier in sorted(sums))

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import record_function
 
-from mspeckv.events import Direction, Guess, Pass, Purpose, Step, TierCount, Transfer, count_tiers
+from mspeckv.events import Guess, Pass, Step, TierCount, Transfer, count_tiers
 
 OnStep = Callable[[Pass | Transfer], None]
 """Told of each pass and transfer."""
@@ -120,35 +120,6 @@ def to_device(values: list[int] | list[list[int]], device: torch.device) -> torc
     return on_host.to(device, non_blocking=True)
 
 
-class Watched:
-    """Tells someone of every pass and transfer, on whatever thread it is noted.
-
-    What that raises ends the telling, not the run: the run's thread warns of it (`Recorder.take`).
-    """
-
-    def __init__(self, tell: Callable[[Pass | Transfer], None] | None) -> None:
-        self._tell = tell
-        self.failure: Exception | None = None
-
-    def __bool__(self) -> bool:
-        return self._tell is not None
-
-    def __call__(self, step: Pass | Transfer) -> None:
-        """Tell of one."""
-        tell = self._tell
-        if tell is not None:
-            try:
-                tell(step)
-            except Exception as failure:
-                self._tell, self.failure = None, failure
-
-    def warn(self) -> None:
-        """Say once what it raised."""
-        failure, self.failure = self.failure, None
-        if failure is not None:
-            warnings.warn(f"on_step raised {failure!r}: it is told no more", stacklevel=2)
-
-
 class Ledger:
     """Every copy over the link, in the order it finished.
 
@@ -156,11 +127,13 @@ class Ledger:
 
     Args:
         clock: the run's clock; default: a new one of the host's.
-        on_step: told of every copy, once it is counted.
+        on_step: told of every pass and copy, on whatever thread it is noted. What it raises ends
+            the telling, not the run: the run's thread warns of it (`Recorder.take`).
     """
 
     def __init__(self, clock: HostClock | None = None, on_step: OnStep | None = None) -> None:
-        self.clock, self.watched = clock or HostClock(), Watched(on_step)
+        self.clock, self.on_step = clock or HostClock(), on_step
+        self._failure: Exception | None = None
         self._entries: list[Transfer] = []
         self._lock = threading.Lock()
 
@@ -168,23 +141,28 @@ class Ledger:
         """Seconds since the run began."""
         return self.clock.now()
 
-    def add(
-        self,
-        direction: Direction,
-        purpose: Purpose,
-        layer: int,
-        tier: int,
-        count: int,
-        start: float,
-        ms: float,
-    ) -> int:
-        """Count one finished copy of ``count`` bytes; returns its place in the ledger."""
-        copy = Transfer(direction, purpose, layer, tier, count, start, ms)
+    def add(self, copy: Transfer) -> int:
+        """Count one finished copy; returns its place in the ledger."""
         with self._lock:
             self._entries.append(copy)
             place = len(self._entries) - 1
-        self.watched(copy)
+        self.tell(copy)
         return place
+
+    def tell(self, step: Pass | Transfer) -> None:
+        """Tell ``on_step`` of one."""
+        tell = self.on_step
+        if tell is not None:
+            try:
+                tell(step)
+            except Exception as failure:
+                self.on_step, self._failure = None, failure
+
+    def warn(self) -> None:
+        """Say once what ``on_step`` raised."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            warnings.warn(f"on_step raised {failure!r}: it is told no more", stacklevel=2)
 
     def set_wait(self, place: int, wait_ms: float) -> None:
         """Note how long compute stood still for the copy at ``place``."""
@@ -241,11 +219,7 @@ class Recorder:
         self._mark = 0
 
     def check(self) -> None:
-        """End the run if that was asked for.
-
-        Raises:
-            Cancelled: it was.
-        """
+        """End the run, by `Cancelled`, if that was asked for."""
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled
 
@@ -267,7 +241,7 @@ class Recorder:
         end, (hits, misses) = self.mark(), lookups
         untimed = Pass(tier, step, tokens, kv_bytes, 0.0, 0.0, hits, misses, builds)
         self._passes.append((untimed, start, end))
-        if self.ledger.watched and self.ledger.clock.at_once:
+        if self.ledger.on_step is not None and self.ledger.clock.at_once:
             self._timed()
 
     def tested(self, guess: Guess) -> None:
@@ -289,7 +263,7 @@ class Recorder:
         counts += count_guesses(guesses, kept)
         self._mark += len(transfers)
         self._passes, self._read, self._guesses = [], [], []
-        self.ledger.watched.warn()
+        self.ledger.warn()
         return Noted(passes, count_tiers(counts), transfers, guesses)
 
     def _timed(self) -> tuple[Pass, ...]:
@@ -298,7 +272,7 @@ class Recorder:
         for untimed, begun, ended in self._passes[len(self._read) :]:
             start = seconds(begun)
             self._read.append(replace(untimed, start=start, ms=(seconds(ended) - start) * 1e3))
-            self.ledger.watched(self._read[-1])
+            self.ledger.tell(self._read[-1])
         return tuple(self._read)
 
 

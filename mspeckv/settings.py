@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from numbers import Real
 from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
@@ -19,12 +20,10 @@ def refuse(field: str, value: object, allowed: str) -> ValueError:
 
 def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
     """Refuse ``value`` unless it is a whole number in ``[least, most]``."""
-    allowed = f"use a whole number of at least {least}"
+    top, allowed = inf, f"use a whole number of at least {least}"
     if most is not None:
-        allowed = f"use a whole number from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise refuse(field, value, allowed)
-    if value < least or (most is not None and value > most):
+        top, allowed = most, f"use a whole number from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= top:
         raise refuse(field, value, allowed)
 
 

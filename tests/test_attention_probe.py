@@ -12,6 +12,7 @@ from mspeckv import AttentionProbe, Pair, Speculation, documents, retrieval_repo
 from mspeckv.decoding.attention import reading
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.tier1 import Tier1Room
 from tests.random_models import random_pair, random_prompt
 
 PAIR = random_pair()
@@ -29,7 +30,7 @@ def test_the_choice_is_that_of_a_runs_cache(probe: AttentionProbe, name: str) ->
     speculation = Speculation(budget=48, chunk=4, recent=8, retrieval=name)
     report = probe.report(speculation)
     shape = KVShape.of(PAIR.target.config, PAIR.dtype)
-    cache = RetrievalCache(shape, speculation, len(PROMPT) - 1, 8, PAIR.device)
+    cache = RetrievalCache(Tier1Room(shape, speculation, len(PROMPT) - 1, 8), None, PAIR.device)
     with torch.inference_mode(), reading(PAIR.target, cache.watch):
         PAIR.target(torch.tensor([PROMPT[:-1]]), use_cache=False)
     for layer in range(PAIR.layers):

@@ -17,7 +17,7 @@ from mspeckv.accelerate import slot_attention
 from mspeckv.accelerate.bitwise import ROWS, SteadyReader
 from mspeckv.accelerate.graphs import Direct, StaticInputs
 from mspeckv.accelerate.kept_prompts import Prefills
-from mspeckv.accelerate.slot_attention import Mask, static_attention
+from mspeckv.accelerate.slot_attention import slot_mask, static_attention
 from mspeckv.accelerate.static_passes import width_of
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.testing import SMALL, decoded, tiny_pair
@@ -169,8 +169,8 @@ def test_keys_beyond_a_rows_own_add_nothing(dtype: torch.dtype, settled: int) ->
         there[:, :, here::ROWS] = query[:, :, here::ROWS]
         k, v = (part[:, :, :slots].clone() for part in (key, value))
         k[:, :, position + 1 :] += stranger
-        mask = Mask.of(inputs, settled, slots, dtype)
-        return static_attention(there, k, v, mask, None)[:, :, here::ROWS]
+        mask = slot_mask(inputs, settled, slots, dtype)
+        return static_attention(there, k, v, settled, mask, None)[:, :, here::ROWS]
 
     wanted = row(settled + 40, 1, 0.0)
     for slots, count in ((64, 1), (511, 9), (513, 16), (1300, 5)):

@@ -19,6 +19,7 @@ from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.kv.tier1 import Tier1Room
 from mspeckv.record import Ledger, Recorder
 from tests.random_models import random_pair, random_prompt
 
@@ -79,9 +80,9 @@ def test_moved_sinks_equal_rotated_sinks() -> None:
         before = [layer.buffer.key[:, :, :3].clone() for layer in cache.layers]
         for end in range(9, 40):
             reader.read(tokens[:end], rows=1)
-        shift = torch.tensor([[cache.first_position]])
+        shift = torch.tensor([[cache.dropped]])
         cos, sin = model.model.rotary_emb(before[0], shift)
-    assert cache.first_position > 0
+    assert cache.dropped > 0
     assert cache.length == 39
     for layer, old in zip(cache.layers, before, strict=True):
         half = old.shape[-1] // 2
@@ -117,7 +118,7 @@ def test_the_budget_is_kept_and_filled(prompt: int, budget: int, chunk: int, rec
 def test_retrieval_keeps_the_first_chunk_and_the_chunks_that_queries_match() -> None:
     shape = KVShape(layers=1, heads=1, dim=8, dtype=torch.float32)
     speculation = Speculation(budget=32, chunk=4, recent=8, refresh=1)
-    cache = RetrievalCache(shape, speculation, prompt=100, grown=20, device=CPU)
+    cache = RetrievalCache(Tier1Room(shape, speculation, prompt=100, grown=20), None, CPU)
     generator = torch.Generator().manual_seed(0)
     key = torch.randn(1, 1, 100, 8, generator=generator) * 0.1
     value = torch.arange(100.0).view(1, 1, 100, 1).expand(1, 1, 100, 8).contiguous()

@@ -18,6 +18,7 @@ from mspeckv.kv.floats import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan
+from mspeckv.kv.tier1 import Tier1Room
 from tests.random_models import random_pair, random_prompt
 
 SETTINGS: dict[str, Any] = {
@@ -54,7 +55,7 @@ def cache_of(name: str, prompt: int = 40) -> RetrievalCache:
     pair = random_pair(layers=1)
     shape = KVShape.of(pair.target.config, pair.dtype)
     speculation = Speculation(**SETTINGS, retrieval=name)
-    return RetrievalCache(shape, speculation, prompt, 8, torch.device("cpu"))
+    return RetrievalCache(Tier1Room(shape, speculation, prompt, 8), None, torch.device("cpu"))
 
 
 def test_greedy_tokens_are_the_same_by_any_policy(own: str) -> None:

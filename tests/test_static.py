@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
 from mspeckv.accelerate import static_passes
 from mspeckv.accelerate.graphs import Direct, StaticInputs
-from mspeckv.accelerate.slot_attention import CodeSlots, Mask, attend_slots, static_attention
+from mspeckv.accelerate.slot_attention import CodeSlots, attend_slots, slot_mask, static_attention
 from mspeckv.accelerate.static_passes import code_width, width_of
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of, hooks_for
@@ -143,9 +143,9 @@ def test_attention_over_all_slots_is_attention_over_the_filled_ones(
     past = settled + filled
     inputs = StaticInputs(width, torch.device("cpu"))
     inputs.fill([1] * width, past, past, 0, 0)
-    mask = Mask.of(inputs, settled, slots, torch.float32)
+    mask = slot_mask(inputs, settled, slots, torch.float32)
     folded = fold_groups(query, heads)
-    found = static_attention(folded, key, value, mask, None)
+    found = static_attention(folded, key, value, settled, mask, None)
     end = past + width
     wanted = torch.nn.functional.scaled_dot_product_attention(
         folded,

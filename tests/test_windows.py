@@ -28,6 +28,7 @@ from mspeckv.decoding.fits import predict
 from mspeckv.kv.floats import Buffer
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.scores import sight_mask
+from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.settings import METHODS
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
@@ -218,9 +219,8 @@ def test_only_the_growing_layers_cross_the_link() -> None:
 def test_a_window_layer_shows_what_its_queries_see(chunked: bool, data: st.DataObject) -> None:
     """Against a buffer of everything, whatever is appended and taken back."""
     sight, slack = Sight(data.draw(st.integers(1, 9)), chunked), data.draw(st.integers(1, 6))
-    layer = WindowLayer(
-        Buffer(1, sight.tokens + 2 * slack, 1, torch.float32, torch.device("cpu")), sight, slack
-    )
+    shape, slots = KVShape(1, 1, 1, torch.float32), sight.tokens + 2 * slack
+    layer = WindowLayer(Buffer(shape, slots, torch.device("cpu")), sight, slack)
     text: list[float] = []
     mark = 0
     for _ in range(data.draw(st.integers(1, 12))):

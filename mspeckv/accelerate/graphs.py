@@ -62,7 +62,6 @@ class StaticInputs:
 
     Args:
         width: rows of the pass.
-        device: where it runs.
         ring: give a token the row that its position leaves when divided by ``width``, whatever else
             is read; else the first rows.
 
@@ -157,9 +156,6 @@ class Graphs(Direct):
 
     The first time it runs as it is, which builds what kernels build lazily and captures nothing
     that comes but once. Where capture fails, the pass stays as it is, with a warning.
-
-    Args:
-        device: the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:

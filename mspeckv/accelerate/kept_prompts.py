@@ -106,8 +106,6 @@ class Prefills:
 
         Args:
             readers: with empty caches; a reader's watcher may fill a cache of its own.
-            prompt: token ids.
-            link: carries what a reader sends to the host.
         """
         self.shared, self.saved_seconds = False, 0.0
         for reader in readers:

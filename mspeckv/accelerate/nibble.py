@@ -157,10 +157,6 @@ class CoarseLayer(PlacedLayer):
 
     Guessed tokens are written where tier 2 will write them too, behind everything settled, so a
     verification replaces them by its own and nothing is stored twice.
-
-    Args:
-        base: tier 2's layer.
-        planes: how its codes are split.
     """
 
     def __init__(self, base: FloatLayer | WindowLayer | BlockLayer, planes: NibblePlanes) -> None:
@@ -215,11 +211,7 @@ class CoarseLayer(PlacedLayer):
 
 @tier1_caches.register("nibble")
 class CoarseCache(Tier1Cache):
-    """Tier 1's cache in nibble mode: no KV of its own, nothing over the link.
-
-    Args:
-        full: tier 2's cache, with a nibble policy.
-    """
+    """Tier 1's cache in nibble mode: no KV of its own, nothing over the link."""
 
     def __init__(self, full: FullCache) -> None:
         self.full = full

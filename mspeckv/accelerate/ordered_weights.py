@@ -51,6 +51,7 @@ class TiledWeight:
 
     Attributes:
         bytes: of the copy.
+        digests: fingerprints of what was copied.
     """
 
     def __init__(
@@ -64,24 +65,20 @@ class TiledWeight:
         self.product = product or partial(multiply, ordered=order(weight), bias=bias)
         self.bytes = weight.numel() * weight.element_size()
         held = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        self._copied = [(name, part, _stamp(part), digest(part)) for name, part in held.items()]
+        self._copied = [(name, part, _stamp(part)) for name, part in held.items()]
+        self.digests = {part: digest(part) for part in held.values()}
 
     @property
     def current(self) -> bool:
         """Whether, as far as torch knows, nothing was trained, loaded anew, or moved since."""
         return all(
             self.holder.get(name) is part and _stamp(part) == stamp
-            for name, part, stamp, _ in self._copied
+            for name, part, stamp in self._copied
         )
 
     def holds(self) -> bool:
         """Whether every bit is what was copied: torch does not notice writes through ``.data``."""
         return self.current and all(digest(part) == was for part, was in self.digests.items())
-
-    @property
-    def digests(self) -> dict[torch.Tensor, bytes]:
-        """Fingerprints of what was copied."""
-        return {part: was for _, part, _, was in self._copied}
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """``[..., in] -> [..., out]``; by the layer's own weight where that has changed."""

@@ -20,7 +20,6 @@ Everything else, a prompt, a GPU, lossless blocks, unpacks as ever and meets the
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ from mspeckv.accelerate.native import library, once, pointer
 from mspeckv.accelerate.split_keys import even_pieces
 from mspeckv.context import KV, Masks
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.kv.blocks import Arrived
+from mspeckv.kv.blocks import Arrived, Show
 from mspeckv.kv.codec import Codec
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
@@ -57,18 +57,14 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A layer's packed blocks as they are, and its float tail.
+class Packed(Floats):
+    """A layer's packed blocks as they are, and the floats of its tail, the pass's own the last.
 
     Attributes:
-        key: the tail's keys ``[1, H, n, D]``, the last being the pass's own.
-        value: the tail's values.
         blocks: the tokens before the tail.
         layer: whose they are; None where they are read by the kernel alone.
     """
 
-    key: torch.Tensor
-    value: torch.Tensor
     blocks: Arrived
     layer: Any = None
 
@@ -76,10 +72,6 @@ class Packed:
     def tokens(self) -> int:
         """Tokens in blocks and tail."""
         return len(self.blocks.records) * self.blocks.codec.block + self.key.shape[2]
-
-    def newest(self, count: int) -> KV:
-        """The last ``count`` tokens, as views: they lie in the tail."""
-        return self.key[:, :, -count:], self.value[:, :, -count:]
 
     def whole(self) -> KV:
         """Everything as floats, unpacked now, where the layer always unpacks."""
@@ -97,8 +89,8 @@ class Packed:
             self.layer.release()
 
 
-def show_packed(codec: Codec, device: torch.device) -> Callable[[Any, int], Packed | None] | None:
-    """How packed layers are shown instead of unpacked; see `mspeckv.kv.blocks.Store.show`."""
+def show_packed(codec: Codec, device: torch.device) -> Show | None:
+    """How packed layers are shown instead of unpacked."""
     return _show if usable(codec, device) else None
 
 

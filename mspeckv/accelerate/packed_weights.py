@@ -78,10 +78,9 @@ def read_packed(model: torch.nn.Module) -> None:
     """Have ``model``'s packed layers multiply by the kernel from now on, inside passes and out."""
     if not any(isinstance(weight, Packed) for weight in model.parameters()) or not compiled():
         return
-    for module in model.modules():
-        for layers in siblings(module):
-            if all(isinstance(layer.weight, Packed) for layer in layers):
-                _route(layers)
+    for layers in siblings(model):
+        if all(isinstance(layer.weight, Packed) for layer in layers):
+            _route(layers)
     for module in model.modules():
         if type(module) is torch.nn.Linear and isinstance(module.weight, Packed):
             _route([module])

@@ -37,7 +37,6 @@ def route(layer: torch.nn.Module, always: Product | None = None) -> None:
     """Have ``layer`` ask the pass for its product from now on.
 
     Args:
-        layer: a linear one.
         always: what it multiplies by where there is no pass, or the pass names none.
     """
     if always is not None:

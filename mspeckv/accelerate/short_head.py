@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch.nn.functional import linear
@@ -62,12 +63,7 @@ def shortlist_tokens(prompt: Sequence[int], vocab: int, size: int) -> torch.Tens
 
 
 class ShortHead:
-    """Lets a model score chosen tokens only.
-
-    Args:
-        model: any decoder with an output embedding.
-        tokens: ids ``[K]`` to score.
-    """
+    """Lets a model score chosen ``tokens`` ``[K]`` only."""
 
     def __init__(self, model: PreTrainedModel, tokens: torch.Tensor) -> None:
         self.head = model.get_output_embeddings()
@@ -82,19 +78,14 @@ class ShortHead:
                 full.take(self.tokens) if isinstance(full, Packed) else full[self.tokens].clone()
             )
             self.bias = None if bias is None else whole(bias)[self.tokens].clone()
-        self.faster: Product | None = None
+        product: Product | None = None
         if isinstance(self.weight, Packed):
-            self.faster = packed_weights.product(self.weight, self.bias)
+            product = packed_weights.product(self.weight, self.bias)
         elif can_tile(self.weight):
-            self.faster = TiledWeight(self.weight, self.bias)
-
-    @property
-    def products(self) -> Products:
-        """In a pass the model's head is the short one; whatever it does to logits stays."""
-        return {self.head: self.faster or self._score}
-
-    def _score(self, hidden: torch.Tensor) -> torch.Tensor:
-        return linear(hidden, self.weight, self.bias)
+            product = TiledWeight(self.weight, self.bias)
+        # in a pass the model's head is the short one; whatever it does to logits stays
+        stock = partial(linear, weight=self.weight, bias=self.bias)
+        self.products: Products = {self.head: product or stock}
 
     def widen(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""

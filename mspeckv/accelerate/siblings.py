@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -61,9 +62,9 @@ def together(layers: Sequence[torch.nn.Linear]) -> list[TiledWeight]:
     ]
 
 
-def siblings(module: torch.nn.Module) -> Iterator[list[torch.nn.Linear]]:
-    """Sets of ``module``'s own layers that read the same."""
-    for names in SIBLINGS:
+def siblings(model: torch.nn.Module) -> Iterator[list[torch.nn.Linear]]:
+    """Sets of layers that read the same, each of one module."""
+    for module, names in product(model.modules(), SIBLINGS):
         layers = [module._modules.get(name) for name in names]
         found = [layer for layer in layers if type(layer) is torch.nn.Linear]
         inputs = {(layer.in_features, layer.bias is None) for layer in found}

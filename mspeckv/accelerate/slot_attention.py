@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from mspeckv.accelerate.graphs import StaticInputs
 from mspeckv.context import KV, Masks
 from mspeckv.kv.codec import Codec
+from mspeckv.kv.floats import Floats
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.quantize import BlockCodec
@@ -29,44 +30,32 @@ _STEP = 512
 """Keys that the CPU's kernel takes at a time; it sums those of a shorter step in another order."""
 
 
-@dataclass(frozen=True)
-class Mask:
-    """Which slots the queries of a static pass see.
+def slot_mask(inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive ``[width, slots - settled]``, padded to whole tiles: queries see up to their own.
 
-    Attributes:
-        settled: slots before this one are seen by all.
-        rest: additive ``[width, slots - settled]`` over the others, padded to whole tiles of 16.
+    Slots before ``settled`` are seen by all.
     """
-
-    settled: int
-    rest: torch.Tensor
-
-    @classmethod
-    def of(cls, inputs: StaticInputs, settled: int, slots: int, dtype: torch.dtype) -> Mask:
-        """Every query sees the slots up to its own."""
-        device, count = inputs.slots.device, slots - settled
-        if inputs.ring and device.type == "cpu":
-            # whole steps: what a row sees is summed alike, however many slots come after it
-            count = -(-count // _STEP) * _STEP
-        rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
-        unseen = rest[None] > inputs.slots[:, None]
-        mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
-        return cls(settled, mask.masked_fill_(unseen, float("-inf"))[:, :count])
+    device, count = inputs.slots.device, slots - settled
+    if inputs.ring and device.type == "cpu":
+        # whole steps: what a row sees is summed alike, however many slots come after it
+        count = -(-count // _STEP) * _STEP
+    rest = torch.arange(settled, settled + -(-count // _TILE) * _TILE, device=device)
+    unseen = rest[None] > inputs.slots[:, None]
+    mask = torch.zeros(unseen.shape, device=device, dtype=dtype)
+    return mask.masked_fill_(unseen, float("-inf"))[:, :count]
 
 
 @dataclass(frozen=True)
-class Slots:
-    """Every slot of a layer ``[1, H, S, D]``, filled or not; a query sees those up to its own.
+class Slots(Floats):
+    """Every slot of a layer, filled or not; a query sees those up to its own.
+
+    How many are filled only the device knows: ``tokens`` are slots.
 
     Attributes:
-        key: keys by slot.
-        value: values by slot.
         inputs: where the pass's own tokens lie.
         settled: slots that hold the prompt.
     """
 
-    key: torch.Tensor
-    value: torch.Tensor
     inputs: StaticInputs
     settled: int
 
@@ -75,30 +64,14 @@ class Slots:
         """Slots ``[width]`` of the pass's own tokens."""
         return self.inputs.slots
 
-    @property
-    def tokens(self) -> int:
-        """Slots: how many are filled only the device knows."""
-        return self.key.shape[2]
-
     def newest(self, count: int) -> KV:
         """The pass's own tokens, padding included."""
         return self.key.index_select(2, self.new), self.value.index_select(2, self.new)
 
-    def whole(self) -> KV:
-        """Every slot."""
-        return self.key, self.value
-
-    def release(self) -> None:
-        """Nothing to give back."""
-
 
 @dataclass(frozen=True)
 class CodeSlots(Slots):
-    """A resident layer's packed blocks as they are, and every slot of its float tail.
-
-    Attributes:
-        layer: whose they are.
-    """
+    """A resident layer's packed blocks as they are, and every slot of its float tail."""
 
     layer: ResidentLayer
 
@@ -141,11 +114,11 @@ def attend_slots(
     inputs, settled, slots = shown.inputs, shown.settled, shown.tokens
     key = settled, slots
     if key not in masks:
-        masks[key] = Mask.of(inputs, settled, slots, query.dtype).rest
+        masks[key] = slot_mask(inputs, settled, slots, query.dtype)
     rest = masks[key]
     assert rest is not None
     folded = fold_groups(query, shown.key.shape[1])
-    out = static_attention(folded, shown.key, shown.value, Mask(settled, rest), scale)
+    out = static_attention(folded, shown.key, shown.value, settled, rest, scale)
     return out.reshape(*query.shape[:3], out.shape[-1])
 
 
@@ -153,26 +126,26 @@ def static_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: Mask,
+    settled: int,
+    mask: torch.Tensor,
     scale: float | None,
 ) -> torch.Tensor:
     """Attention ``[1, H, G * Q, D]`` over the slots that a mask lets each row see.
 
     Args:
         query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
-        key: ``[1, H, K, D]``.
-        value: same shape.
-        mask: which keys each row sees.
-        scale: of the scores; None for ``D ** -0.5``.
+        key: ``[1, H, K, D]``, and so ``value``.
+        settled: slots before this one are seen by all.
+        mask: which of the others each row sees, from `slot_mask`.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    at, beyond = mask.settled, mask.settled + mask.rest.shape[1] - key.shape[2]
-    rest = key[:, :, at:], value[:, :, at:]
+    beyond = settled + mask.shape[1] - key.shape[2]
+    rest = key[:, :, settled:], value[:, :, settled:]
     keys, values = (pad(part, (0, 0, 0, beyond)) if beyond else part for part in rest)
-    last, last_lse = _with_lse(query, keys, values, scale, mask.rest)
-    if not at:
+    last, last_lse = _with_lse(query, keys, values, scale, mask)
+    if not settled:
         return last
-    first, first_lse = _with_lse(query, key[:, :, :at], value[:, :, :at], scale)
+    first, first_lse = _with_lse(query, key[:, :, :settled], value[:, :, :settled], scale)
     weight = (first_lse - last_lse).sigmoid()[..., None]
     return torch.lerp(last.float(), first.float(), weight).to(query.dtype)
 

@@ -81,18 +81,13 @@ def split_attention(
     mask: torch.Tensor | None,
     scale: float | None,
 ) -> torch.Tensor:
-    """Attention whose keys are read in ``count`` pieces by one call of the stock kernel.
+    """Attention ``[1, H, R, D]`` whose keys are read in pieces by one call of the stock kernel.
 
     Args:
         query: ``[1, H, R, D]``.
-        key: ``[1, H, K, D]``.
-        value: same shape.
-        count: pieces, from `pieces`.
+        key: ``[1, H, K, D]``, and so ``value``.
+        count: from `pieces`.
         mask: from `piece_mask`.
-        scale: of the scores; None for ``D ** -0.5``.
-
-    Returns:
-        ``[1, H, R, D]``.
     """
     assert _kernel is not None
     rows = query[0, :, None].expand(-1, count, -1, -1)

@@ -50,8 +50,6 @@ class SlottedLayer(PlacedLayer):
     """One layer of a cache, as a static pass sees it.
 
     Args:
-        base: the cache's own layer.
-        inputs: where new tokens go.
         cut: called with the host's work, where there is any.
         settled: slots that hold the prompt.
         rows: of a KV head, where attention may read a resident layer's codes; else 0.
@@ -65,12 +63,13 @@ class SlottedLayer(PlacedLayer):
         super().__init__()
         self.base, self.inputs, self.cut, self.settled = base, inputs, cut, settled
         self.codes = shows_codes(base, rows)
-        self.unpacks = brings(under(base)) and (looked_at or not self.codes)
+        self.unpacks = isinstance(under(base), BlockLayer) and (looked_at or not self.codes)
         self.length = filled(base)
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Put the new tokens where the slots say; shows every slot."""
-        base, inputs, packed = under(self.base), self.inputs, brings(under(self.base))
+        base, inputs = under(self.base), self.inputs
+        packed = isinstance(base, BlockLayer)
         if self.unpacks:
             # what is on the host, or packed, when the pass is run
             self.cut(lambda: self.base.bring(filled(self.base)))
@@ -111,11 +110,6 @@ def filled(layer: Any) -> int:
     return max(int(layer.length), int(under(layer).length))
 
 
-def brings(layer: PlacedLayer) -> bool:
-    """Whether a layer must be unpacked into the scratch buffer first."""
-    return isinstance(layer, BlockLayer)
-
-
 def view_of(layer: PlacedLayer) -> Buffer:
     """Where every token of a layer can be found, by slot, once brought."""
     layer = under(layer)
@@ -127,7 +121,7 @@ def view_of(layer: PlacedLayer) -> Buffer:
 
 def tail_start(cache: Tier) -> int:
     """Slot at which the float tails of packed layers begin."""
-    packed = (layer for layer in map(under, cache.layers) if brings(layer))
+    packed = (layer for layer in map(under, cache.layers) if isinstance(layer, BlockLayer))
     return max((layer.packed_tokens for layer in packed), default=0)
 
 
@@ -146,7 +140,6 @@ class StaticReader(ModelReader):
     before, and the last bit of a logit on the shape.
 
     Args:
-        seat: as for `ModelReader`.
         runner: runs, or replays, the passes of this reader and of others like it.
     """
 
@@ -176,7 +169,9 @@ class StaticReader(ModelReader):
         self, tokens: list[int], position: int, step: Step, rows: int
     ) -> tuple[torch.Tensor, bool]:
         """Logits ``[rows, V]`` of the last of ``tokens``, and whether something was built."""
-        if step == "prefill" or len(tokens) > LONGEST or self._room() < len(tokens):
+        first = filled(self.cache.layers[0])
+        room = min(self._slots - first, self.cache.room(self.cache.length), LONGEST)
+        if step == "prefill" or len(tokens) > room:
             return super()._run(tokens, position, step, rows)
         due, watched, looking = False, 0, self.seat.onlooker
         if looking is not None:
@@ -187,7 +182,6 @@ class StaticReader(ModelReader):
         inputs = self.runner.inputs.get(width)
         if inputs is None:
             inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device, self.ring)
-        first = filled(self.cache.layers[0])
         inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
         builds = not self.runner.ready((width, *alike))
         logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
@@ -225,8 +219,3 @@ class StaticReader(ModelReader):
                 looking.choose(layer, query, *shown.whole(), inputs.real)
 
         return watch
-
-    def _room(self) -> int:
-        """Tokens that the cache still takes."""
-        slots = self._slots - filled(self.cache.layers[0])
-        return min(slots, self.cache.room(self.cache.length))

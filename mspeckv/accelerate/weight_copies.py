@@ -70,7 +70,7 @@ def tile(model: PreTrainedModel) -> Products:
 def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
     """Copy the ``fresh`` layers of ``model``, those that read the same together."""
     single = set(fresh)
-    for layers in (each for module in model.modules() for each in siblings(module)):
+    for layers in siblings(model):
         if single.issuperset(layers):
             single.difference_update(layers)
             _copies.update(zip(layers, together(layers), strict=True))

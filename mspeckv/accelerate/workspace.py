@@ -48,8 +48,6 @@ class Workspace:
 
     Attributes:
         key: runs with the same key can use it one after the other.
-        caches: by tier.
-        make_runner: makes what runs, or replays, passes.
         runners: by tier.
     """
 

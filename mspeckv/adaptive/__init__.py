@@ -1,4 +1,1 @@
-"""Proposes: lengths that are left open, round by round, and guesses by lookup.
-
-It never touches a distribution.
-"""
+"""Proposes lengths that are left open, and guesses by lookup; it never touches a distribution."""

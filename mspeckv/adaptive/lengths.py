@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 from mspeckv.adaptive.estimates import SLOPE, Confidence, Costs, PassCost, Verdicts
 from mspeckv.events import Guess, Pass, Plan
@@ -91,7 +91,6 @@ class Chain:
     """A chain of guesses as it grows.
 
     Args:
-        confidence: learned so far.
         verifier: tier that will test the chain.
         stop: chance of being kept whole under which the chain ends; 0 for never.
     """
@@ -136,8 +135,7 @@ class Planner:
         self.verdicts, self.confidence = Verdicts(has_middle), Confidence(lookup=free_draft)
         self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
         # plans that a choice compares share their parts
-        self._settled: dict[tuple[int, int, Held], list[float]] = {}
-        self._cost: dict[tuple[int, int], float] = {}
+        self.cost, self._settled = cache(self._expected_ms), cache(self._settles)
         # rounds since a tier was last measured
         self._absent = [0, 0, 0]
         self._measured = [
@@ -155,11 +153,10 @@ class Planner:
 
         Args:
             passes: the round's passes. What those that build something take says little of others.
-            guesses: what was guessed in it, and kept.
             began, ended: seconds on the passes' clock; None where passes are all that takes time.
         """
-        self._settled.clear()
-        self._cost.clear()
+        self._settled.cache_clear()
+        self.cost.cache_clear()
         for tier in self._measured:
             self._absent[tier] += 1
             if self._absent[tier] > 1:
@@ -173,14 +170,8 @@ class Planner:
         for guess in guesses:
             self.confidence.see(guess.verifier, guess.held, guess.accepted)
 
-    def cost(self, tier: int, tokens: int) -> float:
-        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
-        key = tier, tokens
-        if key not in self._cost:
-            self._cost[key] = self._expected_ms(tier, tokens)
-        return self._cost[key]
-
     def _expected_ms(self, tier: int, tokens: int) -> float:
+        """Milliseconds of a pass of ``tier`` over ``tokens``; arbitrary units before the first."""
         if tier == 0 and self.free_draft:
             return 0.0
         if self.costs[tier].known:
@@ -254,20 +245,13 @@ class Planner:
 
     def time_per_token(self, plan: Plan, held: Held = ()) -> float:
         """Expected milliseconds per settled token."""
-        return self._round_ms(plan, held) / self._settles(plan, held)
-
-    def _round_ms(self, plan: Plan, held: Held) -> float:
-        """Expected milliseconds of a round."""
         top = self.cost(2, plan.gamma + 1)
         if plan.path == (2,):
             return top
         inner = plan.path == (0, 1, 2)
         token = self._middle_token(plan.draft_gamma, held) if inner else self.cost(plan.path[0], 1)
-        return plan.gamma * token + top
-
-    def _settles(self, plan: Plan, held: Held) -> float:
-        """Tokens that it settles on average."""
-        return self._expected(plan.path[-2], 2, held, plan.gamma) if plan.gamma else 1.0
+        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
+        return (plan.gamma * token + top) / settled
 
     def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
@@ -277,12 +261,11 @@ class Planner:
     def _expected(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
         asked = held if tier == 0 and self.free_draft else ()
-        key = tier, verifier, asked
-        if key not in self._settled:
-            rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
-            rates = rates or self.verdicts.rates(tier, verifier)
-            self._settled[key] = expected_tokens(rates, self.longest)
-        return self._settled[key][gamma]
+        return self._settled(tier, verifier, asked)[gamma]
+
+    def _settles(self, tier: int, verifier: int, asked: Held) -> list[float]:
+        rates = [self.confidence.kept(verifier, likelihood) for likelihood in asked]
+        return expected_tokens(rates or self.verdicts.rates(tier, verifier), self.longest)
 
     def _guesses(self, held: Held) -> bool:
         """Whether tier 0 has something to say."""

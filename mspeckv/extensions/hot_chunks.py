@@ -17,7 +17,6 @@ cycle. Neighbouring tokens ask for nearly the same chunks, so most are found (as
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Self
 
 import torch
 
@@ -25,7 +24,7 @@ from mspeckv.context import KV
 from mspeckv.events import Direction
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.retrieval import RetrievalCache
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes
+from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 
 RECALL = "recall"
@@ -52,8 +51,8 @@ class HotChunkCache(RetrievalCache):
     """Chunks in the buffer for each one that a layer's head may choose."""
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
-        super().__init__(room.shape, room.speculation, room.prompt, room.grown, device)
-        self.full = self.source = full
+        super().__init__(room, full, device)
+        self.full = full
         plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)
         self._pin = device.type == "cuda"
@@ -69,11 +68,6 @@ class HotChunkCache(RetrievalCache):
         self._found = self._missed = 0
 
     @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        return cls(room, full, device)
-
-    @classmethod
     def slots_of(cls, plan: ChunkPlan) -> int:
         """Chunks that the buffer holds of each layer and head."""
         return min(plan.chunks, cls.room_for_each * plan.chosen)
@@ -83,7 +77,7 @@ class HotChunkCache(RetrievalCache):
         """Retrieval's and the buffer on the device, every chunk on the host."""
         plan = ChunkPlan.of(room.speculation, room.prompt)
         chunk = room.shape.layers * plan.chunk * room.shape.token_bytes
-        own = retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown)
+        own, _ = super().sizes(room)
         return own + cls.slots_of(plan) * chunk, plan.chunks * chunk
 
     @property

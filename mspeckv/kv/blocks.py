@@ -27,7 +27,6 @@ class Arrived:
 
     Attributes:
         records: uint8 ``[b, record_bytes]``.
-        codec: how they are packed.
         lower: the codes' lower nibbles ``[b, bytes]``, keys' before values', where they lie apart.
         coarse: whether the lower nibbles count as unknown.
     """
@@ -42,24 +41,25 @@ class Arrived:
         self.codec.decode(self.records, *out)
 
 
+Show = Callable[[Any, int], Shown | None]
+"""Shows a layer of blocks, or a look at one, after so many new tokens; None: unpack it."""
+
+
 @dataclass(frozen=True)
 class Store:
     """What the packed layers of one cache share.
 
     Attributes:
-        codec: how a block is packed.
-        policy: block size and float tail.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
-        show: an acceleration's other way to show a layer of blocks, or a look at one, after so many
-            new tokens; None, from it or instead of it, where the layer is to be unpacked.
+        show: what an acceleration does instead of unpacking.
     """
 
     codec: Codec
     policy: KVPolicy
     blocks: int
     scratch: Buffer
-    show: Callable[[Any, int], Shown | None] | None = None
+    show: Show | None = None
 
 
 class BlockLayer(PlacedLayer):
@@ -72,6 +72,9 @@ class BlockLayer(PlacedLayer):
     Subclasses say where the packed blocks live: `keep` stores new ones, `arrived` finds them all.
     """
 
+    records: torch.Tensor
+    """uint8 ``[most blocks, bytes]``."""
+
     def __init__(self, store: Store, tail: Buffer, index: int) -> None:
         super().__init__()
         self.index = index
@@ -81,8 +84,8 @@ class BlockLayer(PlacedLayer):
 
     @property
     def contents(self) -> list[torch.Tensor]:
-        """The tail's tokens; with finished blocks, where a subclass keeps them."""
-        return [*self.tail.read(self.length - self.packed_tokens)]
+        """The tail's tokens, and finished blocks."""
+        return [*self.tail.read(self.length - self.packed_tokens), self.records[: self.blocks]]
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -53,8 +53,7 @@ def attention(
     """
     scores = queries * queries.shape[-1] ** -0.5 @ landmarks.transpose(1, 2)
     shares = scores.softmax(-1, dtype=torch.float32)
-    mass: torch.Tensor = weights @ shares
-    return mass
+    return weights.matmul(shares)
 
 
 def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -63,18 +62,9 @@ def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor
     return torch.arange(chunks, device=landmarks.device).float().expand(heads, chunks)
 
 
-def names() -> tuple[str, ...]:
-    """Names of all policies, the default first."""
-    return _policies.names()
-
-
-def policy(name: str) -> Policy:
-    """The policy registered under ``name``.
-
-    Raises:
-        ValueError: there is none.
-    """
-    return _policies.find(name)
+names = _policies.names
+"""The default first."""
+policy = _policies.find
 
 
 def reads_keys(name: str) -> bool:

@@ -37,21 +37,6 @@ class Restore(Protocol):
         """Write ``low + step * (code + shift)`` into ``out`` ``[n, H, T, D]``."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One tensor inside a record: byte range, stored dtype, shape per block."""
-
-    offset: int
-    bytes: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    def view(self, records: torch.Tensor) -> torch.Tensor:
-        """This part of ``records`` ``[n, record_bytes]`` as ``[n, *shape]``, without a copy."""
-        piece = records[:, self.offset : self.offset + self.bytes]
-        return piece.view(self.dtype).view(records.shape[0], *self.shape)
-
-
 class Codec:
     """Turns float blocks into byte records and back.
 
@@ -73,23 +58,17 @@ class Codec:
         self.block = policy.block
         self.widths: dict[str, Width] = dict(zip("kv", self.code_widths(policy), strict=True))
         self.record_bytes = 0
-        self._parts: dict[str, Part] = {}
+        # where in a record, of which dtype and shape
+        self._parts: dict[str, tuple[slice, torch.dtype, tuple[int, ...]]] = {}
 
     def code_widths(self, policy: KVPolicy) -> tuple[Width, Width]:
         """Bits of codes of keys and of values; the policy's."""
         return policy.widths
 
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Pack whole blocks.
+        """Whole blocks ``[1, H, n * T, D]`` as uint8 records ``[n, record_bytes]``, where they are.
 
         A block's record depends on that block alone, however many come with it.
-
-        Args:
-            key: ``[1, H, n * T, D]``.
-            value: same shape.
-
-        Returns:
-            uint8 records ``[n, record_bytes]`` on the inputs' device.
         """
         raise NotImplementedError
 
@@ -112,13 +91,14 @@ class Codec:
 
     def add(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         """Give a tensor ``shape`` of every block a place in the record."""
-        size = prod(shape) * dtype.itemsize
-        self._parts[name] = Part(self.record_bytes, size, dtype, shape)
-        self.record_bytes += size
+        start = self.record_bytes
+        self.record_bytes += prod(shape) * dtype.itemsize
+        self._parts[name] = slice(start, self.record_bytes), dtype, shape
 
     def part(self, name: str, records: torch.Tensor) -> torch.Tensor:
         """One of the record's tensors, ``[n, *shape]``, as a view."""
-        return self._parts[name].view(records)
+        place, dtype, shape = self._parts[name]
+        return records[:, place].view(dtype).view(records.shape[0], *shape)
 
     def records_for(self, key: torch.Tensor) -> torch.Tensor:
         """Room for the records of keys ``[1, H, n * T, D]``."""
@@ -136,10 +116,6 @@ class OtherAxes(Around):
     """What a layer shows whose codec turns its tokens.
 
     Whoever looks on sees the model's axes; attention turns its queries and reads ``inner``.
-
-    Attributes:
-        inner: everything, in the codec's axes.
-        codec: whose axes they are.
     """
 
     inner: Shown

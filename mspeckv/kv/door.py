@@ -11,11 +11,7 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 class Door(Generic[Made]):
-    """Makers by name.
-
-    Args:
-        field: the setting that holds such a name.
-    """
+    """Makers by name, of a setting ``field`` that holds such a name."""
 
     def __init__(self, field: str) -> None:
         self.field = field

@@ -8,6 +8,7 @@ import torch
 
 from mspeckv.context import KV
 from mspeckv.kv.layers import PlacedLayer
+from mspeckv.kv.shape import KVShape
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,11 @@ class Floats:
 class Buffer:
     """Preallocated K and V of one layer ``[1, H, capacity, D]``."""
 
-    def __init__(
-        self, heads: int, capacity: int, dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.key = torch.empty(1, heads, capacity, dim, dtype=dtype, device=device)
+    def __init__(self, shape: KVShape, capacity: int, device: torch.device) -> None:
+        size = 1, shape.heads, capacity, shape.dim
+        self.key = torch.empty(size, dtype=shape.dtype, device=device)
         self.value = torch.empty_like(self.key)
-        self.token_bytes = 2 * heads * dim * dtype.itemsize
+        self.token_bytes = shape.token_bytes
 
     def write(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Put ``[1, H, n, D]`` at slots ``start .. start + n``."""

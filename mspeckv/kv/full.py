@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.context import Shown
-from mspeckv.kv.blocks import BlockLayer, Store
+from mspeckv.kv.blocks import BlockLayer, Show, Store
 from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.floats import Buffer
 from mspeckv.kv.layers import Tier
@@ -27,13 +26,11 @@ class Faster:
     """What accelerations do in the cache's stead.
 
     Attributes:
-        show: given a codec and a device, another way to show packed layers (`Store.show`), or None.
+        show: given a codec and a device, another way to show packed layers, or None.
         restore: another way to turn codes into values on the device.
     """
 
-    show: (
-        Callable[[Codec, torch.device], Callable[[BlockLayer, int], Shown | None] | None] | None
-    ) = None
+    show: Callable[[Codec, torch.device], Show | None] | None = None
     restore: Restore | None = None
 
 
@@ -41,12 +38,7 @@ class FullCache(Tier):
     """Full KV cache over on-chip, resident and offloaded layers.
 
     Args:
-        shape: the target's KV shape.
-        policy: widths and placement.
         capacity: most tokens the run can hold, guesses included.
-        link: carries offloaded layers.
-        device: where compute runs.
-        faster: accelerations.
         slack: tokens that rejected guesses may take back at most.
 
     Raises:
@@ -67,23 +59,16 @@ class FullCache(Tier):
         self.shape, self.policy, self.capacity = shape, policy, capacity
         self.placement = policy.placement(shape.layers)
         blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
-        size = (shape.heads, capacity if unpacks else 0, shape.dim, shape.dtype, device)
-        self.scratch = Buffer(*size)
+        self.scratch = Buffer(shape, capacity if unpacks else 0, device)
         codec = codec_of(shape, policy, faster.restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention
-        packs = faster.show is not None and unpacks and not (shape.states or shape.latent)
-        show = faster.show(codec, device) if packs and faster.show is not None else None
+        show = None
+        if faster.show is not None and unpacks and not (shape.states or shape.latent):
+            show = faster.show(codec, device)
         self.store = Store(codec, policy, blocks, self.scratch, show)
-        self.pipeline = Pipeline(
-            link,
-            streamed_bytes(shape, policy),
-            blocks,
-            device,
-            self.placement.count("offloaded"),
-            policy.ahead,
-            policy.cached_layers,
-        )
+        size, offloaded = streamed_bytes(shape, policy), self.placement.count("offloaded")
+        self.pipeline = Pipeline(link, self.store, size, offloaded)
         room = Room(shape, capacity, device, self.store, self.pipeline)
         places = iter([place_of(policy, place) for place in self.placement])
         layers = [
@@ -91,8 +76,9 @@ class FullCache(Tier):
             next(places)(room, index)
             if kind.grows
             else kept(shape, kind, capacity, slack, device, reach=0)
-            for index, kind in enumerate(map(shape.kind, range(shape.depth)))
+            for index, kind in enumerate(shape.every)
         ]
+        self.packed = [layer for layer in layers if isinstance(layer, BlockLayer)]
         super().__init__(layers=with_states(layers, shape, reach=0))
 
     def room(self, length: int) -> int:
@@ -103,17 +89,15 @@ class FullCache(Tier):
         look the same packed or not: only the tail's size bounds their rounds.
         """
         room = self.capacity - length
-        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
-        if packed is not None:
+        if self.packed:
             done = packed_blocks(self.policy, min(length, self.length)) * self.policy.block
-            done = max(packed.packed_tokens, done)
+            done = max(self.packed[0].packed_tokens, done)
             room = min(room, tail_tokens(self.policy) - (length - done))
         return room
 
     def due(self, length: int) -> bool:
         """Whether settling ``length`` tokens packs a block."""
-        packed = next((layer for layer in self.layers if isinstance(layer, BlockLayer)), None)
-        return packed is not None and packed_blocks(self.policy, length) > packed.blocks
+        return bool(self.packed) and packed_blocks(self.policy, length) > self.packed[0].blocks
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on; pack what is complete.
@@ -146,7 +130,7 @@ class FullCache(Tier):
     def lookups(self) -> tuple[int, int]:
         """Packed layers found on the device, and fetched, since the last call (one pass's)."""
         pipeline = self.pipeline
-        hits = sum(isinstance(layer, BlockLayer) and layer.found for layer in self.layers)
+        hits = sum(layer.found for layer in self.packed)
         found = hits + pipeline.hits, pipeline.misses
         pipeline.hits = pipeline.misses = 0
         return found

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partialmethod
 from typing import Any
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 from mspeckv.context import KV, Shown, current
-from mspeckv.kv.beside import StatesBeside
 from mspeckv.kv.latent import Latents, halves
 
 UNBOUNDED = 2**31
@@ -134,8 +134,12 @@ class State:
     tensors: tuple[torch.Tensor, ...]
 
 
-class Tier(StatesBeside):
+class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
     """A tier's cache: layers, and what a reader asks before and after a pass.
+
+    Transformers asks the layer of an index for its keys and values, and for its state. A layer may
+    keep both, as in Falcon-H1 (arXiv 2507.22448): it stays what its placement made of it, and has
+    the state beside it (`PlacedLayer.beside`).
 
     Attributes:
         came: shown a layer's index, and its new keys and values as they come.
@@ -147,6 +151,26 @@ class Tier(StatesBeside):
     repeats = 0
     source: Tier | None = None
     came: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
+
+    @cached_property
+    def _asked(self) -> Cache:
+        """The cache, of layers that have a state beside them the states alone."""
+        return Cache(layers=[layer.beside or layer for layer in self.layers])
+
+    def _ask(self, name: str, *args: Any, **given: Any) -> Any:
+        """What transformers asks of the state of a layer: in its convolution, or proper."""
+        return getattr(self._asked, name)(*args, **given)
+
+    has_previous_state = partialmethod(_ask, "has_previous_state")
+    get_conv_state = partialmethod(_ask, "get_conv_state")
+    get_recurrent_state = partialmethod(_ask, "get_recurrent_state")
+    update_conv_state = partialmethod(_ask, "update_conv_state")
+    update_recurrent_state = partialmethod(_ask, "update_recurrent_state")
+
+    @property
+    def parts(self) -> list[Any]:
+        """Layers, and the states beside them."""
+        return [*self.layers, *(layer.beside for layer in self.layers if layer.beside)]
 
     def update(
         self,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from mspeckv.events import Direction, Purpose
+from mspeckv.events import Direction, Purpose, Transfer
 from mspeckv.record import Ledger
 
 # A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
@@ -31,7 +31,6 @@ def origin_gbps(step_seconds: float, layers: int, layer_bytes_per_token: int) ->
 
     Args:
         step_seconds: measured time of one target step with nothing to stream.
-        layers: the target's layers.
         layer_bytes_per_token: unquantized K and V bytes of one layer and token.
     """
     transfer_seconds = ORIGIN_TRANSFER_TO_COMPUTE * step_seconds / layers
@@ -59,7 +58,7 @@ class Ticket:
     def note(self, ledger: Ledger, start: float, ms: float) -> None:
         """Count the finished copy."""
         what = self.direction, self.purpose, self.layer, self.tier
-        self.place = ledger.add(*what, self.bytes, start, ms)
+        self.place = ledger.add(Transfer(*what, self.bytes, start, ms))
 
 
 class KVLink(Protocol):

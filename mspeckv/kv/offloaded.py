@@ -29,33 +29,20 @@ class Pipeline:
     the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
 
     Args:
-        link: carries the fetches.
         record_bytes: bytes per block that cross the link.
-        blocks: most blocks of a layer.
-        device: where slots are.
         layers: offloaded layers there will be.
-        ahead: how many of them may be on the device, or on their way, for the pass.
-        cached: how many of them stay on the device.
     """
 
-    def __init__(
-        self,
-        link: KVLink,
-        record_bytes: int,
-        blocks: int,
-        device: torch.device,
-        layers: int,
-        ahead: int,
-        cached: int = 0,
-    ) -> None:
+    def __init__(self, link: KVLink, store: Store, record_bytes: int, layers: int) -> None:
         self.link, self.record_bytes = link, record_bytes
-        self.ahead, self.cached = ahead, cached
+        self.ahead, self.cached = store.policy.ahead, store.policy.cached_layers
         self.layers: list[OffloadedLayer] = []
         self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.hits = self.misses = 0
+        device = store.scratch.key.device
         self._free = [
-            torch.empty(blocks, record_bytes, dtype=torch.uint8, device=device)
-            for _ in range(min(ahead + cached, layers))
+            torch.empty(store.blocks, record_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(self.ahead + self.cached, layers))
         ]
         self.bytes = sum(slot.numel() for slot in self._free)
         self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
@@ -156,11 +143,6 @@ class OffloadedLayer(BlockLayer):
     def found(self) -> bool:
         """The pipeline counts its own."""
         return False
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """Tail and records."""
-        return [*super().contents, self.records[: self.blocks]]
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""

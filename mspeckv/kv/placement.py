@@ -27,11 +27,7 @@ class Room:
     """What a placement makes its layers of.
 
     Attributes:
-        shape: the target's KV shape.
         capacity: most tokens of the run, guesses included.
-        device: where compute runs.
-        store: what packed layers share.
-        pipeline: brings offloaded layers over the link.
     """
 
     shape: KVShape
@@ -42,7 +38,7 @@ class Room:
 
     def buffer(self, tokens: int) -> Buffer:
         """Floats of ``tokens`` tokens on the device."""
-        return Buffer(self.shape.heads, tokens, self.shape.dim, self.shape.dtype, self.device)
+        return Buffer(self.shape, tokens, self.device)
 
     def tail(self) -> Buffer:
         """A packed layer's float tail."""
@@ -65,11 +61,6 @@ def place_of(policy: KVPolicy, kind: Placement) -> Place:
     return placements.find("nibble" if policy.nibble else policy.elsewhere)
 
 
-@placements.register("on-chip")
-def _on_chip(room: Room, index: int) -> PlacedLayer:
-    return FloatLayer(room.buffer(room.capacity))
-
-
 class ResidentLayer(BlockLayer):
     """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
 
@@ -78,11 +69,6 @@ class ResidentLayer(BlockLayer):
         self.records = torch.empty(
             store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
         )
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """Tail and records."""
-        return [*super().contents, self.records[: self.blocks]]
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Store new records after those held."""
@@ -97,11 +83,8 @@ class ResidentLayer(BlockLayer):
         return {"resident": self.records.numel(), "tail": self.tail.bytes}
 
 
-@placements.register("resident")
-def _resident(room: Room, index: int) -> PlacedLayer:
-    return ResidentLayer(room.store, room.tail(), index)
-
-
-@placements.register("offloaded")
-def _offloaded(room: Room, index: int) -> PlacedLayer:
-    return OffloadedLayer(room.store, room.tail(), index, room.pipeline)
+placements.register("on-chip")(lambda room, index: FloatLayer(room.buffer(room.capacity)))
+placements.register("resident")(lambda room, index: ResidentLayer(room.store, room.tail(), index))
+placements.register("offloaded")(
+    lambda room, index: OffloadedLayer(room.store, room.tail(), index, room.pipeline)
+)

@@ -52,7 +52,7 @@ class BlockCodec(Codec):
     def offsets(self) -> tuple[int, ...]:
         """Where in a record the codes, steps and lows of keys, then of values, begin."""
         names = (f"{name}{scale}" for name in "kv" for scale in ("", "_step", "_low"))
-        return tuple(self._parts[name].offset for name in names)
+        return tuple(self._parts[name][0].start for name in names)
 
     def encode(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Pack whole blocks; see `Codec.encode`."""
@@ -160,10 +160,8 @@ def unpack_bits(packed: torch.Tensor, width: int, out: torch.Tensor) -> None:
             codes = piece >> (index * bits) if index else piece
             # above the last code of a byte there is nothing to clear
             codes = codes & (2**bits - 1) if index < 8 // bits - 1 else codes
-            if first:
-                part.copy_(codes << left if left else codes)
-            else:
-                part.add_(codes << left if left else codes)
+            write = part.copy_ if first else part.add_
+            write(codes << left if left else codes)
 
 
 def _half_down(x: torch.Tensor) -> torch.Tensor:

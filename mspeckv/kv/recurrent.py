@@ -26,7 +26,6 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
     """A layer's state as transformers keeps it, and copies of earlier ones.
 
     Args:
-        states: how many the layer has.
         reach: tokens that may be taken back at most.
 
     Attributes:
@@ -97,8 +96,7 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of the state."""
-        parts = (*self.conv_states.values(), *self.recurrent_states.values())
-        return sum(int(part.nbytes) for part in parts if part is not None)
+        return sum(int(part.nbytes) for part in self.contents)
 
     def bytes_by_place(self) -> dict[str, int]:
         """Its size is known when it has been read."""
@@ -169,8 +167,7 @@ def kept(
     if kind.sight is None:
         return EmptyLayer()
     slots = window_slots(kind.sight, slack, capacity)
-    buffer = Buffer(shape.heads, slots, shape.dim, shape.dtype, device)
-    return WindowLayer(buffer, kind.sight, slack)
+    return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
 
 
 def with_states(layers: list[Any], shape: KVShape, reach: int) -> list[Any]:

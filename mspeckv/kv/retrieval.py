@@ -11,7 +11,7 @@ refreshing it during a verification, moves no extra byte over the link.
 
 from __future__ import annotations
 
-from typing import Self
+from dataclasses import replace
 
 import torch
 
@@ -22,12 +22,10 @@ from mspeckv.kv.full import FullCache
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.recurrent import kept, reach_of, with_states
-from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import ChunkPlan, retrieval_bytes, window_slack
+from mspeckv.kv.sizes import ChunkPlan, window_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
-from mspeckv.settings import Speculation
 
 QUERY_WINDOW = 16
 """Queries at the prompt's end that choose the first chunks."""
@@ -42,8 +40,7 @@ def chunks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
 
 def landmarks_of(key: torch.Tensor, plan: ChunkPlan) -> torch.Tensor:
     """Mean keys ``[H, chunks, D]`` of the chunks of keys ``[1, H, S, D]``."""
-    landmarks: torch.Tensor = chunks_of(key, plan).mean(2)
-    return landmarks
+    return chunks_of(key, plan).mean(2)
 
 
 def score_chunks(
@@ -52,7 +49,6 @@ def score_chunks(
     """A policy's scores ``[H, chunks]``.
 
     Args:
-        score: the policy.
         query: ``[1, Hq, Q, D]``.
         read: landmarks ``[H, chunks, D]``, or keys ``[H, chunks, C, D]``.
         real: ``[Q]``, 0 for queries that do not count; None counts all.
@@ -73,14 +69,7 @@ def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: torch.Tensor) -> None:
-    """Copy chunks ``best`` ``[H, n]`` of ``source`` to ``out``.
-
-    Args:
-        source: ``[1, H, S, D]``.
-        best: ``[H, n]``, in the order of ``out``.
-        chunk: tokens of a chunk, C.
-        out: ``[1, H, n * C, D]``.
-    """
+    """Copy chunks ``best`` ``[H, n]`` of ``source`` ``[1, H, S, D]`` to ``out``, in their order."""
     heads, length, dim = source.shape[1:]
     if source.is_cuda:
         tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
@@ -102,59 +91,43 @@ class RetrievalCache(Tier1Cache):
     hold generated tokens: tier 1's own keys while it guesses, tier 2's once verified.
 
     Args:
-        shape: the target's KV shape.
-        speculation: budget, chunk, recent window, refresh schedule, policy.
-        prompt: prompt tokens that tier 2 will have read.
-        grown: most generated tokens, guesses included.
-        device: where compute runs.
+        full: tier 2's cache; None where passes past the engine are watched.
     """
 
     looks_on = True
     query_window = QUERY_WINDOW
 
-    def __init__(
-        self,
-        shape: KVShape,
-        speculation: Speculation,
-        prompt: int,
-        grown: int,
-        device: torch.device,
-    ) -> None:
-        self.plan = ChunkPlan.of(speculation, prompt)
+    def __init__(self, room: Tier1Room, full: FullCache | None, device: torch.device) -> None:
+        shape, speculation = room.shape, room.speculation
+        self.plan = ChunkPlan.of(speculation, room.prompt)
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
-        size = (shape.heads, self.plan.kept + grown, shape.dim, shape.dtype, device)
-        own = prompt + grown, window_slack(speculation), device
-        kinds = [shape.kind(index) for index in range(shape.depth)]
+        slots = self.plan.kept + room.grown
+        own = room.prompt + room.grown, window_slack(speculation), device
         layers = [
-            FloatLayer(Buffer(*size)) if kind.grows else kept(shape, kind, *own) for kind in kinds
+            FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
+            for kind in shape.every
         ]
         super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
+        self.source = full
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
-        many = iter(
-            torch.empty(
-                shape.layers, shape.heads, chunks, shape.dim, dtype=shape.dtype, device=device
-            )
-        )
-        self.landmarks = {index: next(many) for index, kind in enumerate(kinds) if kind.grows}
+        size = shape.layers, shape.heads, chunks, shape.dim
+        many = torch.empty(size, dtype=shape.dtype, device=device)
+        self.landmarks = dict(zip(shape.growing, many, strict=True))
         self.chosen = {index: torch.empty(0, dtype=torch.int64) for index in self.landmarks}
-        self._verified = prompt
-        self._built_at = prompt
-        self._due = False
+        self._verified = self._built_at = room.prompt
         RetrievalCache.restart(self)
-
-    @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        made = cls(room.shape, room.speculation, room.prompt, room.grown, device)
-        made.source = full
-        return made
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
         """Chosen and generated tokens, and landmarks; nothing on the host."""
-        return retrieval_bytes(room.shape, room.speculation, room.prompt, room.grown), 0
+        shape, speculation = room.shape, room.speculation
+        plan = ChunkPlan.of(speculation, room.prompt)
+        if reads_keys(speculation.retrieval) or shape.latent:
+            plan = replace(plan, chunks=0)
+        windows = window_bytes(shape, room.prompt + room.grown, window_slack(speculation))
+        return plan.bytes(shape, room.grown) + windows, 0
 
     @property
     def length(self) -> int:
@@ -180,13 +153,7 @@ class RetrievalCache(Tier1Cache):
         return buffers + sum(int(mean.nbytes) for mean in self.landmarks.values())
 
     def watch(self, layer: int, query: torch.Tensor, shown: Shown) -> None:
-        """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh.
-
-        Args:
-            layer: layer index.
-            query: ``[1, Hq, Q, D]`` of the pass's tokens.
-            shown: every token so far.
-        """
+        """See one layer of a tier-2 pass: build, adopt its new tokens, or refresh."""
         new, total = query.shape[2], shown.tokens
         own = self.layers[layer]
         asked = shown.keys if isinstance(shown, Latents) else None
@@ -255,8 +222,7 @@ class RetrievalCache(Tier1Cache):
                     read = self.landmarks[layer] if asked is None else landmarks_of(asked, plan)
                 scores = score_chunks(self.policy, query, read, real)
                 scores = scores if asked is None else scores.sum(0, keepdim=True)
-                best = best_chunks(scores, plan.chosen)
-            self.chosen[layer] = best
+                self.chosen[layer] = best_chunks(scores, plan.chosen)
             with span("retrieval/gather"):
                 self.gather(layer, (key, value), buffer.read(kept))
         rest = slice(plan.prompt - plan.rest, plan.prompt)

@@ -76,8 +76,15 @@ def attend_recent(
             if key not in masks:
                 masks[key] = sight_mask(sight, start, first, end, groups, query)
             mask = masks[key]
-        parts = fold_groups(rows, kv_heads), shown.key[:, :, seen], shown.value[:, :, seen]
-        out = _attend(*parts, mask, scale, scores)
+        folded = fold_groups(rows, kv_heads)
+        keys, values = shown.key[:, :, seen], shown.value[:, :, seen]
+        if scores is None:
+            out = scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
+        else:
+            # the sums that the stock kernel would do
+            by = query.shape[-1] ** -0.5 if scale is None else scale
+            products = folded @ keys.transpose(2, 3) * by
+            out = scores.weights(products, mask) @ values
         done.append(out.reshape(*rows.shape[:3], out.shape[-1]))
     return torch.cat(done, 2) if len(done) > 1 else done[0]
 
@@ -100,18 +107,3 @@ def sight_mask(
         unseen = unseen | (keys < rows - back)
     mask = torch.zeros(unseen.shape, dtype=like.dtype, device=like.device)
     return mask.masked_fill_(unseen, float("-inf")).repeat(groups, 1)
-
-
-def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float | None,
-    scores: Scores | None,
-) -> torch.Tensor:
-    """The stock kernel, or, where scores are changed, the sums that it would do."""
-    if scores is None:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return scores.weights(query @ key.transpose(2, 3) * scale, mask) @ value

@@ -20,7 +20,7 @@ class KVShape:
         heads: KV heads H.
         dim: head dim D.
         dtype: compute dtype.
-        kinds: of every decoder layer, where not all grow and do nothing else; see `kind`.
+        kinds: of every decoder layer, where not all grow and do nothing else; see `every`.
         latent: a layer stores a latent, as one head of half its width (`mspeckv.kv.latent`).
     """
 
@@ -47,18 +47,19 @@ class KVShape:
         return cls(grown, kv_heads // ranks, dim, dtype, own)
 
     @property
+    def every(self) -> tuple[Kind, ...]:
+        """What each decoder layer keeps."""
+        return self.kinds or (Kind(),) * self.layers
+
+    @property
     def depth(self) -> int:
         """Decoder layers."""
-        return len(self.kinds) or self.layers
-
-    def kind(self, index: int) -> Kind:
-        """What the decoder layer of an index keeps."""
-        return self.kinds[index] if self.kinds else Kind()
+        return len(self.every)
 
     @property
     def growing(self) -> list[int]:
         """Indices of the decoder layers whose KV grows."""
-        return [index for index in range(self.depth) if self.kind(index).grows]
+        return [index for index, kind in enumerate(self.every) if kind.grows]
 
     @property
     def states(self) -> int:

@@ -6,10 +6,9 @@ it, so that `mspeckv.whatif` can ask about arrays of settings with the same form
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from mspeckv.kv.chunk_policies import reads_keys
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WINDOW_SLACK, window_slots
@@ -93,7 +92,6 @@ class LayerBytes:
         record: one block of one packed layer.
         streamed: what of an offloaded layer's block crosses the link in a pass; the rest, if any,
             stays on the device.
-        block: tokens per block.
         tail: settled tokens that stay unquantized (`KVPolicy.tail`).
         tail_slots: slots of a packed layer's float tail.
         ahead: offloaded layers that may be on their way at once.
@@ -135,7 +133,6 @@ def placed_sizes(
         resident: layers quantized on the device, in places of their own.
         offloaded: layers on the host.
         cached: how many of those an LRU cache on the device holds as well.
-        capacity: most tokens.
     """
     blocks, floats = packing.blocks(capacity), capacity * packing.token
     staying = packing.record - packing.streamed
@@ -174,7 +171,6 @@ class ChunkPlan:
 
     Attributes:
         prompt: prompt tokens read by tier 2.
-        chunk: tokens per chunk.
         chunks: whole chunks before the recent window; chunk c covers ``[c * chunk, ...)``.
         chosen: chunks kept per head.
         rest: tokens after the last whole chunk, always kept.
@@ -223,15 +219,6 @@ def _positive(number: Any) -> Any:
 def _least(one: Any, other: Any) -> Any:
     """The smaller of two numbers."""
     return one - _positive(one - other)
-
-
-def retrieval_bytes(shape: KVShape, speculation: Speculation, prompt: int, grown: int) -> int:
-    """Bytes of tier 1's cache and its landmarks; see `mspeckv.kv.retrieval.RetrievalCache`."""
-    plan = ChunkPlan.of(speculation, prompt)
-    if reads_keys(speculation.retrieval) or shape.latent:
-        plan = replace(plan, chunks=0)
-    windows = window_bytes(shape, prompt + grown, window_slack(speculation))
-    return plan.bytes(shape, grown) + windows
 
 
 def streaming_bytes(shape: KVShape, slots: int) -> int:

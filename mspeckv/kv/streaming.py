@@ -30,11 +30,9 @@ class StreamingCache(Tier):
     """Sinks in slots ``[0, sinks)``, then the window.
 
     Args:
-        shape: the draft's KV shape.
         sinks: first tokens always seen.
         window: recent tokens seen at least, as far as there are any.
         slack: tokens that may be appended before the window must slide.
-        device: where compute runs.
     """
 
     def __init__(
@@ -42,16 +40,15 @@ class StreamingCache(Tier):
     ) -> None:
         self.sinks, self.window, self.slack = sinks, window, slack
         slots = streaming_slots(sinks, window, slack)
-        size = shape.heads, slots, shape.dim, shape.dtype, device
 
         def layer(kind: Kind) -> Any:
             if kind.grows:
-                return FloatLayer(Buffer(*size))
+                return FloatLayer(Buffer(shape, slots, device))
             if kind.sight is not None:
-                return WindowLayer(Buffer(*size), kind.sight, slack)
+                return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
             return kept(shape, kind, slots, slack, device)
 
-        layers = [layer(shape.kind(index)) for index in range(shape.depth)]
+        layers = [layer(kind) for kind in shape.every]
         super().__init__(layers=with_states(layers, shape, reach_of(slack)))
         self.dropped = 0
 
@@ -74,18 +71,22 @@ class StreamingCache(Tier):
         new = tokens[self.length :]
         if not self.length or len(new) > self.slack:
             self.restart()
-            yield from self.again(self.visible(tokens), self.first_position)
+            yield from self.again(self.visible(tokens), self.dropped)
             return
-        if self.must_slide(len(new)):
+        filled = int(self.attending[0].length)
+        if filled + len(new) > self.sinks + self.window + self.slack:
             aside = [(state, state.length, state.held()) for state in self.states]
             self.slide()
             if self.sinks:
                 for state in self.states:
                     state.take(0, [(None, None, False)] * state.number_of_states)
-                yield tokens[: self.sinks], self.first_position
+                # they stand just before the window
+                yield tokens[: self.sinks], self.dropped
                 for state, length, held in aside:
                     state.take(length, held)
-            self.reopen()
+            for layer in self.attending:
+                # the sinks are filled: show the window again
+                layer.length = self.sinks + self.window
         yield from super().to_read(tokens)
 
     def settled_slots(self, prompt: int) -> int:
@@ -111,19 +112,10 @@ class StreamingCache(Tier):
         self.dropped = 0
         super().restart()
 
-    @property
-    def first_position(self) -> int:
-        """Position of slot 0: the sinks stand just before the window."""
-        return self.dropped
-
-    def must_slide(self, coming: int) -> bool:
-        """Whether ``coming`` more tokens do not fit."""
-        return int(self.attending[0].length) + coming > self.sinks + self.window + self.slack
-
     def slide(self) -> None:
         """Drop the oldest window tokens; afterwards the sinks must be read again.
 
-        Leaves the cache with slots ``[0, sinks)`` open; `reopen` closes it once they are filled.
+        Leaves the cache with slots ``[0, sinks)`` open.
         """
         excess = int(self.attending[0].length) - self.sinks - self.window
         for layer in self.attending:
@@ -131,8 +123,3 @@ class StreamingCache(Tier):
             layer.buffer.write(self.sinks, *(part.clone() for part in kept))
             layer.length = 0
         self.dropped += excess
-
-    def reopen(self) -> None:
-        """The sinks are filled: show the window again."""
-        for layer in self.attending:
-            layer.length = self.sinks + self.window

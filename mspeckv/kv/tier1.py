@@ -48,7 +48,7 @@ class Tier1Cache(Tier):
     @classmethod
     def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
         """One for a run, beside tier 2's cache."""
-        raise NotImplementedError
+        return cls(room, full, device)
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
@@ -64,7 +64,6 @@ class Tier1Cache(Tier):
         """See one layer of a tier-2 pass.
 
         Args:
-            layer: layer index.
             query: ``[1, Hq, Q, D]`` of the pass's tokens; see ``query_window``.
             shown: every token so far.
         """

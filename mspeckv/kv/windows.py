@@ -53,7 +53,6 @@ class WindowLayer(PlacedLayer):
 
     Args:
         buffer: as many slots as `window_slots` says.
-        sight: how far queries see.
         slack: tokens that may be taken back at most.
 
     Attributes:

@@ -43,7 +43,7 @@ class _TrialLayer(FloatLayer):
 
     def __init__(self, index: int, shape: KVShape, updates: list[int], device: torch.device):
         # A slot more than is used: views of the keys are then laid out as in any run.
-        super().__init__(Buffer(shape.heads, _PAST + _NEW + 1, shape.dim, shape.dtype, device))
+        super().__init__(Buffer(shape, _PAST + _NEW + 1, device))
         for part in self.buffer.whole:
             part.zero_()
         self.length, self.index, self.updates = _PAST, index, updates
@@ -83,7 +83,7 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
     shape = KVShape.of(config, model.dtype, ranks)
     updates: list[int] = []
     attended: list[int] = []
-    kinds = [shape.kind(index) for index in range(shape.depth)]
+    kinds = shape.every
     layers: list[Any] = [
         _TrialLayer(index, shape, updates, model.device)
         if kind.sight is not None

@@ -28,6 +28,7 @@ from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.tier1 import Tier1Room
 from mspeckv.models import Pair
 from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.settings import WIDTHS, KVPolicy, RunConfig, Sampling, Speculation
@@ -194,7 +195,8 @@ def _choosing(pair: Pair) -> float:
     """Microseconds per layer of choosing tier 1's chunks anew, with a budget of 256."""
     shape = KVShape.of(pair.target.config, pair.dtype)
     prompt, read = 1024, 9
-    cache = RetrievalCache(shape, Speculation(refresh=1), prompt, 64 * read, pair.device)
+    room = Tier1Room(shape, Speculation(refresh=1), prompt, 64 * read)
+    cache = RetrievalCache(room, None, pair.device)
     key = _noise(pair, 1, shape.heads, prompt + 64 * read)
     query, whole = (_noise(pair, 1, _query_heads(pair), length) for length in (read, prompt))
     for layer in shape.growing:
@@ -229,7 +231,7 @@ def _unpacking(pair: Pair) -> dict[str, float]:
     beyond attention over floats, at least 0.
     """
     shape = KVShape.of(pair.target.config, pair.dtype)
-    scratch = Buffer(shape.heads, _LAYER_TOKENS, shape.dim, shape.dtype, pair.device)
+    scratch = Buffer(shape, _LAYER_TOKENS, pair.device)
     for part in scratch.whole:
         part.normal_()
 

@@ -27,6 +27,7 @@ from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import window_slack
 from mspeckv.kv.streaming import StreamingCache
+from mspeckv.kv.tier1 import Tier1Room
 from mspeckv.models.checks import cache_argument
 from mspeckv.probes.next_token import read_text
 from mspeckv.record import Ledger, Recorder
@@ -90,7 +91,9 @@ class Prefix:
         self.tokens, self.more = list(tokens), more
         self.chunks = {
             budget: RetrievalCache(
-                pair.kv_shape, Speculation(budget=budget), len(tokens), more, pair.device
+                Tier1Room(pair.kv_shape, Speculation(budget=budget), len(tokens), more),
+                None,
+                pair.device,
             )
             for budget in budgets
         }
