@@ -170,5 +170,18 @@ def draft_shape(target: ModelShape, draft: str | ModelShape | None) -> ModelShap
     if draft is None or draft == "none":
         return None
     known = _DRAFTS.get(target.name) if draft == "default" else draft
-    found = target.shared_draft() if known is None else model_shape(known)
-    return replace(found, weights="float" if target.weights == "float" else "int8")
+    weights = "float" if target.weights == "float" else "int8"
+    if known is not None:
+        return replace(model_shape(known), weights=weights)
+    return replace(
+        target,
+        name=f"{target.name}, 2 layers",
+        source="layers of the target's shape over its embedding and head",
+        layers=2,
+        windows=0,
+        states=0,
+        beside=0,
+        # its layers and the last norm
+        own_params=2 * target.layer_params + target.hidden,
+        weights=weights,
+    )

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mspeckv.models import parse_weights
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
-from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.acceptance import Acceptance, Floats, likely_acceptance
 from mspeckv.whatif.catalogue import draft_shape, model_shape
 from mspeckv.whatif.footprint import Footprint, footprint
 from mspeckv.whatif.here import this_machine
@@ -24,8 +24,6 @@ from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
 from mspeckv.whatif.question import Question, ask
 from mspeckv.whatif.round import round_cost
 from mspeckv.whatif.shapes import ModelShape
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
 from mspeckv.whatif.acceptance import PUBLISHED_GAMMA as GAMMA
-from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, rate_of
+from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, Floats, rate_of
 from mspeckv.whatif.forecast import what_if
 from mspeckv.whatif.machines import Hardware, origin_machine
 from mspeckv.whatif.published_tables import TABLES, published
-
-Floats = NDArray[np.float64]
 
 _AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 FIXED = {
