@@ -160,11 +160,6 @@ class Hardware:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
-    @property
-    def age_seconds(self) -> float | None:
-        """Seconds since it was measured."""
-        return None if self.measured_at is None else max(0.0, time.time() - self.measured_at)
-
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """One from what `dataclasses.asdict` and a file made of it.
@@ -190,7 +185,9 @@ class Hardware:
 
     def describe(self) -> str:
         """One line."""
-        since = f", {age(self.age_seconds)} ago" if self.age_seconds is not None else ""
+        since = ""
+        if self.measured_at is not None:
+            since = f", {age(max(0.0, time.time() - self.measured_at))} ago"
         return (
             f"{self.name}: {self.memory_gb:.0f} GB at {self.memory_gbps:.0f} GB/s, "
             f"{self.matrix_gflops / 1e3:.3g} TFLOP/s {self.dtype}, link {self.link_gbps:.3g} GB/s, "
