@@ -24,7 +24,6 @@ from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import Speculation, refuse
 
 Floats = NDArray[np.float32]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class RetrievalReport:
 
     speculation: Speculation
     plan: ChunkPlan
-    chosen: Counts
+    chosen: NDArray[np.int64]
     scores: Floats
     mass: Floats
     rest: Floats
@@ -84,11 +83,7 @@ class RetrievalReport:
 
 
 class AttentionProbe:
-    """A prompt read once by the target, for reports on any choice of its chunks.
-
-    Args:
-        pair: its target reads.
-        prompt: text, or token ids.
+    """A prompt read once by a pair's target, unquantized, for reports on any choice of its chunks.
 
     Attributes:
         tokens: the prompt's ids.
@@ -157,12 +152,8 @@ def retrieval_report(
 ) -> RetrievalReport:
     """Which chunks of ``prompt`` tier 1 keeps, and how much attention they capture.
 
-    For several settings over one prompt, make an `AttentionProbe` and ask it for each report.
-
-    Args:
-        pair: its target reads the prompt once, unquantized.
-        prompt: text, or token ids.
-        speculation: budget, chunk, recent window and policy.
+    For several settings over one prompt, make an `AttentionProbe` and ask it for each report. Of
+    ``speculation`` count budget, chunk, recent window and policy.
 
     Raises:
         ValueError: the prompt is too short for a chunk, or too long for the target.

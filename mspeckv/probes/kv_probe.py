@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import DynamicCache
@@ -26,7 +26,6 @@ from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 
 Axis = Literal["channel", "token"]
-AXES: tuple[Axis, ...] = ("channel", "token")
 _ANY_BLOCK = 8
 
 
@@ -52,11 +51,8 @@ class Packing:
     upper: bool = False
 
     def __post_init__(self) -> None:
-        KVPolicy(bits=self.bits)
-        check_choice("axis", self.axis, AXES)
-        check_count("group", self.group, 8, 1024)
-        if self.group % 8:
-            raise refuse("group", self.group, "use a multiple of 8")
+        KVPolicy(bits=self.bits, group=self.group)
+        check_choice("axis", self.axis, get_args(Axis))
         check_flag("upper", self.upper)
         if self.upper and self.bits != 8:
             raise refuse("upper", self.upper, "its plane is one of int8's two: use bits=8")
@@ -75,12 +71,6 @@ class Agreement:
     acceptance: float
     error: float
     bytes: int
-
-    @classmethod
-    def of(cls, shares: torch.Tensor, count: int) -> Agreement:
-        """From the acceptance at each place, ``[asked]``."""
-        error = float(shares.std()) / len(shares) ** 0.5
-        return cls(float(shares.mean()), error, count)
 
 
 @dataclass(frozen=True)
@@ -112,8 +102,7 @@ def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
     if not tokens:
         raise refuse("group", packing.group, f"there are {length} tokens: use at most that many")
     policy = KVPolicy(bits=packing.bits, block=block, group=packing.group, nibble=packing.upper)
-    shape = KVShape(1, heads, dim, tensor.dtype)
-    codec = BlockCodec(shape, policy)
+    codec = BlockCodec(KVShape(1, heads, dim, tensor.dtype), policy)
     whole = tensor[None, :, :tokens]
     records = codec.encode(whole, whole)
     restored = torch.empty_like(whole), torch.empty_like(whole)
@@ -136,7 +125,6 @@ class KVProbe:
 
     Args:
         pair: its target reads.
-        prompt: text, or token ids.
         asked: tokens at the document's end that `acceptance` asks the target about; the KV is
             that of the tokens before them.
 
@@ -184,7 +172,8 @@ class KVProbe:
             ValueError: the codec does not go with the policy, or no block is full.
         """
         layers, heads, length, dim = self.keys.shape
-        codec = codec_of(KVShape(layers, heads, dim, self.keys.dtype), policy)
+        shape = KVShape(layers, heads, dim, self.keys.dtype)
+        codec = codec_of(shape, policy)
         packed = packed_blocks(policy, length) * codec.block
         if not packed:
             raise refuse("block", policy.block, f"there are {length} tokens: use smaller blocks")
@@ -195,9 +184,10 @@ class KVProbe:
             codec.decode(records, *(part[:, :, :packed] for part in floats))
             for part, out in zip(floats, restored, strict=True):
                 out[layer] = codec.turn_back(part)[0]
-        tail = (length - packed) * KVShape(1, heads, dim, self.keys.dtype).token_bytes
+        size = records.numel() + (length - packed) * shape.token_bytes
         shares = torch.minimum(self._unpacked, self._ask(*restored)).sum(-1)
-        return Agreement.of(shares, layers * (records.numel() + tail))
+        error = float(shares.std()) / len(shares) ** 0.5
+        return Agreement(float(shares.mean()), error, layers * size)
 
     def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""
