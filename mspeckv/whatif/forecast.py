@@ -33,7 +33,6 @@ class EqualMemory:
     Attributes:
         on_chip: layers that these bytes can hold unquantized.
         fits: whether it fits at all.
-        ms_per_token: its time.
         speedup: its time over the setting's.
     """
 
@@ -48,16 +47,13 @@ class Forecast:
     """Predictions, numbers or arrays of the settings' shape; all modelled.
 
     Attributes:
-        model, hardware, method: what was asked.
         grows: which layers grow, where not all do.
         ms_per_token: decoding alone, as in `RunSummary`.
         tokens_per_round: tokens that a round settles.
-        round_ms: time of a round.
         steps: milliseconds per token by step, see `STEPS`; they add up to ``ms_per_token``.
         link_bytes_per_token: to the device, for verification.
         link_ms_per_token: time that the link is busy.
         passes_per_round: by tier, such as ``(20.1, 6.4, 1)``.
-        memory: bytes by part.
         fits: whether the device's memory holds it.
         equal_memory: the control; None where it was not asked for.
     """
@@ -209,13 +205,11 @@ def hardware(machine: str | Hardware) -> Hardware:
     if isinstance(machine, Hardware):
         return machine
     name = str(machine).lower()
-    if name == "origin":
-        return origin_machine()
-    if name == "this":
-        return this_machine()
-    if name not in HARDWARE:
+    if name not in NAMES:
         raise refuse("hardware", machine, f"use one of {', '.join(NAMES)}")
-    return HARDWARE[name]
+    if name in HARDWARE:
+        return HARDWARE[name]
+    return origin_machine() if name == "origin" else this_machine()
 
 
 def _control(

@@ -69,7 +69,7 @@ class PublishedCell:
     @property
     def counts(self) -> bool:
         """Whether it is one of the cells that the model is judged by."""
-        return self.method in USES_TIER1 and not self.fitted
+        return self.method in USES_TIER1
 
 
 def cells(machine: Hardware | None = None) -> tuple[PublishedCell, ...]:
@@ -119,13 +119,18 @@ def curve(
     given["resident"] = np.minimum(given["resident"], 32 - np.asarray(given["on_chip"]))
     if method != "mspeckv":
         given["resident"] = 0
+    draft: ArrayLike = rate_of(published("A1").kept("vanilla", given["prefill"]), GAMMA)
+    middle: ArrayLike = 0.0
+    if method in USES_TIER1:
+        middle = rate_of(published(table).kept(method, where), GAMMA)
     found = what_if(
         PUBLISHED_PAIR[0],
         machine or origin_machine(),
         method=method,
         policy=published_policy(method, residency),
         speculation=SPECULATION,
-        acceptance=_acceptance(table, method, where, np.asarray(given["prefill"])),
+        # rates that give the published numbers of kept guesses
+        acceptance=Acceptance(draft, middle, draft),
         control=False,
         **given,
     )
@@ -137,14 +142,6 @@ def published_policy(method: str, residency: str = "lru") -> KVPolicy:
     if method != "mspeckv":
         return KVPolicy(bits="full")
     return KVPolicy(bits=8, block=128, group=128, tail=0, residency=residency)
-
-
-def _acceptance(table: str, method: str, values: Any, prefill: Any) -> Acceptance:
-    """Rates that give the published numbers of kept guesses."""
-    draft = rate_of(published("A1").kept("vanilla", prefill), GAMMA)
-    if method not in USES_TIER1:
-        return Acceptance(draft, 0.0, draft)
-    return Acceptance(draft, rate_of(published(table).kept(method, values), GAMMA), draft)
 
 
 def errors(found: Sequence[PublishedCell]) -> Floats:

@@ -185,13 +185,11 @@ def _check(asked: Question) -> None:
     on_chip, resident = (int(asked[name].flat[fullest]) for name in ("on_chip", "resident"))
     KVPolicy(on_chip=on_chip, resident=resident).check_layers(asked.layers)
     tightest = int(np.argmin(asked["budget"] - asked["recent"] - 2 * asked["chunk"]))
-    lengths: Any
-    for lengths in (
-        {name: int(asked[name].flat[tightest]) for name in LENGTHS},
-        {name: int(asked[name].min()) for name in LENGTHS},
-    ):
-        replace(asked.speculation, **lengths)
-    lengths = {name: int(asked[name].max()) for name in LENGTHS}
+    tight = {name: int(asked[name].flat[tightest]) for name in LENGTHS}
+    low = {name: int(asked[name].min()) for name in LENGTHS}
+    high = {name: int(asked[name].max()) for name in LENGTHS}
     # the largest of each may stand in different settings: any budget goes with them
-    roomy = lengths["budget"] + lengths["recent"] + 2 * lengths["chunk"]
-    replace(asked.speculation, **{**lengths, "budget": roomy})
+    high["budget"] += high["recent"] + 2 * high["chunk"]
+    lengths: Any
+    for lengths in (tight, low, high):
+        replace(asked.speculation, **lengths)
