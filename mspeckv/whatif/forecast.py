@@ -121,7 +121,6 @@ def what_if(
         machine: a name of `mspeckv.whatif.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
         draft: tier 0's model; ``default`` for the catalogue's, ``none`` for none.
         method: as in `mspeckv.generate`; not an array.
-        prefill: prompt tokens.
         new_tokens: tokens produced; the mean context holds half of them.
         policy: default ``KVPolicy`` with the method's width.
         speculation: lengths must be numbers (not ``auto``); ``draft_threshold`` is not modelled.

@@ -104,7 +104,6 @@ class Hardware:
     """One machine.
 
     Attributes:
-        name: as in `HARDWARE`.
         source: where the figures come from.
         kind: ``gpu``: launches run ahead of the device; ``cpu``: each call is waited for.
         memory_gb: device memory in 1e9 bytes.
@@ -113,7 +112,6 @@ class Hardware:
         link_gbps: host to device, 1e9 bytes per second.
         launch_us: host time of one kernel or call.
         graph_us: from kernel to kernel of a replayed graph; None where there are none.
-        dtype: compute dtype.
         loop: of the software that decodes.
         row_us: drawing from one distribution over the vocabulary, in microseconds.
         round_us: what the loop itself takes in a round.

@@ -9,7 +9,7 @@ else is predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
 from mspeckv.whatif.acceptance import PUBLISHED_GAMMA as GAMMA
-from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, Floats, rate_of
+from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Floats, likely_acceptance, rate_of
 from mspeckv.whatif.forecast import what_if
 from mspeckv.whatif.machines import Hardware, origin_machine
 from mspeckv.whatif.published_tables import TABLES, published
@@ -40,10 +40,7 @@ class PublishedCell:
     """One published throughput and the model's.
 
     Attributes:
-        table: ``A1``, ``A2``, ``B1`` or ``B2``.
         axis: what ``value`` is, in the table's word.
-        value: where the cell stands.
-        method: of decoding.
         published: tokens per second, the mean of three seeds.
         std: their standard deviation.
         accepted: published guesses kept per round; None for ``autoregressive``.
@@ -103,7 +100,6 @@ def curve(
 
     Args:
         table: ``A1``, ``A2``, ``B1`` or ``B2``.
-        method: of decoding.
         values: places on the axis; between published ones acceptance is interpolated.
         residency: ``lru`` as published, or ``static`` for what fixed places would have given.
         machine: default `origin_machine`.
@@ -119,18 +115,17 @@ def curve(
     given["resident"] = np.minimum(given["resident"], 32 - np.asarray(given["on_chip"]))
     if method != "mspeckv":
         given["resident"] = 0
-    draft: ArrayLike = rate_of(published("A1").kept("vanilla", given["prefill"]), GAMMA)
-    middle: ArrayLike = 0.0
+    acceptance = likely_acceptance(*PUBLISHED_PAIR, method, given["prefill"])
     if method in USES_TIER1:
-        middle = rate_of(published(table).kept(method, where), GAMMA)
+        kept = published(table).kept(method, where)
+        acceptance = replace(acceptance, middle_full=rate_of(kept, GAMMA))
     found = what_if(
         PUBLISHED_PAIR[0],
         machine or origin_machine(),
         method=method,
         policy=published_policy(method, residency),
         speculation=SPECULATION,
-        # rates that give the published numbers of kept guesses
-        acceptance=Acceptance(draft, middle, draft),
+        acceptance=acceptance,
         control=False,
         **given,
     )

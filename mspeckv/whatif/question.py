@@ -27,7 +27,6 @@ class Question:
     """Arrays of one shape, one entry per setting; ``asked["gamma"]`` is one of ``numbers``.
 
     Attributes:
-        method: of all of them.
         layers: of the target, those that grow.
         numbers: by name: `COUNTS` and `LENGTHS`, whole; `RATES` and ``link_gbps``.
         speculation: its other fields, of all settings.

@@ -32,7 +32,6 @@ class ModelShape:
         heads: query heads.
         kv_heads: KV heads H.
         head_dim: head dim D.
-        vocab: tokens.
         layer_params: weights of one layer, a mean over its kinds; a pass reads each once, but for
             experts that it does not choose.
         own_params: all weights that this model holds alone, each counted once; a draft that
