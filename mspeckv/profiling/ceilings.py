@@ -15,7 +15,6 @@ from mspeckv.models.kept import age, keep, recall
 
 _KIND = "ceilings"
 _COPY_BYTES = 1 << 27
-_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _measure(device: torch.device, name: str) -> Ceilings:
     square = torch.ones(1024, 1024, dtype=torch.float32, device=device)
     small = torch.zeros(1, dtype=torch.float32, device=device)
 
-    def seconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
+    def seconds(work: Callable[[], object], repeats: int = 5) -> float:
         """The fastest of a few calls: whatever else runs can only slow one down."""
         work()
         times = []

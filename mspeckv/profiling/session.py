@@ -17,8 +17,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
-from torch.profiler import ProfilerActivity
-from torch.profiler import profile as torch_profile
+from torch import profiler
 from transformers import PreTrainedModel
 
 from mspeckv import record
@@ -117,11 +116,11 @@ def _take(
     plain: float | None,
     on_event: Callable[[Event], None] | None,
 ) -> Profile:
-    on_gpu = [ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
+    on_gpu = [profiler.ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
     # torch's tracer writes lines about itself, unless told not to before its first trace
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    taken = torch_profile(
-        activities=[ProfilerActivity.CPU, *on_gpu],
+    taken = profiler.profile(
+        activities=[profiler.ProfilerActivity.CPU, *on_gpu],
         profile_memory=memory,
         with_stack=stacks,
         with_flops=True,

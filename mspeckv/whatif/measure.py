@@ -101,10 +101,9 @@ def slowdown(
 ) -> float | None:
     """How many times as long passes take as they usually did in its calibration's own runs.
 
-    The median of each against the median of theirs.
-
-    Passes of tiers 0 and 1 read floats and never wait for the link. Tier 2's count, less their
-    waits, where no layer is packed: unpacking is no part of a calibrated pass.
+    The median of each against the median of theirs. Passes of tiers 0 and 1 read floats and never
+    wait for the link. Tier 2's count, less their waits, where no layer is packed: unpacking is no
+    part of a calibrated pass.
 
     Args:
         machine: from `this_machine` with the run's pair.

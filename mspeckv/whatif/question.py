@@ -79,8 +79,7 @@ class Question:
     @property
     def offloaded(self) -> Any:
         """Layers on the host."""
-        rest: NDArray[Any] = self.layers - self["on_chip"] - self.fixed_resident
-        return rest
+        return self.layers - self["on_chip"] - self.fixed_resident
 
     def plain(self, on_chip: NDArray[Any]) -> Question:
         """Autoregressive decoding of unquantized KV with so many layers on-chip."""
@@ -139,7 +138,6 @@ def ask(
     names = [name for name in _POLICY if name not in COUNTS]
     varying = [name for name in names if np.ndim(given[name])]
     alike = {name: np.asarray(given[name]).tolist() for name in names if name not in varying}
-    shape = table["prefill"].shape
     columns = [table[name].ravel().tolist() for name in varying]
     rows = list(zip(*columns, strict=True)) or [()] * table["prefill"].size
     places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
@@ -152,7 +150,7 @@ def ask(
         },
         speculation=speculation,
         policies=tuple(KVPolicy(**alike, **dict(zip(varying, row, strict=True))) for row in places),
-        which=np.array([places[row] for row in rows]).reshape(shape),
+        which=np.array([places[row] for row in rows]).reshape(table["prefill"].shape),
     )
     _check(asked)
     return asked

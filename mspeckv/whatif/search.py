@@ -138,7 +138,7 @@ def plan(
     """Choose placement, width, budget and lengths that minimise predicted time per token.
 
     Args:
-        model: as in `what_if`.
+        model: as in `what_if`, and so ``draft``, ``graphs`` and ``weights``.
         machine: as in `what_if`; its memory and link may be replaced:
         gpu_gb: device memory in 1e9 bytes.
         link_gbps: link bandwidth in 1e9 bytes per second.
@@ -148,8 +148,6 @@ def plan(
             budget tried (a smaller one is taken to lose what it did on the default pair: see
             `budget_acceptance`).
         width_acceptance: default `WIDTH_ACCEPTANCE`.
-        graphs: as in `what_if`, and so ``weights``.
-        grid: default `Grid()`.
 
     Raises:
         ValueError: a value that is not allowed; nothing fits, with what would be needed.
