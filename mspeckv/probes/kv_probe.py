@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from transformers import DynamicCache
@@ -147,9 +147,10 @@ class KVProbe:
         self.tokens, self._asked = ids[:-asked], ids[-asked:]
         self._growing = pair.kv_shape.growing
         self._cache = DynamicCache(config=pair.target.config)
-        self._read(self.tokens, self._cache, 1)
-        self.keys = torch.stack([layer.keys[0] for layer in self._layers(self._cache)])
-        self.values = torch.stack([layer.values[0] for layer in self._layers(self._cache)])
+        read_text(pair.target, self.tokens, 1, **{cache_argument(pair.target): self._cache})
+        layers = [self._cache.layers[index] for index in self._growing]
+        self.keys = torch.stack([layer.keys[0] for layer in layers])
+        self.values = torch.stack([layer.values[0] for layer in layers])
         self._unpacked = self._ask(self.keys, self.values)
 
     def acceptance(self, keys: Packing, values: Packing) -> float:
@@ -192,14 +193,9 @@ class KVProbe:
     def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""
         cache = deepcopy(self._cache)
-        for layer, key, value in zip(self._layers(cache), keys, values, strict=True):
+        for index, key, value in zip(self._growing, keys, values, strict=True):
+            layer = cache.layers[index]
             layer.keys, layer.values = key[None], value[None]
-        return self._read(self._asked, cache, len(self._asked)).float().softmax(-1)
-
-    def _layers(self, cache: DynamicCache) -> list[Any]:
-        """Those of a cache whose KV grows."""
-        return [cache.layers[index] for index in self._growing]
-
-    def _read(self, tokens: list[int], cache: Any, last: int) -> torch.Tensor:
-        """Append tokens to a cache; logits ``[last, V]`` of the last ones."""
-        return read_text(self._target, tokens, last, **{cache_argument(self._target): cache})
+        given = {cache_argument(self._target): cache}
+        logits = read_text(self._target, self._asked, len(self._asked), **given)
+        return logits.float().softmax(-1)
