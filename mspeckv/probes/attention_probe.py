@@ -97,25 +97,20 @@ class AttentionProbe:
 
     def __init__(self, pair: Pair, prompt: Prompt) -> None:
         self.tokens = encode_text(pair, prompt)
-        keys: dict[int, torch.Tensor] = {}
-        queries: dict[int, torch.Tensor] = {}
-        mass: dict[int, torch.Tensor] = {}
+        seen: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         scales = _scales(pair)
 
         def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
             key, _ = shown.whole()
-            keys[layer] = key[0]
-            queries[layer] = query[0, :, -1 - QUERY_WINDOW : -1].clone()
+            choosing = query[0, :, -1 - QUERY_WINDOW : -1].clone()
             asked = fold_groups(query[:, :, -1:], key.shape[1])[0]
             scale = scales.get(layer, key.shape[-1] ** -0.5)
             weights = (asked @ key[0].transpose(1, 2) * scale).softmax(-1, dtype=torch.float32)
-            mass[layer] = weights.mean(1)
+            seen[layer] = key[0], choosing, weights.mean(1)
 
         read_text(pair.target, self.tokens, 1, watch, use_cache=False)
-        self.keys, self.queries, self.mass = (
-            torch.stack([seen[layer] for layer in pair.kv_shape.growing])
-            for seen in (keys, queries, mass)
-        )
+        growing = (seen[layer] for layer in pair.kv_shape.growing)
+        self.keys, self.queries, self.mass = map(torch.stack, zip(*growing, strict=True))
 
     @torch.inference_mode()
     def report(self, speculation: Speculation | None = None) -> RetrievalReport:
