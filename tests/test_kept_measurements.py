@@ -33,7 +33,6 @@ CONFIG = RunConfig(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache folder, and engines that remember no step."""
     monkeypatch.setattr("mspeckv.models.kept.cache_folder", lambda: tmp_path)
-    monkeypatch.setattr("mspeckv.profiling.ceilings.cache_folder", lambda: tmp_path)
     engine_of(tiny_pair()).step_seconds = None
     yield tmp_path
     engine_of(tiny_pair()).step_seconds = None
@@ -163,8 +162,6 @@ def test_a_pairs_machine_is_recalled(folder: Path, made: list[Hardware]) -> None
     pair = tiny_pair()
     first = this_machine(pair=pair)
     assert len(made) == 1
-    assert first.age_seconds is not None
-    assert first.age_seconds < 60
     assert "0 min ago" in first.describe()
     again = this_machine(pair=another(pair))
     assert again == first

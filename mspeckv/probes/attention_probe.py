@@ -24,7 +24,6 @@ from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import Speculation, refuse
 
 Floats = NDArray[np.float32]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class RetrievalReport:
 
     speculation: Speculation
     plan: ChunkPlan
-    chosen: Counts
+    chosen: NDArray[np.int64]
     scores: Floats
     mass: Floats
     rest: Floats
@@ -84,11 +83,7 @@ class RetrievalReport:
 
 
 class AttentionProbe:
-    """A prompt read once by the target, for reports on any choice of its chunks.
-
-    Args:
-        pair: its target reads.
-        prompt: text, or token ids.
+    """A prompt read once by a pair's target, unquantized, for reports on any choice of its chunks.
 
     Attributes:
         tokens: the prompt's ids.
@@ -102,25 +97,20 @@ class AttentionProbe:
 
     def __init__(self, pair: Pair, prompt: Prompt) -> None:
         self.tokens = encode_text(pair, prompt)
-        keys: dict[int, torch.Tensor] = {}
-        queries: dict[int, torch.Tensor] = {}
-        mass: dict[int, torch.Tensor] = {}
+        seen: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         scales = _scales(pair)
 
         def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
             key, _ = shown.whole()
-            keys[layer] = key[0]
-            queries[layer] = query[0, :, -1 - QUERY_WINDOW : -1].clone()
+            choosing = query[0, :, -1 - QUERY_WINDOW : -1].clone()
             asked = fold_groups(query[:, :, -1:], key.shape[1])[0]
             scale = scales.get(layer, key.shape[-1] ** -0.5)
             weights = (asked @ key[0].transpose(1, 2) * scale).softmax(-1, dtype=torch.float32)
-            mass[layer] = weights.mean(1)
+            seen[layer] = key[0], choosing, weights.mean(1)
 
         read_text(pair.target, self.tokens, 1, watch, use_cache=False)
-        self.keys, self.queries, self.mass = (
-            torch.stack([seen[layer] for layer in pair.kv_shape.growing])
-            for seen in (keys, queries, mass)
-        )
+        growing = (seen[layer] for layer in pair.kv_shape.growing)
+        self.keys, self.queries, self.mass = map(torch.stack, zip(*growing, strict=True))
 
     @torch.inference_mode()
     def report(self, speculation: Speculation | None = None) -> RetrievalReport:
@@ -157,12 +147,8 @@ def retrieval_report(
 ) -> RetrievalReport:
     """Which chunks of ``prompt`` tier 1 keeps, and how much attention they capture.
 
-    For several settings over one prompt, make an `AttentionProbe` and ask it for each report.
-
-    Args:
-        pair: its target reads the prompt once, unquantized.
-        prompt: text, or token ids.
-        speculation: budget, chunk, recent window and policy.
+    For several settings over one prompt, make an `AttentionProbe` and ask it for each report. Of
+    ``speculation`` count budget, chunk, recent window and policy.
 
     Raises:
         ValueError: the prompt is too short for a chunk, or too long for the target.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
 from transformers import DynamicCache
@@ -26,7 +26,6 @@ from mspeckv.probes.next_token import encode_text, read_text
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 
 Axis = Literal["channel", "token"]
-AXES: tuple[Axis, ...] = ("channel", "token")
 _ANY_BLOCK = 8
 
 
@@ -52,11 +51,8 @@ class Packing:
     upper: bool = False
 
     def __post_init__(self) -> None:
-        KVPolicy(bits=self.bits)
-        check_choice("axis", self.axis, AXES)
-        check_count("group", self.group, 8, 1024)
-        if self.group % 8:
-            raise refuse("group", self.group, "use a multiple of 8")
+        KVPolicy(bits=self.bits, group=self.group)
+        check_choice("axis", self.axis, get_args(Axis))
         check_flag("upper", self.upper)
         if self.upper and self.bits != 8:
             raise refuse("upper", self.upper, "its plane is one of int8's two: use bits=8")
@@ -75,12 +71,6 @@ class Agreement:
     acceptance: float
     error: float
     bytes: int
-
-    @classmethod
-    def of(cls, shares: torch.Tensor, count: int) -> Agreement:
-        """From the acceptance at each place, ``[asked]``."""
-        error = float(shares.std()) / len(shares) ** 0.5
-        return cls(float(shares.mean()), error, count)
 
 
 @dataclass(frozen=True)
@@ -112,8 +102,7 @@ def pack(tensor: torch.Tensor, packing: Packing) -> Packed:
     if not tokens:
         raise refuse("group", packing.group, f"there are {length} tokens: use at most that many")
     policy = KVPolicy(bits=packing.bits, block=block, group=packing.group, nibble=packing.upper)
-    shape = KVShape(1, heads, dim, tensor.dtype)
-    codec = BlockCodec(shape, policy)
+    codec = BlockCodec(KVShape(1, heads, dim, tensor.dtype), policy)
     whole = tensor[None, :, :tokens]
     records = codec.encode(whole, whole)
     restored = torch.empty_like(whole), torch.empty_like(whole)
@@ -136,7 +125,6 @@ class KVProbe:
 
     Args:
         pair: its target reads.
-        prompt: text, or token ids.
         asked: tokens at the document's end that `acceptance` asks the target about; the KV is
             that of the tokens before them.
 
@@ -159,9 +147,10 @@ class KVProbe:
         self.tokens, self._asked = ids[:-asked], ids[-asked:]
         self._growing = pair.kv_shape.growing
         self._cache = DynamicCache(config=pair.target.config)
-        self._read(self.tokens, self._cache, 1)
-        self.keys = torch.stack([layer.keys[0] for layer in self._layers(self._cache)])
-        self.values = torch.stack([layer.values[0] for layer in self._layers(self._cache)])
+        read_text(pair.target, self.tokens, 1, **{cache_argument(pair.target): self._cache})
+        layers = [self._cache.layers[index] for index in self._growing]
+        self.keys = torch.stack([layer.keys[0] for layer in layers])
+        self.values = torch.stack([layer.values[0] for layer in layers])
         self._unpacked = self._ask(self.keys, self.values)
 
     def acceptance(self, keys: Packing, values: Packing) -> float:
@@ -184,7 +173,8 @@ class KVProbe:
             ValueError: the codec does not go with the policy, or no block is full.
         """
         layers, heads, length, dim = self.keys.shape
-        codec = codec_of(KVShape(layers, heads, dim, self.keys.dtype), policy)
+        shape = KVShape(layers, heads, dim, self.keys.dtype)
+        codec = codec_of(shape, policy)
         packed = packed_blocks(policy, length) * codec.block
         if not packed:
             raise refuse("block", policy.block, f"there are {length} tokens: use smaller blocks")
@@ -195,21 +185,17 @@ class KVProbe:
             codec.decode(records, *(part[:, :, :packed] for part in floats))
             for part, out in zip(floats, restored, strict=True):
                 out[layer] = codec.turn_back(part)[0]
-        tail = (length - packed) * KVShape(1, heads, dim, self.keys.dtype).token_bytes
+        size = records.numel() + (length - packed) * shape.token_bytes
         shares = torch.minimum(self._unpacked, self._ask(*restored)).sum(-1)
-        return Agreement.of(shares, layers * (records.numel() + tail))
+        error = float(shares.std()) / len(shares) ** 0.5
+        return Agreement(float(shares.mean()), error, layers * size)
 
     def _ask(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Distributions ``[asked, V]`` of the tokens after each of the asked ones."""
         cache = deepcopy(self._cache)
-        for layer, key, value in zip(self._layers(cache), keys, values, strict=True):
+        for index, key, value in zip(self._growing, keys, values, strict=True):
+            layer = cache.layers[index]
             layer.keys, layer.values = key[None], value[None]
-        return self._read(self._asked, cache, len(self._asked)).float().softmax(-1)
-
-    def _layers(self, cache: DynamicCache) -> list[Any]:
-        """Those of a cache whose KV grows."""
-        return [cache.layers[index] for index in self._growing]
-
-    def _read(self, tokens: list[int], cache: Any, last: int) -> torch.Tensor:
-        """Append tokens to a cache; logits ``[last, V]`` of the last ones."""
-        return read_text(self._target, tokens, last, **{cache_argument(self._target): cache})
+        given = {cache_argument(self._target): cache}
+        logits = read_text(self._target, self._asked, len(self._asked), **given)
+        return logits.float().softmax(-1)

@@ -52,7 +52,6 @@ def next_distributions(
 
     Args:
         pair: with a draft.
-        prompt: text, or token ids.
         sampling: default: temperature 1 and nothing cut off.
         last: places, counted from the text's end.
 
@@ -64,18 +63,11 @@ def next_distributions(
     check_count("last", last, 1)
     tokens = encode_text(pair, prompt, last + 1)
     sampler = Sampler(sampling or Sampling(temperature=1.0, top_p=1.0))
-    read = tokens[:-1]
-    both = [
-        sampler.distribution(
-            read_text(model, read, last, use_cache=False)[:, : pair.vocab_size], read
-        )
-        for model in (pair.target, pair.draft)
-    ]
-    first = len(tokens) - last
-    return [
-        NextToken(first + row, tokens[first + row], both[0][row], both[1][row])
-        for row in range(last)
-    ]
+    read, models = tokens[:-1], (pair.target, pair.draft)
+    logits = [read_text(model, read, last, use_cache=False) for model in models]
+    both = [sampler.distribution(rows[:, : pair.vocab_size], read) for rows in logits]
+    places = range(len(tokens) - last, len(tokens))
+    return list(map(NextToken, places, tokens[-last:], *both))
 
 
 def encode_text(pair: Pair, prompt: Prompt, least: int = 1) -> list[int]:
@@ -87,8 +79,7 @@ def encode_text(pair: Pair, prompt: Prompt, least: int = 1) -> list[int]:
     tokens = encode_prompt(pair, prompt)
     if not least <= len(tokens) <= pair.max_positions:
         few = f"{least} to" if least > 1 else "at most"
-        allowed = f"use {few} {pair.max_positions} tokens"
-        raise refuse("prompt", f"{len(tokens)} tokens", allowed)
+        raise refuse("prompt", f"{len(tokens)} tokens", f"use {few} {pair.max_positions} tokens")
     return tokens
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 
 import torch
 
 from mspeckv.api import forget_measured
 from mspeckv.models import parse_device
-from mspeckv.models.download import cache_folder
-from mspeckv.models.kept import age, write_whole
+from mspeckv.models.kept import age, keep, recall
 
+_KIND = "ceilings"
 _COPY_BYTES = 1 << 27
-_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -43,21 +41,16 @@ class Ceilings:
     call_us: float
     measured_at: float
 
-    @property
-    def age_seconds(self) -> float:
-        """Seconds since the measurement."""
-        return max(0.0, time.time() - self.measured_at)
-
     def describe(self) -> str:
         """One line, with its age."""
         return (
             f"{self.device}: link {self.to_device_gbps:.1f} / {self.to_host_gbps:.1f} GB/s, memory "
             f"{self.memory_gbps:.1f} GB/s, {self.matrix_gflops:.0f} GFLOP/s, {self.call_us:.1f} us "
-            f"per call (measured {age(self.age_seconds)} ago)"
+            f"per call (measured {age(max(0.0, time.time() - self.measured_at))} ago)"
         )
 
 
-def calibrate(device: str = "cpu", *, again: bool = False, folder: Path | None = None) -> Ceilings:
+def calibrate(device: str = "cpu", *, again: bool = False) -> Ceilings:
     """Measure this machine's ceilings, or recall them.
 
     Takes a few seconds the first time; kept in the cache folder by device and torch version. A new
@@ -67,32 +60,22 @@ def calibrate(device: str = "cpu", *, again: bool = False, folder: Path | None =
     Args:
         device: ``cpu`` or ``cuda``.
         again: measure even if there is a result.
-        folder: where results are kept.
 
     Raises:
         ValueError: no such device here.
     """
     where = parse_device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
-    path = (folder or cache_folder()) / f"ceilings-{where.type}-{torch.__version__}.json"
-    if not again and (kept := _recall(path, name)) is not None:
-        return kept
+    of = {"device": name, "torch": torch.__version__}
+    known = None if again else recall(_KIND, of)
+    if known is not None:
+        with suppress(TypeError):
+            return Ceilings(**known[0])
     found = _measure(where, name)
-    write_whole(path, json.dumps(asdict(found), indent=2) + "\n")
-    if again and folder is None:
+    keep(_KIND, of, asdict(found), found.measured_at)
+    if again:
         forget_measured()
     return found
-
-
-def _recall(path: Path, name: str) -> Ceilings | None:
-    """A kept result for this device; None where there is none, or none that can be read."""
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-        if set(given) != {field.name for field in fields(Ceilings)} or given["device"] != name:
-            return None
-        return Ceilings(**given)
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _measure(device: torch.device, name: str) -> Ceilings:
@@ -103,7 +86,7 @@ def _measure(device: torch.device, name: str) -> Ceilings:
     square = torch.ones(1024, 1024, dtype=torch.float32, device=device)
     small = torch.zeros(1, dtype=torch.float32, device=device)
 
-    def seconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
+    def seconds(work: Callable[[], object], repeats: int = 5) -> float:
         """The fastest of a few calls: whatever else runs can only slow one down."""
         work()
         times = []

@@ -76,7 +76,6 @@ class OpRow:
     Attributes:
         tier: 0, 1, 2; None between passes.
         op: such as ``aten::mm``.
-        calls: how often.
         self_ms: on the host, without operators inside it.
         device_ms: on the GPU; 0 on a CPU.
     """
@@ -119,11 +118,10 @@ class Profile:
         spans: the engine's named ranges, in order.
         range_us: microseconds that entering and leaving a range takes outside of its own time,
             measured on empty ranges under the same profiler.
-        rounds: the profiled rounds' events.
+        rounds: those that were profiled.
         summary: of the whole run.
         wall_ms: from the first profiled round's start to the last one's end, by the host's clock.
         overhead: profiled time per token over unprofiled, less 1; None where not measured.
-        ops: operators, by tier.
         memory: (milliseconds since the first round, bytes allocated since then).
         gflop: 1e9 floating-point operations by tier and step.
         weights: bytes of weights that a pass of the draft, and one of the target, reads.

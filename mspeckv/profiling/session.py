@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
@@ -17,15 +17,14 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
-from torch.profiler import ProfilerActivity
-from torch.profiler import profile as torch_profile
+from torch import profiler
 from transformers import PreTrainedModel
 
 from mspeckv import record
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.accelerate.packed_weights import PRODUCT as PACKED_PRODUCT
 from mspeckv.api import stream
-from mspeckv.events import Event, Prefill, Round, RunSummary
+from mspeckv.events import Event, Round, RunSummary
 from mspeckv.models import Pair
 from mspeckv.models.pair import own_part
 from mspeckv.models.text import Prompt
@@ -64,8 +63,6 @@ def profile(
     operators show both sides.
 
     Args:
-        pair: models and tokenizer.
-        prompt: text, or token ids.
         config: the run's settings; or give them one by one.
         rounds: profile so many rounds, then run on without; default: all of a short run.
         stacks: keep Python stacks, in the trace: large.
@@ -110,15 +107,6 @@ def _plain_ms(pair: Pair, begin: Callable[[], Iterator[Event]]) -> float | None:
     return last.ms_per_token or None
 
 
-def _enter_empty_ranges() -> float:
-    """Microseconds that an empty range takes in all; its own time is in the profile."""
-    start = time.perf_counter()
-    for _ in range(EMPTIES):
-        with record.span(EMPTY):
-            pass
-    return (time.perf_counter() - start) / EMPTIES * 1e6
-
-
 def _take(
     pair: Pair,
     begin: Callable[[], Iterator[Event]],
@@ -128,11 +116,11 @@ def _take(
     plain: float | None,
     on_event: Callable[[Event], None] | None,
 ) -> Profile:
-    on_gpu = [ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
+    on_gpu = [profiler.ProfilerActivity.CUDA] if pair.device.type == "cuda" else []
     # torch's tracer writes lines about itself, unless told not to before its first trace
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
-    taken = torch_profile(
-        activities=[ProfilerActivity.CPU, *on_gpu],
+    taken = profiler.profile(
+        activities=[profiler.ProfilerActivity.CPU, *on_gpu],
         profile_memory=memory,
         with_stack=stacks,
         with_flops=True,
@@ -144,14 +132,16 @@ def _take(
     prefill = next(events)
     if isinstance(prefill, RunSummary):
         raise RuntimeError("the run was cancelled before its first round")
-    assert isinstance(prefill, Prefill)
     told(prefill)
     with ExitStack() as profiled:
         record.record_spans(on=True)
         taken.start()
         profiled.callback(taken.stop)
         profiled.callback(record.record_spans, on=False)
-        empty_us = _enter_empty_ranges()
+        begun = time.perf_counter()
+        for _ in range(EMPTIES):
+            with record.span(EMPTY):
+                pass
         start = end = time.perf_counter()
         for event in events:
             if isinstance(event, RunSummary):
@@ -166,6 +156,8 @@ def _take(
     found, raw = taken.events(), taken.profiler
     assert raw is not None
     spans, ops, gflop = _read_events(found)
+    # in all an empty range takes more than its own time, which is in the profile
+    empty_us = (start - begun) / EMPTIES * 1e6
     within = [one.time_range.elapsed_us() for one in found if one.name == EMPTY]
     folder = TemporaryDirectory(prefix="mspeckv-")
     taken.export_chrome_trace(str(Path(folder.name) / TRACE))
@@ -196,15 +188,14 @@ def _weights_read(model: PreTrainedModel | None) -> int:
 
 
 def _read_events(
-    events: Iterable[Any],
+    events: Sequence[Any],
 ) -> tuple[tuple[Span, ...], tuple[OpRow, ...], dict[tuple[int | None, str], float]]:
     """Spans, operators by tier, and 1e9 operations by tier and step, of a profiler's events."""
-    listed = list(events)
-    spans = spans_of(listed)
+    spans = spans_of(events)
     starts = [span.start for span in spans]
     ops: dict[tuple[int | None, str], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     gflop: dict[tuple[int | None, str], float] = defaultdict(float)
-    for event in listed:
+    for event in events:
         if not event.name.startswith(("aten::", "mkldnn::", PACKED_PRODUCT)):
             continue
         inside = _innermost(spans, starts, event.time_range.start)
@@ -244,9 +235,7 @@ def _innermost(spans: Sequence[Span], starts: Sequence[float], moment: float) ->
 def _memory_of(results: Any, zero: float) -> tuple[tuple[float, int], ...]:
     """Bytes allocated since ``zero`` (microseconds), after each allocation or release.
 
-    Args:
-        results: the profiler's raw ones: its events count what is released inside an operator
-            against what is taken there.
+    ``results`` are raw: events count what an operator releases against what it takes.
     """
     begun = results.trace_start_ns()
     changes = sorted(

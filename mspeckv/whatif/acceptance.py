@@ -54,10 +54,9 @@ class Acceptance:
         for name, rate in vars(self).items():
             try:
                 given = np.asarray(rate, dtype=float)
-                allowed = bool(np.all((given >= 0) & (given <= 1)))
             except (TypeError, ValueError):
-                allowed = False
-            if not allowed:
+                given = np.asarray(np.nan)
+            if not np.all((given >= 0) & (given <= 1)):
                 raise refuse(name, rate, "use numbers from 0 to 1")
 
 

@@ -123,7 +123,6 @@ def _memory_line(name: str, size: float) -> str:
 
 
 def _choices(rows: Sequence[Choice]) -> str:
-    """A table of settings."""
     headers = (
         "method", "KV", "on-chip", "resident", "offloaded", "budget", "gamma", "draft gamma",
         "GB", "ms/token", "tokens/s",

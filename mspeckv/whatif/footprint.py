@@ -73,13 +73,9 @@ def footprint(
     """Bytes of every part of every setting; see `mspeckv.decoding.fits.predict`."""
     dtype = machine.torch_dtype
     size, kv = dtype.itemsize, shape.kv(dtype)
+    packed, tokens = packing(asked, shape, dtype), asked["prefill"] + asked["new_tokens"]
     places = placed_sizes(
-        packing(asked, shape, dtype),
-        asked["on_chip"],
-        asked.fixed_resident,
-        asked.offloaded,
-        asked.cached,
-        asked["prefill"] + asked["new_tokens"],
+        packed, asked["on_chip"], asked.fixed_resident, asked.offloaded, asked.cached, tokens
     )
     offloaded = places.pop("offloaded")
     nothing = np.zeros_like(asked["prefill"])
@@ -110,7 +106,7 @@ def footprint(
     parts = {
         "weights": nothing + weights,
         **places,
-        "windows": tiers * shape.window_bytes(dtype, asked["prefill"] + asked["new_tokens"], slack),
+        "windows": tiers * shape.window_bytes(dtype, tokens, slack),
         "states": nothing + copies * shape.state_bytes,
         "retrieval": retrieval,
         "streaming": streaming,

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mspeckv.models import parse_weights
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
-from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
+from mspeckv.whatif.acceptance import Acceptance, Floats, likely_acceptance
 from mspeckv.whatif.catalogue import draft_shape, model_shape
 from mspeckv.whatif.footprint import Footprint, footprint
 from mspeckv.whatif.here import this_machine
@@ -24,8 +24,6 @@ from mspeckv.whatif.machines import HARDWARE, NAMES, Hardware, origin_machine
 from mspeckv.whatif.question import Question, ask
 from mspeckv.whatif.round import round_cost
 from mspeckv.whatif.shapes import ModelShape
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,6 @@ class EqualMemory:
     Attributes:
         on_chip: layers that these bytes can hold unquantized.
         fits: whether it fits at all.
-        ms_per_token: its time.
         speedup: its time over the setting's.
     """
 
@@ -50,16 +47,13 @@ class Forecast:
     """Predictions, numbers or arrays of the settings' shape; all modelled.
 
     Attributes:
-        model, hardware, method: what was asked.
         grows: which layers grow, where not all do.
         ms_per_token: decoding alone, as in `RunSummary`.
         tokens_per_round: tokens that a round settles.
-        round_ms: time of a round.
         steps: milliseconds per token by step, see `STEPS`; they add up to ``ms_per_token``.
         link_bytes_per_token: to the device, for verification.
         link_ms_per_token: time that the link is busy.
         passes_per_round: by tier, such as ``(20.1, 6.4, 1)``.
-        memory: bytes by part.
         fits: whether the device's memory holds it.
         equal_memory: the control; None where it was not asked for.
     """
@@ -127,7 +121,6 @@ def what_if(
         machine: a name of `mspeckv.whatif.HARDWARE`, ``origin``, ``this``, or a `Hardware`.
         draft: tier 0's model; ``default`` for the catalogue's, ``none`` for none.
         method: as in `mspeckv.generate`; not an array.
-        prefill: prompt tokens.
         new_tokens: tokens produced; the mean context holds half of them.
         policy: default ``KVPolicy`` with the method's width.
         speculation: lengths must be numbers (not ``auto``); ``draft_threshold`` is not modelled.
@@ -211,13 +204,11 @@ def hardware(machine: str | Hardware) -> Hardware:
     if isinstance(machine, Hardware):
         return machine
     name = str(machine).lower()
-    if name == "origin":
-        return origin_machine()
-    if name == "this":
-        return this_machine()
-    if name not in HARDWARE:
+    if name not in NAMES:
         raise refuse("hardware", machine, f"use one of {', '.join(NAMES)}")
-    return HARDWARE[name]
+    if name in HARDWARE:
+        return HARDWARE[name]
+    return origin_machine() if name == "origin" else this_machine()
 
 
 def _control(

@@ -26,7 +26,6 @@ def this_machine(device: str = "cpu", pair: Pair | None = None, *, again: bool =
 
     Args:
         device: ``cpu`` or ``cuda``.
-        pair: whose passes.
         again: measure even if there is a file: the pair's passes, or without one the machine.
 
     Raises:

@@ -104,7 +104,6 @@ class Hardware:
     """One machine.
 
     Attributes:
-        name: as in `HARDWARE`.
         source: where the figures come from.
         kind: ``gpu``: launches run ahead of the device; ``cpu``: each call is waited for.
         memory_gb: device memory in 1e9 bytes.
@@ -113,7 +112,6 @@ class Hardware:
         link_gbps: host to device, 1e9 bytes per second.
         launch_us: host time of one kernel or call.
         graph_us: from kernel to kernel of a replayed graph; None where there are none.
-        dtype: compute dtype.
         loop: of the software that decodes.
         row_us: drawing from one distribution over the vocabulary, in microseconds.
         round_us: what the loop itself takes in a round.
@@ -160,11 +158,6 @@ class Hardware:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
-    @property
-    def age_seconds(self) -> float | None:
-        """Seconds since it was measured."""
-        return None if self.measured_at is None else max(0.0, time.time() - self.measured_at)
-
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """One from what `dataclasses.asdict` and a file made of it.
@@ -190,7 +183,9 @@ class Hardware:
 
     def describe(self) -> str:
         """One line."""
-        since = f", {age(self.age_seconds)} ago" if self.age_seconds is not None else ""
+        since = ""
+        if self.measured_at is not None:
+            since = f", {age(max(0.0, time.time() - self.measured_at))} ago"
         return (
             f"{self.name}: {self.memory_gb:.0f} GB at {self.memory_gbps:.0f} GB/s, "
             f"{self.matrix_gflops / 1e3:.3g} TFLOP/s {self.dtype}, link {self.link_gbps:.3g} GB/s, "

@@ -34,31 +34,21 @@ from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.settings import WIDTHS, KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.whatif.machines import Hardware, MeasuredPasses
 
-_TOKENS = (1, 2, 5, 9, 17)
-_CONTEXTS = (128, 1024, 2048)
-_DRAFT_TOKENS = (1, 2)
-_DRAFT_CONTEXTS = (32, 320)
 _LAYER_TOKENS, _LAYER_READ = 1024, 5
 """Tokens of a layer that is unpacked, and of the pass that reads it."""
-_REPEATS = 2
 _RUN_PROMPT, _RUN_TOKENS, _RUN_GBPS = 192, 16, 0.4
 """The short run that corrects the rest."""
 
 
 @torch.inference_mode()
-def measure(machine: Hardware, pair: Pair, sampling: Sampling | None = None) -> Hardware:
+def measure(machine: Hardware, pair: Pair) -> Hardware:
     """``machine`` with a pair's measured pass times, unpacking, choosing and drawing.
 
     Passes run over on-chip caches filled with noise, so no prompt has to be read.
-
-    Args:
-        machine: from `mspeckv.calibrate`.
-        pair: whose passes.
-        sampling: how tokens will be drawn; default `Sampling`.
     """
-    passes = {"target": _passes(pair, pair.target, _TOKENS, _CONTEXTS)}
+    passes = {"target": _passes(pair, pair.target, (1, 2, 5, 9, 17), (128, 1024, 2048))}
     if pair.draft is not None:
-        passes["draft"] = _passes(pair, pair.draft, _DRAFT_TOKENS, _DRAFT_CONTEXTS)
+        passes["draft"] = _passes(pair, pair.draft, (1, 2), (32, 320))
     alone = replace(
         machine,
         source=f"{machine.source}; passes of {pair.target_id} measured",
@@ -66,7 +56,7 @@ def measure(machine: Hardware, pair: Pair, sampling: Sampling | None = None) -> 
         passes=passes,
         unpack_ns=_unpacking(pair),
         choose_us=_choosing(pair),
-        row_us=_drawing(pair, sampling or Sampling()),
+        row_us=_drawing(pair),
     )
     return _within_a_run(alone, pair)
 
@@ -79,16 +69,13 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     runs = [_short_run(pair) for _ in range(3)]
     rounds = min(runs, key=lambda run: sum(one.ms for one in run))
     passes = dict(machine.passes)
-    for role, model, tier in (("target", pair.target, 1), ("draft", pair.draft, 0)):
+    for role, tier in (("target", 1), ("draft", 0)):
         there = [p for one in rounds for p in one.passes if p.tier == tier]
-        if model is not None and there:
-            shape, table = KVShape.of(model.config, pair.dtype), machine.passes[role]
-            layer_token = shape.layers * shape.token_bytes
-            # of the same passes, back to back
-            alone = sum(_usual(table, p.tokens, p.kv_bytes / layer_token) for p in there)
-            slower = sum(p.ms for p in there) / alone
-            rows = tuple(tuple(slower * ms for ms in row) for row in table.ms)
-            passes[role] = replace(table, ms=rows)
+        if role in passes and there:
+            # than the same passes, back to back
+            slower = sum(p.ms for p in there) / sum(_usual(passes[role], p) for p in there)
+            rows = tuple(tuple(slower * ms for ms in row) for row in passes[role].ms)
+            passes[role] = replace(passes[role], ms=rows)
     rest = [
         one.ms - sum(p.ms + p.tokens * machine.row_us / 1e3 for p in one.passes) for one in rounds
     ]
@@ -104,9 +91,10 @@ def _within_a_run(machine: Hardware, pair: Pair) -> Hardware:
     return replace(found, own=tuple(slowdown(found, *one) or 1.0 for one in told))
 
 
-def _usual(table: MeasuredPasses, tokens: int, context: float) -> float:
+def _usual(table: MeasuredPasses, one: Pass) -> float:
     """Milliseconds that a pass takes by a table; no less than its fastest, however far outside."""
-    return max(float(table.at(tokens, context)), min(map(min, table.ms)))
+    context = one.kv_bytes / (table.layers * table.token_bytes)
+    return max(float(table.at(one.tokens, context)), min(map(min, table.ms)))
 
 
 def slowdown(
@@ -114,10 +102,9 @@ def slowdown(
 ) -> float | None:
     """How many times as long passes take as they usually did in its calibration's own runs.
 
-    The median of each against the median of theirs.
-
-    Passes of tiers 0 and 1 read floats and never wait for the link. Tier 2's count, less their
-    waits, where no layer is packed: unpacking is no part of a calibrated pass.
+    The median of each against the median of theirs. Passes of tiers 0 and 1 read floats and never
+    wait for the link. Tier 2's count, less their waits, where no layer is packed: unpacking is no
+    part of a calibrated pass.
 
     Args:
         machine: from `this_machine` with the run's pair.
@@ -138,8 +125,7 @@ def slowdown(
         if one.tier == 2:
             # who waited went on when it arrived
             ms -= sum(wait for arrived, wait in waits if one.start <= arrived <= end)
-        context = one.kv_bytes / (table.layers * table.token_bytes)
-        ratios.append(ms / _usual(table, one.tokens, context))
+        ratios.append(ms / _usual(table, one))
     return median(ratios) / median(machine.own or (1.0,)) if ratios else None
 
 
@@ -213,9 +199,9 @@ def _choosing(pair: Pair) -> float:
     return _milliseconds(choose) * 1e3 / shape.layers
 
 
-def _drawing(pair: Pair, sampling: Sampling) -> float:
+def _drawing(pair: Pair) -> float:
     """Microseconds of turning logits into a distribution and a token, per row."""
-    sampler, rows = Sampler(sampling), 9
+    sampler, rows = Sampler(Sampling()), 9
     logits = 3 * torch.randn(rows, pair.vocab_size, dtype=pair.dtype, device=pair.device)
 
     def draw() -> None:
@@ -283,11 +269,11 @@ def _query_heads(pair: Pair) -> int:
 
 
 def _milliseconds(work: Callable[[], None], warm: bool = True) -> float:
-    """Median milliseconds of a few calls, after one that does not count if ``warm``."""
+    """Median milliseconds of two calls, after one that does not count if ``warm``."""
     if warm:
         work()
     times = []
-    for _ in range(_REPEATS):
+    for _ in range(2):
         start = time.perf_counter()
         work()
         times.append((time.perf_counter() - start) * 1e3)

@@ -9,21 +9,19 @@ else is predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.settings import RESIDENCIES, KVPolicy, Speculation, check_choice
 from mspeckv.whatif.acceptance import PUBLISHED_GAMMA as GAMMA
-from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Acceptance, rate_of
+from mspeckv.whatif.acceptance import PUBLISHED_PAIR, Floats, likely_acceptance, rate_of
 from mspeckv.whatif.forecast import what_if
 from mspeckv.whatif.machines import Hardware, origin_machine
 from mspeckv.whatif.published_tables import TABLES, published
-
-Floats = NDArray[np.float64]
 
 _AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 FIXED = {
@@ -42,10 +40,7 @@ class PublishedCell:
     """One published throughput and the model's.
 
     Attributes:
-        table: ``A1``, ``A2``, ``B1`` or ``B2``.
         axis: what ``value`` is, in the table's word.
-        value: where the cell stands.
-        method: of decoding.
         published: tokens per second, the mean of three seeds.
         std: their standard deviation.
         accepted: published guesses kept per round; None for ``autoregressive``.
@@ -71,7 +66,7 @@ class PublishedCell:
     @property
     def counts(self) -> bool:
         """Whether it is one of the cells that the model is judged by."""
-        return self.method in USES_TIER1 and not self.fitted
+        return self.method in USES_TIER1
 
 
 def cells(machine: Hardware | None = None) -> tuple[PublishedCell, ...]:
@@ -105,7 +100,6 @@ def curve(
 
     Args:
         table: ``A1``, ``A2``, ``B1`` or ``B2``.
-        method: of decoding.
         values: places on the axis; between published ones acceptance is interpolated.
         residency: ``lru`` as published, or ``static`` for what fixed places would have given.
         machine: default `origin_machine`.
@@ -121,13 +115,17 @@ def curve(
     given["resident"] = np.minimum(given["resident"], 32 - np.asarray(given["on_chip"]))
     if method != "mspeckv":
         given["resident"] = 0
+    acceptance = likely_acceptance(*PUBLISHED_PAIR, method, given["prefill"])
+    if method in USES_TIER1:
+        kept = published(table).kept(method, where)
+        acceptance = replace(acceptance, middle_full=rate_of(kept, GAMMA))
     found = what_if(
         PUBLISHED_PAIR[0],
         machine or origin_machine(),
         method=method,
         policy=published_policy(method, residency),
         speculation=SPECULATION,
-        acceptance=_acceptance(table, method, where, np.asarray(given["prefill"])),
+        acceptance=acceptance,
         control=False,
         **given,
     )
@@ -139,14 +137,6 @@ def published_policy(method: str, residency: str = "lru") -> KVPolicy:
     if method != "mspeckv":
         return KVPolicy(bits="full")
     return KVPolicy(bits=8, block=128, group=128, tail=0, residency=residency)
-
-
-def _acceptance(table: str, method: str, values: Any, prefill: Any) -> Acceptance:
-    """Rates that give the published numbers of kept guesses."""
-    draft = rate_of(published("A1").kept("vanilla", prefill), GAMMA)
-    if method not in USES_TIER1:
-        return Acceptance(draft, 0.0, draft)
-    return Acceptance(draft, rate_of(published(table).kept(method, values), GAMMA), draft)
 
 
 def errors(found: Sequence[PublishedCell]) -> Floats:

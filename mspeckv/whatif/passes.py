@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mspeckv.whatif.acceptance import Floats
 from mspeckv.whatif.machines import LAYER_KERNELS, PASS_KERNELS, Hardware
 from mspeckv.whatif.shapes import ModelShape
-
-Floats = NDArray[np.float64]
 
 _UNPACK_KERNELS = 3
 """Launches that unpack one block of keys where no kernel does it in one: widen, scale, store."""

@@ -27,7 +27,6 @@ class Question:
     """Arrays of one shape, one entry per setting; ``asked["gamma"]`` is one of ``numbers``.
 
     Attributes:
-        method: of all of them.
         layers: of the target, those that grow.
         numbers: by name: `COUNTS` and `LENGTHS`, whole; `RATES` and ``link_gbps``.
         speculation: its other fields, of all settings.
@@ -80,8 +79,7 @@ class Question:
     @property
     def offloaded(self) -> Any:
         """Layers on the host."""
-        rest: NDArray[Any] = self.layers - self["on_chip"] - self.fixed_resident
-        return rest
+        return self.layers - self["on_chip"] - self.fixed_resident
 
     def plain(self, on_chip: NDArray[Any]) -> Question:
         """Autoregressive decoding of unquantized KV with so many layers on-chip."""
@@ -140,7 +138,6 @@ def ask(
     names = [name for name in _POLICY if name not in COUNTS]
     varying = [name for name in names if np.ndim(given[name])]
     alike = {name: np.asarray(given[name]).tolist() for name in names if name not in varying}
-    shape = table["prefill"].shape
     columns = [table[name].ravel().tolist() for name in varying]
     rows = list(zip(*columns, strict=True)) or [()] * table["prefill"].size
     places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
@@ -153,7 +150,7 @@ def ask(
         },
         speculation=speculation,
         policies=tuple(KVPolicy(**alike, **dict(zip(varying, row, strict=True))) for row in places),
-        which=np.array([places[row] for row in rows]).reshape(shape),
+        which=np.array([places[row] for row in rows]).reshape(table["prefill"].shape),
     )
     _check(asked)
     return asked
@@ -185,13 +182,11 @@ def _check(asked: Question) -> None:
     on_chip, resident = (int(asked[name].flat[fullest]) for name in ("on_chip", "resident"))
     KVPolicy(on_chip=on_chip, resident=resident).check_layers(asked.layers)
     tightest = int(np.argmin(asked["budget"] - asked["recent"] - 2 * asked["chunk"]))
-    lengths: Any
-    for lengths in (
-        {name: int(asked[name].flat[tightest]) for name in LENGTHS},
-        {name: int(asked[name].min()) for name in LENGTHS},
-    ):
-        replace(asked.speculation, **lengths)
-    lengths = {name: int(asked[name].max()) for name in LENGTHS}
+    tight = {name: int(asked[name].flat[tightest]) for name in LENGTHS}
+    low = {name: int(asked[name].min()) for name in LENGTHS}
+    high = {name: int(asked[name].max()) for name in LENGTHS}
     # the largest of each may stand in different settings: any budget goes with them
-    roomy = lengths["budget"] + lengths["recent"] + 2 * lengths["chunk"]
-    replace(asked.speculation, **{**lengths, "budget": roomy})
+    high["budget"] += high["recent"] + 2 * high["chunk"]
+    lengths: Any
+    for lengths in (tight, low, high):
+        replace(asked.speculation, **lengths)

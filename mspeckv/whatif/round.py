@@ -24,19 +24,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mspeckv.decoding.fits import USES_TIER1
 from mspeckv.kv.sizes import LayerBytes
 from mspeckv.kv.windows import WINDOW_SLACK
-from mspeckv.whatif.acceptance import expected_tokens, inner_passes
+from mspeckv.whatif.acceptance import Floats, expected_tokens, inner_passes
 from mspeckv.whatif.footprint import packing
 from mspeckv.whatif.machines import Hardware
 from mspeckv.whatif.passes import choose_ms, pass_time, unpack_ms
 from mspeckv.whatif.question import Question
 from mspeckv.whatif.shapes import ModelShape
-
-Floats = NDArray[np.float64]
 
 STEPS = (
     "tier 0 draft", "tier 1 verify", "tier 2 compute", "tier 2 unpack", "tier 2 wait",

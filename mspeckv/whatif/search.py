@@ -16,16 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.decoding.fits import USES_TIER1
-from mspeckv.settings import (
-    METHODS,
-    KVPolicy,
-    Speculation,
-    Width,
-    check_choice,
-    check_count,
-    check_number,
-    refuse,
-)
+from mspeckv.settings import METHODS, Width, check_choice, check_count, check_number, refuse
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.catalogue import draft_shape
 from mspeckv.whatif.forecast import Forecast, hardware, shape_on, what_if
@@ -42,7 +33,6 @@ class Grid:
     """What is tried; every combination that is allowed.
 
     Attributes:
-        methods: of decoding.
         bits: widths of tier 2's KV.
         budgets: prompt tokens in tier 1.
         gammas: guesses per round.
@@ -71,7 +61,8 @@ class Choice:
     """One setting with its prediction; all modelled.
 
     Attributes:
-        method, bits, on_chip, resident, budget, gamma, draft_gamma: the setting.
+        method, bits, on_chip, resident, budget, gamma, draft_gamma: the setting, by the names of
+            `mspeckv.generate`, `mspeckv.KVPolicy` and `mspeckv.Speculation`.
         offloaded: layers on the host.
         prediction: of this setting alone.
     """
@@ -96,24 +87,12 @@ class Choice:
         """Predicted peak on the device."""
         return int(self.prediction.device_bytes)
 
-    @property
-    def policy(self) -> KVPolicy:
-        """The setting's KV policy, for `mspeckv.generate`."""
-        return KVPolicy(bits=self.bits, on_chip=self.on_chip, resident=self.resident)
-
-    @property
-    def speculation(self) -> Speculation:
-        """The setting's speculation."""
-        return Speculation(gamma=self.gamma, draft_gamma=self.draft_gamma, budget=self.budget)
-
 
 @dataclass(frozen=True)
 class DevicePlan:
     """What `plan` found.
 
     Attributes:
-        model, hardware: what was asked.
-        prefill, new_tokens: tokens.
         device_bytes: what the device has.
         link_gbps: what the link carries.
         tried: settings predicted; fitting: of them, those that fit.
@@ -159,7 +138,7 @@ def plan(
     """Choose placement, width, budget and lengths that minimise predicted time per token.
 
     Args:
-        model: as in `what_if`.
+        model: as in `what_if`, and so ``draft``, ``graphs`` and ``weights``.
         machine: as in `what_if`; its memory and link may be replaced:
         gpu_gb: device memory in 1e9 bytes.
         link_gbps: link bandwidth in 1e9 bytes per second.
@@ -169,8 +148,6 @@ def plan(
             budget tried (a smaller one is taken to lose what it did on the default pair: see
             `budget_acceptance`).
         width_acceptance: default `WIDTH_ACCEPTANCE`.
-        graphs: as in `what_if`, and so ``weights``.
-        grid: default `Grid()`.
 
     Raises:
         ValueError: a value that is not allowed; nothing fits, with what would be needed.

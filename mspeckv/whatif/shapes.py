@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import torch
 from torch.nn import ModuleList
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from mspeckv.kv.kinds import names_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.experts import Experts, experts_of, is_routed
 from mspeckv.models.packed import BITS, OUTER_BITS, packed_bytes
 from mspeckv.models.widths import layer_widths
 from mspeckv.settings import check_choice, refuse
-from mspeckv.whatif.states import STATES, state_values
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class ModelShape:
         heads: query heads.
         kv_heads: KV heads H.
         head_dim: head dim D.
-        vocab: tokens.
         layer_params: weights of one layer, a mean over its kinds; a pass reads each once, but for
             experts that it does not choose.
         own_params: all weights that this model holds alone, each counted once; a draft that
@@ -89,7 +88,6 @@ class ModelShape:
         stacks = (part for part in model.modules() if isinstance(part, ModuleList))
         stack = next(part for part in stacks if len(part) == kv.depth)
         routed = sum(w.numel() for name, w in stack.named_parameters() if is_routed(name))
-        latent = getattr(text, "kv_lora_rank", None)
         return cls(
             name=str(getattr(config, "_name_or_path", "") or config.model_type),
             source="a transformers configuration",
@@ -97,12 +95,12 @@ class ModelShape:
             hidden=hidden,
             intermediate=intermediate,
             heads=int(text.num_attention_heads),
-            kv_heads=int(text.num_key_value_heads) if latent else kv.heads,
-            head_dim=int(text.qk_head_dim) if latent else kv.dim,
+            kv_heads=int(text.num_key_value_heads) if kv.latent else kv.heads,
+            head_dim=int(text.qk_head_dim) if kv.latent else kv.dim,
             vocab=int(text.vocab_size),
             layer_params=round(sum(w.numel() for w in stack.parameters()) / kv.depth),
             own_params=sum(weight.numel() for weight in model.parameters()),
-            latent=latent + text.qk_rope_head_dim if latent else 0,
+            latent=2 * kv.dim if kv.latent else 0,
             experts=experts_of(text, routed, kv.depth),
             **_kinds(text),
         )  # fmt: skip
@@ -184,42 +182,49 @@ class ModelShape:
         """What recurrent layers keep, however long the text."""
         return self.states * self.state_size * torch.float32.itemsize
 
-    def shared_draft(self, layers: int = 2) -> ModelShape:
-        """A draft of the same width that shares embedding and head, like the default pair's."""
-        return replace(
-            self,
-            name=f"{self.name}, {layers} layers",
-            source="layers of the target's shape over its embedding and head",
-            layers=layers,
-            windows=0,
-            states=0,
-            beside=0,
-            # its layers and the last norm
-            own_params=layers * self.layer_params + self.hidden,
-        )
-
 
 _WINDOWS = frozenset({"sliding_attention", "chunked_attention"})
+_STATES = frozenset({"linear_attention", "mamba", "conv"})
+"""Kinds of layers that keep a state, and nothing else."""
 
 
 def _kinds(text: PretrainedConfig) -> dict[str, Any]:
     """How many layers keep a window or a state, and how much."""
-    layers, size = int(text.num_hidden_layers), state_values(text)
-    window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)
-    window = window if getattr(text, "use_sliding_window", True) else None
-    alike = "sliding_attention" if window else "full_attention"
-    kinds = Counter(getattr(text, "layer_types", None) or [alike] * layers)
-    both = kinds.pop("hybrid", 0) if size is not None else 0
-    states = both + (sum(kinds.pop(kind, 0) for kind in STATES) if size is not None else 0)
+    kinds, size = Counter(names_of(text)), _state_values(text)
+    known = {"hybrid", *_STATES} if size is not None else set()
+    both = kinds["hybrid"] if known else 0
+    states = sum(kinds.pop(kind, 0) for kind in known)
     kept = sum(kinds.pop(kind, 0) for kind in _WINDOWS)
     other = sorted(kinds.keys() - {"full_attention", "attention"})
     if other or not kinds.total() + both:
         reason = f"{', '.join(other)} layers are not modelled" if other else "no layer's KV grows"
         raise refuse("model", text.model_type, reason)
+    window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None)
     return {
         "windows": kept,
         "window": int(window or 0) if kept else 0,
         "states": states,
-        "state_size": size if states and size is not None else 0,
+        "state_size": size if states else 0,
         "beside": both,
     }
+
+
+def _state_values(text: Any) -> int | None:
+    """Numbers that one of a text model's recurrent layers keeps; None where that is not known.
+
+    Each kind is known by a setting that only such models have. What a convolution looks back on is
+    part of a state.
+    """
+    if hasattr(text, "linear_num_key_heads"):
+        # gated delta rule: a matrix for each value head
+        keys, width = text.linear_num_key_heads, text.linear_key_head_dim
+        inner = text.linear_num_value_heads * text.linear_value_head_dim
+        return int(inner * width + (2 * keys * width + inner) * text.linear_conv_kernel_dim)
+    if hasattr(text, "mamba_n_heads"):
+        # Mamba 2: a matrix for each head
+        inner, size = text.mamba_n_heads * text.mamba_d_head, text.mamba_d_state
+        return int(inner * size + (inner + 2 * text.mamba_n_groups * size) * text.mamba_d_conv)
+    if hasattr(text, "mamba_d_state"):
+        # Mamba: states of each inner channel
+        return int(text.mamba_expand * text.hidden_size * (text.mamba_d_state + text.mamba_d_conv))
+    return int(text.hidden_size * text.conv_L_cache) if hasattr(text, "conv_L_cache") else None
