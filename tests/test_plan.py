@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mspeckv.cli import main
-from mspeckv.settings import WIDTHS, KVPolicy, Speculation, Width
+from mspeckv.settings import WIDTHS, Width
 from mspeckv.whatif import MODELS, Acceptance, ModelShape, what_if
 from mspeckv.whatif.acceptance import likely_acceptance
 from mspeckv.whatif.answers import plan_text
@@ -130,9 +130,8 @@ def test_llama_2_7b_at_32k_on_24_gb_is_optimal_and_explained(big: DevicePlan) ->
 def test_the_choice_can_be_run(big: DevicePlan) -> None:
     choice = big.choice
     again = what_if(
-        "llama-2-7b", method=choice.method, prefill=32768, link_gbps=11.3,
-        policy=KVPolicy(choice.bits, choice.on_chip, choice.resident),
-        speculation=Speculation(choice.gamma, choice.draft_gamma, choice.budget),
+        "llama-2-7b", method=choice.method, prefill=32768, link_gbps=11.3, policy=choice.policy,
+        speculation=choice.speculation,
     )  # fmt: skip
     assert again.device_bytes == choice.device_bytes
     assert choice.on_chip + choice.resident + choice.offloaded == 32

@@ -1,14 +1,16 @@
 """Says where the time of a run goes, by tier and step, and what this machine can do at most."""
 
 from mspeckv.profiling.ceilings import Ceilings, calibrate
-from mspeckv.profiling.result import Bar, Profile, StepRow
+from mspeckv.profiling.result import Bar, OpRow, Profile, StepRow
 from mspeckv.profiling.session import profile
-from mspeckv.profiling.spans import read_trace
+from mspeckv.profiling.spans import Span, read_trace
 
 __all__ = [
     "Bar",
     "Ceilings",
+    "OpRow",
     "Profile",
+    "Span",
     "StepRow",
     "calibrate",
     "profile",

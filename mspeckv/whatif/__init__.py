@@ -6,13 +6,14 @@ catalogues of their own.
 
 from mspeckv.whatif.acceptance import Acceptance, expected_tokens, inner_passes, rate_of
 from mspeckv.whatif.catalogue import MODELS, model_shape
-from mspeckv.whatif.forecast import Forecast, hardware, what_if
+from mspeckv.whatif.footprint import Footprint
+from mspeckv.whatif.forecast import EqualMemory, Forecast, hardware, what_if
 from mspeckv.whatif.here import kept_machine, this_machine
 from mspeckv.whatif.machines import HARDWARE, Hardware, origin_machine
 from mspeckv.whatif.measure import slowdown
-from mspeckv.whatif.published_tables import published
+from mspeckv.whatif.published_tables import Published, published
 from mspeckv.whatif.round import STEPS
-from mspeckv.whatif.search import plan
+from mspeckv.whatif.search import DevicePlan, plan
 from mspeckv.whatif.shapes import ModelShape
 
 __all__ = [
@@ -20,9 +21,13 @@ __all__ = [
     "MODELS",
     "STEPS",
     "Acceptance",
+    "DevicePlan",
+    "EqualMemory",
+    "Footprint",
     "Forecast",
     "Hardware",
     "ModelShape",
+    "Published",
     "expected_tokens",
     "hardware",
     "inner_passes",

@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mspeckv.decoding.fits import USES_TIER1
-from mspeckv.settings import METHODS, Width, check_choice, check_count, check_number, refuse
+from mspeckv.settings import (
+    METHODS,
+    KVPolicy,
+    Speculation,
+    Width,
+    check_choice,
+    check_count,
+    check_number,
+    refuse,
+)
 from mspeckv.whatif.acceptance import Acceptance, likely_acceptance
 from mspeckv.whatif.catalogue import draft_shape
 from mspeckv.whatif.forecast import Forecast, hardware, shape_on, what_if
@@ -33,6 +42,7 @@ class Grid:
     """What is tried; every combination that is allowed.
 
     Attributes:
+        methods: of decoding.
         bits: widths of tier 2's KV.
         budgets: prompt tokens in tier 1.
         gammas: guesses per round.
@@ -61,8 +71,7 @@ class Choice:
     """One setting with its prediction; all modelled.
 
     Attributes:
-        method, bits, on_chip, resident, budget, gamma, draft_gamma: the setting, by the names of
-            `mspeckv.generate`, `mspeckv.KVPolicy` and `mspeckv.Speculation`.
+        method, bits, on_chip, resident, budget, gamma, draft_gamma: the setting.
         offloaded: layers on the host.
         prediction: of this setting alone.
     """
@@ -87,12 +96,24 @@ class Choice:
         """Predicted peak on the device."""
         return int(self.prediction.device_bytes)
 
+    @property
+    def policy(self) -> KVPolicy:
+        """The setting's KV policy, for `mspeckv.generate`."""
+        return KVPolicy(bits=self.bits, on_chip=self.on_chip, resident=self.resident)
+
+    @property
+    def speculation(self) -> Speculation:
+        """The setting's speculation."""
+        return Speculation(gamma=self.gamma, draft_gamma=self.draft_gamma, budget=self.budget)
+
 
 @dataclass(frozen=True)
 class DevicePlan:
     """What `plan` found.
 
     Attributes:
+        model, hardware: what was asked.
+        prefill, new_tokens: tokens.
         device_bytes: what the device has.
         link_gbps: what the link carries.
         tried: settings predicted; fitting: of them, those that fit.
