@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -93,8 +93,8 @@ def needle_in_haystack(
         least = len(hidden) + len(asked) + 1
         raise refuse("prefill", tokens, f"needle and question need at least {least} tokens")
     hay = load_document(source, tokenizer, room)
-    # What the tokenizer puts before a text stays first.
-    start = len(_prefix(tokenizer))
+    # What the tokenizer puts before a text, such as a token of its beginning, stays first.
+    start = text_tokens("a", tokenizer).index(_inner_tokens("a", tokenizer)[0])
     place = max(start, round(depth * room))
     return hay[:place] + hidden + hay[place:] + asked
 
@@ -102,12 +102,6 @@ def needle_in_haystack(
 def _inner_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return [int(token) for token in ids]
-
-
-def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text, such as a beginning-of-sequence token."""
-    whole = [int(token) for token in tokenizer("a", verbose=False)["input_ids"]]
-    return whole[: whole.index(_inner_tokens("a", tokenizer)[0])]
 
 
 def _text(source: str) -> str:
@@ -125,7 +119,7 @@ def _text(source: str) -> str:
         raise refuse("document", str(path), allowed) from error
 
 
-@lru_cache(maxsize=1)
+@cache
 def _python_reference() -> str:
     from pydoc_data.topics import topics
 
