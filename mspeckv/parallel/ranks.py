@@ -87,9 +87,8 @@ def join() -> Ranks | None:
     What is in host memory travels by gloo, what is on GPUs by NCCL. From now on a rank that ends
     before all `leave` ends the others (`mspeckv.parallel.lifeline`).
     """
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return None
-    if int(os.environ["WORLD_SIZE"]) == 1:
+    launched = dist.is_available() and dist.is_torchelastic_launched()
+    if not launched or int(os.environ["WORLD_SIZE"]) == 1:
         return None
     if not dist.is_initialized():
         on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
