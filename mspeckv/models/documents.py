@@ -70,9 +70,8 @@ def needle_in_haystack(
     tokens: int,
     *,
     question: str = "",
-    source: str = "python-reference",
 ) -> list[int]:
-    """A document of exactly ``tokens`` ids with a sentence hidden in it and a question at its end.
+    """The reference of exactly ``tokens`` ids with a sentence hidden in it, a question at its end.
 
     Args:
         needle: the sentence to hide.
@@ -80,7 +79,6 @@ def needle_in_haystack(
         tokenizer: the target's tokenizer.
         tokens: length of the result, needle and question included.
         question: text that ends the prompt.
-        source: the haystack, as in `load_document`.
 
     Raises:
         ValueError: a depth outside 0 to 1, or no room for needle and question.
@@ -92,7 +90,7 @@ def needle_in_haystack(
     if room < 1:
         least = len(hidden) + len(asked) + 1
         raise refuse("prefill", tokens, f"needle and question need at least {least} tokens")
-    hay = load_document(source, tokenizer, room)
+    hay = load_document("python-reference", tokenizer, room)
     # What the tokenizer puts before a text, such as a token of its beginning, stays first.
     start = text_tokens("a", tokenizer).index(_inner_tokens("a", tokenizer)[0])
     place = max(start, round(depth * room))
