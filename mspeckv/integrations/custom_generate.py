@@ -123,10 +123,10 @@ class CustomGenerate:
             Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
         )
-        rows = [Row(run, input_ids.device, cache) for run in runs]
+        rows = [Row(run, cache) for run in runs]
         streamer, padding = outer.get("streamer"), _padding(generation_config)
         for group in groups_of(rows, stopping_criteria, streamer):
-            decode(group, stopping_criteria, streamer, padding)
+            decode(group, stopping_criteria, streamer, padding, input_ids.device)
         if streamer is not None:
             streamer.end()
         # a local name: another thread may be in a call of its own
