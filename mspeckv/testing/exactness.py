@@ -53,9 +53,8 @@ def check_exactness(
         new_tokens=8, policy=policy, speculation=speculation,
         sampling=Sampling(temperature=1.3, top_p=0.9),
     )  # fmt: skip
-    p = chi_square(
-        sample(pair, prompt, config, _LENGTH, samples), expect(pair, prompt, config, _LENGTH)
-    )
+    seen = sample(pair, prompt, config, _LENGTH, samples)
+    p = chi_square(seen, expect(pair, prompt, config, _LENGTH))
     assert p > 1e-4, f"sampled texts are not distributed as tier 2's own: p = {p:.2g}"
 
 

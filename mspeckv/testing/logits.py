@@ -30,13 +30,10 @@ class Decoded:
     def differs_at(self, other: Decoded) -> int | None:
         """Place of the first token whose logits are other bits; None where there is none."""
         count = min(len(self.tokens), len(other.tokens))
-        # as whole numbers: a zero has two signs, and what is no number equals nothing
-        one, two = (each.logits[:count].view(_BITS[each.logits.itemsize]) for each in (self, other))
+        # as bytes: a zero has two signs, and what is no number equals nothing
+        one, two = (each.logits[:count].view(torch.uint8) for each in (self, other))
         found = (one != two).any(1).nonzero()
         return int(found[0]) if len(found) else None
-
-
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def decoded(pair: Pair, prompt: list[int], config: RunConfig) -> Decoded:
