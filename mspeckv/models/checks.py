@@ -50,14 +50,13 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"its latents have the widths {widths}; {ALLOWED}")
     if getattr(text, "num_kv_shared_layers", None):
         raise refuse(field, name, f"some of its layers share keys and values; {ALLOWED}")
-    for setting in ("head_dim", "num_key_value_heads"):
+    for setting in ("head_dim", "num_key_value_heads", *_NEEDED):
         try:
-            getattr(text, setting, None)
+            found = getattr(text, setting, None)
         except Exception as error:
             reason = f"{setting} differs between its layers; {ALLOWED}"
             raise refuse(field, name, reason) from error
-    for setting in _NEEDED:
-        if getattr(text, setting, None) is None:
+        if found is None and setting in _NEEDED:
             raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
 
 
