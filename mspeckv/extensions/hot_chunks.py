@@ -36,11 +36,6 @@ RECALL = "recall"
 class HotChunkCache(RetrievalCache):
     """Retrieval whose chunks come from the host through a buffer on the device.
 
-    Args:
-        room: what it is to hold.
-        full: tier 2's cache; chunks cross its link.
-        device: where compute runs.
-
     Attributes:
         home: on the host ``[N, H, chunks, 2 * C * D]``, a chunk's keys and values side by side.
         buffer: the same on the device, ``[N, H, slots, 2 * C * D]``.

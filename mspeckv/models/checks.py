@@ -63,9 +63,6 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
 def check_model(model: PreTrainedModel, field: str) -> None:
     """Refuse models whose passes cannot be steered, taken back, or replaced by causal attention.
 
-    Args:
-        field: ``"target"`` or ``"draft"``, for the complaint.
-
     Raises:
         ValueError: a recurrent state outside of its layers' kinds, attention that looks ahead (an
             encoder with a language head) or that transformers does not look up, or a ``forward``
@@ -179,10 +176,7 @@ def common_tokens(
     of_target, of_draft = target.get_vocab(), draft.get_vocab()
     if of_target != of_draft:
         differing = sum(of_target.get(t) != of_draft.get(t) for t in of_target.keys() | of_draft)
-        raise refuse(
-            "draft",
-            draft_id,
-            f"its tokenizer differs from that of {target_id} in {differing} tokens: "
-            "use a draft with the target's vocabulary, or 'none'",
-        )
+        allowed = f"its tokenizer differs from that of {target_id} in {differing} tokens: "
+        allowed += "use a draft with the target's vocabulary, or 'none'"
+        raise refuse("draft", draft_id, allowed)
     return int(1 + max(of_target.values()))

@@ -23,8 +23,6 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
     Args:
         source: ``"python-reference"`` (the topics of Python's own language reference, as
             shipped with this interpreter) or the path of a UTF-8 text file.
-        tokenizer: the target's tokenizer.
-        tokens: how many ids to return.
 
     Raises:
         ValueError: no such file, not UTF-8, or a text with fewer tokens.
@@ -74,11 +72,7 @@ def needle_in_haystack(
     """The reference of exactly ``tokens`` ids with a sentence hidden in it, a question at its end.
 
     Args:
-        needle: the sentence to hide.
         depth: where it goes: 0 is the document's beginning, 1 just before the question.
-        tokenizer: the target's tokenizer.
-        tokens: length of the result, needle and question included.
-        question: text that ends the prompt.
 
     Raises:
         ValueError: a depth outside 0 to 1, or no room for needle and question.

@@ -67,12 +67,7 @@ def load_pair(
     """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
     Args:
-        target: the default, an id, a folder or a GGUF file.
-        draft: the default, ``"none"``, a file, an id or a folder.
-        device: where both compute.
-        dtype: in which both compute.
         splitting: shares the target out over processes, each of which calls this.
-        weights: how both models' weights are held.
         read: told of each packed model before its trial pass, so that this is fast too.
     """
     where, kind = parse_device(device), parse_dtype(dtype)

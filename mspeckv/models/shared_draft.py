@@ -101,12 +101,9 @@ def default_draft(target: PreTrainedModel) -> PreTrainedModel:
     try:
         return shared_draft(target, _count_layers(weights), weights)
     except ValueError as error:
-        raise refuse(
-            "draft",
-            "default",
-            "it was made for SmolLM2-135M-Instruct and does not fit this target: "
-            "use draft='none' or a model with the target's vocabulary",
-        ) from error
+        allowed = "it was made for SmolLM2-135M-Instruct and does not fit this target: "
+        allowed += "use draft='none' or a model with the target's vocabulary"
+        raise refuse("draft", "default", allowed) from error
 
 
 def _count_layers(weights: Mapping[str, torch.Tensor]) -> int:

@@ -70,7 +70,6 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
 
     Args:
         model: passed every check of `mspeckv.models.checks`.
-        field: ``"target"`` or ``"draft"``, for the complaint.
         ranks: processes that the model's heads are shared out over.
 
     Returns:
@@ -196,11 +195,7 @@ def _read(model: PreTrainedModel, ids: torch.Tensor, cache: Any, past: int = 0) 
 
 
 class _Masks:
-    """Masks that a model hands to its layers, and what each would let a query see.
-
-    Args:
-        positions: of the model's texts.
-    """
+    """Masks that a model hands to its layers, and what each would let a query see."""
 
     def __init__(self, positions: int) -> None:
         self.positions = positions

@@ -40,7 +40,6 @@ def decoded(pair: Pair, prompt: list[int], config: RunConfig) -> Decoded:
     """Decode as `mspeckv.generate` does, over a link that is not slowed, and keep tier 2's logits.
 
     Args:
-        pair: models, from `mspeckv.load_pair`.
         prompt: at least two token ids.
         config: the run's settings; nothing ends the text early.
 
