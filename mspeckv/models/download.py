@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -84,6 +85,17 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "mspeckv"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def model_folder(form: str = "float") -> Path:
@@ -171,12 +183,8 @@ def _stamps(form: str) -> dict[str, list[int]]:
 
 def _remember(form: str) -> None:
     """Note that the files, as they stand, have been checked."""
-    folder, stamps = model_folder(form), _stamps(form)
     if not _untouched(form):
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(stamps, file)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(folder / _CHECKED)
+        write_whole(model_folder(form) / _CHECKED, json.dumps(_stamps(form)))
 
 
 def _untouched(form: str) -> bool:

@@ -16,12 +16,11 @@ from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.models.download import cache_folder
+from mspeckv.models.download import cache_folder, write_whole
 from mspeckv.models.pair import Pair, own_part
 
 FORMAT = 1
@@ -101,17 +100,6 @@ def kept_step(accelerations: Sequence[str], pair: Pair, measure: Callable[[], fl
         seconds = measure()
         keep(STEP, of, {"seconds": seconds}, time.time())
     return seconds
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def listing() -> list[dict[str, Any]]:

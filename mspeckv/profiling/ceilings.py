@@ -12,8 +12,8 @@ import torch
 
 from mspeckv.api import forget_measured
 from mspeckv.models import parse_device
-from mspeckv.models.download import cache_folder
-from mspeckv.models.kept import age, write_whole
+from mspeckv.models.download import cache_folder, write_whole
+from mspeckv.models.kept import age
 
 _COPY_BYTES = 1 << 27
 _REPEATS = 5
