@@ -6,7 +6,6 @@ plain ``generate`` shows them. What comes after the token that ends a row is dro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -28,12 +27,10 @@ from mspeckv.kv.full import FullCache
 from mspeckv.settings import refuse
 
 BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
-"""Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""
+"""Criteria that judge a row by its own tokens, whatever step it is and whatever others say.
 
-
-def fills_up(criteria: StoppingCriteriaList) -> bool:
-    """Whether rows that are over get padding; else they go on with the rest, as in ``generate``."""
-    return any(hasattr(one, "eos_token_id") for one in criteria)
+Under them alone rows are decoded one after the other, so that they use the same caches.
+"""
 
 
 class Row:
@@ -66,44 +63,37 @@ class Row:
                 self.summary = event
 
 
-def groups_of(
-    rows: list[Row], criteria: StoppingCriteriaList, streamer: Any
-) -> Iterator[list[Row]]:
-    """Rows that go step by step together: all, or each alone where it makes no difference.
-
-    Alone, one row after the other uses the same caches.
-    """
-    alone = BY_ROW if fills_up(criteria) else MaxLengthCriteria
-    if streamer is not None or not all(isinstance(one, alone) for one in criteria):
-        yield rows
-    else:
-        yield from ([row] for row in rows)
-
-
 def decode(
-    rows: Sequence[Row],
+    rows: list[Row],
     criteria: StoppingCriteriaList,
     streamer: Any,
     padding: int,
     device: torch.device,
 ) -> None:
-    """Step by step, until every row is over; those that are get ``padding``, or go on."""
-    pads = fills_up(criteria)
-    while not all(row.over for row in rows):
-        for row in rows:
-            row.tokens.append(padding if row.over and pads else next(row.settled))
-        ids = torch.tensor([row.tokens for row in rows], device=device)
-        if streamer is not None:
-            streamer.put(ids[:, -1].cpu())
-        enough = criteria(ids, None)
-        for row, ends in zip(rows, enough.tolist(), strict=True):
-            if ends and not row.over:
-                row.over = True
-                if pads:
-                    row.end()
-    if not pads:
-        for row in rows:
-            row.end()
+    """Show tokens step by step, until every row is over; see `BY_ROW` for which go together.
+
+    Rows that are over get ``padding`` where a token may end them; else they go on with the rest, as
+    in ``generate``.
+    """
+    pads = any(hasattr(one, "eos_token_id") for one in criteria)
+    alone = BY_ROW if pads else MaxLengthCriteria
+    together = streamer is not None or not all(isinstance(one, alone) for one in criteria)
+    for group in [rows] if together else [[row] for row in rows]:
+        while not all(row.over for row in group):
+            for row in group:
+                row.tokens.append(padding if row.over and pads else next(row.settled))
+            ids = torch.tensor([row.tokens for row in group], device=device)
+            if streamer is not None:
+                streamer.put(ids[:, -1].cpu())
+            enough = criteria(ids, None)
+            for row, ends in zip(group, enough.tolist(), strict=True):
+                if ends and not row.over:
+                    row.over = True
+                    if pads:
+                        row.end()
+        if not pads:
+            for row in group:
+                row.end()
 
 
 def check_cache(model_kwargs: dict[str, Any], rows: int) -> None:

@@ -138,11 +138,9 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
                 f"its cache layers are written in the order {updates} and attended over in the "
                 f"order {attended}, not each once: {once}"
             )
-        if tuple(logits.shape) != (1, 1, config.vocab_size):
-            raise _Unlike(
-                f"asked for the logits of one token, it returns {tuple(logits.shape)}, not "
-                f"{(1, 1, config.vocab_size)}"
-            )
+        given, wanted = tuple(logits.shape), (1, 1, config.vocab_size)
+        if given != wanted:
+            raise _Unlike(f"asked for the logits of one token, it returns {given}, not {wanted}")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
