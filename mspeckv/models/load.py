@@ -25,7 +25,7 @@ from mspeckv.models.download import FORMS, model_folder, ready
 from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.models.packed import AUTO, BITS, OUTER_BITS, pack_model
 from mspeckv.models.packed_folder import load_packed
-from mspeckv.models.pair import Pair, Ranks
+from mspeckv.models.pair import Pair, Rank
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 from mspeckv.settings import check_choice, refuse
 
@@ -38,7 +38,7 @@ class Splitting(Protocol):
     """Shares a model out over processes (`mspeckv.parallel.tensor_parallel.Split`)."""
 
     @property
-    def ranks(self) -> Ranks:
+    def ranks(self) -> Rank:
         """This process among the others."""
 
     def own_device(self, device: torch.device) -> torch.device:
