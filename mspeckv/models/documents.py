@@ -41,11 +41,7 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
 
 
 def check_source(source: str) -> None:
-    """Refuse a document that cannot be read, without a tokenizer at hand.
-
-    Raises:
-        ValueError: no such file, or not UTF-8.
-    """
+    """Refuse a document that `load_document` cannot read, without a tokenizer at hand."""
     _text(source)
 
 
