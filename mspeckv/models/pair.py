@@ -100,8 +100,7 @@ class Pair:
         for name, model in zip(("target", "draft"), pair.models, strict=False):
             check_model(model, name)
             if freeze:
-                model.eval()
-                model.requires_grad_(False)
+                model.eval().requires_grad_(False)
             shares = pair.rank_count if model is target else 1
             pair.state_bytes[name] = check_pass(model, name, shares)
         return pair
@@ -126,17 +125,17 @@ class Pair:
     @property
     def layers(self) -> int:
         """Decoder layers of the target whose KV grows with the text: what a policy places."""
-        return self._shape.layers
+        return self.kv_shape.layers
 
     @property
     def kv_heads(self) -> int:
-        """KV heads per layer of the target."""
-        return self._shape.heads
+        """KV heads per layer of the whole target."""
+        return KVShape.of(self._config, self.dtype).heads
 
     @property
     def head_dim(self) -> int:
         """Channels per head of the target."""
-        return self._shape.dim
+        return self.kv_shape.dim
 
     @property
     def rank_count(self) -> int:
@@ -177,11 +176,6 @@ class Pair:
     @property
     def _config(self) -> PretrainedConfig:
         return self.target.config.get_text_config()
-
-    @property
-    def _shape(self) -> KVShape:
-        """Of the whole target."""
-        return KVShape.of(self._config, self.dtype)
 
 
 def _name_of(model: PreTrainedModel) -> str:
