@@ -35,6 +35,7 @@ from mspeckv import (
 )
 from mspeckv.settings import METHODS, Width
 from mspeckv.whatif import Acceptance, Forecast, Hardware, rate_of, this_machine, what_if
+from mspeckv.whatif.catalogue import draft_shape
 from mspeckv.whatif.shapes import ModelShape
 
 _SLOWEST = 200.0
@@ -153,7 +154,8 @@ def main() -> None:
         flush=True,
     )
     shape = ModelShape.of(pair.target.config)
-    draft = shape.shared_draft(int(pair.draft.config.num_hidden_layers))
+    draft = draft_shape(shape, "default")
+    assert draft is not None
     prompt = documents.load_document("python-reference", pair.tokenizer, 2048)
     random = np.random.default_rng(options.seed)
     cases: list[Case] = []

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -264,9 +263,7 @@ def main(given: Sequence[str] | None = None) -> None:
                 server = llama_cpp.apart(gguf, most, threads=torch.get_num_threads(), **chosen)
                 servers[name] = stack.enter_context(server)
         print(f"{machine(torch.device('cpu'))}, {version}", end="\n\n", flush=True)
-        # apart from what this machine keeps
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        ceilings = calibrate("cpu", folder=scratch)
+        ceilings = calibrate("cpu", again=True)
         cells: Cells = {}
         begun = time.perf_counter()
         # a copy comes right after the prose that it begins with: llama.cpp keeps its last prompt

@@ -294,7 +294,7 @@ def test_a_folder_without_a_list_is_held_against_known_hashes(
     for name in ("SHA256SUMS", "checked.json"):
         (model_folder() / name).unlink()
     assert set(damaged_files()) == set(FILES)
-    monkeypatch.setattr(module, "CONVERTED", known)
+    monkeypatch.setitem(module._KNOWN, "float", known)
     for wheel in index.iterdir():
         wheel.unlink()
     assert ready(quiet=True) == model_folder()

@@ -18,6 +18,7 @@ from mspeckv.adaptive import step_time
 from mspeckv.api import engine_of, forget_measured, stream
 from mspeckv.cli.doctor import examine, report
 from mspeckv.models import Pair, kept
+from mspeckv.models.download import write_whole
 from mspeckv.profiling import calibrate
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
 from mspeckv.whatif import HARDWARE, Hardware, here, slowdown, this_machine
@@ -123,7 +124,7 @@ def test_other_circumstances_are_another_measurement(what: str, folder: Path) ->
 def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
     path, ends = folder / "some.json", threading.Event()
     texts = ["1" * 200_000, "2" * 300_000]
-    kept.write_whole(path, texts[0])
+    write_whole(path, texts[0])
     seen = set()
 
     def look() -> None:
@@ -133,7 +134,7 @@ def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
     watcher = threading.Thread(target=look)
     watcher.start()
     for turn in range(40):
-        kept.write_whole(path, texts[turn % 2])
+        write_whole(path, texts[turn % 2])
     ends.set()
     watcher.join()
     assert seen <= set(texts)

@@ -17,13 +17,14 @@ cycle. Neighbouring tokens ask for nearly the same chunks, so most are found (as
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import chain
 
 import torch
 
 from mspeckv.context import KV
 from mspeckv.events import Direction
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.retrieval import RetrievalCache
+from mspeckv.kv.retrieval import RetrievalCache, chunks_of
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.tier1 import Tier1Room, tier1_caches
 
@@ -33,11 +34,6 @@ RECALL = "recall"
 @tier1_caches.register("hot chunks")
 class HotChunkCache(RetrievalCache):
     """Retrieval whose chunks come from the host through a buffer on the device.
-
-    Args:
-        room: what it is to hold.
-        full: tier 2's cache; chunks cross its link.
-        device: where compute runs.
 
     Attributes:
         home: on the host ``[N, H, chunks, 2 * C * D]``, a chunk's keys and values side by side.
@@ -56,11 +52,9 @@ class HotChunkCache(RetrievalCache):
         plan, shape = self.plan, room.shape
         self.slots = self.slots_of(plan)
         self._pin = device.type == "cuda"
-        row = 2 * plan.chunk * shape.dim
-        size = shape.layers, shape.heads, plan.chunks, row
-        self.home = torch.empty(size, dtype=shape.dtype, pin_memory=self._pin)
-        size = shape.layers, shape.heads, self.slots, row
-        self.buffer = torch.empty(size, dtype=shape.dtype, device=device)
+        heads, row = (shape.layers, shape.heads), 2 * plan.chunk * shape.dim
+        self.home = torch.empty(*heads, plan.chunks, row, dtype=shape.dtype, pin_memory=self._pin)
+        self.buffer = torch.empty(*heads, self.slots, row, dtype=shape.dtype, device=device)
         self.places = [
             [OrderedDict[int, int]() for _ in range(shape.heads)] for _ in range(shape.layers)
         ]
@@ -95,9 +89,8 @@ class HotChunkCache(RetrievalCache):
         """As before the first pass."""
         super().restart()
         self.lookups()
-        for heads in self.places:
-            for held in heads:
-                held.clear()
+        for held in chain(*self.places):
+            held.clear()
 
     def gather(self, layer: int, source: KV, out: KV) -> None:
         """Copy the chosen chunks to ``out``, from the buffer; recall those that it lacks.
@@ -113,20 +106,23 @@ class HotChunkCache(RetrievalCache):
         chunks = [chunk for row in lacking for chunk in row]
         slots = [held[head][chunk] for head, chunk in zip(heads, chunks, strict=True)]
         if new:
-            prompt = self._side_by_side(source)
+            prompt = torch.cat([chunks_of(part, self.plan).flatten(2) for part in source], -1)
             self._cross(prompt, self.home[order], "to_host", "prefill", layer)
             self.buffer[order, heads, slots] = prompt[heads, chunks]
         elif chunks:
             self._missed += len(chunks)
             asked = self.home[order, heads, chunks]
+            asked = asked.pin_memory() if self._pin else asked
             came = torch.empty_like(asked, device=self.buffer.device)
-            self._cross(
-                asked.pin_memory() if self._pin else asked, came, "to_device", RECALL, layer
-            )
+            self._cross(asked, came, "to_device", RECALL, layer)
             self.buffer[order, heads, slots] = came
         if not new:
             self._found += sum(map(len, best)) - len(chunks)
-        self._bring(order, best, out)
+        places = [[here[chunk] for chunk in row] for here, row in zip(held, best, strict=True)]
+        index = torch.tensor(places, device=self.buffer.device)[..., None]
+        rows = torch.take_along_dim(self.buffer[order], index, 1).unflatten(-1, (2, -1))
+        for part, into in zip(rows.unbind(2), out, strict=True):
+            into[0].copy_(part.reshape(into.shape[1:]))
 
     def _look_up(self, held: OrderedDict[int, int], best: list[int]) -> list[int]:
         """Give every chosen chunk of a head a slot; those that had none."""
@@ -138,23 +134,6 @@ class HotChunkCache(RetrievalCache):
             full = len(held) == self.slots
             held[chunk] = held.popitem(last=False)[1] if full else len(held)
         return lacking
-
-    def _bring(self, order: int, best: list[list[int]], out: KV) -> None:
-        """Copy chosen chunks from their slots to the front of tier 1's layer."""
-        held, buffer = self.places[order], self.buffer[order]
-        slots = [[here[chunk] for chunk in row] for here, row in zip(held, best, strict=True)]
-        index = torch.tensor(slots, device=buffer.device)[..., None].expand(
-            -1, -1, buffer.shape[-1]
-        )
-        rows = buffer.gather(1, index).unflatten(-1, (2, -1))
-        for part, into in zip(rows.unbind(2), out, strict=True):
-            into[0].copy_(part.reshape(into.shape[1:]))
-
-    def _side_by_side(self, source: KV) -> torch.Tensor:
-        """Chunks of keys and values ``[1, H, S, D]`` as ``[H, chunks, 2 * C * D]``."""
-        plan = self.plan
-        parts = (part[0, :, : plan.chunks * plan.chunk] for part in source)
-        return torch.cat([part.unflatten(1, (plan.chunks, -1)).flatten(2) for part in parts], -1)
 
     def _cross(
         self, source: torch.Tensor, target: torch.Tensor, way: Direction, why: str, layer: int

@@ -138,9 +138,8 @@ class LloydCodec(HadamardCodec):
             borders = (table[1:] + table[:-1]) / 2
             codes = torch.bucketize((blocks / spread).contiguous(), borders)
             nearest = table[codes]
-            scale = (blocks * nearest).sum(-1, keepdim=True) / nearest.square().sum(
-                -1, keepdim=True
-            )
+            product, own = (blocks * nearest).sum(-1, keepdim=True), nearest.square()
+            scale = product / own.sum(-1, keepdim=True)
             self.part(name, records).copy_(pack_bits(codes.to(torch.uint8), width))
             self.part(f"{name}_scale", records).copy_(scale)
         return records

@@ -29,7 +29,7 @@ from mspeckv.api import engine_of
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.events import RunSummary
-from mspeckv.integrations.rows import Row, cache_to_fill, check_cache, decode, groups_of
+from mspeckv.integrations.rows import Row, cache_to_fill, check_cache, decode
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
 from mspeckv.models.shared_draft import default_draft
@@ -123,10 +123,9 @@ class CustomGenerate:
             Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
         )
-        rows = [Row(run, input_ids.device, cache) for run in runs]
+        rows = [Row(run, cache) for run in runs]
         streamer, padding = outer.get("streamer"), _padding(generation_config)
-        for group in groups_of(rows, stopping_criteria, streamer):
-            decode(group, stopping_criteria, streamer, padding)
+        decode(rows, stopping_criteria, streamer, padding, input_ids.device)
         if streamer is not None:
             streamer.end()
         # a local name: another thread may be in a call of its own

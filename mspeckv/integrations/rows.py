@@ -6,8 +6,8 @@ plain ``generate`` shows them. What comes after the token that ends a row is dro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,17 +22,15 @@ from transformers import (
 from transformers.cache_utils import Cache
 
 from mspeckv.decoding.run import Run
-from mspeckv.events import Event, Round, RunSummary
+from mspeckv.events import Round, RunSummary
 from mspeckv.kv.full import FullCache
 from mspeckv.settings import refuse
 
 BY_ROW = (EosTokenCriteria, MaxLengthCriteria, StopStringCriteria)
-"""Criteria that judge a row by its own tokens, whatever step it is and whatever others say."""
+"""Criteria that judge a row by its own tokens, whatever step it is and whatever others say.
 
-
-def fills_up(criteria: StoppingCriteriaList) -> bool:
-    """Whether rows that are over get padding; else they go on with the rest, as in ``generate``."""
-    return any(hasattr(one, "eos_token_id") for one in criteria)
+Under them alone rows are decoded one after the other, so that they use the same caches.
+"""
 
 
 class Row:
@@ -40,40 +38,22 @@ class Row:
 
     Args:
         run: of this row's prompt.
-        device: where the ids are wanted.
         cache: transformers' cache to fill when the row ends, if any.
 
     Attributes:
+        tokens: the prompt's and those shown.
+        settled: the run's, one by one.
         summary: the run's, once it has ended.
     """
 
-    def __init__(self, run: Run, device: torch.device, cache: Cache | None) -> None:
+    def __init__(self, run: Run, cache: Cache | None) -> None:
         self.run, self.tokens, self.over = run, list(run.prompt), False
         if cache is not None:
             run.on_end = partial(fill, cache)
-        self._device = device
-        self._events: Iterator[Event] = run.events()
-        self._settled: list[int] = []
+        self._events = run.events()
+        rounds = (event.tokens for event in self._events if isinstance(event, Round))
+        self.settled = chain.from_iterable(rounds)
         self.summary: RunSummary
-
-    @property
-    def ids(self) -> torch.Tensor:
-        """Prompt and tokens so far ``[S]``."""
-        return torch.tensor(self.tokens, device=self._device)
-
-    def advance(self) -> int:
-        """Show one more token."""
-        while not self._settled:
-            event = next(self._events)
-            if isinstance(event, Round):
-                self._settled += event.tokens
-        self.tokens.append(self._settled.pop(0))
-        return self.tokens[-1]
-
-    def pad(self, token: int) -> int:
-        """Show one more token, which is not the run's."""
-        self.tokens.append(token)
-        return token
 
     def end(self) -> None:
         """No more tokens are wanted: what was shown is what the run has produced."""
@@ -83,38 +63,37 @@ class Row:
                 self.summary = event
 
 
-def groups_of(
-    rows: list[Row], criteria: StoppingCriteriaList, streamer: Any
-) -> Iterator[list[Row]]:
-    """Rows that go step by step together: all, or each alone where it makes no difference.
-
-    Alone, one row after the other uses the same caches.
-    """
-    alone = BY_ROW if fills_up(criteria) else MaxLengthCriteria
-    if streamer is not None or not all(isinstance(one, alone) for one in criteria):
-        yield rows
-    else:
-        yield from ([row] for row in rows)
-
-
 def decode(
-    rows: Sequence[Row], criteria: StoppingCriteriaList, streamer: Any, padding: int
+    rows: list[Row],
+    criteria: StoppingCriteriaList,
+    streamer: Any,
+    padding: int,
+    device: torch.device,
 ) -> None:
-    """Step by step, until every row is over; those that are get ``padding``, or go on."""
-    pads = fills_up(criteria)
-    while not all(row.over for row in rows):
-        step = [row.pad(padding) if row.over and pads else row.advance() for row in rows]
-        if streamer is not None:
-            streamer.put(torch.tensor(step))
-        enough = criteria(torch.stack([row.ids for row in rows]), None)
-        for row, ends in zip(rows, enough.tolist(), strict=True):
-            if ends and not row.over:
-                row.over = True
-                if pads:
-                    row.end()
-    if not pads:
-        for row in rows:
-            row.end()
+    """Show tokens step by step, until every row is over; see `BY_ROW` for which go together.
+
+    Rows that are over get ``padding`` where a token may end them; else they go on with the rest, as
+    in ``generate``.
+    """
+    pads = any(hasattr(one, "eos_token_id") for one in criteria)
+    alone = BY_ROW if pads else MaxLengthCriteria
+    together = streamer is not None or not all(isinstance(one, alone) for one in criteria)
+    for group in [rows] if together else [[row] for row in rows]:
+        while not all(row.over for row in group):
+            for row in group:
+                row.tokens.append(padding if row.over and pads else next(row.settled))
+            ids = torch.tensor([row.tokens for row in group], device=device)
+            if streamer is not None:
+                streamer.put(ids[:, -1].cpu())
+            enough = criteria(ids, None)
+            for row, ends in zip(group, enough.tolist(), strict=True):
+                if ends and not row.over:
+                    row.over = True
+                    if pads:
+                        row.end()
+        if not pads:
+            for row in group:
+                row.end()
 
 
 def check_cache(model_kwargs: dict[str, Any], rows: int) -> None:

@@ -31,10 +31,6 @@ def cache_argument(model: PreTrainedModel) -> str:
 def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
     """Refuse architectures whose cache is not plain keys and values of tokens.
 
-    Args:
-        field: as in `check_model`.
-        name: id or path of the model, for the complaint.
-
     Raises:
         ValueError: an encoder-decoder; layers of a kind that the engine does not know, or none
             that attends; keys and values that are shared, or of several sizes.
@@ -45,32 +41,27 @@ def check_decoder(config: PretrainedConfig, field: str, name: str) -> None:
         raise refuse(field, name, f"it joins several text models; {ALLOWED}") from error
     if config.is_encoder_decoder or text.is_encoder_decoder:
         raise refuse(field, name, f"it is an encoder-decoder; {ALLOWED}")
-    other = unknown_kinds(text)
-    if not other and kinds_of(text) and all(kind.sight is None for kind in kinds_of(text)):
-        raise refuse(field, name, f"no layer of it attends; {ALLOWED}")
-    if other:
+    if other := unknown_kinds(text):
         raise refuse(field, name, f"it has {', '.join(other)} layers; {ALLOWED}")
+    if kinds_of(text) and all(kind.sight is None for kind in kinds_of(text)):
+        raise refuse(field, name, f"no layer of it attends; {ALLOWED}")
     widths = latent_widths(text)
     if widths is not None and (sum(widths) % 2 or widths[0] == widths[1]):
         raise refuse(field, name, f"its latents have the widths {widths}; {ALLOWED}")
     if getattr(text, "num_kv_shared_layers", None):
         raise refuse(field, name, f"some of its layers share keys and values; {ALLOWED}")
-    for setting in ("head_dim", "num_key_value_heads"):
+    for setting in ("head_dim", "num_key_value_heads", *_NEEDED):
         try:
-            getattr(text, setting, None)
+            found = getattr(text, setting, None)
         except Exception as error:
             reason = f"{setting} differs between its layers; {ALLOWED}"
             raise refuse(field, name, reason) from error
-    for setting in _NEEDED:
-        if getattr(text, setting, None) is None:
+        if found is None and setting in _NEEDED:
             raise refuse(field, name, f"its configuration has no {setting}; {ALLOWED}")
 
 
 def check_model(model: PreTrainedModel, field: str) -> None:
     """Refuse models whose passes cannot be steered, taken back, or replaced by causal attention.
-
-    Args:
-        field: ``"target"`` or ``"draft"``, for the complaint.
 
     Raises:
         ValueError: a recurrent state outside of its layers' kinds, attention that looks ahead (an
@@ -82,8 +73,11 @@ def check_model(model: PreTrainedModel, field: str) -> None:
     parts = decoder.modules()
     looks_ahead = any(getattr(module, "is_causal", None) is False for module in parts)
     known = any(kind.states for kind in kinds_of(model.config.get_text_config()))
-    # some have the interface and do not say so: the trial pass finds out
-    interface = getattr(model, "_supports_attention_backend", False) or _looks_up(decoder)
+    # some have the interface and do not say so, but their code names it: the trial pass finds out
+    code = sys.modules[type(decoder).__module__]
+    interface = getattr(model, "_supports_attention_backend", False) or hasattr(
+        code, "ALL_ATTENTION_FUNCTIONS"
+    )
     missing = sorted(_ARGUMENTS - inspect.signature(model.forward).parameters.keys())
     stateful = getattr(model, "_is_stateful", False) and not known
     faults = (
@@ -97,23 +91,12 @@ def check_model(model: PreTrainedModel, field: str) -> None:
             raise refuse(field, type(model).__name__, complaint)
 
 
-def _looks_up(decoder: PreTrainedModel) -> bool:
-    """Whether a model's own code asks transformers for its attention."""
-    return hasattr(sys.modules[type(decoder).__module__], "ALL_ATTENTION_FUNCTIONS")
-
-
 def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens: int) -> None:
     """Refuse a run whose text crosses a length beyond which positions mean something else.
 
     longrope and dynamic rotary factors depend on how long the text is: beyond the border others
     hold, while keys read before keep the old ones. Which keys those are depends on how tokens came
     in passes, so methods would differ. A table of positions simply ends.
-
-    Args:
-        config: of the target or the draft.
-        field: as in `check_model`.
-        prompt: prompt tokens.
-        new_tokens: tokens to produce at most.
 
     Raises:
         ValueError: the text crosses such a border; a prompt beyond longrope's meets one set only.
@@ -165,17 +148,14 @@ def check_match(
     """
     sizes = [model.config.get_text_config().vocab_size for model in (target, draft)]
     padded = sizes[0] != sizes[1] and tokens is not None and tokens <= min(sizes)
-    of_target, of_draft = (
-        {
-            "vocabulary size": tokens if padded else size,
-            "device": model.device,
-            "dtype": model.dtype,
-        }
-        for model, size in zip((target, draft), sizes, strict=True)
-    )
-    for what, own in of_draft.items():
-        if own != of_target[what]:
-            allowed = f"its {what} is {own}, that of {target_id} is {of_target[what]}"
+    both = {
+        "vocabulary size": [tokens, tokens] if padded else sizes,
+        "device": [target.device, draft.device],
+        "dtype": [target.dtype, draft.dtype],
+    }
+    for what, (of_target, of_draft) in both.items():
+        if of_draft != of_target:
+            allowed = f"its {what} is {of_draft}, that of {target_id} is {of_target}"
             raise refuse("draft", draft_id, f"{allowed}: they must match")
     return tokens if padded else None
 
@@ -196,10 +176,7 @@ def common_tokens(
     of_target, of_draft = target.get_vocab(), draft.get_vocab()
     if of_target != of_draft:
         differing = sum(of_target.get(t) != of_draft.get(t) for t in of_target.keys() | of_draft)
-        raise refuse(
-            "draft",
-            draft_id,
-            f"its tokenizer differs from that of {target_id} in {differing} tokens: "
-            "use a draft with the target's vocabulary, or 'none'",
-        )
+        allowed = f"its tokenizer differs from that of {target_id} in {differing} tokens: "
+        allowed += "use a draft with the target's vocabulary, or 'none'"
+        raise refuse("draft", draft_id, allowed)
     return int(1 + max(of_target.values()))

@@ -8,7 +8,6 @@ read: float32 safetensors, ``config.json`` and a fast tokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ from gguf.quants import dequantize
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
 
 _CONTROL_TOKEN = 3
+_SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -39,15 +40,13 @@ _OUTER_NAMES = {
 }
 
 
-def convert_gguf(
-    gguf: Path, folder: Path, on_progress: Callable[[int, int], None] | None = None
-) -> None:
+def convert_gguf(gguf: Path, folder: Path, quiet: bool = False) -> None:
     """Write ``gguf`` to ``folder`` as float32 safetensors, configuration and tokenizer.
 
     Args:
         gguf: a llama-architecture model with a byte-level BPE tokenizer.
         folder: an existing folder; files in it are overwritten.
-        on_progress: told ``(tensors done, tensors)``.
+        quiet: no progress bar.
 
     Raises:
         ValueError: another architecture or tokenizer.
@@ -60,14 +59,12 @@ def convert_gguf(
             raise ValueError(f"{field}: {fields.get(field)!r} is not allowed; use {known!r}")
     tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
     weights: dict[str, torch.Tensor] = {}
-    for done, tensor in enumerate(reader.tensors):
+    for tensor in tqdm(reader.tensors, unit="tensor", desc="converting", disable=quiet):
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         for part, heads in ((".attn_q.", "head_count"), (".attn_k.", "head_count_kv")):
             if part in tensor.name:
                 values = _split_rotary(values, int(fields[f"llama.attention.{heads}"]))
         weights[_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(values))
-        if on_progress is not None:
-            on_progress(done + 1, len(reader.tensors))
     try:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
@@ -139,18 +136,21 @@ def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
 
 
 def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
-    tokens = fields["tokenizer.ggml.tokens"]
-    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    special = {
-        f"{short}_token": tokens[fields[f"tokenizer.ggml.{long}_token_id"]]
-        for short, long in names.items()
-    }
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": fields["llama.context_length"],
         "clean_up_tokenization_spaces": False,
         "chat_template": fields["tokenizer.chat_template"],
-        **special,
+        **special_tokens(fields, fields["tokenizer.ggml.tokens"]),
+    }
+
+
+def special_tokens(fields: dict[str, Any], tokens: list[str]) -> dict[str, str]:
+    """A tokenizer's tokens with a meaning of their own, as far as a file's ``fields`` tell."""
+    return {
+        f"{short}_token": tokens[fields[key]]
+        for short, long in _SPECIAL.items()
+        if (key := f"tokenizer.ggml.{long}_token_id") in fields
     }
 
 

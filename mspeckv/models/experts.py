@@ -43,9 +43,8 @@ def is_routed(name: str) -> bool:
 
 def growth(model: PreTrainedModel, tokens: int) -> float:
     """Weights that a pass over so many tokens reads, over those that one token reads; modelled."""
-    sizes = [(name, weight.numel()) for name, weight in model.named_parameters()]
-    routed = sum(size for name, size in sizes if is_routed(name))
-    dense = sum(size for _, size in sizes) - routed
+    routed = sum(w.numel() for name, w in model.named_parameters() if is_routed(name))
+    dense = model.num_parameters() - routed
     if not model.config.get_text_config().tie_word_embeddings:
         # of an embedding that is no head a token reads a row
         dense -= model.get_input_embeddings().weight.numel()

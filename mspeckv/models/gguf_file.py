@@ -15,7 +15,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ from filelock import FileLock
 from gguf import GGUFReader, GGUFWriter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
+from mspeckv.models.convert import special_tokens
 from mspeckv.models.download import cache_folder
 from mspeckv.models.kept import keep, recall
 
 _FORMAT = 1
 """Raise it when conversion writes something else."""
 _KIND, _UNUSED = "gguf", 5
-_SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _FULL_HEADS_27B = 62
 """Layers of the one Gemma 3 whose queries are scaled by hidden / heads, as llama.cpp tells it."""
@@ -72,10 +71,9 @@ class GGUFFile:
     @cached_property
     def fields(self) -> dict[str, Any]:
         """The model's metadata, without its long lists of tokens."""
-        fields = self.readers[0].fields
         return {
             name: field.contents()
-            for name, field in fields.items()
+            for name, field in self.readers[0].fields.items()
             if not name.startswith("tokenizer.ggml.") or len(field.data) < 2
         }
 
@@ -156,8 +154,7 @@ class GGUFFile:
         with FileLock(f"{folder}.lock"), tempfile.TemporaryDirectory(dir=cache) as scratch:
             if folder.is_dir():
                 return
-            weights = sum(prod(map(int, one.shape)) for one in self.tensors.values())
-            needed = weights * dtype.itemsize
+            needed = dtype.itemsize * sum(one.n_elements for one in self.tensors.values())
             if len(self.parts) > 1:
                 needed += sum(part.stat().st_size for part in self.parts)
             if shutil.disk_usage(cache).free < needed:
@@ -192,16 +189,14 @@ class GGUFFile:
         )  # fmt: skip
         if told["missing_keys"]:
             raise ValueError(f"no weights for {min(told['missing_keys'])}")
-        given = {
-            name: prod(map(int, one.shape))
+        given = sum(
+            one.n_elements
             for name, one in self.tensors.items()
             if not name.startswith("rope_") and _layer(name) < self.config.num_hidden_layers
-        }
+        )
         held = sum(weight.numel() for weight in model.parameters())
-        if sum(given.values()) != held:
-            raise ValueError(
-                f"it holds {sum(given.values()):,} weights, of which transformers reads {held:,}"
-            )
+        if given != held:
+            raise ValueError(f"it holds {given:,} weights, of which transformers reads {held:,}")
         model.hf_quantizer = None
         vars(model.config).pop("quantization_config", None)
         model.save_pretrained(made)
@@ -233,14 +228,10 @@ class GGUFFile:
         path.write_text(json.dumps(inner, ensure_ascii=False), encoding="utf-8")
         path = made / "tokenizer_config.json"
         outer = json.loads(path.read_text(encoding="utf-8"))
-        given = {
-            f"{short}_token": tokens[self.fields[key]]
-            for short, long in _SPECIAL.items()
-            if (key := f"tokenizer.ggml.{long}_token_id") in self.fields
-        }
         kept = {name: value for name, value in outer.items() if not name.endswith("_token")}
         kept["tokenizer_class"] = "PreTrainedTokenizerFast"
-        path.write_text(json.dumps({**kept, **given}), encoding="utf-8")
+        given = {**kept, **special_tokens(self.fields, tokens)}
+        path.write_text(json.dumps(given), encoding="utf-8")
 
 
 def _layer(name: str) -> int:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.models.download import cache_folder
+from mspeckv.models.download import cache_folder, write_whole
 from mspeckv.models.pair import Pair, own_part
 
 FORMAT = 1
@@ -62,12 +62,9 @@ def _shape(model: PreTrainedModel) -> dict[str, Any]:
 def processor() -> str:
     """The processor's name, as far as the system tells it."""
     listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    text = listing.read_text(encoding="utf-8", errors="replace") if listing.is_file() else ""
+    found = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def file_of(kind: str, of: Mapping[str, Any]) -> Path:
@@ -105,21 +102,10 @@ def kept_step(accelerations: Sequence[str], pair: Pair, measure: Callable[[], fl
     return seconds
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
-
-
 def listing() -> list[dict[str, Any]]:
     """Everything kept: what kind, of which models, with how many threads, and how old it is."""
     out: list[dict[str, Any]] = []
-    for path in sorted(path for kind in (STEP, MACHINE) for path in files(kind)):
+    for path in files():
         with suppress(OSError, ValueError, TypeError, KeyError):
             given = json.loads(path.read_text(encoding="utf-8"))
             out.append({
@@ -132,16 +118,17 @@ def listing() -> list[dict[str, Any]]:
     return out
 
 
-def files(kind: str) -> Iterator[Path]:
-    """Every file of a kind."""
-    return cache_folder().glob(f"{kind}-*.json")
+def files() -> list[Path]:
+    """Every file kept."""
+    return sorted(
+        path for kind in (STEP, MACHINE) for path in cache_folder().glob(f"{kind}-*.json")
+    )
 
 
 def forget() -> None:
     """Let go of everything kept: it will be measured anew."""
-    for kind in (STEP, MACHINE):
-        for path in files(kind):
-            path.unlink(missing_ok=True)
+    for path in files():
+        path.unlink(missing_ok=True)
 
 
 def age(seconds: float) -> str:

@@ -25,7 +25,7 @@ from mspeckv.models.download import FORMS, model_folder, ready
 from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.models.packed import AUTO, BITS, OUTER_BITS, pack_model
 from mspeckv.models.packed_folder import load_packed
-from mspeckv.models.pair import Pair, Ranks
+from mspeckv.models.pair import Pair, Rank
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
 from mspeckv.settings import check_choice, refuse
 
@@ -38,7 +38,7 @@ class Splitting(Protocol):
     """Shares a model out over processes (`mspeckv.parallel.tensor_parallel.Split`)."""
 
     @property
-    def ranks(self) -> Ranks:
+    def ranks(self) -> Rank:
         """This process among the others."""
 
     def own_device(self, device: torch.device) -> torch.device:
@@ -67,12 +67,7 @@ def load_pair(
     """Load a target and a draft; see `mspeckv.load_pair` for what they may be, and for errors.
 
     Args:
-        target: the default, an id, a folder or a GGUF file.
-        draft: the default, ``"none"``, a file, an id or a folder.
-        device: where both compute.
-        dtype: in which both compute.
         splitting: shares the target out over processes, each of which calls this.
-        weights: how both models' weights are held.
         read: told of each packed model before its trial pass, so that this is fast too.
     """
     where, kind = parse_device(device), parse_dtype(dtype)

@@ -68,9 +68,6 @@ class Packed(torch.Tensor):
         new.codes, new.bits = codes, codes.shape[2] // (4 * PANEL) - 1
         return new
 
-    def __init__(self, codes: torch.Tensor, outputs: int) -> None:
-        """Made by ``__new__``, as tensors are."""
-
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Packed({list(self.shape)}, {self.bits} bits)"
 
@@ -122,11 +119,7 @@ class Packed(torch.Tensor):
             return args[0].rows(args[1])
         for place, part in enumerate(function._schema.arguments):
             value = args[place] if place < len(args) else given.get(part.name)
-            if (
-                isinstance(value, Packed)
-                and part.alias_info is not None
-                and part.alias_info.is_write
-            ):
+            if isinstance(value, Packed) and (alias := part.alias_info) and alias.is_write:
                 raise _only_read(value)
         return function(
             *map(_as_floats, args), **{name: _as_floats(x) for name, x in given.items()}

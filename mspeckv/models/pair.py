@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,20 +13,24 @@ from mspeckv.models.trial import check_pass
 from mspeckv.settings import refuse
 
 
-class Ranks(Protocol):
-    """This process among those that a target is split over (`mspeckv.parallel.Ranks`)."""
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that a target is split over; `mspeckv.parallel.Ranks` joins them.
 
-    @property
-    def size(self) -> int:
-        """Processes in all."""
+    Attributes:
+        rank: its number.
+        size: processes in all.
+        here: how many of them share this machine's memory.
+    """
 
-    @property
-    def here(self) -> int:
-        """How many of them share this machine's memory."""
+    rank: int
+    size: int
+    here: int
 
     @property
     def first(self) -> bool:
         """Whether this is the one that decides and prints."""
+        return self.rank == 0
 
 
 @dataclass(eq=False)
@@ -53,7 +56,7 @@ class Pair:
     tokenizer: PreTrainedTokenizerBase | None
     target_id: str
     draft_id: str
-    ranks: Ranks | None = None
+    ranks: Rank | None = None
     vocab: int | None = None
     state_bytes: dict[str, int] = field(default_factory=dict)
 
@@ -68,7 +71,7 @@ class Pair:
         target_id: str | None = None,
         draft_id: str | None = None,
         freeze: bool = True,
-        ranks: Ranks | None = None,
+        ranks: Rank | None = None,
     ) -> Pair:
         """Wrap models that are already built.
 
@@ -97,8 +100,7 @@ class Pair:
         for name, model in zip(("target", "draft"), pair.models, strict=False):
             check_model(model, name)
             if freeze:
-                model.eval()
-                model.requires_grad_(False)
+                model.eval().requires_grad_(False)
             shares = pair.rank_count if model is target else 1
             pair.state_bytes[name] = check_pass(model, name, shares)
         return pair
@@ -123,17 +125,17 @@ class Pair:
     @property
     def layers(self) -> int:
         """Decoder layers of the target whose KV grows with the text: what a policy places."""
-        return self._shape.layers
+        return self.kv_shape.layers
 
     @property
     def kv_heads(self) -> int:
-        """KV heads per layer of the target."""
-        return self._shape.heads
+        """KV heads per layer of the whole target."""
+        return KVShape.of(self._config, self.dtype).heads
 
     @property
     def head_dim(self) -> int:
         """Channels per head of the target."""
-        return self._shape.dim
+        return self.kv_shape.dim
 
     @property
     def rank_count(self) -> int:
@@ -175,11 +177,6 @@ class Pair:
     def _config(self) -> PretrainedConfig:
         return self.target.config.get_text_config()
 
-    @property
-    def _shape(self) -> KVShape:
-        """Of the whole target."""
-        return KVShape.of(self._config, self.dtype)
-
 
 def _name_of(model: PreTrainedModel) -> str:
     return str(model.name_or_path or type(model).__name__)
@@ -198,7 +195,7 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _check_split(
-    target: PreTrainedModel, draft: PreTrainedModel | None, ranks: Ranks | None, draft_id: str
+    target: PreTrainedModel, draft: PreTrainedModel | None, ranks: Rank | None, draft_id: str
 ) -> None:
     """Refuse a split model whose ranks are not told, and a split draft."""
     parts, of_draft = (int(getattr(model, "tp_size", None) or 1) for model in (target, draft))

@@ -52,12 +52,10 @@ def shared_draft(
         draft: PreTrainedModel = type(target)(config)
     # Loading by assignment gives a tensor the flag of the one it replaces.
     draft.requires_grad_(False)
-    shapes = {name: tuple(weight.shape) for name, weight in draft.named_parameters()}
+    wanted = {name: weight.shape for name, weight in own_weights(draft).items()}
     if weights is None:
-        own = dict(target.named_parameters())
-        weights = {name: own[name] for name in shapes.keys() - SHARED}
-    given = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if given != {name: shape for name, shape in shapes.items() if name not in SHARED}:
+        weights = {name: target.get_parameter(name) for name in wanted}
+    if {name: weight.shape for name, weight in weights.items()} != wanted:
         raise refuse("draft", f"{layers} layers", "its weights do not fit this target's shape")
     moved = {
         name: weight.detach().to(target.device, target.dtype, copy=True)
@@ -103,12 +101,9 @@ def default_draft(target: PreTrainedModel) -> PreTrainedModel:
     try:
         return shared_draft(target, _count_layers(weights), weights)
     except ValueError as error:
-        raise refuse(
-            "draft",
-            "default",
-            "it was made for SmolLM2-135M-Instruct and does not fit this target: "
-            "use draft='none' or a model with the target's vocabulary",
-        ) from error
+        allowed = "it was made for SmolLM2-135M-Instruct and does not fit this target: "
+        allowed += "use draft='none' or a model with the target's vocabulary"
+        raise refuse("draft", "default", allowed) from error
 
 
 def _count_layers(weights: Mapping[str, torch.Tensor]) -> int:

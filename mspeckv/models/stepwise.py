@@ -12,7 +12,6 @@ from functools import wraps
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from mspeckv.context import current
@@ -20,14 +19,12 @@ from mspeckv.context import current
 
 def read_stepwise(model: PreTrainedModel) -> None:
     """Have every recurrent layer of a model's kind answer by thread."""
-    for kind in {type(module) for module in model.modules() if _is_recurrent(module)}:
-        if not hasattr(kind.forward, "stepwise"):
+    for module in model.modules():
+        # what keeps a state, and no layer around it
+        recurrent = hasattr(module, "conv1d") and hasattr(module, "layer_idx")
+        kind: Any = type(module)
+        if recurrent and not hasattr(kind.forward, "stepwise"):
             kind.forward = _stepwise(kind.forward)
-
-
-def _is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is what keeps a state, and no layer around it."""
-    return hasattr(module, "conv1d") and hasattr(module, "layer_idx")
 
 
 def _stepwise(own: Any) -> Any:

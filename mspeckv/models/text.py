@@ -51,11 +51,7 @@ def _ids(prompt: Any) -> list[int]:
 
 
 def check_ids(field: str, tokens: Sequence[int], pair: Pair) -> None:
-    """Refuse token ids outside the vocabulary.
-
-    Raises:
-        ValueError: there is one.
-    """
+    """Refuse token ids outside the vocabulary."""
     wrong = next((token for token in tokens if not 0 <= token < pair.vocab_size), None)
     if wrong is not None:
         raise refuse(field, wrong, f"token ids lie in 0 .. {pair.vocab_size - 1}")

@@ -70,7 +70,6 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
 
     Args:
         model: passed every check of `mspeckv.models.checks`.
-        field: ``"target"`` or ``"draft"``, for the complaint.
         ranks: processes that the model's heads are shared out over.
 
     Returns:
@@ -122,11 +121,14 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
         return out.transpose(1, 2).contiguous(), None
 
     try:
-        if shape.states and not _goes_on(model):
-            if not _begins_alike(model):
+        if shape.states and not _reads_alike(model, _PAST):
+            if not _reads_alike(model, 0):
                 raise _Unlike("its states depend on how a text came in passes")
             read_stepwise(model)
-        logits = _logits(model, cache, Pass(attend, mask=masks.make))
+        own_dtype = torch.autocast(model.device.type, enabled=False)
+        with carrying(Pass(attend, mask=masks.make)), own_dtype, torch.no_grad():
+            new = torch.arange(_NEW, device=model.device)[None]
+            logits = _read(model, new, cache, _PAST)
         once = [index for index, kind in enumerate(kinds) if kind.sight is not None]
         for index, kind in enumerate(kinds):
             if kind.states and not cache.has_previous_state(index):
@@ -136,11 +138,9 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
                 f"its cache layers are written in the order {updates} and attended over in the "
                 f"order {attended}, not each once: {once}"
             )
-        if tuple(logits.shape) != (1, 1, config.vocab_size):
-            raise _Unlike(
-                f"asked for the logits of one token, it returns {tuple(logits.shape)}, not "
-                f"{(1, 1, config.vocab_size)}"
-            )
+        given, wanted = tuple(logits.shape), (1, 1, config.vocab_size)
+        if given != wanted:
+            raise _Unlike(f"asked for the logits of one token, it returns {given}, not {wanted}")
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -152,36 +152,22 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
 
 
 @torch.no_grad()
-def _goes_on(model: PreTrainedModel) -> bool:
-    """Whether two tokens after a state are read alike by one pass and by two.
+def _reads_alike(model: PreTrainedModel, past: int) -> bool:
+    """Whether a text after ``past`` tokens is read alike by one pass and by passes of one token.
 
-    Some of transformers' recurrent layers begin anew with every pass of several tokens. The state
-    is made large, so that it shows whether it counts.
+    Some of transformers' recurrent layers begin anew with every pass of several tokens. A state of
+    the past is made large, so that it shows whether it counts. Without a past it shows whether such
+    a model can be read token by token (`mspeckv.models.stepwise`).
     """
-    ids = torch.arange(2 * _NEW, device=model.device)[None]
+    ids = torch.arange(_PAST + _NEW, device=model.device)[None]
     found = []
-    for width in (_NEW, 1):
+    for width in (_PAST + _NEW, 1):
         cache = DynamicCache(config=model.config)
-        _read(model, ids[:, :_NEW], cache)
-        for state in _states(cache):
-            state.fill_(_LARGE)
-        logits = [_read(model, part, cache) for part in ids[:, _NEW:].split(width, 1)]
-        found.append([logits[-1], *_states(cache)])
-    return _alike(model, *found)
-
-
-@torch.no_grad()
-def _begins_alike(model: PreTrainedModel) -> bool:
-    """Whether a text is read alike by one pass and by passes of one token.
-
-    If so, a model whose states do not go on can be read token by token
-    (`mspeckv.models.stepwise`).
-    """
-    ids = torch.arange(2 * _NEW, device=model.device)[None]
-    found = []
-    for width in (2 * _NEW, 1):
-        cache = DynamicCache(config=model.config)
-        logits = [_read(model, part, cache) for part in ids.split(width, 1)]
+        if past:
+            _read(model, ids[:, :past], cache)
+            for state in _states(cache):
+                state.fill_(_LARGE)
+        logits = [_read(model, part, cache) for part in ids[:, past:].split(width, 1)]
         found.append([logits[-1], *_states(cache)])
     return _alike(model, *found)
 
@@ -199,19 +185,15 @@ def _states(cache: DynamicCache) -> list[torch.Tensor]:
     return [state for states in held for state in states if state is not None]
 
 
-def _read(model: PreTrainedModel, ids: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-    """Logits after tokens that are their own positions."""
-    given = {"position_ids": ids, cache_argument(model): cache}
-    logits: torch.Tensor = model(ids, use_cache=True, logits_to_keep=1, **given).logits
+def _read(model: PreTrainedModel, ids: torch.Tensor, cache: Any, past: int = 0) -> torch.Tensor:
+    """Logits after tokens that are their own positions, ``past`` further on."""
+    given = {"input_ids": ids, "position_ids": ids + past, cache_argument(model): cache}
+    logits: torch.Tensor = model(**given, use_cache=True, logits_to_keep=1).logits
     return logits
 
 
 class _Masks:
-    """Masks that a model hands to its layers, and what each would let a query see.
-
-    Args:
-        positions: of the model's texts.
-    """
+    """Masks that a model hands to its layers, and what each would let a query see."""
 
     def __init__(self, positions: int) -> None:
         self.positions = positions
@@ -246,18 +228,3 @@ class _Masks:
                 if bool(function(*at)) != (first <= key <= query):
                     return False
         return True
-
-
-def _logits(model: PreTrainedModel, cache: Tier, one: Pass) -> torch.Tensor:
-    """One pass, as a run makes it."""
-    positions = torch.arange(_PAST, _PAST + _NEW, device=model.device)[None]
-    own_dtype = torch.autocast(model.device.type, enabled=False)
-    with carrying(one), own_dtype, torch.no_grad():
-        logits: torch.Tensor = model(
-            input_ids=torch.arange(_NEW, device=model.device)[None],
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{cache_argument(model): cache},
-        ).logits
-    return logits

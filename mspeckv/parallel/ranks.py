@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 
+from mspeckv.models.pair import Rank
 from mspeckv.parallel.lifeline import Lifeline
 from mspeckv.settings import refuse
 
@@ -29,19 +29,8 @@ class AgreedError(ValueError):
     """Bad input that every rank has heard of, and raises."""
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that share a model.
-
-    Attributes:
-        rank: 0 decides and prints.
-        size: processes in all.
-        here: how many of them share this machine's memory.
-    """
-
-    rank: int
-    size: int
-    here: int
+class Ranks(Rank):
+    """This process among those that share a model, and what they tell each other."""
 
     @classmethod
     def all(cls) -> Ranks:
@@ -55,11 +44,6 @@ class Ranks:
             raise refuse("backend", backends, "use 'cpu:gloo,cuda:nccl'")
         size = dist.get_world_size()
         return cls(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the rank that decides and prints."""
-        return self.rank == 0
 
     def add(self, values: Sequence[float]) -> list[float]:
         """The ranks' ``values`` added up, place by place; waits for all of them."""
@@ -87,9 +71,8 @@ def join() -> Ranks | None:
     What is in host memory travels by gloo, what is on GPUs by NCCL. From now on a rank that ends
     before all `leave` ends the others (`mspeckv.parallel.lifeline`).
     """
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return None
-    if int(os.environ["WORLD_SIZE"]) == 1:
+    launched = dist.is_available() and dist.is_torchelastic_launched()
+    if not launched or int(os.environ["WORLD_SIZE"]) == 1:
         return None
     if not dist.is_initialized():
         on_gpus = torch.cuda.is_available() and dist.is_nccl_available()

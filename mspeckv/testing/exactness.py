@@ -13,9 +13,9 @@ import torch
 from mspeckv.api import engine_of, generate
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.tiers import Tiers, build_tiers
-from mspeckv.kv.link import CopyEngine
+from mspeckv.kv.link import open_link
 from mspeckv.models.pair import Pair
-from mspeckv.record import Ledger, Recorder
+from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.settings import KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv.testing.tiny import SMALL, tiny_pair, tiny_prompt
 
@@ -53,9 +53,8 @@ def check_exactness(
         new_tokens=8, policy=policy, speculation=speculation,
         sampling=Sampling(temperature=1.3, top_p=0.9),
     )  # fmt: skip
-    p = chi_square(
-        sample(pair, prompt, config, _LENGTH, samples), expect(pair, prompt, config, _LENGTH)
-    )
+    seen = sample(pair, prompt, config, _LENGTH, samples)
+    p = chi_square(seen, expect(pair, prompt, config, _LENGTH))
     assert p > 1e-4, f"sampled texts are not distributed as tier 2's own: p = {p:.2g}"
 
 
@@ -84,11 +83,13 @@ def chi_square(seen: Counter[tuple[int, ...]], expected: dict[tuple[int, ...], f
 @contextmanager
 def prefilled(pair: Pair, prompt: list[int], config: RunConfig) -> Iterator[Tiers]:
     """The tiers of a method, as they stand when the first round begins."""
-    recorder = Recorder(Ledger())
-    with CopyEngine(recorder.ledger, None) as link, torch.inference_mode():
-        tiers = build_tiers(engine_of(pair), config, pair, prompt, link, recorder, lent=ExitStack())
+    ledger = Ledger(clock_of(pair.device))
+    with open_link(ledger, None, pair.device) as link, ExitStack() as lent, torch.inference_mode():
+        given = engine_of(pair), config, pair, prompt, link, Recorder(ledger)
+        tiers = build_tiers(*given, lent=lent)
         for reader in tiers.prefilled:
             reader.prefill(prompt[:-1])
+        link.drain()
         yield tiers
 
 
