@@ -25,7 +25,7 @@ def probe() -> AttentionProbe:
     return AttentionProbe(PAIR, PROMPT)
 
 
-@pytest.mark.parametrize("name", ["attention", "newest"])
+@pytest.mark.parametrize("name", ["attention", "newest", "attended"])
 def test_the_choice_is_that_of_a_runs_cache(probe: AttentionProbe, name: str) -> None:
     speculation = Speculation(budget=48, chunk=4, recent=8, retrieval=name)
     report = probe.report(speculation)

@@ -17,11 +17,14 @@ import pytest
 
 import mspeckv
 from mspeckv.accelerate.packed_attention import compiled
-from mspeckv.cli import COMMANDS, doctor, launch, main, runs
+from mspeckv.cli import COMMANDS, doctor, flags, launch, main, runs
 from mspeckv.cli.arguments import build_parser, run_config
+from mspeckv.kv import doors
 from mspeckv.models import Pair
 from mspeckv.record import Recorder
 from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
+from mspeckv.whatif.catalogue import MODELS
+from mspeckv.whatif.machines import NAMES
 from tests.random_models import random_pair, random_prompt
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
@@ -380,12 +383,17 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
     assert 1 <= len(found["tokens"]) < 60
 
 
+OWN = [command for command in COMMANDS if command != "course"]
+"""Commands whose help is told here; the course tells its own."""
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import mspeckv",
         "from mspeckv.cli import main; main(['--help'])",
         "from mspeckv.cli import main; main(['--version'])",
+        *(f"from mspeckv.cli import main; main(['{command}', '--help'])" for command in OWN),
         "from mspeckv.cli import main; main(['lab', '--folder', 'a', '--labs', 'b'])",
         "from mspeckv.models.download import ready; ready()",
         "from mspeckv.cli import main; main(['generate', '--unknown'])",
@@ -402,6 +410,12 @@ def test_what_needs_no_model_loads_no_engine(code: str) -> None:
     command = [sys.executable, "-c", tell + code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("heavy:\n"), done.stdout + done.stderr
+
+
+def test_help_names_what_there_is() -> None:
+    assert flags.MACHINES == NAMES
+    assert tuple(MODELS) == flags.MODELS
+    assert doors.policies.names() == flags.POLICIES
 
 
 def test_every_public_name_is_there() -> None:

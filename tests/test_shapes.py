@@ -179,6 +179,8 @@ def test_a_pass_reads_the_experts_that_its_rows_choose(name: str) -> None:
 def test_kinds_that_are_not_modelled_are_refused() -> None:
     with pytest.raises(ValueError, match="not modelled|no layer"):
         ModelShape.of(transformers.ZayaConfig())
+    with pytest.raises(ValueError, match="model: 'mamba' .* use a causal decoder with attention"):
+        ModelShape.of(transformers.MambaConfig())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

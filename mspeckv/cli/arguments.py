@@ -1,13 +1,12 @@
 """What may be typed after ``mspeckv``, and the settings that it describes.
 
-Nothing here needs torch or numpy, but for help that names what a catalogue holds.
+Nothing here needs torch or numpy.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 from mspeckv import __version__
@@ -23,28 +22,12 @@ from mspeckv.settings import (
     default_width,
 )
 
-_CATALOGUES = {
-    "{machines}": "mspeckv.whatif.machines:NAMES",
-    "{models}": "mspeckv.whatif.catalogue:MODELS",
-    "{policies}": "mspeckv.api:doors.policies.names",
-}
-"""Where the names are (or a function that tells them) for which a word stands in a help text."""
-
 
 class _Parser(argparse.ArgumentParser):
-    """Complains in one line, and opens catalogues only for a help that names what they hold."""
+    """Complains in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
-
-    def format_help(self) -> str:
-        for action in self._actions:
-            for word, place in _CATALOGUES.items():
-                if action.help is not None and word in action.help:
-                    found = resolve_name(place)
-                    names = ", ".join(found() if callable(found) else found)
-                    action.help = action.help.replace(word, names)
-        return super().format_help()
 
 
 def build_parser() -> argparse.ArgumentParser:

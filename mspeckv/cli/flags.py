@@ -12,6 +12,26 @@ from typing import Any, NamedTuple
 
 from mspeckv.settings import METHODS, KVPolicy, RunConfig, Sampling, Speculation, Width
 
+MACHINES = (
+    "laptop-cpu",
+    "rtx-4090",
+    "a10g",
+    "a100-40",
+    "a100-80",
+    "h100",
+    "h200",
+    "origin",
+    "this",
+)
+MODELS = (
+    "llama-2-7b", "llama-2-13b", "llama-3-8b", "llama-3-70b", "llama-3.1-8b", "llama-3.1-70b",
+    "qwen2.5-7b", "qwen3-8b", "qwen3-30b-a3b", "qwen3-next-80b-a3b", "mistral-7b",
+    "mistral-small-24b", "gemma-3-12b", "gemma-3-27b", "gpt-oss-20b", "gpt-oss-120b", "deepseek-v3",
+    "smollm2-135m", "llama-68m",
+)  # fmt: skip
+POLICIES = ("attention", "newest", "attended")
+"""What catalogues and doors hold, for help: they need torch, and help should not wait for it."""
+
 _DEFAULTS = {
     part.name: part.default
     for settings in (RunConfig, KVPolicy, Speculation, Sampling)
@@ -103,7 +123,7 @@ _ONE_RUN: Flags = {
     "--window": Flag("recent tokens tier 0 sees"),
     "--tier1": Flag("what tier 1 reads: retrieval, nibble, hot chunks", "NAME"),
     "--retrieval": Flag(
-        "what chooses tier 1's chunks: {policies}, or a file's", "NAME|FILE.py:NAME"
+        f"what chooses tier 1's chunks: {', '.join(POLICIES)}, or a file's", "NAME|FILE.py:NAME"
     ),
     "--graphs": Flag("on CUDA"),
     "--exact": Flag("what is as in plain decoding", "tokens|bitwise"),
@@ -144,9 +164,9 @@ _REPORT: Flags = {
     "--out": Flag("where the report goes (default: beside the rows)", "DIR"),
 }
 _MACHINE: Flags = {
-    "--target": Flag("{models}, a folder or a GGUF", "ID", "llama-2-7b"),
+    "--target": Flag(f"{', '.join(MODELS)}, a folder or a GGUF", "ID", "llama-2-7b"),
     "--draft": Flag("tier 0's model", "ID|none", "default"),
-    "--hardware": Flag("{machines}", "NAME", "h100"),
+    "--hardware": Flag(", ".join(MACHINES), "NAME", "h100"),
     "--prefill": Flag("prompt tokens", default=32768),
     "--new-tokens": Flag("tokens to produce", default=256),
     "--link-gbps": Flag("instead of the hardware's link", "GB/S", kind=float),

@@ -14,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from mspeckv.context import Shown
-from mspeckv.kv.chunk_policies import policy
+from mspeckv.kv.chunk_policies import policy, reads_keys
 from mspeckv.kv.layers import fold_groups
-from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, landmarks_of, score_chunks
+from mspeckv.kv.retrieval import (
+    QUERY_WINDOW,
+    best_chunks,
+    chunks_of,
+    landmarks_of,
+    score_chunks,
+)  # fmt: skip
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models import Pair
 from mspeckv.models.text import Prompt
@@ -125,9 +131,10 @@ class AttentionProbe:
             allowed = f"use more than recent + chunk = {guess.recent + guess.chunk} tokens"
             raise refuse("prompt", f"{len(self.tokens)} tokens", allowed)
         score = policy(guess.retrieval)
+        shown = chunks_of if reads_keys(guess.retrieval) else landmarks_of
         read = zip(self.queries, self.keys, strict=True)
         scores = torch.stack(
-            [score_chunks(score, query[None], landmarks_of(key[None], plan)) for query, key in read]
+            [score_chunks(score, query[None], shown(key[None], plan)) for query, key in read]
         )
         chosen = torch.stack([best_chunks(layer, plan.chosen) for layer in scores])
         whole = plan.chunks * plan.chunk

@@ -118,7 +118,7 @@ def ask(
     speculation = replace(speculation, **words)
     lengths = {name: overrides.get(name, getattr(speculation, name)) for name in LENGTHS}
     for name in ("gamma", "draft_gamma"):
-        if isinstance(lengths[name], str) and name not in overrides:
+        if isinstance(lengths[name], str) and lengths[name] == "auto":
             if method != "autoregressive":
                 raise refuse(name, "auto", "the model needs a number; mspeckv.plan chooses lengths")
             lengths[name] = 1

@@ -82,9 +82,10 @@ class ModelShape:
         try:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(text)
-        except ValueError as error:
-            raise refuse("model", text.model_type, f"no causal decoder: {error}") from None
-        kv, (hidden, intermediate) = KVShape.of(config, torch.float16), layer_widths(config)
+            kv, (hidden, intermediate) = KVShape.of(config, torch.float16), layer_widths(config)
+        except (AttributeError, ValueError) as error:
+            allowed = f"use a causal decoder with attention ({error})"
+            raise refuse("model", text.model_type, allowed) from None
         stacks = (part for part in model.modules() if isinstance(part, ModuleList))
         stack = next(part for part in stacks if len(part) == kv.depth)
         routed = sum(w.numel() for name, w in stack.named_parameters() if is_routed(name))
