@@ -131,7 +131,7 @@ class Task(ctypes.Structure):
 class Reading:
     """Up to three weights, and biases, of what reads the same rows; where they lie is noted once.
 
-    A step has some 120 products; noting where weights lie takes as long as a small one.
+    A step has up to 120 products; noting where weights lie takes as long as a small one.
     """
 
     def __init__(self, weights: Sequence[Packed], biases: Sequence[torch.Tensor | None]) -> None:

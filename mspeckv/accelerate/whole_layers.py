@@ -1,6 +1,7 @@
 """A Llama layer with packed weights in two calls: what lies before attention, and what lies after.
 
-Saves ... of a plain step
+Saves 25 to 34 % of a plain step and 20 to 24 % of guessing on two Xeon cores with AVX-512, most
+after short prompts (benchmarks/results/whole-layers-2-cores.txt).
 
 A layer of a small model is some thirty operators, most of which take longer to start than to run.
 In a pass of few tokens C++ does what lies before attention (norm, three products, rotation) and
