@@ -206,8 +206,10 @@ def test_copies_are_models_of_their_own(
 
 
 def test_other_layers_are_left_alone() -> None:
-    others = build_llama(layers=1), build_qwen2(layers=1)
-    pack_model(others[1], 4)
+    others = build_llama(layers=1), build_qwen2(layers=1), build_llama(layers=1)
+    for model in others[1:]:
+        pack_model(model, 4)
+    others[2].model.layers[0].input_layernorm.half()
     for model in others:
         assert not whole(model)
         assert "forward" not in vars(model.model.layers[0])

@@ -6,8 +6,8 @@ after short prompts (benchmarks/results/whole-layers-2-cores.txt).
 A layer of a small model is some thirty operators, most of which take longer to start than to run.
 In a pass of few tokens C++ does what lies before attention (norm, three products, rotation) and
 what lies after it (product, norm, three products) in a call each; the cache and attention are the
-pass's own. Products are those of `mspeckv.accelerate.packed_weights`, bit by bit; norms and
-rotations are torch's but for the order of a sum. A row's bits do not depend on the rows beside it.
+pass's own. Products are those of `mspeckv.accelerate.packed_weights`, bit by bit; norms,
+rotation and gate are torch's to rounding. A row's bits do not depend on the rows beside it.
 
 A layer that somebody has hooked, exchanged or put into training does what it did.
 """
@@ -145,7 +145,8 @@ class WholeLayer:
         """Whether ``layer`` has Llama's own parts, packed in whole panels and without biases."""
         if {name: type(part) for name, part in layer._modules.items()} != _KINDS:
             return False
-        if type(layer.mlp.act_fn) is not SiLUActivation:
+        halves = any(layer._modules[name].weight.dtype != torch.float32 for name in _NORMS)
+        if halves or type(layer.mlp.act_fn) is not SiLUActivation:
             return False
         linears = [_linear(layer, name) for names in _SETS for name in names]
         return all(
