@@ -3,7 +3,8 @@
     python -m benchmarks.cost                    # 12 random settings of the default pair
     python -m benchmarks.cost --seed 2 --settings 6
 
-The machine is calibrated first: ceilings, pass times, unpacking (`mspeckv.whatif.this_machine`).
+The machine is calibrated first, by `mspeckv_study.whatif.this_machine`: ceilings, pass times,
+unpacking.
 Each setting is then run, and predicted with the acceptance that the run showed: the model predicts
 time, not what a draft guesses. Links are emulated.
 """
@@ -34,9 +35,9 @@ from mspeckv import (
     load_pair,
 )
 from mspeckv.settings import METHODS, Width
-from mspeckv.whatif import Acceptance, Forecast, Hardware, rate_of, this_machine, what_if
-from mspeckv.whatif.catalogue import draft_shape
-from mspeckv.whatif.shapes import ModelShape
+from mspeckv_study.whatif import Acceptance, Forecast, Hardware, rate_of, this_machine, what_if
+from mspeckv_study.whatif.catalogue import draft_shape
+from mspeckv_study.whatif.shapes import ModelShape
 
 _SLOWEST = 200.0
 """Settings predicted to take more milliseconds per token are drawn again: the run is short."""

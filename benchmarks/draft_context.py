@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.inflate import stretch
 from mspeckv import Pair, load_pair
-from mspeckv.experiments.rows import hardware, installed
 from mspeckv.models.documents import load_document
+from mspeckv_study.experiments.rows import hardware, installed
 from mspeckv_widgets.guess_probe import GuessProbe, Kept, Prefix, squeezed
 
 CONTEXTS = (512, 1024, 2048, 4096, 8192)

@@ -33,7 +33,7 @@ from benchmarks.report import machine, table
 from benchmarks.workbench import Peer, Way, Workbench
 from benchmarks.workloads import KINDS, VOCAB, prompt_of
 from mspeckv import Pair, calibrate, load_pair
-from mspeckv.profiling.ceilings import Ceilings
+from mspeckv_study.profiling.ceilings import Ceilings
 
 WEIGHTS = ("float", "int4")
 OURS = {

@@ -8,8 +8,8 @@ from benchmarks.report import Rows, median_turn, table
 from benchmarks.workbench import GREEDY
 from benchmarks.workloads import GRID, KINDS, VOCAB, prompt_of
 from mspeckv import KVPolicy, Pair, RunSummary, Speculation, generate
-from mspeckv.experiments.ablations import CLASSROOM
 from mspeckv.settings import METHODS, default_width
+from mspeckv_study.experiments.ablations import CLASSROOM
 
 TARGETS = {512: 4.75, 1024: 8.0, 1536: 12.9, 2048: 14.5}
 """Speed-ups over autoregressive that are wanted, by context."""

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from mspeckv.models.kept import processor
-from mspeckv.text_table import aligned
+from mspeckv_study.text_table import aligned
 
 Turn = TypeVar("Turn")
 PACKAGES = ("mspeckv", "torch", "transformers", "optimum-quanto", "hqq")

@@ -18,7 +18,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
-    from mspeckv import experiments
     from mspeckv.api import generate, load_pair, stream
     from mspeckv.events import (
         Event,
@@ -35,14 +34,19 @@ if TYPE_CHECKING:
     from mspeckv.integrations.custom_generate import as_custom_generate
     from mspeckv.kv import chunk_policies as retrieval
     from mspeckv.models import Pair, documents
-    from mspeckv.probes.attention_probe import AttentionProbe, RetrievalReport, retrieval_report
-    from mspeckv.probes.kv_probe import KVProbe, Packing
-    from mspeckv.probes.next_token import next_distributions
-    from mspeckv.profiling import Profile, calibrate, profile
     from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
-    from mspeckv.verification import verify
-    from mspeckv.whatif import what_if
-    from mspeckv.whatif.search import plan
+    from mspeckv_study import experiments
+    from mspeckv_study.probes.attention_probe import (
+        AttentionProbe,
+        RetrievalReport,
+        retrieval_report,
+    )
+    from mspeckv_study.probes.kv_probe import KVProbe, Packing
+    from mspeckv_study.probes.next_token import next_distributions
+    from mspeckv_study.profiling import Profile, calibrate, profile
+    from mspeckv_study.verification import verify
+    from mspeckv_study.whatif import what_if
+    from mspeckv_study.whatif.search import plan
 
 __version__ = "0.1.0"
 
@@ -88,24 +92,25 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names in {
-        "api": "doors generate load_pair stream",
-        "events": "Event Guess Memory Pass Plan Prefill Round RunSummary TierCount Transfer",
-        "experiments": "experiments",
-        "integrations.custom_generate": "as_custom_generate",
-        "kv.chunk_policies": "retrieval",
-        "models": "Pair",
-        "models.documents": "documents",
-        "probes.attention_probe": "AttentionProbe RetrievalReport retrieval_report",
-        "probes.kv_probe": "KVProbe Packing",
-        "probes.next_token": "next_distributions",
-        "profiling": "Profile calibrate profile",
-        "settings": "KVPolicy Link RunConfig Sampling Speculation",
-        "verification": "verify",
-        "whatif": "plan what_if",
+        "mspeckv.api": "doors generate load_pair stream",
+        "mspeckv.events": "Event Guess Memory Pass Plan Prefill Round RunSummary TierCount"
+        " Transfer",
+        "mspeckv_study.experiments": "experiments",
+        "mspeckv.integrations.custom_generate": "as_custom_generate",
+        "mspeckv.kv.chunk_policies": "retrieval",
+        "mspeckv.models": "Pair",
+        "mspeckv.models.documents": "documents",
+        "mspeckv_study.probes.attention_probe": "AttentionProbe RetrievalReport retrieval_report",
+        "mspeckv_study.probes.kv_probe": "KVProbe Packing",
+        "mspeckv_study.probes.next_token": "next_distributions",
+        "mspeckv_study.profiling": "Profile calibrate profile",
+        "mspeckv.settings": "KVPolicy Link RunConfig Sampling Speculation",
+        "mspeckv_study.verification": "verify",
+        "mspeckv_study.whatif": "plan what_if",
     }.items()
     for name in names.split()
 }
-"""The module below this package that holds each public name."""
+"""The module that holds each public name: the engine's own, or one of what runs and looks at it."""
 
 _MODULES = ("documents", "experiments", "retrieval")
 """Public names that are their module itself."""
@@ -122,7 +127,7 @@ def __getattr__(name: str) -> object:
     if name in _GOING:
         told = f"{__name__}.{name} goes with the next release: use {_GOING[name]}"
         warnings.warn(told, FutureWarning, stacklevel=2)
-    module = import_module(f"{__name__}.{_HOMES[name]}")
+    module = import_module(_HOMES[name])
     value: object = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value

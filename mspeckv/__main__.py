@@ -2,6 +2,6 @@
 
 import sys
 
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 
 sys.exit(main())

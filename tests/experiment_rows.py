@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mspeckv.events import LinkSummary, Memory, Residency, RunSummary, TierCount
-from mspeckv.experiments import Row, experiment
+from mspeckv_study.experiments import Row, experiment
 
 HARDWARE = {"machine": "a test", "cores": 2, "threads": 2, "memory_gb": 8}
 SEEDS = tuple(range(1, 11))

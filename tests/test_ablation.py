@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mspeckv import Pair
-from mspeckv.experiments import Row, experiment
+from mspeckv_study.experiments import Row, experiment
 from mspeckv_widgets import Ablation, results
 from mspeckv_widgets.panels.ablation_chart import PLACES
 from mspeckv_widgets.panels.sweep import Order

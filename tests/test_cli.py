@@ -17,14 +17,14 @@ import pytest
 
 import mspeckv
 from mspeckv.accelerate.packed_attention import compiled
-from mspeckv.cli import COMMANDS, doctor, flags, launch, main, runs
-from mspeckv.cli.arguments import build_parser, run_config
 from mspeckv.kv import doors
 from mspeckv.models import Pair
 from mspeckv.record import Recorder
 from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.whatif.catalogue import MODELS
-from mspeckv.whatif.machines import NAMES
+from mspeckv_study.cli import COMMANDS, doctor, flags, launch, main, runs
+from mspeckv_study.cli.arguments import build_parser, run_config
+from mspeckv_study.whatif.catalogue import MODELS
+from mspeckv_study.whatif.machines import NAMES
 from tests.random_models import random_pair, random_prompt
 
 SMALL = ["--prefill", "96", "--new-tokens", "6", "--temperature", "0", "--quiet"]
@@ -261,7 +261,9 @@ def test_a_class_is_not_asked_about_news(tmp_path: Path) -> None:
         "from jupyterlab_server.config import get_page_config as read; import sys; "
         "sys.exit(sys.argv[1] not in read([])['disabledExtensions'])"
     )
-    code = "import sys; from mspeckv.cli.launch import launch; launch(['server', sys.argv[1]])"
+    code = (
+        "import sys; from mspeckv_study.cli.launch import launch; launch(['server', sys.argv[1]])"
+    )
     for name, there in (("apputils-extension:announcements", 0), ("filebrowser", 1)):
         command = [sys.executable, "-c", code, f"@jupyterlab/{name}"]
         path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -289,7 +291,7 @@ def test_lab_refuses(
 
 
 def test_a_text_that_the_terminal_cannot_encode_is_not_lost() -> None:
-    code = "import sys; from mspeckv.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from mspeckv_study.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "plan", "--prefill", "über"]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
@@ -337,8 +339,8 @@ def test_what_could_fail_outside_is_looked_at_before(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mspeckv.cli.runs.load_pair", pytest.fail)
-    monkeypatch.setattr("mspeckv.experiments.bench.Models.load", pytest.fail)
+    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", pytest.fail)
+    monkeypatch.setattr("mspeckv_study.experiments.bench.Models.load", pytest.fail)
     (tmp_path / "file").write_text("kept")
     (tmp_path / "rows").mkdir()
     places = {name: str(tmp_path / name) for name in ("file", "rows")}
@@ -366,8 +368,8 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = random_pair(vocab=49152)
-    monkeypatch.setattr("mspeckv.cli.runs.load_pair", lambda *args, **settings: tiny)
-    monkeypatch.setattr("mspeckv.cli.runs._prompt", lambda pair, options: random_prompt(40))
+    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
+    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
     done = Recorder.passed
 
     def passed(self: Recorder, tier: int, *args: Any, **settings: Any) -> None:
@@ -391,13 +393,13 @@ OWN = [command for command in COMMANDS if command != "course"]
     "code",
     [
         "import mspeckv",
-        "from mspeckv.cli import main; main(['--help'])",
-        "from mspeckv.cli import main; main(['--version'])",
-        *(f"from mspeckv.cli import main; main(['{command}', '--help'])" for command in OWN),
-        "from mspeckv.cli import main; main(['lab', '--folder', 'a', '--labs', 'b'])",
+        "from mspeckv_study.cli import main; main(['--help'])",
+        "from mspeckv_study.cli import main; main(['--version'])",
+        *(f"from mspeckv_study.cli import main; main(['{command}', '--help'])" for command in OWN),
+        "from mspeckv_study.cli import main; main(['lab', '--folder', 'a', '--labs', 'b'])",
         "from mspeckv.models.download import ready; ready()",
-        "from mspeckv.cli import main; main(['generate', '--unknown'])",
-        "from mspeckv.cli import main; main(['generate', '--gamma', '0'])",
+        "from mspeckv_study.cli import main; main(['generate', '--unknown'])",
+        "from mspeckv_study.cli import main; main(['generate', '--gamma', '0'])",
         "import runpy, sys; sys.argv = ['mspeckv', '--help']; runpy.run_module('mspeckv')",
     ],
 )

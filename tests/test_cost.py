@@ -15,10 +15,10 @@ import mspeckv
 from mspeckv import KVPolicy, RunConfig, Speculation
 from mspeckv.adaptive.lengths import expected_tokens as by_place
 from mspeckv.api import engine_of
-from mspeckv.cli import main
 from mspeckv.decoding.fits import predict
 from mspeckv.settings import Width
-from mspeckv.whatif import (
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import (
     HARDWARE,
     MODELS,
     STEPS,
@@ -35,8 +35,8 @@ from mspeckv.whatif import (
     this_machine,
     what_if,
 )
-from mspeckv.whatif.machines import Loop, MeasuredPasses
-from mspeckv.whatif.origin import cells, curve, errors
+from mspeckv_study.whatif.machines import Loop, MeasuredPasses
+from mspeckv_study.whatif.origin import cells, curve, errors
 from tests.calls import python_calls
 from tests.random_models import random_pair
 from tools.cost_document import document

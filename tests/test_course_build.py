@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mspeckv_widgets
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 from mspeckv_widgets.course.teaching.blanks import (
     BLANKS,
     Blank,
@@ -96,7 +96,7 @@ def test_a_subtle_fault_fails(blank: Blank, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_python_is_told(tmp_path: Path) -> None:
     folder = build(tmp_path / "copy", ["cost"])
-    path = folder / "mspeckv/whatif/passes.py"
+    path = folder / "study/mspeckv_study/whatif/passes.py"
     path.write_text(path.read_text(encoding="utf-8").replace("raise NotImpl", "raise raise Not"))
     (found,) = judge(folder)
     assert not found.holds

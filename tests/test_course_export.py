@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 from mspeckv_widgets.course.exercise import find_exercises
 from mspeckv_widgets.course.teaching import export_nbgrader, export_otter
 from mspeckv_widgets.course.teaching.assignments import LabSource, code_cell, read_labs

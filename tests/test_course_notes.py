@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 from mspeckv_widgets.course.teaching import notes
 from mspeckv_widgets.course.teaching.assignments import LabSource, Task, code_cell, read_labs
 from mspeckv_widgets.course.teaching.probes import PROBES

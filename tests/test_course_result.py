@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 from mspeckv_widgets.course import Lab, Verdict, submit
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.exercise import Score

@@ -20,8 +20,8 @@ from mspeckv.events import Pass, Prefill, Round, RunSummary, Transfer
 from mspeckv.kv.link import open_link
 from mspeckv.record import Ledger, clock_of
 from mspeckv.testing import decoded
-from mspeckv.whatif.machines import HARDWARE
-from mspeckv.whatif.measure import measure
+from mspeckv_study.whatif.machines import HARDWARE
+from mspeckv_study.whatif.measure import measure
 from tests.random_models import random_pair, random_prompt
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv.cli import launch, main
+from mspeckv_study.cli import launch, main
 from mspeckv_widgets.site.build import PAGES as SITE_PAGES
 
 from .labs import LABS, NOTEBOOKS, SOLUTIONS, load, minutes, named

@@ -8,31 +8,42 @@ from pathlib import Path
 import pytest
 
 from mspeckv.api import usual_weights
-from mspeckv.cli import doctor, main
 from mspeckv.models import checksums, download
+from mspeckv_study.cli import doctor, main
 
 
 def test_every_file_of_the_package_is_whole_and_listed() -> None:
-    """After a change: ``cd mspeckv/data && sha256sum *.safetensors published/* > SHA256SUMS``."""
+    """After a change: ``sha256sum *.safetensors`` or ``published/*`` in data, to SHA256SUMS."""
     assert doctor.damaged_package() == []
-    found = [*doctor.DATA.glob("*.safetensors"), *(doctor.DATA / "published").iterdir()]
-    listed = checksums.read_list(doctor.DATA)
-    assert listed.keys() == {path.relative_to(doctor.DATA).as_posix() for path in found}
+    engine, study = doctor.DATA
+    for folder, found in ((engine, engine.glob("*.safetensors")), (study, study.glob("*/*.csv"))):
+        listed = checksums.read_list(folder)
+        assert listed
+        assert listed.keys() == {path.relative_to(folder).as_posix() for path in found}
 
 
 @pytest.mark.parametrize(
-    "name", ["draft-smollm2-2layer.safetensors", "published/A1_accepted.csv", "SHA256SUMS"]
+    ("place", "name"),
+    [(0, "draft-smollm2-2layer.safetensors"), (1, "published/A1_accepted.csv"), (1, "SHA256SUMS")],
 )
 def test_damaged_files_of_the_package_are_named(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: int,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(doctor.DATA, data)
-    (data / name).write_bytes(b"x")
+    data = tuple(tmp_path / folder for folder in ("engine", "study"))
+    for own, copy in zip(doctor.DATA, data, strict=True):
+        shutil.copytree(own, copy)
+    (data[place] / name).write_bytes(b"x")
     monkeypatch.setattr(doctor, "DATA", data)
     assert main(["doctor"]) == 2
     said = capsys.readouterr().out
-    assert f"package    DAMAGED: {name} in {data}; run: pip install --force-reinstall" in said
+    assert (
+        f"package    DAMAGED: {name} in {data[0]}, {data[1]}; run: pip install --force-reinstall"
+        in said
+    )
     assert "self-test  FAILED: a damaged file (see above)" in said
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mspeckv.verification.degeneration import repeated
+from mspeckv_study.verification.degeneration import repeated
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 from mspeckv_widgets.course.exercises import lab14
 

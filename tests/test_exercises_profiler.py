@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mspeckv import KVPolicy, Profile, Sampling, profile
-from mspeckv.profiling import Bar, Ceilings
+from mspeckv_study.profiling import Bar, Ceilings
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 from mspeckv_widgets.course.exercises.lab05 import own_times
 from mspeckv_widgets.panels.profile_view import longest_rest

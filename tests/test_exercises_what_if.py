@@ -9,9 +9,9 @@ import pytest
 
 from mspeckv import plan, what_if
 from mspeckv.settings import METHODS
-from mspeckv.whatif import HARDWARE, MODELS, origin_machine
-from mspeckv.whatif.origin import cells
-from mspeckv.whatif.search import DevicePlan
+from mspeckv_study.whatif import HARDWARE, MODELS, origin_machine
+from mspeckv_study.whatif.origin import cells
+from mspeckv_study.whatif.search import DevicePlan
 from mspeckv_widgets import PlanView
 from mspeckv_widgets.course.exercise import Verdict, find_exercises, judge
 from mspeckv_widgets.course.exercises import lab07

@@ -18,8 +18,8 @@ import torch
 
 from mspeckv import Link, Pair, stream
 from mspeckv.api import engine_of
-from mspeckv.cli import main
-from mspeckv.experiments import (
+from mspeckv_study.cli import main
+from mspeckv_study.experiments import (
     ALL_FLOAT,
     EQUAL_MEMORY,
     EXPERIMENTS,
@@ -228,7 +228,7 @@ def test_the_warm_up_runs_once_and_leaves_no_row(
     small: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[int] = []
-    from mspeckv.experiments import bench
+    from mspeckv_study.experiments import bench
 
     def counted(*arguments: object, **settings: object) -> Iterator[object]:
         begun.append(1)
@@ -322,7 +322,7 @@ def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> N
 def test_a_claim_is_one_runners_and_dies_with_it(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from mspeckv.experiments.rows import RowStore\n"
+        "from mspeckv_study.experiments.rows import RowStore\n"
         "with RowStore(Path(sys.argv[1]), 'A2', 'classroom').claim('a') as mine:\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )

@@ -16,8 +16,8 @@ import torch
 from distributed import Client, LocalCluster
 
 from mspeckv import Link
-from mspeckv.cli import main
-from mspeckv.experiments import Models, Row, RowStore, cluster, load_rows, ordered, run
+from mspeckv_study.cli import main
+from mspeckv_study.experiments import Models, Row, RowStore, cluster, load_rows, ordered, run
 from tests.tiny_sweep import SLOW_GBPS, save_target, tiny, tiny_models, tiny_pair
 
 SEEDS = (1, 2)

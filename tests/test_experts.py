@@ -12,7 +12,7 @@ from mspeckv import Pair, Sampling, Speculation, generate
 from mspeckv.adaptive.estimates import FAR, GPU_SLOPE, SLOPE, PassCost, steeper
 from mspeckv.api import engine_of
 from mspeckv.models.experts import experts_of, growth
-from mspeckv.whatif import ModelShape
+from mspeckv_study.whatif import ModelShape
 from tests.random_models import SHAPE, random_pair, random_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")

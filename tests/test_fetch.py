@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
-from mspeckv.cli import main
 from mspeckv.models import download as module
 from mspeckv.models.checksums import damaged, read_list
 from mspeckv.models.convert import convert_gguf
@@ -33,6 +32,7 @@ from mspeckv.models.download import (
 )
 from mspeckv.models.packed import Packed, pack
 from mspeckv.models.packed_folder import load_packed
+from mspeckv_study.cli import main
 
 Build = Callable[..., PreTrainedModel]
 _BLOCK = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv.experiments import Row, load_rows
-from mspeckv.experiments.findings import Finding, findings
-from mspeckv.experiments.intervals import Ratio
-from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.statistics import cliff
+from mspeckv_study.experiments import Row, load_rows
+from mspeckv_study.experiments.findings import Finding, findings
+from mspeckv_study.experiments.intervals import Ratio
+from mspeckv_study.experiments.matching import Match, match_rows
+from mspeckv_study.experiments.statistics import cliff
 from tests.experiment_rows import FACTORS, a1, a2, b1, b2, row
 
 

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import mspeckv.models.gguf_file
 from mspeckv import KVPolicy, Sampling, generate, load_pair
-from mspeckv.cli import main
 from mspeckv.models.gguf_file import GGUFFile
 from mspeckv.models.shared_draft import shared_draft
-from mspeckv.whatif import model_shape
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import model_shape
 from tests.tiny_gguf import KINDS, VOCAB, tiny_model, write_gguf
 from tools.train_draft import main as train
 

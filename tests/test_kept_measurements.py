@@ -16,14 +16,14 @@ import torch
 from mspeckv import KVPolicy, Pass, Prefill, Round, RunConfig, RunSummary, Sampling, Transfer
 from mspeckv.adaptive import step_time
 from mspeckv.api import engine_of, forget_measured, stream
-from mspeckv.cli.doctor import examine, report
 from mspeckv.models import Pair, kept
 from mspeckv.models.download import write_whole
-from mspeckv.profiling import calibrate
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
-from mspeckv.whatif import HARDWARE, Hardware, here, slowdown, this_machine
-from mspeckv.whatif import measure as measured
-from mspeckv.whatif.machines import MeasuredPasses
+from mspeckv_study.cli.doctor import examine, report
+from mspeckv_study.profiling import calibrate
+from mspeckv_study.whatif import HARDWARE, Hardware, here, slowdown, this_machine
+from mspeckv_study.whatif import measure as measured
+from mspeckv_study.whatif.machines import MeasuredPasses
 
 CONFIG = RunConfig(
     "mspeckv", 40, KVPolicy(8, 3, block=16), SMALL, Sampling(0, stop_at_eos=False)
@@ -206,7 +206,9 @@ def test_a_machine_that_is_none_is_measured_anew(
 def test_the_doctor_lists_what_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.kept_step((), tiny_pair(), lambda: 0.5)
     (folder / "machine-torn.json").write_text("{", encoding="utf-8")
-    monkeypatch.setattr("mspeckv.cli.doctor._self_test", lambda *_: {"passed": True, "reason": ""})
+    monkeypatch.setattr(
+        "mspeckv_study.cli.doctor._self_test", lambda *_: {"passed": True, "reason": ""}
+    )
     found = examine()
     assert [one["models"] for one in found["measured"]["kept"]] == [["llama x3"]]
     assert "llama x3, " in report(found)

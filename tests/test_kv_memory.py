@@ -14,7 +14,6 @@ from transformers import LlamaConfig
 
 from mspeckv import KVPolicy, Memory, Prefill, RunConfig, RunSummary, Sampling, Speculation
 from mspeckv.api import engine_of, stream
-from mspeckv.cli import main
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Caches, Engine, Hooks
 from mspeckv.decoding.tiers import build_tiers
@@ -23,8 +22,9 @@ from mspeckv.models.pair import Pair
 from mspeckv.record import Ledger, Recorder
 from mspeckv.settings import Width
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
-from mspeckv.whatif import ModelShape, what_if
-from mspeckv.whatif.machines import HARDWARE
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import ModelShape, what_if
+from mspeckv_study.whatif.machines import HARDWARE
 from tests.test_kept_prompts import policies
 
 PAIR, PROMPT = tiny_pair(layers=4), tiny_prompt(150)

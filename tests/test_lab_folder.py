@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv.cli import labs, launch, main
-from mspeckv.cli.labs import put_labs
 from mspeckv.models.checksums import LIST
+from mspeckv_study.cli import labs, launch, main
+from mspeckv_study.cli.labs import put_labs
 from mspeckv_widgets.site import build as site
 from mspeckv_widgets.site.build import put_pages
 

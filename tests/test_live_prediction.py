@@ -9,7 +9,7 @@ import pytest
 
 from mspeckv import KVPolicy, Link, Pair, RunConfig, Speculation, generate
 from mspeckv.models.documents import load_document
-from mspeckv.whatif import HARDWARE, MODELS, published
+from mspeckv_study.whatif import HARDWARE, MODELS, published
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.panels.prediction import Model, as_published
 from mspeckv_widgets.record import Setting

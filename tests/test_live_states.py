@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mspeckv import profile
-from mspeckv.whatif import HARDWARE
+from mspeckv_study.whatif import HARDWARE
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts.run_styles import RUNS, signed
 from mspeckv_widgets.panels.live_labels import in_lines

@@ -15,8 +15,8 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.models import Pair
 from mspeckv.record import Ledger
 from mspeckv.settings import KVPolicy
-from mspeckv.whatif.machines import HARDWARE
-from mspeckv.whatif.measure import measure
+from mspeckv_study.whatif.machines import HARDWARE
+from mspeckv_study.whatif.measure import measure
 
 from .random_models import SHAPE
 from .test_latent import latent_pair

@@ -1,4 +1,4 @@
-"""Both packages install, from this checkout and from a built wheel, with their data."""
+"""The three packages install, from this checkout and from a built wheel, with their data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ import pytest
 import mspeckv
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORT_BOTH = """
+IMPORT_ALL = """
 import sys
 from importlib.resources import files
 from pathlib import Path
-import mspeckv, mspeckv_widgets
+import mspeckv, mspeckv_study, mspeckv_widgets
 home = Path(sys.argv[1])
-for package in (mspeckv, mspeckv_widgets):
+for package in (mspeckv, mspeckv_study, mspeckv_widgets):
     assert Path(package.__file__).is_relative_to(home), package.__file__
 data = files("mspeckv") / "data"
 assert (data / "draft-smollm2-2layer.safetensors").is_file()
 assert (data / "draft-smollm2-2layer.md").is_file()
-assert sum(name.name.endswith(".csv") for name in (data / "published").iterdir()) == 6
+published = files("mspeckv_study") / "data" / "published"
+assert sum(name.name.endswith(".csv") for name in published.iterdir()) == 6
 assert hasattr(mspeckv_widgets, "LiveLab")
 scripts = {str(path.relative_to(home)) for path in (home / "mspeckv_widgets").rglob("*.js")}
 assert scripts == set(sys.argv[2:]), scripts
@@ -51,13 +52,13 @@ def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
 
 def test_every_folder_with_code_is_packaged() -> None:
     """setuptools finds packages by their ``__init__.py``, and passes over a folder without one."""
-    for home in ("mspeckv", "widgets/mspeckv_widgets"):
+    for home in ("mspeckv", "study/mspeckv_study", "widgets/mspeckv_widgets"):
         for path in (ROOT / home).rglob("*.py"):
             assert (path.parent / "__init__.py").is_file(), path
 
 
 def test_the_engine_imports_no_widgets_and_no_charts() -> None:
-    for path in (ROOT / "mspeckv").rglob("*.py"):
+    for path in [*(ROOT / "mspeckv").rglob("*.py"), *(ROOT / "study").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
@@ -99,7 +100,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(home: Path) -> Path:
     """Build in a copy of the checkout under ``home``; returns the folder of what comes of it."""
     skip = shutil.ignore_patterns("__pycache__")
-    for name in ("mspeckv", "widgets", "labs", "docs"):
+    for name in ("mspeckv", "study", "widgets", "labs", "docs"):
         shutil.copytree(ROOT / name, home / "source" / name, ignore=skip)
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore"):
         shutil.copyfile(ROOT / name, home / "source" / name)
@@ -136,9 +137,10 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(built: Path) -> None:
         stated = archive.read(f"mspeckv-{mspeckv.__version__}.dist-info/METADATA").decode()
     homes = {
         "mspeckv": ROOT / "mspeckv",
+        "mspeckv_study": ROOT / "study" / "mspeckv_study",
         "mspeckv_widgets": ROOT / "widgets" / "mspeckv_widgets",
-        "mspeckv/data/course/labs": ROOT / "labs",
-        "mspeckv/data/course/docs": ROOT / "docs",
+        "mspeckv_study/data/course/labs": ROOT / "labs",
+        "mspeckv_study/data/course/docs": ROOT / "docs",
     }
     left = ("__pycache__", ".ipynb_checkpoints")
     wanted = {
@@ -152,7 +154,7 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(built: Path) -> None:
     assert "\nProvides-Extra: lab\n" in stated
 
 
-AWAY = "import sys; from mspeckv.cli import main; sys.exit(main(sys.argv[1:]))"
+AWAY = "import sys; from mspeckv_study.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ def test_the_wheel_works_without_a_checkout(built: Path, tmp_path: Path) -> None
     run(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel, cwd=work)
     scripts = [path.relative_to(ROOT / "widgets") for path in (ROOT / "widgets").rglob("*.js")]
     assert scripts
-    run(sys.executable, "-c", IMPORT_BOTH, target, *scripts, cwd=work, path=target)
+    run(sys.executable, "-c", IMPORT_ALL, target, *scripts, cwd=work, path=target)
     said = run(sys.executable, "-c", AWAY, "--version", cwd=work, path=target)
     assert said == f"mspeckv {mspeckv.__version__}\n"
     run(sys.executable, "-c", AWAY, "lab", "--prepare-only", cwd=work, path=target)

@@ -29,7 +29,6 @@ from mspeckv.accelerate.packed_weights import (
     read_packed,
 )
 from mspeckv.accelerate.short_head import ShortHead, head_bytes
-from mspeckv.cli import main
 from mspeckv.context import Pass, carrying
 from mspeckv.decoding.attention import attend
 from mspeckv.decoding.fits import predict
@@ -39,10 +38,11 @@ from mspeckv.models.documents import load_document
 from mspeckv.models.kept import subject
 from mspeckv.models.packed import Packed, form_of, pack, pack_model
 from mspeckv.models.pair import own_part
-from mspeckv.profiling.session import _weights_read, operations
 from mspeckv.testing.exactness import chi_square, expect, sample
-from mspeckv.whatif import what_if
-from mspeckv.whatif.catalogue import model_shape
+from mspeckv_study.cli import main
+from mspeckv_study.profiling.session import _weights_read, operations
+from mspeckv_study.whatif import what_if
+from mspeckv_study.whatif.catalogue import model_shape
 from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import Setting
 from tests.conftest import build_llama, build_qwen2

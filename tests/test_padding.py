@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate, load_pair
-from mspeckv.probes.next_token import next_distributions
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
 from mspeckv.testing.tiny import SMALL, tiny_prompt
+from mspeckv_study.probes.next_token import next_distributions
 from tests.test_models import save, word_tokenizer
 
 WORDS = "a b c d e f g"

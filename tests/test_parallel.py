@@ -18,11 +18,11 @@ from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
 from mspeckv import api
 from mspeckv.accelerate import workspace
-from mspeckv.cli import main
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.models.shared_draft import own_weights, shared_draft
 from mspeckv.parallel import Ranks, tensor_parallel
 from mspeckv.parallel import ranks as parallel
+from mspeckv_study.cli import main
 from tests.conftest import build_llama, build_qwen2
 from tests.random_models import random_pair
 from tests.rank_cases import run_cases

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mspeckv.cli import main
 from mspeckv.settings import WIDTHS, Width
-from mspeckv.whatif import MODELS, Acceptance, ModelShape, what_if
-from mspeckv.whatif.acceptance import likely_acceptance
-from mspeckv.whatif.answers import plan_text
-from mspeckv.whatif.search import (
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import MODELS, Acceptance, ModelShape, what_if
+from mspeckv_study.whatif.acceptance import likely_acceptance
+from mspeckv_study.whatif.answers import plan_text
+from mspeckv_study.whatif.search import (
     WIDTH_ACCEPTANCE,
     DevicePlan,
     Grid,

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from mspeckv import KVPolicy, KVProbe, Packing, Pair
 from mspeckv.kv.doors import codecs
 from mspeckv.models.checks import cache_argument
-from mspeckv.probes.kv_probe import pack
+from mspeckv_study.probes.kv_probe import pack
 from tests.random_models import block_codec, random_pair, random_prompt
 from tests.test_latent import latent_pair
 from tests.test_measured_kinds import hybrid, windowed

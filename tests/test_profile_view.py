@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mspeckv import KVPolicy, Profile, Sampling, profile
-from mspeckv.profiling import Bar, Ceilings, StepRow
+from mspeckv_study.profiling import Bar, Ceilings, StepRow
 from mspeckv_widgets import MemoryMap, Roofline, TierBreakdown, Timeline
 from mspeckv_widgets.charts.theme import TIERS
 from mspeckv_widgets.panels.profile_view import STEPS, longest_rest, overlap_ms, rows_html

@@ -10,8 +10,8 @@ import pytest
 
 import mspeckv
 
-ANALYSIS = ("benchmarks", "mspeckv.experiments", "mspeckv.probes", "mspeckv.profiling",
-            "mspeckv.whatif")  # fmt: skip
+ANALYSIS = ("benchmarks", *(f"mspeckv_study.{name}" for name in (
+    "experiments", "probes", "profiling", "verification", "whatif")))  # fmt: skip
 LOADED = f"""
 import sys
 import mspeckv
@@ -54,4 +54,4 @@ def test_decoding_loads_no_analysis() -> None:
     before, after = done.stdout.splitlines()
     assert before == "[]"
     # the cost model asks calibration what this machine can do
-    assert after == "['mspeckv.profiling', 'mspeckv.whatif']"
+    assert after == "['mspeckv_study.profiling', 'mspeckv_study.whatif']"

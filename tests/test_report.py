@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mspeckv.cli import NO_PAGE, main
-from mspeckv.experiments import Row
-from mspeckv.experiments.matching import Match, match_rows
-from mspeckv.experiments.report import write_report
-from mspeckv.experiments.report_tables import grids, speedup_summary
+from mspeckv_study.cli import NO_PAGE, main
+from mspeckv_study.experiments import Row
+from mspeckv_study.experiments.matching import Match, match_rows
+from mspeckv_study.experiments.report import write_report
+from mspeckv_study.experiments.report_tables import grids, speedup_summary
 from tests.experiment_rows import a1, a2, b1, row, write
 
 

@@ -13,12 +13,12 @@ from mspeckv import KVPolicy, Sampling, Speculation, generate, retrieval
 from mspeckv.accelerate.graphs import Direct
 from mspeckv.accelerate.workspace import plug_runners
 from mspeckv.api import engine_of
-from mspeckv.cli.arguments import build_parser, run_config
 from mspeckv.kv.floats import Floats
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.kv.tier1 import Tier1Room
+from mspeckv_study.cli.arguments import build_parser, run_config
 from tests.random_models import random_pair, random_prompt
 
 SETTINGS: dict[str, Any] = {

@@ -17,13 +17,13 @@ import transformers
 from transformers import PretrainedConfig
 
 from mspeckv import plan, what_if
-from mspeckv.cli import main
 from mspeckv.kv.sizes import window_slack
 from mspeckv.models.checks import cache_argument
 from mspeckv.settings import KVPolicy, Speculation
-from mspeckv.whatif import HARDWARE, MODELS, ModelShape
-from mspeckv.whatif.passes import pass_time
-from mspeckv.whatif.search import Grid
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import HARDWARE, MODELS, ModelShape
+from mspeckv_study.whatif.passes import pass_time
+from mspeckv_study.whatif.search import Grid
 from mspeckv_widgets import WhatIf
 from tests.test_recurrent import FAMILIES, hybrid_pair
 

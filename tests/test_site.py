@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from mspeckv.cli import main
 from mspeckv.settings import METHODS
-from mspeckv.whatif import MODELS
+from mspeckv_study.cli import main
+from mspeckv_study.whatif import MODELS
 from mspeckv_widgets.site import forecasts, tracing
 from mspeckv_widgets.site.build import PAGES
 from mspeckv_widgets.site.films import page_data as films

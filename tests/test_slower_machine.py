@@ -13,8 +13,8 @@ import pytest
 
 from mspeckv import Pass, Round, RunConfig, RunSummary, Sampling, stream
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
-from mspeckv.whatif import HARDWARE
-from mspeckv.whatif.machines import MeasuredPasses
+from mspeckv_study.whatif import HARDWARE
+from mspeckv_study.whatif.machines import MeasuredPasses
 from mspeckv_widgets.panels.machine import DEFAULT_SHAPE, DRAWN, SLOWER, Machine
 from mspeckv_widgets.panels.prediction import Model
 from mspeckv_widgets.record import RunRecord, Setting

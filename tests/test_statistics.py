@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from mspeckv import KVPolicy, Speculation, what_if
-from mspeckv.experiments import Row
-from mspeckv.experiments.intervals import (
+from mspeckv_study.experiments import Row
+from mspeckv_study.experiments.intervals import (
     CONFIDENCE,
     Ratio,
     Sample,
@@ -19,11 +19,11 @@ from mspeckv.experiments.intervals import (
     coverage,
     together,
 )
-from mspeckv.experiments.matching import match_rows
-from mspeckv.experiments.noise import Noise, noise_floor
-from mspeckv.experiments.statistics import Table, summarise
-from mspeckv.whatif import Acceptance, rate_of
-from mspeckv.whatif.published_tables import TABLES, MeanStd, published, read_table
+from mspeckv_study.experiments.matching import match_rows
+from mspeckv_study.experiments.noise import Noise, noise_floor
+from mspeckv_study.experiments.statistics import Table, summarise
+from mspeckv_study.whatif import Acceptance, rate_of
+from mspeckv_study.whatif.published_tables import TABLES, MeanStd, published, read_table
 from tests.experiment_rows import row
 
 

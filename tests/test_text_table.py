@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mspeckv.text_table import aligned, markdown
+from mspeckv_study.text_table import aligned, markdown
 
 ROWS = [["way", "ms"], ["one", "12.5"], ["another", "3"]]
 

@@ -31,7 +31,7 @@ from mspeckv.accelerate.weight_copies import copy_bytes, tile
 from mspeckv.api import engine_of
 from mspeckv.context import Pass, carrying
 from mspeckv.decoding.attention import attend
-from mspeckv.profiling.session import operations
+from mspeckv_study.profiling.session import operations
 from tests.conftest import build_llama, build_qwen2
 
 IDS = torch.arange(7)[None]

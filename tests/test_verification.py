@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from mspeckv.verification import Trial, verify
-from mspeckv.verification.asking import FILE, Asking
-from mspeckv.verification.bets import crossing, wealth
-from mspeckv.verification.engine import Said
-from mspeckv.verification.faults import FAULTS, honest
-from mspeckv.verification.plan import TESTS, Plan, plan
-from mspeckv.verification.sampled import _chi_square
+from mspeckv_study.verification import Trial, verify
+from mspeckv_study.verification.asking import FILE, Asking
+from mspeckv_study.verification.bets import crossing, wealth
+from mspeckv_study.verification.engine import Said
+from mspeckv_study.verification.faults import FAULTS, honest
+from mspeckv_study.verification.plan import TESTS, Plan, plan
+from mspeckv_study.verification.sampled import _chi_square
 from mspeckv_widgets.course.liars import VOCAB, Tables
 
 TRIAL = Trial(checks=("sampled",), samples=2000, alpha=0.05)

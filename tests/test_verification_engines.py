@@ -16,12 +16,12 @@ import torch
 
 import mspeckv.decoding.sampling
 from mspeckv import KVPolicy, RunConfig, as_custom_generate
-from mspeckv.cli import main
 from mspeckv.settings import METHODS, Sampling
 from mspeckv.testing import SMALL
-from mspeckv.verification import Function, Report, Said, Trial, verify
-from mspeckv.verification.adapters import Own, Transformers, engine_named
-from mspeckv.verification.endpoint import Endpoint
+from mspeckv_study.cli import main
+from mspeckv_study.verification import Function, Report, Said, Trial, verify
+from mspeckv_study.verification.adapters import Own, Transformers, engine_named
+from mspeckv_study.verification.endpoint import Endpoint
 from mspeckv_widgets.course.liars import P, Tables
 from tests.random_models import random_pair, random_prompt
 
@@ -307,7 +307,7 @@ def test_nobody_there_is_found_out_before_any_work(
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a pair was loaded")
 
-    monkeypatch.setattr("mspeckv.cli.verify.load_pair", load)
+    monkeypatch.setattr("mspeckv_study.cli.verify.load_pair", load)
     assert main(["verify", "http://127.0.0.1:9"]) == 2
     said = capsys.readouterr()
     assert "nobody answers there" in said.err
@@ -339,7 +339,9 @@ def test_the_command_writes_its_reports(tmp_path: Path, capsys: pytest.CaptureFi
 def test_bad_input_is_one_line(
     words: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mspeckv.cli.verify.load_pair", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "mspeckv_study.cli.verify.load_pair", lambda *_, **__: pytest.fail("loaded")
+    )
     assert main(words.split()) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

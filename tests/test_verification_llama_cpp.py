@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from mspeckv.verification import Trial, verify
-from mspeckv.verification.endpoint import Endpoint
-from mspeckv.verification.findings import Report
+from mspeckv_study.verification import Trial, verify
+from mspeckv_study.verification.endpoint import Endpoint
+from mspeckv_study.verification.findings import Report
 from tests.tiny_gguf import KINDS, tiny_model, write_gguf
 
 xllamacpp = pytest.importorskip("xllamacpp")

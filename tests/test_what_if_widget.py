@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mspeckv import what_if
-from mspeckv.experiments import published
 from mspeckv.settings import METHODS
-from mspeckv.whatif import MODELS
-from mspeckv.whatif.origin import cells, curve
+from mspeckv_study.experiments import published
+from mspeckv_study.whatif import MODELS
+from mspeckv_study.whatif.origin import cells, curve
 from mspeckv_widgets import LiveLab, WhatIf
 from mspeckv_widgets.panels.what_if_chart import HERE, POINTS, TABLE, THIS
 from mspeckv_widgets.panels.what_if_setting import AXES, PUBLISHED, RATES, published_setting

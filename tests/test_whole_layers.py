@@ -20,8 +20,8 @@ from mspeckv.decoding.attention import attend
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.models.checks import cache_argument
 from mspeckv.models.packed import pack_model
-from mspeckv.profiling.session import operations
 from mspeckv.testing.exactness import chi_square, expect, sample
+from mspeckv_study.profiling.session import operations
 from tests.conftest import build_llama, build_qwen2
 
 pytestmark = pytest.mark.skipif(not compiled(), reason="there is no C++ compiler")

@@ -17,10 +17,10 @@ import pytest
 
 from mspeckv import KVPolicy, Link, Pair, Plan, RunConfig, Sampling, Speculation, stream
 from mspeckv.events import PURPOSES
-from mspeckv.experiments import experiment
-from mspeckv.profiling.session import _one_at_a_time
 from mspeckv.testing import SMALL as TINY_TIERS
 from mspeckv.testing import tiny_pair, tiny_prompt
+from mspeckv_study.experiments import experiment
+from mspeckv_study.profiling.session import _one_at_a_time
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.charts import theme
 from mspeckv_widgets.charts.story import split_text, story_html

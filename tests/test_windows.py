@@ -32,8 +32,8 @@ from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.settings import METHODS
 from mspeckv.testing.exactness import chi_square, expect, prefilled, sample
-from mspeckv.whatif import HARDWARE, what_if
-from mspeckv.whatif.shapes import ModelShape
+from mspeckv_study.whatif import HARDWARE, what_if
+from mspeckv_study.whatif.shapes import ModelShape
 from mspeckv_widgets import LiveLab
 from tests.random_models import SHAPE, random_prompt
 

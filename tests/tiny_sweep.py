@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mspeckv import Link, Pair, Speculation
-from mspeckv.experiments import Experiment, Models, experiment, run
+from mspeckv_study.experiments import Experiment, Models, experiment, run
 from tests.random_models import random_pair
 
 LAYERS = 4

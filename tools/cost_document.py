@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mspeckv.whatif.machines import LAYER_KERNELS, PASS_KERNELS, origin_machine
-from mspeckv.whatif.origin import PublishedCell, cells, curve, errors
-from mspeckv.whatif.published_tables import published
+from mspeckv_study.whatif.machines import LAYER_KERNELS, PASS_KERNELS, origin_machine
+from mspeckv_study.whatif.origin import PublishedCell, cells, curve, errors
+from mspeckv_study.whatif.published_tables import published
 
 
 def document() -> str:
@@ -27,18 +27,21 @@ def _head() -> str:
 # The cost model and the published tables
 
 Made by `python -m tools.cost_document > docs/cost-model.md`. Figures under *published* are those
-of `mspeckv/data/published/`; all others are *modelled*. The formulas stand where they are computed:
-[passes](../mspeckv/whatif/passes.py) (roofline and launches),
-[acceptance](../mspeckv/whatif/acceptance.py) (tokens and passes per round),
-[round](../mspeckv/whatif/round.py) (its overlap),
-[footprint](../mspeckv/whatif/footprint.py) (bytes), [machines](../mspeckv/whatif/machines.py).
+of `study/mspeckv_study/data/published/`; all others are *modelled*. The formulas stand where they
+are computed:
+[passes](../study/mspeckv_study/whatif/passes.py) (roofline and launches),
+[acceptance](../study/mspeckv_study/whatif/acceptance.py) (tokens and passes per round),
+[round](../study/mspeckv_study/whatif/round.py) (its overlap),
+[footprint](../study/mspeckv_study/whatif/footprint.py) (bytes),
+[machines](../study/mspeckv_study/whatif/machines.py).
 
-Weights count as they are held ([shapes](../mspeckv/whatif/shapes.py)): `weights="int4"` of
+Weights count as they are held ([shapes](../study/mspeckv_study/whatif/shapes.py)): `weights="int4"`
+of
 `what_if`, `plan` and `mspeckv whatif`, or a pair's own target in place of a name. A pass then
 reads 5 bits for a layer's weight and 9 for the head's, a group's scales included, norms as floats;
 a draft has 9 throughout. That is allowed where a pair can be loaded so, float32 on a CPU. What a
 product takes to make floats of codes is not in the roofline; it is in a pair's measured passes,
-which are kept apart for each way of holding the weights (`mspeckv.whatif.this_machine`)."""
+which are kept apart for each way of holding the weights (`mspeckv_study.whatif.this_machine`)."""
 
 
 def _fit() -> str:

@@ -1,4 +1,5 @@
-"""Count the package's lines and compare them with their budgets; `make lint` fails beyond one.
+"""Count the lines of the engine and of its study, and compare them with their budgets;
+`make lint` fails beyond one.
 
 A budget keeps the engine readable. Raising one is a commit of its own that says why; lowering one
 comes with the lines that went.
@@ -9,13 +10,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1] / "mspeckv"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE, STUDY = ROOT / "mspeckv", ROOT / "study"
 ROOT_MODULES = 7
 """Files in the package's own folder, beside `__init__`."""
 BUDGETS = {
     "decoding": 1_500,
     "decoding, kv and root files": 6_310,
-    "all": 24_610,
+    "all of the engine": 14_750,
+    "study": 9_880,
 }
 
 
@@ -31,7 +34,8 @@ def counts() -> dict[str, int]:
     return {
         "decoding": decoding,
         "decoding, kv and root files": decoding + kv + lines(PACKAGE, deep=False),
-        "all": lines(PACKAGE),
+        "all of the engine": lines(PACKAGE),
+        "study": lines(STUDY),
     }
 
 

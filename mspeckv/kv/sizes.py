@@ -1,7 +1,7 @@
 """Sizes of every buffer, from shapes alone: known, and refused, before anything is allocated.
 
 Whole numbers go in and come out. Where a count is `Any`, plain arithmetic is all that is asked of
-it, so that `mspeckv.whatif` can ask about arrays of settings with the same formulas.
+it, so that `mspeckv_study.whatif` can ask about arrays of settings with the same formulas.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from mspeckv.cli import main
+from mspeckv_study.cli import main
 
 from .driver import FLAGS, chromium
 from .site_pages import Opened, opened

@@ -28,7 +28,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from mspeckv.whatif.measure import slowdown
+from mspeckv_study.whatif.measure import slowdown
 from mspeckv_widgets import LiveLab
 lab = LiveLab()
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from mspeckv.profiling import read_trace
-from mspeckv.profiling.spans import tier_totals
+from mspeckv_study.profiling import read_trace
+from mspeckv_study.profiling.spans import tier_totals
 
 from .driver import (
     OUTPUT,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from mspeckv.experiments.report import write_report
+from mspeckv_study.experiments.report import write_report
 from mspeckv_widgets.charts.report_charts import CHARTS
 from mspeckv_widgets.panels.report_page import page as html_page
 from tests.experiment_rows import a1, a2, b1, row, write

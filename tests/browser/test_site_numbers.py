@@ -12,7 +12,7 @@ import torch
 
 from mspeckv.kv.sizes import full_sizes
 from mspeckv.settings import METHODS, WIDTHS, KVPolicy
-from mspeckv.whatif import MODELS
+from mspeckv_study.whatif import MODELS
 from mspeckv_widgets.explorers.acceptance_charts import emitted_distribution
 from mspeckv_widgets.site.forecasts import (
     CONTEXTS,

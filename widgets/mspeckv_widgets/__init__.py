@@ -64,7 +64,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # before torch, whose threads wait as the engine's package says
     import_module("mspeckv")
-    from mspeckv.cli.system import GRAMMAR, without
+    from mspeckv_study.cli.system import GRAMMAR, without
 
     # Plotly asks for nbformat, which asks for `jsonschema`
     with without(GRAMMAR):

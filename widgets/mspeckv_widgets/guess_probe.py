@@ -29,9 +29,9 @@ from mspeckv.kv.sizes import window_slack
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.kv.tier1 import Tier1Room
 from mspeckv.models.checks import cache_argument
-from mspeckv.probes.next_token import read_text
 from mspeckv.record import Ledger, Recorder
 from mspeckv.settings import check_count, refuse
+from mspeckv_study.probes.next_token import read_text
 
 Floats = NDArray[np.float64]
 Sees = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
-from mspeckv.cli.labs import course
 from mspeckv.events import LinkSummary, Residency
-from mspeckv.experiments import (
+from mspeckv.settings import refuse
+from mspeckv_study.cli.labs import course
+from mspeckv_study.experiments import (
     Cell,
     Experiment,
     Match,
@@ -22,7 +23,6 @@ from mspeckv.experiments import (
     match_rows,
     run,
 )
-from mspeckv.settings import refuse
 
 FOLDER = "results"
 FEW_TOKENS = 16

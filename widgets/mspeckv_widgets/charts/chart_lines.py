@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from mspeckv.experiments.intervals import Sample
-from mspeckv.experiments.matching import Match
-from mspeckv.experiments.statistics import CellOutcome
-from mspeckv.whatif.published_tables import MeanStd
+from mspeckv_study.experiments.intervals import Sample
+from mspeckv_study.experiments.matching import Match
+from mspeckv_study.experiments.statistics import CellOutcome
+from mspeckv_study.whatif.published_tables import MeanStd
 
 INK = "#1f2328"
 """Text and axes, and what stands for plain decoding: panels repaint it where the page is dark."""

@@ -9,8 +9,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mspeckv.experiments.ablations import axis_words
-from mspeckv.experiments.matching import Match
+from mspeckv_study.experiments.ablations import axis_words
+from mspeckv_study.experiments.matching import Match
 from mspeckv_widgets.charts.chart_lines import (
     INK,
     Line,

@@ -10,7 +10,7 @@ from random import Random
 import torch
 
 from mspeckv.settings import Sampling
-from mspeckv.verification import Engine, NotOffered, Said
+from mspeckv_study.verification import Engine, NotOffered, Said
 
 VOCAB, GAMMA = 6, 2
 TOKENS = range(VOCAB)

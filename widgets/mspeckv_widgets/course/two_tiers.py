@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from mspeckv import Pair, Sampling
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.probes.next_token import read_text
+from mspeckv_study.probes.next_token import read_text
 
 Floats = NDArray[np.float64]
 Text = tuple[int, ...]

@@ -11,8 +11,8 @@ import ipywidgets as ipw
 import torch
 
 from mspeckv import Pair, Sampling, next_distributions
-from mspeckv.probes.next_token import encode_text
 from mspeckv.settings import refuse
+from mspeckv_study.probes.next_token import encode_text
 from mspeckv_widgets.explorers.acceptance_charts import (
     MOST_ROWS,
     Look,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mspeckv import KVProbe, Packing, Pair
-from mspeckv.probes.kv_probe import pack
+from mspeckv_study.probes.kv_probe import pack
 from mspeckv_widgets.explorers.explorer import STYLE, Explorer, choice, read_document, slider
 from mspeckv_widgets.explorers.quant_charts import (
     NOWHERE,

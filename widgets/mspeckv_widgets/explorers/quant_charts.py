@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from mspeckv import Packing
-from mspeckv.probes.kv_probe import pack
+from mspeckv_study.probes.kv_probe import pack
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.charts.theme import INK

@@ -9,8 +9,8 @@ from typing import Any
 import ipywidgets as ipw
 
 from mspeckv import Pair
-from mspeckv.experiments import IDS, Experiment, Match, experiment, findings, grids
-from mspeckv.experiments import TextTable as Grid
+from mspeckv_study.experiments import IDS, Experiment, Match, experiment, findings, grids
+from mspeckv_study.experiments import TextTable as Grid
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import button, panel
 from mspeckv_widgets.panels.ablation_chart import AblationChart

@@ -10,8 +10,8 @@ from typing import Any
 
 from plotly.subplots import make_subplots
 
-from mspeckv.experiments import VARIANTS, Match
-from mspeckv.experiments.ablations import axis_words
+from mspeckv_study.experiments import VARIANTS, Match
+from mspeckv_study.experiments.ablations import axis_words
 from mspeckv_widgets.charts.chart_lines import (
     Line,
     Source,

@@ -10,9 +10,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation
-from mspeckv.experiments import IDS, experiment
 from mspeckv.kv.codec import codecs
 from mspeckv.settings import refuse
+from mspeckv_study.experiments import IDS, experiment
 from mspeckv_widgets.charts.theme import PLACES
 from mspeckv_widgets.charts.words import explained
 from mspeckv_widgets.panels.control_inputs import DEFAULTS, IN_SIGHT, build_inputs

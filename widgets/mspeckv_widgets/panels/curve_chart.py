@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mspeckv.experiments import experiment
-from mspeckv.experiments.ablations import axis_words
+from mspeckv_study.experiments import experiment
+from mspeckv_study.experiments.ablations import axis_words
 from mspeckv_widgets.charts.figure import Figure
 from mspeckv_widgets.charts.theme import CLEAR, FAINT, GRID, INK
 from mspeckv_widgets.compared import Spread

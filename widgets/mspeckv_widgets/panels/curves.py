@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mspeckv.experiments import experiment
+from mspeckv_study.experiments import experiment
 from mspeckv_widgets.compared import Spread, split_of
 from mspeckv_widgets.panels.controls import Controls
 from mspeckv_widgets.panels.curve_chart import CurveChart

@@ -7,7 +7,7 @@ from statistics import median
 
 from mspeckv import Pair, RunSummary
 from mspeckv.settings import Link
-from mspeckv.whatif import HARDWARE, MODELS, kept_machine, model_shape, slowdown, this_machine
+from mspeckv_study.whatif import HARDWARE, MODELS, kept_machine, model_shape, slowdown, this_machine
 from mspeckv_widgets.panels.prediction import Model
 from mspeckv_widgets.record import RunRecord
 

@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 
 from mspeckv.settings import METHODS
-from mspeckv.whatif.search import Choice, DevicePlan
+from mspeckv_study.whatif.search import Choice, DevicePlan
 from mspeckv_widgets.charts.chart_lines import style
 from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.charts.table import table_html

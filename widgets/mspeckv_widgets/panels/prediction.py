@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mspeckv.experiments import experiment
 from mspeckv.kv.link import LIVE_GBPS, origin_gbps
 from mspeckv.settings import RESIDENCIES, refuse
-from mspeckv.whatif import Acceptance, Forecast, Hardware, ModelShape, published, what_if
-from mspeckv.whatif.origin import curve
+from mspeckv_study.experiments import experiment
+from mspeckv_study.whatif import Acceptance, Forecast, Hardware, ModelShape, published, what_if
+from mspeckv_study.whatif.origin import curve
 from mspeckv_widgets.record import Setting
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ class Model:
 
     Args:
         shape: the target's.
-        machine: see `mspeckv.whatif.this_machine`.
+        machine: see `mspeckv_study.whatif.this_machine`.
         origin: bandwidth of the ``origin`` link in 1e9 bytes/s, where it has been measured.
     """
 

@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 
 from mspeckv import Profile
-from mspeckv.profiling import Bar, StepRow
+from mspeckv_study.profiling import Bar, StepRow
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS

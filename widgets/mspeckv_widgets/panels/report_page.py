@@ -7,11 +7,11 @@ from html import escape
 
 from plotly.offline import get_plotlyjs
 
-from mspeckv.experiments.findings import Finding, findings
-from mspeckv.experiments.matching import Match
-from mspeckv.experiments.report import LABELS, METHOD, settings
-from mspeckv.experiments.report_tables import TextTable as Grid
-from mspeckv.experiments.report_tables import grids, speedup_summary
+from mspeckv_study.experiments.findings import Finding, findings
+from mspeckv_study.experiments.matching import Match
+from mspeckv_study.experiments.report import LABELS, METHOD, settings
+from mspeckv_study.experiments.report_tables import TextTable as Grid
+from mspeckv_study.experiments.report_tables import grids, speedup_summary
 from mspeckv_widgets.charts.chart_lines import STYLES as VARIANTS
 from mspeckv_widgets.charts.report_charts import CHARTS
 

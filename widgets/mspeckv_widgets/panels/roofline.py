@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from mspeckv import Profile
-from mspeckv.profiling import Ceilings, StepRow
+from mspeckv_study.profiling import Ceilings, StepRow
 from mspeckv_widgets.charts.figure import LOG_AXIS
 from mspeckv_widgets.charts.theme import INK, TIERS
 from mspeckv_widgets.panels.profile_view import View, figure_of, rows_html

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mspeckv import Pair
-from mspeckv.experiments import Models, Row
+from mspeckv_study.experiments import Models, Row
 from mspeckv_widgets.panels.worker import Worker
 from mspeckv_widgets.results import rerun
 

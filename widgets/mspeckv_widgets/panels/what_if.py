@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import ipywidgets as ipw
 
-from mspeckv.experiments import Match
 from mspeckv.settings import refuse
-from mspeckv.whatif import MODELS
-from mspeckv.whatif import Forecast as Prediction
+from mspeckv_study.experiments import Match
+from mspeckv_study.whatif import MODELS
+from mspeckv_study.whatif import Forecast as Prediction
 from mspeckv_widgets.charts.table import table_html
 from mspeckv_widgets.panel import HasPanel, button, panel
 from mspeckv_widgets.panels.controls import Controls

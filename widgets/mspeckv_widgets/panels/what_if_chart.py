@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mspeckv.experiments import VARIANTS, Match, experiment, published
-from mspeckv.experiments.ablations import axis_words
 from mspeckv.settings import METHODS
-from mspeckv.whatif import STEPS
-from mspeckv.whatif import Forecast as WhatIf
-from mspeckv.whatif.origin import curve
+from mspeckv_study.experiments import VARIANTS, Match, experiment, published
+from mspeckv_study.experiments.ablations import axis_words
+from mspeckv_study.whatif import STEPS
+from mspeckv_study.whatif import Forecast as WhatIf
+from mspeckv_study.whatif.origin import curve
 from mspeckv_widgets.charts.chart_lines import speed_lines, style
 from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
 from mspeckv_widgets.charts.report_charts import bars

@@ -7,10 +7,10 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from mspeckv.experiments import IDS, experiment
 from mspeckv.settings import RESIDENCIES, refuse
-from mspeckv.whatif import MODELS
-from mspeckv.whatif.machines import NAMES
+from mspeckv_study.experiments import IDS, experiment
+from mspeckv_study.whatif import MODELS
+from mspeckv_study.whatif.machines import NAMES
 from mspeckv_widgets.panels.control_inputs import METHODS, WIDTHS
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from mspeckv import KVPolicy, Speculation
 from mspeckv.settings import METHODS, check_count, default_width
-from mspeckv.whatif import MODELS, Acceptance, Hardware, hardware, what_if
-from mspeckv.whatif import Forecast as WhatIf
-from mspeckv.whatif.acceptance import likely_acceptance
-from mspeckv.whatif.catalogue import draft_shape
-from mspeckv.whatif.origin import FIXED, SPECULATION, published_policy
+from mspeckv_study.whatif import MODELS, Acceptance, Hardware, hardware, what_if
+from mspeckv_study.whatif import Forecast as WhatIf
+from mspeckv_study.whatif.acceptance import likely_acceptance
+from mspeckv_study.whatif.catalogue import draft_shape
+from mspeckv_study.whatif.origin import FIXED, SPECULATION, published_policy
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Any]
@@ -48,7 +48,7 @@ PUBLISHED: dict[str, Any] = {
 AXES = {"A1": "prefill", "A2": "resident", "B1": "on_chip", "B2": "new_tokens"}
 RATES = ("draft_middle", "middle_full", "draft_full")
 CONTEXT_SCALE = 16
-"""Published contexts over the classroom's; see `mspeckv.experiments.ablations`."""
+"""Published contexts over the classroom's; see `mspeckv_study.experiments.ablations`."""
 TOKENS_SCALE = 4
 _POINTS = 33
 
@@ -224,7 +224,7 @@ def at_full_size(live: Values, layers: int, model: str) -> dict[str, Any]:
     Args:
         live: values of the live panel's controls.
         layers: of the live panel's model.
-        model: a name of `mspeckv.whatif.MODELS`, whose layers are shared out alike.
+        model: a name of `mspeckv_study.whatif.MODELS`, whose layers are shared out alike.
 
     Returns:
         Values by the names of `SHARED`.

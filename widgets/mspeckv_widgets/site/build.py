@@ -13,7 +13,7 @@ from string import Template
 from typing import Any, NoReturn
 
 from mspeckv import __version__
-from mspeckv.cli.system import check_writable
+from mspeckv_study.cli.system import check_writable
 from mspeckv_widgets.site.style import style_sheet
 
 SOURCES = Path(__file__).parent / "pages"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mspeckv import Round
-from mspeckv.whatif import MODELS
+from mspeckv_study.whatif import MODELS
 from mspeckv_widgets.charts.story import split_text
 from mspeckv_widgets.panels.moving.moving_round import MODULE, MovingRound
 from mspeckv_widgets.panels.moving.page import caption_of

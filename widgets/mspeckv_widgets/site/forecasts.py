@@ -19,10 +19,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-import mspeckv.whatif.forecast
-import mspeckv.whatif.round
+import mspeckv_study.whatif.forecast
+import mspeckv_study.whatif.round
 from mspeckv.settings import METHODS, RESIDENCIES, WIDTHS, KVPolicy, Speculation
-from mspeckv.whatif import (
+from mspeckv_study.whatif import (
     HARDWARE,
     MODELS,
     Acceptance,
@@ -32,10 +32,10 @@ from mspeckv.whatif import (
     inner_passes,
     what_if,
 )
-from mspeckv.whatif.acceptance import InnerPasses
-from mspeckv.whatif.origin import SPECULATION, published_policy
-from mspeckv.whatif.question import Question, ask
-from mspeckv.whatif.shapes import ModelShape
+from mspeckv_study.whatif.acceptance import InnerPasses
+from mspeckv_study.whatif.origin import SPECULATION, published_policy
+from mspeckv_study.whatif.question import Question, ask
+from mspeckv_study.whatif.shapes import ModelShape
 from mspeckv_widgets.site.published import tables
 from mspeckv_widgets.site.tracing import Tape, Trace, pack, traceable
 
@@ -131,7 +131,7 @@ def _figures() -> tuple[str, ...]:
 
 def _modules() -> list[ModuleType]:
     """Modules of the cost model that work on arrays."""
-    found = [one for name, one in sys.modules.items() if name.startswith("mspeckv.whatif.")]
+    found = [one for name, one in sys.modules.items() if name.startswith("mspeckv_study.whatif.")]
     return [one for one in found if hasattr(one, "np")]
 
 
@@ -171,8 +171,8 @@ def _trace(
 
     with (
         traceable(*_modules()),
-        patch.object(mspeckv.whatif.forecast, "ask", asked),
-        patch.object(mspeckv.whatif.round, "inner_passes", inner),
+        patch.object(mspeckv_study.whatif.forecast, "ask", asked),
+        patch.object(mspeckv_study.whatif.round, "inner_passes", inner),
     ):
         found = forecast_of(model, machine, method, prefill=np.array(CONTEXTS))
     return Trace.of(tape, results(found))

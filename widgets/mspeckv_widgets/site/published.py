@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mspeckv.experiments import experiment
 from mspeckv.settings import RESIDENCIES
-from mspeckv.whatif.origin import curve
-from mspeckv.whatif.published_tables import TABLES, published
+from mspeckv_study.experiments import experiment
+from mspeckv_study.whatif.origin import curve
+from mspeckv_study.whatif.published_tables import TABLES, published
 
 _WORDS = {
     "A1": "prompt tokens", "A2": "resident layers", "B1": "layers on-chip", "B2": "new tokens"

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from mspeckv import Profile
-from mspeckv.profiling import Bar, Ceilings
+from mspeckv_study.profiling import Bar, Ceilings
 from mspeckv_widgets.course.answers import (
     as_number,
     call,

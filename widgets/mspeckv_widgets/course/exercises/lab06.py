@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mspeckv.whatif import HARDWARE, MODELS, origin_machine
-from mspeckv.whatif.machines import LAYER_KERNELS, PASS_KERNELS
-from mspeckv.whatif.origin import cells, errors
+from mspeckv_study.whatif import HARDWARE, MODELS, origin_machine
+from mspeckv_study.whatif.machines import LAYER_KERNELS, PASS_KERNELS
+from mspeckv_study.whatif.origin import cells, errors
 from mspeckv_widgets.course.answers import as_number, call, near, same_function, short, tried
 from mspeckv_widgets.course.exercise import Exercise, Score, StillOpen, Verdict, is_open
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mspeckv import plan, what_if
 from mspeckv.settings import Width
-from mspeckv.whatif import MODELS
-from mspeckv.whatif.search import DevicePlan, Grid
+from mspeckv_study.whatif import MODELS
+from mspeckv_study.whatif.search import DevicePlan, Grid
 from mspeckv_widgets.course.answers import as_number, call, near, short
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 

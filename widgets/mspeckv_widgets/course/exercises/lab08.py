@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mspeckv.experiments import SQUARE
+from mspeckv_study.experiments import SQUARE
 from mspeckv_widgets.course.answers import as_number, call, near, short, tried
 from mspeckv_widgets.course.exercise import Exercise, StillOpen, Verdict, is_open
 from mspeckv_widgets.results import load_results

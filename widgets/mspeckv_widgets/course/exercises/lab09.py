@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import isclose, log
 from typing import Any
 
-from mspeckv.experiments import load_rows, noise_floor
-from mspeckv.experiments.intervals import best_rank
-from mspeckv.experiments.intervals import coverage as share_held
+from mspeckv_study.experiments import load_rows, noise_floor
+from mspeckv_study.experiments.intervals import best_rank
+from mspeckv_study.experiments.intervals import coverage as share_held
 from mspeckv_widgets.course.answers import call, near, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.results import find_results, load_results

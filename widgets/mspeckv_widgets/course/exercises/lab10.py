@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mspeckv import what_if
-from mspeckv.whatif import Forecast
+from mspeckv_study.whatif import Forecast
 from mspeckv_widgets.course.answers import same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Score, Verdict
 

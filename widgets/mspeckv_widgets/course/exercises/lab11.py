@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from mspeckv.experiments.intervals import Ratio, coverage
+from mspeckv_study.experiments.intervals import Ratio, coverage
 from mspeckv_widgets.course.answers import near, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.results import load_results

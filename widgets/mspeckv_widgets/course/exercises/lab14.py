@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mspeckv.verification.degeneration import repeated
-from mspeckv.verification.engine import Engine
+from mspeckv_study.verification.degeneration import repeated
+from mspeckv_study.verification.engine import Engine
 from mspeckv_widgets.course.answers import call, same_function, short
 from mspeckv_widgets.course.exercise import Exercise, Verdict
 from mspeckv_widgets.course.liars import Tables

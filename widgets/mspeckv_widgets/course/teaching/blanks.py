@@ -93,7 +93,7 @@ BLANKS: tuple[Blank, ...] = (
     ),
     Blank(
         "cost",
-        "mspeckv/whatif/passes.py",
+        "study/mspeckv_study/whatif/passes.py",
         "pass_time",
         "Say how long one pass takes: from the table of measured passes, where the machine has "
         "one, or by the roofline. Count the bytes that a layer reads and the operations it does, "

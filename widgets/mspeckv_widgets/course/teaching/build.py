@@ -72,7 +72,7 @@ look there when you have passed, and compare.
 
 Your engine decodes. In this folder:
 
-    PYTHONPATH=. MSPECKV_ACCELERATE=none python -m mspeckv.cli generate --new-tokens 16
+    PYTHONPATH=.:study MSPECKV_ACCELERATE=none python -m mspeckv generate --new-tokens 16
 """
 
 
@@ -89,7 +89,8 @@ def build(folder: str | Path, names: Sequence[str] = ()) -> Path:
     chosen, root = blanks(names), checkout()
     out = empty_folder("folder", folder)
     skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(root / "mspeckv", out / "mspeckv", ignore=skip)
+    for name in ("mspeckv", "study"):
+        shutil.copytree(root / name, out / name, ignore=skip)
     shutil.copy(root / "pyproject.toml", out)
     for blank in chosen:
         path = out / blank.file

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mspeckv.cli.system import check_writable
+from mspeckv_study.cli.system import check_writable
 from mspeckv_widgets.course.exercise import find_exercises
 from mspeckv_widgets.course.teaching.recompute import Again, Entry, judge_anew
 from mspeckv_widgets.course.teaching.result import KEY_VARIABLE, Result, read_key, read_result

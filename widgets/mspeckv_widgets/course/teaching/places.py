@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import mspeckv_widgets
-from mspeckv.cli.system import check_writable
 from mspeckv.settings import refuse
+from mspeckv_study.cli.system import check_writable
 
 
 def checkout() -> Path:

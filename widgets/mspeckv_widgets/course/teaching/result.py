@@ -19,8 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mspeckv.cli.system import check_writable
 from mspeckv.settings import refuse
+from mspeckv_study.cli.system import check_writable
 from mspeckv_widgets.course.leaderboard import FILE_NAME as LEADERBOARD
 from mspeckv_widgets.course.leaderboard import FOLDER_VARIABLE as BOARD_VARIABLE
 from mspeckv_widgets.course.leaderboard import student_name
