@@ -67,9 +67,11 @@ def test_the_engine_imports_no_widgets_and_no_charts() -> None:
 
 
 def test_checkout_is_installed() -> None:
+    import mspeckv_study
     import mspeckv_widgets
 
     assert Path(mspeckv.__file__ or "").parent == ROOT / "mspeckv"
+    assert Path(mspeckv_study.__file__ or "").parent == ROOT / "study" / "mspeckv_study"
     assert Path(mspeckv_widgets.__file__ or "").parent == ROOT / "widgets" / "mspeckv_widgets"
 
 

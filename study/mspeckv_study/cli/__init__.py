@@ -153,7 +153,7 @@ def _of_the_lab(place: str) -> Any:
     try:
         return resolve_name(f"mspeckv_widgets.{place}")
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("mspeckv."):
+        if (error.name or "").startswith(("mspeckv.", "mspeckv_study.")):
             raise
         return None
 

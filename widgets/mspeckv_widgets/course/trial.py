@@ -27,6 +27,7 @@ import torch
 from IPython.core.getipython import get_ipython
 
 import mspeckv
+import mspeckv_study
 
 PRINTED_LINES = 20
 """What an answer prints is shown up to so many lines."""
@@ -35,6 +36,7 @@ _TELLING = 60
 _OURS = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     str(Path(mspeckv.__file__).parent),
+    str(Path(mspeckv_study.__file__).parent),
     str(Path(__file__).parents[1]),
 )
 """Code below these folders is not the learner's."""

@@ -112,7 +112,7 @@ def check_hidden(answer: Any) -> Verdict:
         known = ", ".join(retrieval.names())
         return Verdict(False, f"no policy {short(name)} is registered; there are {known}")
     function = retrieval.policy(name)
-    if function.__module__.startswith("mspeckv."):
+    if function.__module__.startswith(("mspeckv.", "mspeckv_study.")):
         return Verdict(False, f"{name!r} is the engine's: register one of your own")
     lines = len(inspect.getsource(function).strip().splitlines())
     if lines > MOST_LINES:

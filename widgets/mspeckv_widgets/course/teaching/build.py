@@ -27,6 +27,7 @@ from hypothesis import Phase, settings
 os.environ["MSPECKV_ACCELERATE"] = "none"
 
 import mspeckv  # noqa: E402
+import mspeckv_study  # noqa: E402
 
 # a verdict at once: the first settings that fail are told, not the smallest
 settings.register_profile("judge", phases=[Phase.explicit, Phase.generate])
@@ -35,8 +36,11 @@ settings.load_profile("judge")
 HERE = Path(__file__).resolve().parent
 JUDGES = {test for of in json.loads((HERE / "judges.json").read_text()).values() for test in of}
 
-if Path(mspeckv.__file__).resolve().parent != HERE / "mspeckv":
-    raise pytest.UsageError(f"run `python -m pytest` in {HERE}: another mspeckv was imported")
+OURS = {mspeckv: HERE / "mspeckv", mspeckv_study: HERE / "study" / "mspeckv_study"}
+for package, folder in OURS.items():
+    if Path(package.__file__).resolve().parent != folder:
+        told = f"run `python -m pytest` in {HERE}: another {package.__name__} was imported"
+        raise pytest.UsageError(told)
 
 
 def pytest_collection_modifyitems(config, items):
