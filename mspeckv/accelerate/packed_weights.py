@@ -76,14 +76,11 @@ def compiled() -> bool:
 
 def read_packed(model: torch.nn.Module) -> None:
     """Have ``model``'s packed layers multiply by the kernel from now on, inside passes and out."""
-    if not any(isinstance(weight, Packed) for weight in model.parameters()) or not compiled():
-        return
-    for layers in siblings(model):
-        if all(isinstance(layer.weight, Packed) for layer in layers):
+    linears = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    packed = [layer for layer in linears if isinstance(layer.weight, Packed)]
+    if packed and compiled():
+        for layers in siblings(model, packed):
             _route(layers)
-    for module in model.modules():
-        if type(module) is torch.nn.Linear and isinstance(module.weight, Packed):
-            _route([module])
 
 
 def _route(layers: Sequence[torch.nn.Linear]) -> None:

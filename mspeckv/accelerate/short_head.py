@@ -82,7 +82,7 @@ class ShortHead:
         if isinstance(self.weight, Packed):
             product = packed_weights.product(self.weight, self.bias)
         elif can_tile(self.weight):
-            product = TiledWeight(self.weight, self.bias)
+            product = TiledWeight({"weight": self.weight, "bias": self.bias})
         # in a pass the model's head is the short one; whatever it does to logits stays
         stock = partial(linear, weight=self.weight, bias=self.bias)
         self.products: Products = {self.head: product or stock}
