@@ -28,11 +28,9 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restore]:
     """The kernel, built anew, so that its interpreter may take the GPU's place."""
     if DEVICE == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-    triton_unpack._kernel.cache_clear()
     sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
     importlib.import_module("mspeckv.accelerate.triton_kernel")
     yield triton_unpack.restore
-    triton_unpack._kernel.cache_clear()
     sys.modules.pop("mspeckv.accelerate.triton_kernel", None)
 
 
