@@ -104,9 +104,9 @@ def _cut(part: torch.Tensor, count: int) -> torch.Tensor:
     """
     _, heads, keys, dim = part.shape
     _, by_head, by_key, by_channel = part.stride()
-    step, longest = _lengths(keys, count)
+    step, rest = divmod(keys, count)
     return part.as_strided(
-        (heads, count, longest, dim),
+        (heads, count, step + rest, dim),
         (by_head, step * by_key, by_key, by_channel),
         part.storage_offset(),
     )
@@ -119,16 +119,10 @@ def piece_mask(
 
     Hides what pieces share and, in the last, what comes after a query's own token.
     """
-    step, longest = _lengths(past + length, count)
-    if length == 1 and longest == step:
+    step, rest = divmod(past + length, count)
+    if length == 1 and rest == 0:
         return None
-    mask = like.new_zeros(1, count, groups * length, longest)
+    mask = like.new_zeros(1, count, groups * length, step + rest)
     mask[:, :-1, :, step:] = float("-inf")
-    mask[:, -1] = causal_mask(length, longest - length, groups, like)
+    mask[:, -1] = causal_mask(length, step + rest - length, groups, like)
     return mask
-
-
-def _lengths(keys: int, count: int) -> tuple[int, int]:
-    """Keys from one piece's start to the next one's, and keys of a piece."""
-    step = keys // count
-    return step, keys - (count - 1) * step
