@@ -15,7 +15,6 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from weakref import WeakSet
 
 import torch
@@ -133,24 +132,6 @@ class Direct:
         return body(run_now)
 
 
-@dataclass
-class _Captured:
-    """A pass's pieces in order, each with the host's work after it."""
-
-    pieces: list[tuple[torch.cuda.CUDAGraph, Callable[[], None] | None]] = field(
-        default_factory=list
-    )
-    out: torch.Tensor | None = None
-
-    def replay(self) -> torch.Tensor:
-        for graph, action in self.pieces:
-            graph.replay()
-            if action is not None:
-                action()
-        assert self.out is not None
-        return self.out
-
-
 class Graphs(Direct):
     """Captures a pass when it comes for the second time, and replays it from then on.
 
@@ -163,7 +144,7 @@ class Graphs(Direct):
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: set[Hashable] = set()
-        self._captured: dict[Hashable, _Captured | None] = {}
+        self._captured: dict[Hashable, Callable[[], torch.Tensor] | None] = {}
         self._wanted: dict[Hashable, int] = defaultdict(int)
         _live.add(self)
 
@@ -191,15 +172,16 @@ class Graphs(Direct):
         if key not in self._captured:
             self._captured[key] = self._capture(body)
         found = self._captured[key]
-        return body(run_now) if found is None else found.replay()
+        return body(run_now) if found is None else found()
 
     def forget(self) -> None:
         """Let go of every captured pass; each runs as it is from now on."""
         self._captured = dict.fromkeys(self._captured)
 
-    def _capture(self, body: Body) -> _Captured | None:
-        """Record a pass without running it."""
-        out = _Captured()
+    def _capture(self, body: Body) -> Callable[[], torch.Tensor] | None:
+        """Record a pass without running it; what replays it, None where that fails."""
+        # in order, each with the host's work after it
+        pieces: list[tuple[torch.cuda.CUDAGraph, Callable[[], None] | None]] = []
         graph = torch.cuda.CUDAGraph()
 
         def begin() -> None:
@@ -210,7 +192,7 @@ class Graphs(Direct):
 
         def cut(action: Callable[[], None]) -> None:
             graph.capture_end()
-            out.pieces.append((graph, action))
+            pieces.append((graph, action))
             begin()
 
         with capturing:
@@ -220,14 +202,22 @@ class Graphs(Direct):
                 with torch.cuda.stream(self._stream):
                     begin()
                     try:
-                        out.out = body(cut)
+                        out = body(cut)
                     finally:
                         graph.capture_end()
-                    out.pieces.append((graph, None))
+                    pieces.append((graph, None))
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"a pass is run without a CUDA graph: {reason}", stacklevel=2)
                 torch.cuda.synchronize()
                 return None
             torch.cuda.current_stream().wait_stream(self._stream)
+
+        def replay() -> torch.Tensor:
+            for piece, action in pieces:
+                piece.replay()
+                if action is not None:
+                    action()
             return out
+
+        return replay
