@@ -118,7 +118,6 @@ def decode(
     records: torch.Tensor | None = None,
     codec: BlockCodec | None = None,
     tail: torch.Tensor | None = None,
-    tiling: Tiling | None = None,
 ) -> torch.Tensor:
     """Attention ``[1, Hkv*G, Q, D]`` of a few queries over the slots up to their own.
 
@@ -132,7 +131,6 @@ def decode(
         records: uint8 ``[b, record_bytes]``, more than are filled.
         codec: how they are packed.
         tail: ``[Q]`` each query's own slot in the float tail.
-        tiling: how the work is cut; None for the measured best.
     """
     # Triton is heavy, and not everywhere
     from mspeckv.accelerate.decode_kernel import attend_kernel, join_kernel
@@ -141,7 +139,7 @@ def decode(
     folded = fold_groups(query, heads).contiguous()
     rows = folded.shape[2]
     tile = min(128, max(16, 1 << (rows - 1).bit_length()))
-    tiles, cut = ceil(rows / tile), tiling or _tiling(tile, codec)
+    tiles, cut = ceil(rows / tile), _tiling(tile, codec)
     if codec is None:
         block, most, unit = 1, key.shape[2], cut.keys
         layout: tuple[object, ...] = dim, block, 8, 0, *(0,) * 6

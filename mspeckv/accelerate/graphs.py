@@ -43,7 +43,8 @@ def forget_all() -> None:
     """
     with capturing:
         for graphs in list(_live):
-            graphs.forget()
+            # each pass runs as it is from now on
+            graphs._captured = dict.fromkeys(graphs._captured)
         gc.collect()
         torch.cuda.synchronize()
 
@@ -123,13 +124,12 @@ class Direct:
         """Whether ``key``, wanted once more, had better go by the graph of a wider pass."""
         return False
 
-    def ready(self, key: Hashable) -> bool:
-        """Whether running ``key`` builds nothing any more, so that its time says what it takes."""
-        return True
+    def run(self, key: Hashable, body: Body) -> tuple[torch.Tensor, bool]:
+        """The logits of the pass called ``key``; overwritten when it is run again.
 
-    def run(self, key: Hashable, body: Body) -> torch.Tensor:
-        """The logits of the pass called ``key``; overwritten when it is run again."""
-        return body(run_now)
+        And whether something was built, so that its time does not say what it takes.
+        """
+        return body(run_now), False
 
 
 class Graphs(Direct):
@@ -148,11 +148,6 @@ class Graphs(Direct):
         self._wanted: dict[Hashable, int] = defaultdict(int)
         _live.add(self)
 
-    @property
-    def captured(self) -> int:
-        """Passes captured."""
-        return sum(found is not None for found in self._captured.values())
-
     def rare(self, key: Hashable) -> bool:
         """Whether ``key``, wanted once more, still comes too seldom to be captured."""
         if key in self._captured:
@@ -160,23 +155,16 @@ class Graphs(Direct):
         self._wanted[key] += 1
         return self._wanted[key] <= _RARE
 
-    def ready(self, key: Hashable) -> bool:
-        """Whether ``key`` was captured, or cannot be."""
-        return key in self._captured
-
-    def run(self, key: Hashable, body: Body) -> torch.Tensor:
+    def run(self, key: Hashable, body: Body) -> tuple[torch.Tensor, bool]:
         """Capture it the second time, replay it then."""
         if key not in self._seen:
             self._seen.add(key)
-            return body(run_now)
-        if key not in self._captured:
+            return body(run_now), True
+        builds = key not in self._captured
+        if builds:
             self._captured[key] = self._capture(body)
         found = self._captured[key]
-        return body(run_now) if found is None else found()
-
-    def forget(self) -> None:
-        """Let go of every captured pass; each runs as it is from now on."""
-        self._captured = dict.fromkeys(self._captured)
+        return body(run_now) if found is None else found(), builds
 
     def _capture(self, body: Body) -> Callable[[], torch.Tensor] | None:
         """Record a pass without running it; what replays it, None where that fails."""

@@ -184,8 +184,7 @@ class StaticReader(ModelReader):
         if inputs is None:
             inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device, self.ring)
         inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
-        builds = not self.runner.ready((width, *alike))
-        logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
+        logits, builds = self.runner.run((width, *alike), partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = filled(layer) + len(tokens)
         return inputs.last(logits, len(tokens), rows), builds
