@@ -101,7 +101,7 @@ def usual_weights(target: str, device: str = "cpu", dtype: str | torch.dtype = "
     on_cpu, kind = parse_device(device).type == "cpu", parse_dtype(dtype)
     if not on_cpu or kind != torch.float32 or target != DEFAULT or "packed_weights" not in chosen():
         return "float"
-    return "int4" if import_module(_PACKED).compiled() else "float"
+    return "int4" if import_module(_PACKED).kernel() else "float"
 
 
 def _read_packed(model: PreTrainedModel) -> None:

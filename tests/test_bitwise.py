@@ -17,7 +17,7 @@ from mspeckv.accelerate import slot_attention
 from mspeckv.accelerate.bitwise import ROWS, SteadyReader
 from mspeckv.accelerate.graphs import Direct, StaticInputs
 from mspeckv.accelerate.kept_prompts import Prefills
-from mspeckv.accelerate.slot_attention import slot_mask, static_attention
+from mspeckv.accelerate.slot_attention import Slots, attend_slots
 from mspeckv.accelerate.static_passes import width_of
 from mspeckv.api import engine_of, hooks_for
 from mspeckv.testing import SMALL, decoded, tiny_pair
@@ -169,8 +169,8 @@ def test_keys_beyond_a_rows_own_add_nothing(dtype: torch.dtype, settled: int) ->
         there[:, :, here::ROWS] = query[:, :, here::ROWS]
         k, v = (part[:, :, :slots].clone() for part in (key, value))
         k[:, :, position + 1 :] += stranger
-        mask = slot_mask(inputs, settled, slots, dtype)
-        return static_attention(there, k, v, settled, mask, None)[:, :, here::ROWS]
+        grouped, shown = there.reshape(1, -1, ROWS, 16), Slots(k, v, inputs, settled)
+        return attend_slots(grouped, shown, None, {}).reshape(there.shape)[:, :, here::ROWS]
 
     wanted = row(settled + 40, 1, 0.0)
     for slots, count in ((64, 1), (511, 9), (513, 16), (1300, 5)):

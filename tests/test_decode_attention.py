@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mspeckv import KVPolicy
+from mspeckv.accelerate import decode_attention
 from mspeckv.accelerate.decode_attention import Tiling, decode
 from mspeckv.accelerate.graphs import StaticInputs
 from mspeckv.accelerate.slot_attention import Slots, attend_slots, readable
@@ -18,10 +19,6 @@ from mspeckv.kv.shape import KVShape
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SHORT = Tiling(keys=32, warps=4, stages=2, blocks=1)
-"""So that a few keys come to several splits."""
-
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 by_triton = pytest.mark.skipif(
     not (torch.cuda.is_available() or INTERPRETED), reason="runs in Triton's interpreter, below"
@@ -36,6 +33,13 @@ def test_in_tritons_interpreter() -> None:
         env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few keys come to several splits."""
+    short = Tiling(keys=32, warps=4, stages=2, blocks=1)
+    monkeypatch.setattr(decode_attention, "_tiling", lambda tile, codec: short)
 
 
 def noise(*size: int) -> torch.Tensor:
@@ -68,7 +72,7 @@ def test_rows_see_the_slots_up_to_their_own_and_read_no_other(
     wanted = by_hand(query, key[:, :, :seen], value[:, :, :seen], slots)
     # a weight of zero would not hide them
     key[:, :, seen:], value[:, :, seen:] = float("nan"), float("nan")
-    found = decode(query, key, value, slots, past, None, tiling=SHORT)
+    found = decode(query, key, value, slots, past, None)
     torch.testing.assert_close(found.float(), wanted, atol=2e-3, rtol=2e-3)
     inputs = StaticInputs(rows, torch.device(DEVICE))
     inputs.fill([1] * rows, past, past, 0, 0)
@@ -77,7 +81,7 @@ def test_rows_see_the_slots_up_to_their_own_and_read_no_other(
     torch.testing.assert_close(found, before, atol=2e-3, rtol=2e-3)
     # how many slots are still empty changes no bit
     fewer = key[:, :, : seen + 3].clone(), value[:, :, : seen + 3].clone()
-    assert torch.equal(decode(query, *fewer, slots, past, None, tiling=SHORT), found)
+    assert torch.equal(decode(query, *fewer, slots, past, None), found)
 
 
 @by_triton
@@ -104,7 +108,7 @@ def test_codes_are_read_as_the_floats_that_they_stand_for(
     def read(spare: int) -> torch.Tensor:
         room = torch.full((spare, codec.record_bytes), 255, dtype=torch.uint8, device=DEVICE)
         more = torch.cat([records, room])
-        return decode(query, *tail, place + packed, packed, None, more, codec, place, SHORT)
+        return decode(query, *tail, place + packed, packed, None, more, codec, place)
 
     found = read(3)
     torch.testing.assert_close(found.float(), wanted, atol=4e-3, rtol=4e-3)

@@ -223,12 +223,12 @@ def test_the_limit_holds_and_the_oldest_goes_first() -> None:
     kept = Prefills()
     left(config, kept, prompt=prompts[0])
     one = kept.bytes
-    two = Prefills(2 * one)
+    two, none = Prefills(), Prefills()
+    two.limit, none.limit = 2 * one, 0
     for which, shared in ((0, False), (1, False), (0, True), (2, False), (0, True), (1, False)):
         left(config, two, prompt=prompts[which])
         assert two.shared == shared, which
         assert one <= two.bytes <= two.limit
-    none = Prefills(0)
     for _ in range(2):
         left(config, none)
         assert not none.shared

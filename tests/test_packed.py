@@ -26,15 +26,16 @@ from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
 from mspeckv.kv.shape import KVShape
+from mspeckv.kv.tier1 import Tier1Room
 from mspeckv.record import Ledger, clock_of
 from mspeckv.settings import Width
 from tests.random_models import block_codec, random_pair
 
 needs_kernel = pytest.mark.skipif(
-    packed._kernel() is None, reason="no C++ compiler that can build the kernel"
+    packed.kernel() is None, reason="no C++ compiler that can build the kernel"
 )
 WIDTHS: list[Width] = [8, 4, 2]
-WAYS = ["join", "coarse", "coarse_whole"]
+WAYS = ["join", "coarse", "coarse whole"]
 """How nibble planes are read: both, the upper alone, and the upper nibbles of whole codes."""
 CPU = torch.device("cpu")
 
@@ -73,14 +74,14 @@ def planes_of(shown: Packed, way: str) -> Packed:
     given = planes.split(blocks.records)
     if way != "join":
         given = (given[0],) if way == "coarse" else (blocks.records,)  # type: ignore[assignment]
-    return replace(shown, blocks=getattr(planes, way)(*given))
+    return replace(shown, blocks=getattr(planes, way.removesuffix(" whole"))(*given))
 
 
 def run_kernel(
     query: torch.Tensor, shown: Packed, length: int, scale: float | None
 ) -> torch.Tensor:
     """The kernel, over queries whose groups are rows already."""
-    kernel = packed._kernel()
+    kernel = packed.kernel()
     assert kernel is not None
     return packed._run(kernel, query, shown, length, scale)
 
@@ -293,7 +294,7 @@ def test_a_row_is_the_same_bits_in_any_pass(way: str) -> None:
 
 
 def test_what_is_read_as_it_is() -> None:
-    have = packed._kernel() is not None
+    have = packed.kernel() is not None
     assert packed.usable(block_codec(2, 64, 64, 8, 64, torch.float32), CPU) is have
     for codec in (
         block_codec(2, 64, 64, 8, 64, torch.bfloat16),
@@ -357,7 +358,8 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
 def test_tier_1_reads_upper_nibbles_as_they_are(resident: int) -> None:
     torch.manual_seed(0)
     full = filled(KVPolicy(8, resident=resident, nibble=True))
-    coarse, new = CoarseCache(full), torch.randn(2, 1, 2, 3, 16)
+    room = Tier1Room(full.shape, Speculation(), 200, 3)
+    coarse, new = CoarseCache(room, full, torch.device("cpu")), torch.randn(2, 1, 2, 3, 16)
     with carrying(Pass(attend)) as now:
         coarse.update(*new, 0)
     shown = now.shown[0]

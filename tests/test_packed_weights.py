@@ -25,7 +25,7 @@ from mspeckv.accelerate.packed_weights import (
     PRODUCT,
     Reading,
     Task,
-    compiled,
+    kernel,
     read_packed,
 )
 from mspeckv.accelerate.short_head import ShortHead, head_bytes
@@ -47,7 +47,7 @@ from mspeckv_widgets.panels.snippet import command_line, python_code
 from mspeckv_widgets.record import Setting
 from tests.conftest import build_llama, build_qwen2
 
-needs_kernel = pytest.mark.skipif(not compiled(), reason="there is no C++ compiler")
+needs_kernel = pytest.mark.skipif(kernel() is None, reason="there is no C++ compiler")
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 
 
@@ -412,7 +412,7 @@ def test_the_default_target_is_packed_where_that_is_fast(
     assert "load_pair()" in python_code(setting, packed_pair)
     assert 'load_pair(weights="float")' in python_code(setting, pair)
     assert " --weights float " in command_line(setting, pair)
-    monkeypatch.setattr(packed_weights, "compiled", lambda: False)
+    monkeypatch.setattr(packed_weights, "kernel", lambda: None)
     assert usual("default") == "float"
     monkeypatch.undo()
     monkeypatch.setenv(api.SWITCH, "split_keys")

@@ -13,14 +13,14 @@ import pytest
 
 from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
 from mspeckv.accelerate.ordered_weights import PRODUCT
-from mspeckv.accelerate.packed_attention import compiled
+from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.record import span
 from mspeckv_study.profiling.result import RANGES, REST
 from mspeckv_study.profiling.session import _one_at_a_time
 from mspeckv_study.profiling.spans import nest, read_trace, tier_totals
 from tests.random_models import random_pair, random_prompt
 
-PACKED = "kv/packed" if compiled() else "kv/dequantize"
+PACKED = "kv/packed" if kernel() is not None else "kv/dequantize"
 """What reading packed layers is called here."""
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 

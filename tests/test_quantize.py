@@ -100,7 +100,7 @@ def test_two_planes_joined_are_the_int8_record_and_the_upper_alone_is_int4() -> 
     planes.whole.decode(records, *int8)
     planes.join(upper, lower).decode((joined[0], joined[1]))
     planes.coarse(upper).decode((coarse[0], coarse[1]))
-    planes.coarse_whole(records).decode((coarse_whole[0], coarse_whole[1]))
+    planes.coarse(records).decode((coarse_whole[0], coarse_whole[1]))
     assert torch.equal(int8, joined)
     assert torch.equal(coarse, coarse_whole)
     for fine, rough, name in ((int8[0], coarse[0], "k"), (int8[1], coarse[1], "v")):

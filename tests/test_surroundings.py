@@ -66,7 +66,7 @@ def test_kernels_pass_their_trials(surroundings: Surroundings) -> None:
     compiled = library(packed.SOURCE)
     with surroundings():
         if compiled is not None:
-            packed._kernel()
+            packed.kernel()
             assert packed._agrees(compiled)
         works = ordered_weights._kernel_works.__wrapped__(torch.get_num_threads())  # type: ignore[attr-defined]
     assert works is ordered_weights._kernel_works(torch.get_num_threads())

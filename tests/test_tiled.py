@@ -221,7 +221,7 @@ def test_a_shortlist_scores_by_its_own_copy() -> None:
 
 @torch.no_grad()
 def test_its_operations_are_counted() -> None:
-    product = TiledWeight(torch.randn(5, 4))
+    product = TiledWeight({"weight": torch.randn(5, 4)})
     with profile(activities=[ProfilerActivity.CPU], with_flops=True) as seen:
         product(torch.randn(2, 3, 4))
     (event,) = [event for event in seen.events() if event.name == PRODUCT]
@@ -276,11 +276,13 @@ def test_layers_of_other_shapes_are_no_siblings() -> None:
     module = torch.nn.Module()
     module.gate_proj = torch.nn.Linear(4, 6, bias=False)
     module.up_proj = torch.nn.Linear(4, 6, bias=True)
-    assert not list(siblings(module))
-    module.up_proj = torch.nn.Linear(4, 6, bias=False)
-    assert list(siblings(module)) == [[module.gate_proj, module.up_proj]]
-    module.up_proj = module.gate_proj
-    assert not list(siblings(module))
+    gate, up = module.children()
+    assert [len(layers) for layers in siblings(module, [gate, up])] == [1, 1]
+    module.up_proj = up = torch.nn.Linear(4, 6, bias=False)
+    assert list(siblings(module, [gate, up])) == [[gate, up]]
+    assert list(siblings(module, [gate])) == [[gate]]
+    module.up_proj = gate
+    assert list(siblings(module, [gate])) == [[gate]]
 
 
 def test_fewer_threads_than_torch_asks_for_change_no_token() -> None:

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate
 from mspeckv.accelerate import whole_layers
-from mspeckv.accelerate.packed_weights import MOST_ROWS, PRODUCT, compiled, kernel
+from mspeckv.accelerate.packed_weights import MOST_ROWS, PRODUCT, kernel
 from mspeckv.api import engine_of
 from mspeckv.context import Pass, Products, carrying
 from mspeckv.decoding.attention import attend
@@ -24,7 +24,7 @@ from mspeckv.testing.exactness import chi_square, expect, sample
 from mspeckv_study.profiling.session import operations
 from tests.conftest import build_llama, build_qwen2
 
-pytestmark = pytest.mark.skipif(not compiled(), reason="there is no C++ compiler")
+pytestmark = pytest.mark.skipif(kernel() is None, reason="there is no C++ compiler")
 
 
 @pytest.fixture

@@ -65,8 +65,7 @@ def _reader(make: MakeReader, seat: Seat) -> ModelReader:
     made = make(seat)
     if seat.tier != 2:
         return made
-    looks_on = seat.onlooker
-    if not can_be_static(seat) or not isinstance(looks_on, RetrievalCache | None):
+    if not can_be_static(seat) or not isinstance(seat.onlooker, RetrievalCache | None):
         raise refuse("exact", "bitwise", "use a placement and a tier 1 that the engine knows")
     return SteadyReader(seat, made.runner if isinstance(made, StaticReader) else Direct())
 
@@ -81,5 +80,4 @@ class SteadyReader(StaticReader):
         return min(super().room(length), ROWS - 1)
 
     def _width(self, tokens: int, alike: tuple[object, ...]) -> int:
-        """Always the same."""
         return ROWS

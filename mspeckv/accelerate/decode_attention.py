@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from math import ceil, log
-from typing import Any
 
 import torch
 
@@ -35,8 +34,6 @@ from mspeckv.kv.quantize import BlockCodec
 
 MOST_ROWS = 256
 """Rows of a KV head, at most: beyond, attention is arithmetic rather than reading."""
-
-_LN2 = log(2)
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,6 @@ def decode(
     records: torch.Tensor | None = None,
     codec: BlockCodec | None = None,
     tail: torch.Tensor | None = None,
-    tiling: Tiling | None = None,
 ) -> torch.Tensor:
     """Attention ``[1, Hkv*G, Q, D]`` of a few queries over the slots up to their own.
 
@@ -135,40 +131,40 @@ def decode(
         records: uint8 ``[b, record_bytes]``, more than are filled.
         codec: how they are packed.
         tail: ``[Q]`` each query's own slot in the float tail.
-        tiling: how the work is cut; None for the measured best.
     """
+    # Triton is heavy, and not everywhere
+    from mspeckv.accelerate.decode_kernel import attend_kernel, join_kernel
+
     heads, dim, length = key.shape[1], key.shape[3], query.shape[2]
     folded = fold_groups(query, heads).contiguous()
     rows = folded.shape[2]
     tile = min(128, max(16, 1 << (rows - 1).bit_length()))
-    tiles, block, most = ceil(rows / tile), 1, key.shape[2]
-    cut = tiling or _tiling(tile, codec)
-    if codec is not None:
+    tiles, cut = ceil(rows / tile), _tiling(tile, codec)
+    if codec is None:
+        block, most, unit = 1, key.shape[2], cut.keys
+        layout: tuple[object, ...] = dim, block, 8, 0, *(0,) * 6
+    else:
         assert records is not None
-        block, most = codec.block, len(records)
-    unit = 1 if codec is not None else cut.keys
+        block, most, unit = codec.block, len(records), 1
+        layout = codec.group, block, codec.widths["k"], codec.record_bytes, *codec.offsets
     wanted = max(1, cut.blocks * _processors(query.device) // (heads * tiles))
     per_split = unit * ceil(max(settled, 1) / (block * wanted * unit))
     splits = ceil(most / per_split) + (codec is not None)
     out = torch.empty_like(folded)
     parts = out if splits == 1 else out.new_empty((splits, *out.shape), dtype=torch.float32)
     tops, sums = parts.new_empty((2, splits, heads, rows), dtype=torch.float32).unbind(0)
-    attend, join = _kernels()
-    offsets = codec.offsets if codec is not None else (0,) * 6
     with torch.cuda.device_of(query):
-        attend[tiles, heads, splits](
+        attend_kernel[tiles, heads, splits](
             folded, key, value, key if records is None else records, slots,
             slots if tail is None else tail, parts, tops, sums,
             heads, rows, length, splits, per_split,
-            (dim**-0.5 if scale is None else scale) / _LN2, key.stride(1),
-            codec is not None, splits > 1, tile, cut.keys, dim,
-            codec.group if codec is not None else dim, block,
-            codec.widths["k"] if codec is not None else 8,
-            codec.record_bytes if codec is not None else 0, *offsets,
+            (dim**-0.5 if scale is None else scale) / log(2), key.stride(1),
+            codec is not None, splits > 1, tile, cut.keys, dim, *layout,
             num_warps=cut.warps, num_stages=cut.stages,
         )  # fmt: skip
         if splits > 1:
-            join[heads * rows,](parts, tops, sums, out, heads * rows, splits, dim, num_warps=1)
+            every = heads * rows
+            join_kernel[every,](parts, tops, sums, out, every, splits, dim, num_warps=1)
     return out.reshape(query.shape)
 
 
@@ -187,11 +183,3 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 4
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-@cache
-def _kernels() -> tuple[Any, Any]:
-    """The kernels, built when first wanted: Triton is heavy, and not everywhere."""
-    from mspeckv.accelerate import decode_kernel
-
-    return decode_kernel.attend_kernel, decode_kernel.join_kernel

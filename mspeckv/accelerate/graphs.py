@@ -15,7 +15,6 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from weakref import WeakSet
 
 import torch
@@ -44,7 +43,8 @@ def forget_all() -> None:
     """
     with capturing:
         for graphs in list(_live):
-            graphs.forget()
+            # each pass runs as it is from now on
+            graphs._captured = dict.fromkeys(graphs._captured)
         gc.collect()
         torch.cuda.synchronize()
 
@@ -124,31 +124,12 @@ class Direct:
         """Whether ``key``, wanted once more, had better go by the graph of a wider pass."""
         return False
 
-    def ready(self, key: Hashable) -> bool:
-        """Whether running ``key`` builds nothing any more, so that its time says what it takes."""
-        return True
+    def run(self, key: Hashable, body: Body) -> tuple[torch.Tensor, bool]:
+        """The logits of the pass called ``key``; overwritten when it is run again.
 
-    def run(self, key: Hashable, body: Body) -> torch.Tensor:
-        """The logits of the pass called ``key``; overwritten when it is run again."""
-        return body(run_now)
-
-
-@dataclass
-class _Captured:
-    """A pass's pieces in order, each with the host's work after it."""
-
-    pieces: list[tuple[torch.cuda.CUDAGraph, Callable[[], None] | None]] = field(
-        default_factory=list
-    )
-    out: torch.Tensor | None = None
-
-    def replay(self) -> torch.Tensor:
-        for graph, action in self.pieces:
-            graph.replay()
-            if action is not None:
-                action()
-        assert self.out is not None
-        return self.out
+        And whether something was built, so that its time does not say what it takes.
+        """
+        return body(run_now), False
 
 
 class Graphs(Direct):
@@ -163,14 +144,9 @@ class Graphs(Direct):
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._seen: set[Hashable] = set()
-        self._captured: dict[Hashable, _Captured | None] = {}
+        self._captured: dict[Hashable, Callable[[], torch.Tensor] | None] = {}
         self._wanted: dict[Hashable, int] = defaultdict(int)
         _live.add(self)
-
-    @property
-    def captured(self) -> int:
-        """Passes captured."""
-        return sum(found is not None for found in self._captured.values())
 
     def rare(self, key: Hashable) -> bool:
         """Whether ``key``, wanted once more, still comes too seldom to be captured."""
@@ -179,27 +155,21 @@ class Graphs(Direct):
         self._wanted[key] += 1
         return self._wanted[key] <= _RARE
 
-    def ready(self, key: Hashable) -> bool:
-        """Whether ``key`` was captured, or cannot be."""
-        return key in self._captured
-
-    def run(self, key: Hashable, body: Body) -> torch.Tensor:
+    def run(self, key: Hashable, body: Body) -> tuple[torch.Tensor, bool]:
         """Capture it the second time, replay it then."""
         if key not in self._seen:
             self._seen.add(key)
-            return body(run_now)
-        if key not in self._captured:
+            return body(run_now), True
+        builds = key not in self._captured
+        if builds:
             self._captured[key] = self._capture(body)
         found = self._captured[key]
-        return body(run_now) if found is None else found.replay()
+        return body(run_now) if found is None else found(), builds
 
-    def forget(self) -> None:
-        """Let go of every captured pass; each runs as it is from now on."""
-        self._captured = dict.fromkeys(self._captured)
-
-    def _capture(self, body: Body) -> _Captured | None:
-        """Record a pass without running it."""
-        out = _Captured()
+    def _capture(self, body: Body) -> Callable[[], torch.Tensor] | None:
+        """Record a pass without running it; what replays it, None where that fails."""
+        # in order, each with the host's work after it
+        pieces: list[tuple[torch.cuda.CUDAGraph, Callable[[], None] | None]] = []
         graph = torch.cuda.CUDAGraph()
 
         def begin() -> None:
@@ -210,7 +180,7 @@ class Graphs(Direct):
 
         def cut(action: Callable[[], None]) -> None:
             graph.capture_end()
-            out.pieces.append((graph, action))
+            pieces.append((graph, action))
             begin()
 
         with capturing:
@@ -220,14 +190,22 @@ class Graphs(Direct):
                 with torch.cuda.stream(self._stream):
                     begin()
                     try:
-                        out.out = body(cut)
+                        out = body(cut)
                     finally:
                         graph.capture_end()
-                    out.pieces.append((graph, None))
+                    pieces.append((graph, None))
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 warnings.warn(f"a pass is run without a CUDA graph: {reason}", stacklevel=2)
                 torch.cuda.synchronize()
                 return None
             torch.cuda.current_stream().wait_stream(self._stream)
+
+        def replay() -> torch.Tensor:
+            for piece, action in pieces:
+                piece.replay()
+                if action is not None:
+                    action()
             return out
+
+        return replay

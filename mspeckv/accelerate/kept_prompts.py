@@ -80,18 +80,15 @@ class Brought:
 class Prefills:
     """The last few prompts read, model by model, in host memory.
 
-    Args:
-        limit: bytes kept at most; default: 2 GiB, or a quarter of what is free.
-
     Attributes:
+        limit: bytes kept at most.
         shared: whether the last run took up tier 2's prompt instead of reading it.
         saved_seconds: what the last run saved: the time that reading took when it was done, less
             that of taking it up (measured).
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        free = int(psutil.virtual_memory().available)
-        self.limit = min(MOST_BYTES, free // 4) if limit is None else limit
+    def __init__(self) -> None:
+        self.limit = min(MOST_BYTES, int(psutil.virtual_memory().available) // 4)
         self.shared, self.saved_seconds = False, 0.0
         self._kept: OrderedDict[Key, Brought] = OrderedDict()
         self._turn = threading.Lock()

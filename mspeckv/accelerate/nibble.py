@@ -12,7 +12,6 @@ QuantSpec, arXiv 2502.10424, section 4.2; there both planes stay on the device).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 
@@ -70,13 +69,10 @@ class NibblePlanes:
         """Both planes: they stand for what the int8 records would give."""
         return Planes(upper, self.upper, lower, planes=self)
 
-    def coarse(self, upper: torch.Tensor) -> Planes:
-        """The upper plane alone."""
-        return Planes(upper, self.upper, coarse=True, planes=self)
-
-    def coarse_whole(self, records: torch.Tensor) -> Planes:
-        """The same from int8 records, of which only the upper nibbles are used."""
-        return Planes(records, self.whole, coarse=True, planes=self)
+    def coarse(self, records: torch.Tensor) -> Planes:
+        """The upper plane alone, or int8 records of which only the upper nibbles are used."""
+        whole = records.shape[1] == self.whole.record_bytes
+        return Planes(records, self.whole if whole else self.upper, coarse=True, planes=self)
 
     def lower(self, lower: torch.Tensor, index: int) -> torch.Tensor:
         """Keys' (0) or values' (1) lower plane ``[n, H, T / 2, D]``, a view."""
@@ -193,10 +189,9 @@ class CoarseLayer(PlacedLayer):
     def arrived(self) -> Planes:
         """Tier 2's finished blocks, their upper nibbles alone."""
         base = self.base
-        if isinstance(base, NibbleLayer):
-            return self.planes.coarse(base.upper[: base.blocks])
-        assert isinstance(base, ResidentLayer)
-        return self.planes.coarse_whole(base.arrived().records)
+        assert isinstance(base, NibbleLayer | ResidentLayer)
+        stored = base.upper if isinstance(base, NibbleLayer) else base.records
+        return self.planes.coarse(stored[: base.blocks])
 
     def release(self) -> None:
         """Nothing was fetched."""
@@ -213,7 +208,7 @@ class CoarseLayer(PlacedLayer):
 class CoarseCache(Tier1Cache):
     """Tier 1's cache in nibble mode: no KV of its own, nothing over the link."""
 
-    def __init__(self, full: FullCache) -> None:
+    def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
         self.full = full
         codec = full.store.codec
         assert isinstance(codec, BlockCodec)
@@ -223,11 +218,6 @@ class CoarseCache(Tier1Cache):
         ]
         super().__init__(layers=with_states(looks, full.shape, reach=0))
         self.source = full
-
-    @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        return cls(full)
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:

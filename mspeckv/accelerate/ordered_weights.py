@@ -43,10 +43,8 @@ class TiledWeight:
     """A linear layer's product by an ordered copy of its weight, as long as the copy is current.
 
     Args:
-        weight: ``[out, in]``, of which `can_tile` holds.
-        bias: ``[out]`` or None.
-        holder: where ``weight`` and ``bias`` are looked up by name, such as a layer's
-            ``_parameters``; not the layer itself, which a copy must not keep alive.
+        holder: ``weight`` ``[out, in]``, of which `can_tile` holds, and ``bias`` ``[out]`` or None,
+            such as a layer's ``_parameters``: a copy must not keep the layer itself alive.
         product: multiplies by a copy that was made already; default: one of this weight alone.
 
     Attributes:
@@ -55,16 +53,13 @@ class TiledWeight:
     """
 
     def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        holder: Mapping[str, torch.Tensor | None] | None = None,
-        product: Product | None = None,
+        self, holder: Mapping[str, torch.Tensor | None], product: Product | None = None
     ) -> None:
-        self.holder = holder or {"weight": weight, "bias": bias}
-        self.product = product or partial(multiply, ordered=order(weight), bias=bias)
-        self.bytes = weight.numel() * weight.element_size()
-        held = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        self.holder = holder
+        held = {name: part for name, part in holder.items() if part is not None}
+        weight = held["weight"]
+        self.product = product or partial(multiply, ordered=order(weight), bias=held.get("bias"))
+        self.bytes = weight.nbytes
         self._copied = [(name, part, _stamp(part)) for name, part in held.items()]
         self.digests = {part: digest(part) for part in held.values()}
 

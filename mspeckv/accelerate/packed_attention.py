@@ -33,7 +33,7 @@ from mspeckv.context import KV, Masks
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.kv.blocks import Arrived, Show
 from mspeckv.kv.codec import Codec
-from mspeckv.kv.floats import Floats
+from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.layers import fold_groups
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
@@ -75,13 +75,12 @@ class Packed(Floats):
 
     def whole(self) -> KV:
         """Everything as floats, unpacked now, where the layer always unpacks."""
-        assert self.layer is not None
+        scratch: Buffer = self.layer.store.scratch
         packed = self.tokens - self.key.shape[2]
-        key, value = self.layer.store.scratch.read(self.tokens)
         with span("kv/dequantize"):
-            self.blocks.decode((key[:, :, :packed], value[:, :, :packed]))
-        key[:, :, packed:], value[:, :, packed:] = self.key, self.value
-        return key, value
+            self.blocks.decode(scratch.read(packed))
+        scratch.write(packed, self.key, self.value)
+        return scratch.read(self.tokens)
 
     def release(self) -> None:
         """Let the layer's next fetch start."""
@@ -111,13 +110,8 @@ def usable(codec: Codec, device: torch.device) -> bool:
         and codec.dtype == torch.float32
         and set(codec.widths.values()) <= {8, 4, 2}
         and all(size % _WIDE == 0 for size in (codec.dim, codec.group, codec.block))
-        and _kernel() is not None
+        and kernel() is not None
     )
-
-
-def compiled() -> bool:
-    """Whether the kernel is there; compiles it if need be."""
-    return _kernel() is not None
 
 
 def attend_packed(
@@ -128,11 +122,11 @@ def attend_packed(
     Raises:
         ValueError: a part is not float32 on a CPU, or does not fit the codec or the others.
     """
-    kernel = _kernel()
-    assert kernel is not None
+    found = kernel()
+    assert found is not None
     with span("kv/packed"):
         folded = fold_groups(query, shown.blocks.codec.heads)
-        return _run(kernel, folded, shown, query.shape[2], scale).reshape(query.shape)
+        return _run(found, folded, shown, query.shape[2], scale).reshape(query.shape)
 
 
 class Shape(ctypes.Structure):
@@ -215,7 +209,7 @@ def _refused(shape: Shape, code: int) -> ValueError:
 
 
 @once
-def _kernel() -> ctypes.CDLL | None:
+def kernel() -> ctypes.CDLL | None:
     """The compiled kernel, if it can be had and does what unpacking and the stock kernel do."""
     found = library(SOURCE)
     if found is None:

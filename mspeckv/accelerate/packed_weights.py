@@ -69,32 +69,20 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
     return replace(hooks, products=products)
 
 
-def compiled() -> bool:
-    """Whether the kernel is there; compiles it if need be."""
-    return kernel() is not None
-
-
 def read_packed(model: torch.nn.Module) -> None:
     """Have ``model``'s packed layers multiply by the kernel from now on, inside passes and out."""
-    if not any(isinstance(weight, Packed) for weight in model.parameters()) or not compiled():
+    linears = [module for module in model.modules() if type(module) is torch.nn.Linear]
+    packed = [layer for layer in linears if isinstance(layer.weight, Packed)]
+    if not packed or kernel() is None:
         return
-    for layers in siblings(model):
-        if all(isinstance(layer.weight, Packed) for layer in layers):
-            _route(layers)
-    for module in model.modules():
-        if type(module) is torch.nn.Linear and isinstance(module.weight, Packed):
-            _route([module])
-
-
-def _route(layers: Sequence[torch.nn.Linear]) -> None:
-    """Products for layers that read the same, unless they have them."""
-    if all(_routed.get(layer) is layer.weight for layer in layers):
-        return
-    weights = [cast("Packed", layer.weight) for layer in layers]
-    joint = Siblings(Reading(weights, [layer.bias for layer in layers]).multiply)
-    for place, layer in enumerate(layers):
-        route(layer, _while_current(layer, partial(joint.part, place)))
-        _routed[layer] = layer.weight
+    for layers in siblings(model, packed):
+        if all(_routed.get(layer) is layer.weight for layer in layers):
+            continue
+        weights = [cast("Packed", layer.weight) for layer in layers]
+        joint = Siblings(Reading(weights, [layer.bias for layer in layers]).multiply)
+        for place, layer in enumerate(layers):
+            route(layer, _while_current(layer, partial(joint.part, place)))
+            _routed[layer] = layer.weight
 
 
 def _while_current(layer: torch.nn.Linear, product: Product) -> Product:
@@ -110,10 +98,10 @@ def _while_current(layer: torch.nn.Linear, product: Product) -> Product:
     return multiplied
 
 
-def product(weight: Packed, bias: torch.Tensor | None = None) -> Product | None:
-    """``[..., in] -> [..., out]`` by a packed weight; None without the kernel."""
-    reading = Reading([weight], [bias]) if compiled() else None
-    return None if reading is None else lambda hidden: reading.multiply(hidden)[0]
+def product(weight: Packed, bias: torch.Tensor | None = None) -> Product:
+    """``[..., in] -> [..., out]`` by a packed weight."""
+    reading = Reading([weight], [bias])
+    return lambda hidden: reading.multiply(hidden)[0]
 
 
 class Task(ctypes.Structure):
@@ -142,22 +130,19 @@ class Reading:
         """Sizes and addresses of the weights as they lie now; rows and results are to be told."""
         at = [weight.codes.data_ptr() for weight in self.weights]
         if at != self._at:
-            self._note(at)
+            # kept, so that nothing else comes to lie there
+            self._codes = [weight.codes for weight in self.weights]
+            self.outputs = [weight.shape[0] for weight in self.weights]
+            self.sizes = [len(codes) * PANEL for codes in self._codes]
+            self.inputs, bits = self.weights[0].shape[1], self.weights[0].bits
+            task = Task(inputs=self.inputs, bits=bits, parts=len(self.weights))
+            for place, (codes, size) in enumerate(zip(self._codes, self.sizes, strict=True)):
+                shape = size // PANEL, self.inputs // GROUP, 4 * PANEL * (bits + 1)
+                where = pointer("weights", codes, torch.uint8, shape)
+                task.packed[place], task.packed_has[place] = where
+                task.outputs[place] = size
+            self._task, self._at = bytes(task), at
         return Task.from_buffer_copy(self._task)
-
-    def _note(self, at: list[int]) -> None:
-        """Codes are kept, so that nothing else comes to lie there."""
-        self._codes = [weight.codes for weight in self.weights]
-        self.outputs = [weight.shape[0] for weight in self.weights]
-        self.sizes = [len(codes) * PANEL for codes in self._codes]
-        self.inputs, bits = self.weights[0].shape[1], self.weights[0].bits
-        task = Task(inputs=self.inputs, bits=bits, parts=len(self.weights))
-        for place, (codes, size) in enumerate(zip(self._codes, self.sizes, strict=True)):
-            shape = size // PANEL, self.inputs // GROUP, 4 * PANEL * (bits + 1)
-            where = pointer("weights", codes, torch.uint8, shape)
-            task.packed[place], task.packed_has[place] = where
-            task.outputs[place] = size
-        self._task, self._at = bytes(task), at
 
     def multiply(self, hidden: torch.Tensor) -> list[torch.Tensor]:
         """Products of ``hidden`` ``[..., in]`` with every weight: ``[..., out]`` each."""

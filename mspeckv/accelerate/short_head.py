@@ -78,14 +78,13 @@ class ShortHead:
                 full.take(self.tokens) if isinstance(full, Packed) else full[self.tokens].clone()
             )
             self.bias = None if bias is None else whole(bias)[self.tokens].clone()
-        product: Product | None = None
+        # in a pass the model's head is the short one; whatever it does to logits stays
+        product: Product = partial(linear, weight=self.weight, bias=self.bias)
         if isinstance(self.weight, Packed):
             product = packed_weights.product(self.weight, self.bias)
         elif can_tile(self.weight):
-            product = TiledWeight(self.weight, self.bias)
-        # in a pass the model's head is the short one; whatever it does to logits stays
-        stock = partial(linear, weight=self.weight, bias=self.bias)
-        self.products: Products = {self.head: product or stock}
+            product = TiledWeight({"weight": self.weight, "bias": self.bias})
+        self.products: Products = {self.head: product}
 
     def widen(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits ``[n, K]`` as ``[n, V]``, minus infinity where nothing was scored."""

@@ -11,9 +11,10 @@ the very same tensor, and compute anew if they are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -49,24 +50,31 @@ def together(layers: Sequence[torch.nn.Linear]) -> list[TiledWeight]:
     """A product for each of ``layers``, current as long as that layer's own weight is.
 
     Args:
-        layers: with the same input features, all with a bias or none.
+        layers: one set of `siblings`.
     """
+    if len(layers) == 1:
+        return [TiledWeight(layers[0]._parameters)]
     sizes = [layer.out_features for layer in layers]
     ordered = order(torch.cat([layer.weight.detach() for layer in layers]))
     biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
     bias = torch.cat(biases) if biases else None
     joint = Siblings(lambda hidden: multiply(hidden, ordered, bias).split(sizes, -1))
     return [
-        TiledWeight(layer.weight, layer.bias, layer._parameters, partial(joint.part, index))
+        TiledWeight(layer._parameters, partial(joint.part, index))
         for index, layer in enumerate(layers)
     ]
 
 
-def siblings(model: torch.nn.Module) -> Iterator[list[torch.nn.Linear]]:
-    """Sets of layers that read the same, each of one module."""
+def siblings(
+    model: torch.nn.Module, layers: Iterable[torch.nn.Linear]
+) -> Iterator[list[torch.nn.Linear]]:
+    """``layers`` of ``model`` in sets of one module that read the same; the others each alone."""
+    alone = set(layers)
     for module, names in product(model.modules(), SIBLINGS):
-        layers = [module._modules.get(name) for name in names]
-        found = [layer for layer in layers if type(layer) is torch.nn.Linear]
+        held: dict[str, Any] = module._modules
+        found = [held[name] for name in names if held.get(name) in alone]
         inputs = {(layer.in_features, layer.bias is None) for layer in found}
-        if len({*map(id, found)}) == len(names) and len(inputs) == 1:
+        if len(set(found)) == len(names) and len(inputs) == 1:
+            alone.difference_update(found)
             yield found
+    yield from ([layer] for layer in alone)

@@ -111,43 +111,22 @@ def attend_slots(
     query: torch.Tensor, shown: Slots, scale: float | None, masks: Masks
 ) -> torch.Tensor:
     """Attention over every slot of a layer; see `mspeckv.context.Kernel`."""
-    inputs, settled, slots = shown.inputs, shown.settled, shown.tokens
-    key = settled, slots
-    if key not in masks:
-        masks[key] = slot_mask(inputs, settled, slots, query.dtype)
-    rest = masks[key]
-    assert rest is not None
-    folded = fold_groups(query, shown.key.shape[1])
-    out = static_attention(folded, shown.key, shown.value, settled, rest, scale)
-    return out.reshape(*query.shape[:3], out.shape[-1])
-
-
-def static_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    settled: int,
-    mask: torch.Tensor,
-    scale: float | None,
-) -> torch.Tensor:
-    """Attention ``[1, H, G * Q, D]`` over the slots that a mask lets each row see.
-
-    Args:
-        query: ``[1, H, G * Q, D]``, the query heads of a group as rows.
-        key: ``[1, H, K, D]``, and so ``value``.
-        settled: slots before this one are seen by all.
-        mask: which of the others each row sees, from `slot_mask`.
-    """
+    key, value, settled, slots = shown.key, shown.value, shown.settled, shown.tokens
+    if (settled, slots) not in masks:
+        masks[settled, slots] = slot_mask(shown.inputs, settled, slots, query.dtype)
+    mask = masks[settled, slots]
+    assert mask is not None
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    beyond = settled + mask.shape[1] - key.shape[2]
+    folded = fold_groups(query, key.shape[1])
+    beyond = settled + mask.shape[1] - slots
     rest = key[:, :, settled:], value[:, :, settled:]
     keys, values = (pad(part, (0, 0, 0, beyond)) if beyond else part for part in rest)
-    last, last_lse = _with_lse(query, keys, values, scale, mask)
-    if not settled:
-        return last
-    first, first_lse = _with_lse(query, key[:, :, :settled], value[:, :, :settled], scale)
-    weight = (first_lse - last_lse).sigmoid()[..., None]
-    return torch.lerp(last.float(), first.float(), weight).to(query.dtype)
+    out, lse = _with_lse(folded, keys, values, scale, mask)
+    if settled:
+        first, first_lse = _with_lse(folded, key[:, :, :settled], value[:, :, :settled], scale)
+        weight = (first_lse - lse).sigmoid()[..., None]
+        out = torch.lerp(out.float(), first.float(), weight).to(query.dtype)
+    return out.reshape(*query.shape[:3], out.shape[-1])
 
 
 def _with_lse(
@@ -159,7 +138,11 @@ def _with_lse(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The stock kernel's output ``[1, H, R, D]`` and log-sum-exps ``[1, H, R]``."""
     aten = torch.ops.aten
-    rows = None if mask is None else _repeat_rows(mask, query.shape[2] // mask.shape[0])
+    rows = mask
+    if mask is not None and (groups := query.shape[2] // mask.shape[0]) > 1:
+        # padded in memory as the mask's own
+        padded = mask.as_strided((mask.shape[0], mask.stride(0)), mask.stride())
+        rows = padded.repeat(groups, 1)[:, : mask.shape[1]]
     if not query.is_cuda:
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, attn_mask=rows, scale=scale
@@ -175,11 +158,3 @@ def _with_lse(
         )
     # kernels round the rows of their log-sum-exps up to whole tiles
     return out, lse[..., : query.shape[2]]
-
-
-def _repeat_rows(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    """``[Q, K]`` as ``[G * Q, K]``, rows padded in memory as they were."""
-    if groups == 1:
-        return mask
-    padded = mask.as_strided((mask.shape[0], mask.stride(0)), mask.stride())
-    return padded.repeat(groups, 1)[:, : mask.shape[1]]

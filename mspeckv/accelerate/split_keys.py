@@ -54,8 +54,11 @@ def attend_split(
     key = length, past, groups, count
     if key not in masks:
         masks[key] = piece_mask(count, length, past, groups, query)
-    folded = fold_groups(query, kv_heads)
-    out = split_attention(folded, *shown.whole(), count, masks[key], scale)
+    assert _kernel is not None
+    rows = fold_groups(query, kv_heads)[0, :, None].expand(-1, count, -1, -1)
+    keys, values = (_cut(part, count) for part in shown.whole())
+    many, lse = _kernel(rows, keys, values, attn_mask=masks[key], scale=scale)
+    out: torch.Tensor = (many * lse.softmax(1)[..., None].to(many.dtype)).sum(1)
     return out.reshape(query.shape)
 
 
@@ -73,29 +76,6 @@ def even_pieces(heads: int, threads: int) -> int:
     return next(n for n in range(wanted, wanted + threads) if heads * n % threads == 0)
 
 
-def split_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    count: int,
-    mask: torch.Tensor | None,
-    scale: float | None,
-) -> torch.Tensor:
-    """Attention ``[1, H, R, D]`` whose keys are read in pieces by one call of the stock kernel.
-
-    Args:
-        query: ``[1, H, R, D]``.
-        key: ``[1, H, K, D]``, and so ``value``.
-        count: from `pieces`.
-        mask: from `piece_mask`.
-    """
-    assert _kernel is not None
-    rows = query[0, :, None].expand(-1, count, -1, -1)
-    many, lse = _kernel(rows, _cut(key, count), _cut(value, count), attn_mask=mask, scale=scale)
-    out: torch.Tensor = (many * lse.softmax(1)[..., None].to(many.dtype)).sum(1)
-    return out[None]
-
-
 def _cut(part: torch.Tensor, count: int) -> torch.Tensor:
     """``[1, H, K, D] -> [H, count, N, D]``, a view: every piece as long as the last.
 
@@ -104,9 +84,9 @@ def _cut(part: torch.Tensor, count: int) -> torch.Tensor:
     """
     _, heads, keys, dim = part.shape
     _, by_head, by_key, by_channel = part.stride()
-    step, longest = _lengths(keys, count)
+    step, rest = divmod(keys, count)
     return part.as_strided(
-        (heads, count, longest, dim),
+        (heads, count, step + rest, dim),
         (by_head, step * by_key, by_key, by_channel),
         part.storage_offset(),
     )
@@ -115,20 +95,14 @@ def _cut(part: torch.Tensor, count: int) -> torch.Tensor:
 def piece_mask(
     count: int, length: int, past: int, groups: int, like: torch.Tensor
 ) -> torch.Tensor | None:
-    """Additive mask ``[1, count, G*Q, N]`` over `split_attention`'s pieces; None for none.
+    """Additive mask ``[1, count, G*Q, N]`` over `attend_split`'s pieces; None for none.
 
     Hides what pieces share and, in the last, what comes after a query's own token.
     """
-    step, longest = _lengths(past + length, count)
-    if length == 1 and longest == step:
+    step, rest = divmod(past + length, count)
+    if length == 1 and rest == 0:
         return None
-    mask = like.new_zeros(1, count, groups * length, longest)
+    mask = like.new_zeros(1, count, groups * length, step + rest)
     mask[:, :-1, :, step:] = float("-inf")
-    mask[:, -1] = causal_mask(length, longest - length, groups, like)
+    mask[:, -1] = causal_mask(length, step + rest - length, groups, like)
     return mask
-
-
-def _lengths(keys: int, count: int) -> tuple[int, int]:
-    """Keys from one piece's start to the next one's, and keys of a piece."""
-    step = keys // count
-    return step, keys - (count - 1) * step

@@ -20,7 +20,7 @@ import torch
 
 from mspeckv.accelerate.graphs import Cut, Direct, StaticInputs
 from mspeckv.accelerate.slot_attention import CodeSlots, Slots, attend_slots, readable
-from mspeckv.context import Shown, Watcher
+from mspeckv.context import Shown
 from mspeckv.decoding.reader import ModelReader, Seat
 from mspeckv.events import Step
 from mspeckv.kv.blocks import BlockLayer
@@ -155,11 +155,12 @@ class StaticReader(ModelReader):
             # bits that hang on nothing but a row have been checked on a GPU with this alone
             self._kernels[Slots] = attend_slots
         config = self.model.config.get_text_config()
-        self._by_codes = CodeSlots in self._kernels and not self.ring
-        self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
+        # queries of a KV head for each token, where attention may read codes
+        self._groups = 0
+        if CodeSlots in self._kernels and not self.ring:
+            self._groups = config.num_attention_heads // KVShape.of(config, self.model.dtype).heads
         self._shared = width_of(seat.longest) if seat.longest <= LONGEST else 0
-        codes = code_width(self.cache.layers, self._groups) if self._by_codes else 0
-        self._narrow = min(codes, self._shared)
+        self._narrow = min(code_width(self.cache.layers, self._groups), self._shared)
         for layer in self.cache.layers:
             # what is masked has no weight, but would have to be a number
             for part in view_of(layer).whole:
@@ -183,8 +184,7 @@ class StaticReader(ModelReader):
         if inputs is None:
             inputs = self.runner.inputs[width] = StaticInputs(width, self.model.device, self.ring)
         inputs.fill(tokens, position, first, first - tail_start(self.cache), watched)
-        builds = not self.runner.ready((width, *alike))
-        logits = self.runner.run((width, *alike), partial(self._body, inputs, due))
+        logits, builds = self.runner.run((width, *alike), partial(self._body, inputs, due))
         for layer in self.cache.layers:
             layer.length = filled(layer) + len(tokens)
         return inputs.last(logits, len(tokens), rows), builds
@@ -198,24 +198,15 @@ class StaticReader(ModelReader):
 
     def _body(self, inputs: StaticInputs, due: bool, cut: Cut) -> torch.Tensor:
         """The pass itself: logits ``[width, V]``, padding's included."""
-        kind = partial(
-            SlottedLayer, inputs=inputs, cut=cut, settled=self.seat.settled,
-            rows=self._groups * inputs.width if self._by_codes else 0,
-            looked_at=due,
-        )  # fmt: skip
-        layers = [kind(layer) for layer in self.cache.layers]
-        watcher = self._onlooking(inputs, due) if self.seat.onlooker is not None else None
-        ids, positions, width = inputs.ids, inputs.positions, inputs.width
-        return self._logits(ids, positions, Tier(layers=layers), watcher, width)
-
-    def _onlooking(self, inputs: StaticInputs, due: bool) -> Watcher:
-        """`RetrievalCache.watch` of a static pass."""
-        looking = self.seat.onlooker
-        assert looking is not None
+        width, looking = inputs.width, self.seat.onlooker
+        given = inputs, cut, self.seat.settled, self._groups * width, due
+        cache = Tier(layers=[SlottedLayer(layer, *given) for layer in self.cache.layers])
 
         def watch(layer: int, query: torch.Tensor, shown: Shown) -> None:
-            looking.layers[layer].buffer.write_at(inputs.watched, *shown.newest(inputs.width))
-            if due:
-                looking.choose(layer, query, *shown.whole(), inputs.real)
+            """`RetrievalCache.watch` of a static pass."""
+            if looking is not None:
+                looking.layers[layer].buffer.write_at(inputs.watched, *shown.newest(width))
+                if due:
+                    looking.choose(layer, query, *shown.whole(), inputs.real)
 
-        return watch
+        return self._logits(inputs.ids, inputs.positions, cache, watch, width)

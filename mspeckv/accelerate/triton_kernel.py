@@ -8,8 +8,6 @@ A part of that; saves nothing by itself.
 import triton
 import triton.language as tl
 
-cdiv = triton.cdiv
-
 
 @triton.jit
 def restore_kernel(

@@ -13,9 +13,8 @@ runs on a CPU or without Triton.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from math import ceil
 
 import torch
 
@@ -79,10 +78,12 @@ def restore(
         raise refuse("width", width, f"use 8, 4 or 2 bits that fill bytes with {tokens} tokens")
     if not count:
         return
-    kernel, cdiv = _kernel()
+    # Triton is heavy, and not everywhere
+    from mspeckv.accelerate.triton_kernel import restore_kernel
+
     # Triton launches on the current device, whatever device its arguments are on
     with torch.cuda.device_of(out):
-        kernel[count * heads, cdiv(tokens * dim, _TILE)](
+        restore_kernel[count * heads, ceil(tokens * dim / _TILE)](
             codes, other, step, low, out,
             codes.stride(0), codes.stride(1),
             other.stride(0), other.stride(1),
@@ -119,11 +120,3 @@ def _check(
         raise refuse(name, list(part.shape), f"use the shape {list(shape)}")
     if part.stride()[3] != 1 or not (rows or part.stride()[2] == shape[3]):
         raise refuse(name, f"strides {part.stride()}", "use contiguous rows")
-
-
-@cache
-def _kernel() -> tuple[Any, Any]:
-    """The kernel, built when first wanted: Triton is heavy, and not everywhere."""
-    from mspeckv.accelerate import triton_kernel
-
-    return triton_kernel.restore_kernel, triton_kernel.cdiv

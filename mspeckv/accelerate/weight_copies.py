@@ -63,21 +63,12 @@ def tile(model: PreTrainedModel) -> Products:
                 _copies.pop(module, None)
         needed = sum(layer.weight.numel() * 4 for layer in fresh)
         if needed <= SHARE_OF_FREE * psutil.virtual_memory().available:
-            _copy(model, fresh)
+            # those that read the same together
+            for group in siblings(model, fresh):
+                _copies.update(zip(group, together(group), strict=True))
+            for layer in fresh:
+                route(layer)
         return {layer: _copies[layer] for layer in layers if layer in _copies}
-
-
-def _copy(model: PreTrainedModel, fresh: set[torch.nn.Linear]) -> None:
-    """Copy the ``fresh`` layers of ``model``, those that read the same together."""
-    single = set(fresh)
-    for layers in siblings(model):
-        if single.issuperset(layers):
-            single.difference_update(layers)
-            _copies.update(zip(layers, together(layers), strict=True))
-    for layer in single:
-        _copies[layer] = TiledWeight(layer.weight, layer.bias, layer._parameters)
-    for layer in fresh:
-        route(layer)
 
 
 def copy_bytes(models: Iterable[torch.nn.Module]) -> int:

@@ -15,7 +15,7 @@ A layer that somebody has hooked, exchanged or put into training does what it di
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MethodType
 from typing import Any, cast
@@ -50,7 +50,6 @@ _TAKEN = (
 
 _CAPTURING = "transformers.utils.output_capturing"
 """Whose hooks stay on layers once outputs were asked for, and do nothing in a pass of ours."""
-_FLOATS = torch.empty(0, dtype=torch.float32, device="cpu")
 
 _known: WeakKeyDictionary[torch.nn.Module, WholeLayer] = WeakKeyDictionary()
 
@@ -128,12 +127,17 @@ class WholeLayer:
         self.width, self.size = sets[0][0].in_features, int(self.attention.head_dim)
         self.heads, self.kv_heads = (one.out_features // self.size for one in sets[0][:2])
         self.linears = frozenset(one for each in sets for one in each)
-        self._readings = [Reading([_packed(one) for one in each], ()) for each in sets]
+        self._readings = [Reading([one.weight for one in each], ()) for each in sets]
         self._weights = [weight for each in self._readings for weight in each.weights]
         self._norms = [one.weight for one in norms]
         self._eps = [one.variance_epsilon for one in norms]
         inner = [module for module in layer.modules() if module is not layer]
-        self._was = [(held, name, held.get(name)) for held, name in _parts(layer, inner)]
+        # where they hold what they compute by, and under which names
+        parts = [(each._modules, name) for each in layer.modules() for name in each._modules]
+        for module in inner:
+            parts += [(module._parameters, name) for name in ("weight", "bias")]
+            parts.append((vars(module), "forward"))
+        self._was = [(held, name, held.get(name)) for held, name in parts]
         self._hooks = [
             everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks,
             *(one._forward_hooks for one in inner), *(one._forward_pre_hooks for one in inner),
@@ -190,7 +194,7 @@ class WholeLayer:
         _tell(task, "hidden", hidden, (1, rows, self.width))
         for name, turn in zip(("cos", "sin"), named["position_embeddings"], strict=True):
             _tell(task, name, turn, (1, rows, size))
-        made = _FLOATS.new_empty(rows * (heads + 2 * kv_heads) * size)
+        made = hidden.new_empty(rows * (heads + 2 * kv_heads) * size)
         _call("before", task, made, hidden, self._weights[:3])
         parts = made.split([rows * count * size for count in (heads, kv_heads, kv_heads)])
         query, key, value = (part.view(1, rows, -1, size).transpose(1, 2) for part in parts)
@@ -200,7 +204,7 @@ class WholeLayer:
         found, _ = now.attend(self.attention, query, key, value, None, scaling=scale, **others)
         found = found.reshape(1, rows, heads * size).contiguous()
         _tell(task, "attended", found, (1, rows, heads * size))
-        out = _FLOATS.new_empty(1, rows, self.width)
+        out = hidden.new_empty(1, rows, self.width)
         _call("after", task, out, found, self._weights[3:])
         return out
 
@@ -220,24 +224,9 @@ class WholeLayer:
         return Layer.from_buffer_copy(self._noted)
 
 
-def _linear(layer: Any, name: str) -> torch.nn.Linear:
+def _linear(layer: Any, name: str) -> Any:
     """A linear layer of the attention or the MLP, by its name."""
-    return cast("torch.nn.Linear", getattr(layer.self_attn, name, None) or getattr(layer.mlp, name))
-
-
-def _packed(linear: torch.nn.Linear) -> Packed:
-    return cast("Packed", linear.weight)
-
-
-def _parts(
-    layer: torch.nn.Module, inner: Sequence[torch.nn.Module]
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Where the modules of ``layer`` hold what they compute by, and under which names."""
-    for module in (layer, *inner):
-        yield from ((module._modules, name) for name in module._modules)
-    for module in inner:
-        yield from ((module._parameters, name) for name in ("weight", "bias"))
-        yield vars(module), "forward"
+    return getattr(layer.self_attn, name, None) or getattr(layer.mlp, name)
 
 
 def _cache_of(named: dict[str, Any]) -> Any:

@@ -11,9 +11,10 @@ workspace for itself alone.
 from __future__ import annotations
 
 import gc
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -54,7 +55,7 @@ class Workspace:
     key: tuple[object, ...]
     caches: Caches
     make_runner: MakeRunner
-    runners: dict[int, Direct] = field(default_factory=dict)
+    runners: defaultdict[int, Direct]
 
     def reader(self, seat: Seat) -> ModelReader:
         """A reader whose passes are run by its tier's runner."""
@@ -62,12 +63,9 @@ class Workspace:
         known = isinstance(looks_on, RetrievalCache) and not looks_on.asks_host
         if not (known or looks_on is None) or not can_be_static(seat):
             return ModelReader(seat)
-        if seat.head is not None:
-            # the list of tokens is this prompt's, and graphs hold on to it
-            return StaticReader(seat, self.make_runner())
-        if seat.tier not in self.runners:
-            self.runners[seat.tier] = self.make_runner()
-        return StaticReader(seat, self.runners[seat.tier])
+        # a head's list of tokens is this prompt's, and graphs hold on to it
+        runner = self.make_runner() if seat.head is not None else self.runners[seat.tier]
+        return StaticReader(seat, runner)
 
     def give_back(self) -> None:
         """Let graphs and caches go."""
@@ -101,7 +99,7 @@ def lend(
     else:
         if kept is not None:
             kept.give_back()
-        made = Workspace(key, allocate(), make_runner)
+        made = Workspace(key, allocate(), make_runner, defaultdict(make_runner))
     failed = False
     try:
         yield replace(made.caches, reader=made.reader)

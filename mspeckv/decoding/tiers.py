@@ -145,7 +145,7 @@ def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KV
     middle: Tier1Cache | None = None
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
-        middle = tier1_caches.find(speculation.tier1).of(room, full, device)
+        middle = tier1_caches.find(speculation.tier1)(room, full, device)
     draft = None
     if uses_draft(config, pair):
         assert pair.draft is not None

@@ -88,25 +88,23 @@ class AgreedSampler(Sampler):
         self, sampling: Sampling, processors: LogitsProcessorList | None, agreement: Agreement
     ) -> None:
         super().__init__(sampling, processors)
-        self._own, self._agreement = Sampler(sampling, processors), agreement
+        self._own, self._decide = Sampler(sampling, processors), agreement.decide
 
     def draw(self, probs: torch.Tensor) -> int:
         """Rank 0's draw."""
-        [token] = self._agreement.decide(lambda: [self._own.draw(probs)], 1)
+        [token] = self._decide(lambda: [self._own.draw(probs)], 1)
         return int(token)
 
     def draw_held(self, probs: torch.Tensor, logits: torch.Tensor) -> tuple[int, float]:
         """Rank 0's draw, and how likely it is there."""
-        token, held = self._agreement.decide(lambda: self._own.draw_held(probs, logits), 2)
+        token, held = self._decide(lambda: self._own.draw_held(probs, logits), 2)
         return int(token), held
 
     def verify(
         self, target: torch.Tensor, proposal: torch.Tensor, tokens: list[int]
     ) -> tuple[int, int]:
         """Rank 0's verdict."""
-        accepted, token = self._agreement.decide(
-            lambda: self._own.verify(target, proposal, tokens), 2
-        )
+        accepted, token = self._decide(lambda: self._own.verify(target, proposal, tokens), 2)
         return int(accepted), int(token)
 
 

@@ -2,18 +2,19 @@
 
 A process that is waiting in a collective for another that has died waits for ever on a GPU, and on
 a CPU fails with a traceback that says nothing of why. A connection is closed by the system, however
-its holder ended; so a thread of every rank listens, says in one line what happened, and ends it.
+its holder ended; so a thread listens to each of a rank's lines, says in one line what happened, and
+ends the rank.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import selectors
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 
 import torch.distributed as dist
@@ -45,7 +46,8 @@ class Lifeline:
                 if said.startswith(word):
                     self._peers[peer] = int.from_bytes(said[len(word) :], "big")
             server.close()
-        threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
+        for line in self._peers.items():
+            threading.Thread(target=self._listen, args=line, name="lifeline", daemon=True).start()
         sys.excepthook = self._fail
 
     def let_go(self) -> None:
@@ -55,23 +57,12 @@ class Lifeline:
         for peer in self._peers:
             peer.sendall(_BYE)
 
-    def _listen(self) -> None:
-        with selectors.DefaultSelector() as lines:
-            for peer in self._peers:
-                lines.register(peer, selectors.EVENT_READ, peer)
-            while lines.get_map():
-                for key, _ in lines.select():
-                    lines.unregister(key.data)
-                    if not self._says_bye(key.data) and not self._left.is_set():
-                        self._end(
-                            f"rank {self._peers[key.data]} has ended: rank {self._rank} ends too"
-                        )
-
-    def _says_bye(self, peer: socket.socket) -> bool:
-        try:
-            return peer.recv(1) == _BYE
-        except OSError:
-            return False
+    def _listen(self, peer: socket.socket, rank: int) -> None:
+        said = b""
+        with suppress(OSError):
+            said = peer.recv(1)
+        if said != _BYE and not self._left.is_set():
+            self._end(f"rank {rank} has ended: rank {self._rank} ends too")
 
     def _fail(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None

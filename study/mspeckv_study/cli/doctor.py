@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from mspeckv.accelerate.packed_attention import compiled
+from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.api import generate, load_pair, usual_weights
 from mspeckv.models import DEFAULT, checksums, kept, parse_device, parse_dtype
 from mspeckv.models.download import FORMS, ModelMissing, damaged_files, is_fetched, model_folder
@@ -66,7 +66,7 @@ def examine(
         "memory": {"total_bytes": memory.total, "available_bytes": memory.available, **reported},
         "device": _device(where),
         "link": measure_link(where),
-        "native": {"packed_attention": compiled(), "how": "tested"},
+        "native": {"packed_attention": kernel() is not None, "how": "tested"},
         "measured": {"kept": kept.listing(), "how": "measured"},
         "model": model,
         "package": package,
