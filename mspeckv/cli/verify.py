@@ -14,7 +14,7 @@ from mspeckv.cli.arguments import run_config
 from mspeckv.cli.runs import each
 from mspeckv.cli.system import check_writable, on_interrupt
 from mspeckv.models import Pair, parse_device, parse_dtype
-from mspeckv.models.documents import check_source, load_document
+from mspeckv.models.documents import load_document, read_source
 from mspeckv.settings import METHODS, refuse
 from mspeckv.verification import Report, Trial
 from mspeckv.verification import verify as judge
@@ -32,7 +32,7 @@ def verify(options: argparse.Namespace) -> int:
     lengths = each("lengths", options.lengths, int)
     for source in sources:
         if not source.endswith(".json"):
-            check_source(source)
+            read_source(source)
     against = options.against
     if against == "plain":
         against = "autoregressive" if options.engine in METHODS else "transformers"
