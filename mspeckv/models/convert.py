@@ -59,7 +59,14 @@ def convert_gguf(gguf: Path, folder: Path, quiet: bool = False) -> None:
     _write_json(folder / "config.json", config)
     text = _tokenizer(fields).to_str(pretty=True)
     (folder / "tokenizer.json").write_bytes(text.encode())
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
+    own = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": fields["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": fields["tokenizer.chat_template"],
+        **special_tokens(fields, fields["tokenizer.ggml.tokens"]),
+    }
+    _write_json(folder / "tokenizer_config.json", own)
 
 
 def _split_rotary(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -84,10 +91,7 @@ def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
         "max_position_embeddings": fields["llama.context_length"],
         # Stored as float32: six digits give back the number its authors wrote.
         "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": fields["llama.rope.freq_base"],
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
         "hidden_act": "silu",
         "tie_word_embeddings": tied,
         "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
@@ -113,16 +117,6 @@ def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
         [AddedToken(token, special=True, normalized=False) for token in control]
     )
     return tokenizer
-
-
-def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": fields["llama.context_length"],
-        "clean_up_tokenization_spaces": False,
-        "chat_template": fields["tokenizer.chat_template"],
-        **special_tokens(fields, fields["tokenizer.ggml.tokens"]),
-    }
 
 
 def special_tokens(fields: dict[str, Any], tokens: list[str]) -> dict[str, str]:
