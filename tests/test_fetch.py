@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from mspeckv.models import download as module
 from mspeckv.models.checksums import damaged, read_list
-from mspeckv.models.convert import convert_gguf
 from mspeckv.models.download import (
     ModelMissing,
     cache_folder,
@@ -240,19 +239,6 @@ def test_two_at_once_download_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPa
         worker.join()
     assert is_fetched()
     assert len(downloads) == 1
-
-
-def test_other_architectures_are_not_converted(tmp_path: Path) -> None:
-    path = tmp_path / "other.gguf"
-    writer = gguf.GGUFWriter(path, "gpt2")
-    writer.add_block_count(1)
-    writer.add_tensor("x", np.zeros(4, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    with pytest.raises(ValueError, match="general.architecture: 'gpt2' is not allowed"):
-        convert_gguf(path, tmp_path)
 
 
 @pytest.mark.parametrize("name", [*FILES, "SHA256SUMS"])

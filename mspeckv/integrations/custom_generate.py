@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import transformers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
@@ -29,7 +31,7 @@ from mspeckv.api import engine_of
 from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.events import RunSummary
-from mspeckv.integrations.rows import Row, cache_to_fill, check_cache, decode
+from mspeckv.integrations.rows import Row, decode, handed_in
 from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
 from mspeckv.models.shared_draft import default_draft
@@ -81,9 +83,9 @@ class CustomGenerate:
     """
 
     def __init__(
-        self, draft: PreTrainedModel | str | None, settings: dict[str, Any], trusted: Sequence[type]
+        self, draft: PreTrainedModel | str | None, config: RunConfig, trusted: Sequence[type]
     ) -> None:
-        self.draft, self.settings = draft, settings
+        self.draft, self.config = draft, config
         self.trusted = (*(getattr(transformers, name) for name in STATELESS), *trusted)
         self.summaries: list[RunSummary] = []
         self._pair: Pair | None = None
@@ -101,14 +103,14 @@ class CustomGenerate:
         """Continue each row of ``input_ids`` ``[B, S]``; returns ``[B, S + new]``.
 
         Args:
-            model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs:
-                as transformers has prepared them.
-            tokenizer: taken, so that transformers finds it where it looks for stop strings.
+            tokenizer: taken, so that transformers finds it where it looks for stop strings; all
+                others as transformers has prepared them.
 
         Raises:
             ValueError: something was asked for that cannot be done exactly.
         """
         outer = _arguments_of_generate()
+        argument, cache = handed_in(model_kwargs, len(input_ids))
         self._check(model, input_ids, logits_processor, generation_config, model_kwargs, outer)
         if int(getattr(model, "tp_size", None) or 1) > 1:
             name = str(model.name_or_path)
@@ -118,7 +120,11 @@ class CustomGenerate:
         configs = self._configs(len(input_ids), input_ids.shape[1], generation_config)
         check_run(engine, pair, configs[0], input_ids.shape[1])
         whole = not (pair.kv_shape.kinds or pair.kv_shape.latent)
-        cache = cache_to_fill(model_kwargs, generation_config, len(input_ids), whole)
+        if cache is not None and not whole:
+            raise refuse(argument, "one", "its layers do not keep the whole text: leave it out")
+        wanted = generation_config.return_dict_in_generate and generation_config.use_cache
+        if cache is None and wanted and whole and len(input_ids) == 1:
+            cache = DynamicCache()
         runs = (
             Run(engine, pair, config, prompt, processors=logits_processor)
             for config, prompt in zip(configs, input_ids.tolist(), strict=True)
@@ -159,10 +165,7 @@ class CustomGenerate:
             seeds = torch.randint(2**62, (rows,)).tolist()
             samplings = [Sampling(1.0, 1.0, seed, stop_at_eos=False) for seed in seeds]
         new_tokens = int(config.max_length) - prompt
-        return [
-            RunConfig.build(new_tokens=new_tokens, sampling=sampling, **self.settings)
-            for sampling in samplings
-        ]
+        return [replace(self.config, new_tokens=new_tokens, sampling=one) for one in samplings]
 
     def _pair_of(self, model: PreTrainedModel) -> Pair:
         """The pair with this target, kept for the next call."""
@@ -196,7 +199,6 @@ class CustomGenerate:
                 raise refuse("logits_processor", type(processor).__name__, allowed)
         if torch.is_autocast_enabled(input_ids.device.type):
             raise refuse("autocast", "on", "leave it: the model is run in its own dtype")
-        check_cache(model_kwargs, len(input_ids))
         for name, value in model_kwargs.items():
             if name not in _PREPARED and value is not None:
                 raise refuse(name, type(value).__name__, leave)
@@ -243,12 +245,10 @@ def as_custom_generate(
     """
     if isinstance(draft, str) and draft != "default":
         raise refuse("draft", draft, "use a model, 'default' or None")
-    settings = {
-        "method": method, "policy": policy, "speculation": speculation, "link": link,
-        "exact": exact,
-    }  # fmt: skip
-    RunConfig.build(**settings)  # type: ignore[arg-type]
-    return CustomGenerate(draft, settings, stateless)
+    config = RunConfig.build(
+        method=method, policy=policy, speculation=speculation, link=link, exact=exact
+    )
+    return CustomGenerate(draft, config, stateless)
 
 
 def _padding(config: GenerationConfig) -> int:

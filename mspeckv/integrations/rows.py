@@ -14,7 +14,6 @@ import torch
 from transformers import (
     DynamicCache,
     EosTokenCriteria,
-    GenerationConfig,
     MaxLengthCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
@@ -96,47 +95,24 @@ def decode(
                 row.end()
 
 
-def check_cache(model_kwargs: dict[str, Any], rows: int) -> None:
-    """Refuse a cache that cannot be filled as ``generate`` would.
+def handed_in(model_kwargs: dict[str, Any], rows: int) -> tuple[str, Cache | None]:
+    """The argument's name, and the caller's own cache; transformers may have made one by itself.
 
     Raises:
-        ValueError: it holds tokens, is of another kind than `DynamicCache`, or is for several rows.
+        ValueError: it cannot be filled as ``generate`` would: it holds tokens, is of another kind
+            than `DynamicCache`, or is for several rows.
     """
-    name, cache = handed_in(model_kwargs)
-    if cache is None:
-        return
+    name = "cache" if "cache" in model_kwargs else "past_key_values"
+    cache = model_kwargs.get(name)
+    if cache is None or not getattr(cache, "_is_user_defined", False):
+        return name, None
     if cache.get_seq_length():
         raise refuse(name, "a filled cache", "pass the whole prompt instead")
     if type(cache) is not DynamicCache:
         raise refuse(name, type(cache).__name__, "use a DynamicCache, or leave it out")
     if rows > 1:
         raise refuse(name, f"one for {rows} rows", "use one row, or leave it out")
-
-
-def handed_in(model_kwargs: dict[str, Any]) -> tuple[str, Cache | None]:
-    """The argument's name, and the caller's own cache; transformers may have made one by itself."""
-    name = "cache" if "cache" in model_kwargs else "past_key_values"
-    cache = model_kwargs.get(name)
-    return name, cache if getattr(cache, "_is_user_defined", False) else None
-
-
-def cache_to_fill(
-    model_kwargs: dict[str, Any], config: GenerationConfig, rows: int, whole: bool = True
-) -> Cache | None:
-    """The caller's cache, or where a dictionary is wanted of one row a new one.
-
-    None where layers do not hold the ``whole`` text.
-
-    Raises:
-        ValueError: the caller's cache, and layers that do not.
-    """
-    name, own = handed_in(model_kwargs)
-    if not whole:
-        if own is not None:
-            raise refuse(name, "one", "its layers do not keep the whole text: leave it out")
-        return None
-    wanted = config.return_dict_in_generate and config.use_cache and rows == 1
-    return DynamicCache() if own is None and wanted else own
+    return name, cache
 
 
 def fill(cache: Cache, full: FullCache, length: int) -> None:

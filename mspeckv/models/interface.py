@@ -17,7 +17,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from mspeckv.context import Attention, Pass, current
 from mspeckv.kv.kinds import ALL, Sight, kinds_of
 
-_UNSUPPORTED = ("position_bias",)
 _SCORES = ("attn_logit_softcapping", "sinks")
 """What attention modules call a cap of their scores, or their sinks."""
 
@@ -28,11 +27,11 @@ def check_options(mask: torch.Tensor | None, options: Mapping[str, Any]) -> None
     Raises:
         ValueError: a padding mask, or a bias of positions.
     """
-    asked = [name for name in _UNSUPPORTED if options.get(name) is not None]
-    if asked or mask is not None:
+    biased = options.get("position_bias") is not None
+    if biased or mask is not None:
         raise ValueError(
-            f"attention: {asked or 'a padding mask'} is not allowed; use a decoder with plain "
-            "causal attention and an unpadded prompt"
+            f"attention: {['position_bias'] if biased else 'a padding mask'} is not allowed; use "
+            "a decoder with plain causal attention and an unpadded prompt"
         )
 
 
@@ -62,19 +61,17 @@ def _ours() -> Pass | None:
     return None if torch.compiler.is_compiling() else current()
 
 
-def _answer_by_thread() -> None:
-    own_attention, own_mask = AttentionInterface.get_interface, AttentionMaskInterface.__getitem__
-
-    def attention(self: AttentionInterface, name: str, default: Attention) -> Attention:
-        now = _ours()
-        return now.attend if now is not None else own_attention(self, name, default)
-
-    def mask(self: AttentionMaskInterface, name: str) -> Callable[..., Any]:
-        now = _ours()
-        return now.mask if now is not None else own_mask(self, name)
-
-    AttentionInterface.get_interface = attention
-    AttentionMaskInterface.__getitem__ = mask
+_own_attention, _own_mask = AttentionInterface.get_interface, AttentionMaskInterface.__getitem__
 
 
-_answer_by_thread()
+def _attention(self: AttentionInterface, name: str, default: Attention) -> Attention:
+    now = _ours()
+    return now.attend if now is not None else _own_attention(self, name, default)
+
+
+def _mask(self: AttentionMaskInterface, name: str) -> Callable[..., Any]:
+    now = _ours()
+    return now.mask if now is not None else _own_mask(self, name)
+
+
+AttentionInterface.get_interface, AttentionMaskInterface.__getitem__ = _attention, _mask

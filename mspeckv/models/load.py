@@ -194,9 +194,8 @@ def _folder(field: str, source: str, dtype: torch.dtype) -> str:
     file = GGUFFile(Path(source).expanduser())
     with _one_line_errors(field, source):
         folder = file.folder(dtype)
-    if not folder.is_dir():
-        with _one_line_errors(field, source):
-            config = file.config
+        config = None if folder.is_dir() else file.config
+    if config is not None:
         # Before the weights, which take minutes.
         check_decoder(config, field, source)
         with _one_line_errors(field, source), _no_progress_bar():

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
+from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 
 from mspeckv.settings import refuse
@@ -121,9 +122,8 @@ class Packed(torch.Tensor):
             value = args[place] if place < len(args) else given.get(part.name)
             if isinstance(value, Packed) and (alias := part.alias_info) and alias.is_write:
                 raise _only_read(value)
-        return function(
-            *map(_as_floats, args), **{name: _as_floats(x) for name, x in given.items()}
-        )
+        floats, named = tree_map_only(Packed, Packed.floats, (args, given))
+        return function(*floats, **named)
 
 
 _SAME: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -136,12 +136,6 @@ _SAME: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
 
 def _only_read(weight: Packed) -> ValueError:
     return refuse("weights", repr(weight), 'packed ones are only read: load with weights="float"')
-
-
-def _as_floats(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_as_floats, value))
-    return value.floats() if isinstance(value, Packed) else value
 
 
 def _panels(words: torch.Tensor, step: torch.Tensor, low: torch.Tensor) -> torch.Tensor:

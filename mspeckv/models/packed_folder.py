@@ -46,11 +46,10 @@ def load_packed(folder: Path) -> PreTrainedModel:
     # built without memory: every weight is put in its place afterwards
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for name, empty in list(model.named_parameters()):
-        layer, _, part = name.rpartition(".")
-        codes = stored[name]
-        weight = Packed(codes, len(empty)) if codes.dtype == torch.uint8 else codes
-        setattr(model.get_submodule(layer), part, torch.nn.Parameter(weight, requires_grad=False))
+    for name, empty in model.named_parameters():
+        if stored[name].dtype == torch.uint8:
+            stored[name] = Packed(stored[name], len(empty))
+    model.requires_grad_(False).load_state_dict(stored, strict=False, assign=True)
     if config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     inner = model.model

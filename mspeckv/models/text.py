@@ -87,7 +87,7 @@ class TextStream:
             return ""
         before, after = self._decode(self._context), self._decode(self._context + self._pending)
         whole = after[len(before) :]
-        stable = whole.rstrip(held_back) if held_back else whole
+        stable = whole.rstrip(held_back)
         new = stable[self._shown :]
         self._shown += len(new)
         if stable == whole:

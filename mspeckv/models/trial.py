@@ -17,8 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import causal_mask_function as causal
 
-from mspeckv.context import Pass, carrying
-from mspeckv.kv.floats import Buffer, FloatLayer, Floats
+from mspeckv.context import Pass, Shown, carrying
+from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.recurrent import kept, with_states
@@ -48,9 +48,9 @@ class _TrialLayer(FloatLayer):
             part.zero_()
         self.length, self.index, self.updates = _PAST, index, updates
         self.expected = (1, shape.heads, _NEW, shape.dim)
-        self.shown: Floats | None = None
+        self.shown: Shown | None = None
 
-    def append(self, key: torch.Tensor, value: torch.Tensor) -> Floats:
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take new tokens, if the shapes are those that the configuration tells."""
         for part, what in ((key, "keys"), (value, "values")):
             if tuple(part.shape) != self.expected:
@@ -59,9 +59,7 @@ class _TrialLayer(FloatLayer):
                     f"configuration tells {self.expected}"
                 )
         self.updates.append(self.index)
-        start, self.length = self.length, self.length + _NEW
-        self.put(start, key, value)
-        self.shown = self.read(self.length)
+        self.shown = super().append(key, value)
         return self.shown
 
 
@@ -169,14 +167,9 @@ def _reads_alike(model: PreTrainedModel, past: int) -> bool:
                 state.fill_(_LARGE)
         logits = [_read(model, part, cache) for part in ids[:, past:].split(width, 1)]
         found.append([logits[-1], *_states(cache)])
-    return _alike(model, *found)
-
-
-def _alike(model: PreTrainedModel, found: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    """Whether tensors are the same, but for rounding."""
-    most = 1e-3 if model.dtype == torch.float32 else 0.05
-    pairs = ((one.float(), other.float()) for one, other in zip(found, others, strict=True))
-    return all(bool((one - other).norm() <= most * other.norm()) for one, other in pairs)
+    rounding = 1e-3 if model.dtype == torch.float32 else 0.05
+    pairs = ((one.float(), other.float()) for one, other in zip(*found, strict=True))
+    return all(bool((one - other).norm() <= rounding * other.norm()) for one, other in pairs)
 
 
 def _states(cache: DynamicCache) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mspeckv.api import load_pair, stream
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, parse_device, parse_dtype, parse_weights
-from mspeckv.models.documents import check_source, load_document, text_tokens
+from mspeckv.models.documents import load_document, read_source, text_tokens
 from mspeckv.parallel import Ranks, together
 from mspeckv.settings import RunConfig, check_count, refuse
 from mspeckv_study.cli.system import check_writable, on_interrupt
@@ -77,7 +77,7 @@ def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
     device, dtype = parse_device(options.device), parse_dtype(options.dtype)
     parse_weights(options.weights, device, dtype, options.ranks is not None)
     if options.prompt is None:
-        check_source(options.document)
+        read_source(options.document)
     else:
         _check_text(options.prompt)
     draft = "none" if options.config.speculation.tier0 == "lookup" else options.draft

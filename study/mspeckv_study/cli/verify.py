@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mspeckv.api import load_pair
 from mspeckv.models import Pair, parse_device, parse_dtype
-from mspeckv.models.documents import check_source, load_document
+from mspeckv.models.documents import load_document, read_source
 from mspeckv.settings import METHODS, refuse
 from mspeckv_study.cli.arguments import run_config
 from mspeckv_study.cli.runs import each
@@ -32,7 +32,7 @@ def verify(options: argparse.Namespace) -> int:
     lengths = each("lengths", options.lengths, int)
     for source in sources:
         if not source.endswith(".json"):
-            check_source(source)
+            read_source(source)
     against = options.against
     if against == "plain":
         against = "autoregressive" if options.engine in METHODS else "transformers"
