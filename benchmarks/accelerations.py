@@ -25,8 +25,8 @@ from benchmarks.report import Rows, machine, table
 from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation, load_pair, stream
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import chosen, engine_of, hooks_for
-from mspeckv.models.documents import load_document
 from mspeckv.models.packed import BITS, form_of
+from mspeckv_study.documents import load_document
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 

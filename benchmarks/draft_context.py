@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.inflate import stretch
 from mspeckv import Pair, load_pair
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 from mspeckv_study.experiments.rows import hardware, installed
 from mspeckv_widgets.guess_probe import GuessProbe, Kept, Prefix, squeezed
 

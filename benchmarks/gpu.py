@@ -36,8 +36,8 @@ from benchmarks.inflate import LLAMA_2_7B, inflate, stretch
 from benchmarks.report import machine, table
 from mspeckv import Pair, load_pair
 from mspeckv.api import release
-from mspeckv.models.documents import load_document
 from mspeckv.settings import refuse
+from mspeckv_study.documents import load_document
 
 PARTS = (
     "ceilings", "attention", "a1", "a2", "b1", "b2", "peers", "agreement", "exact", "lengths",

@@ -11,7 +11,7 @@ import torch
 from benchmarks.report import table
 from mspeckv import KVPolicy, Pair, RunConfig, RunSummary, Sampling, Speculation, stream
 from mspeckv.events import Round
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 
 GREEDY = Sampling(temperature=0, stop_at_eos=False)
 DRAWN = Sampling(temperature=0.6, top_p=0.9, seed=1, stop_at_eos=False)

@@ -35,8 +35,8 @@ from benchmarks.report import machine, table
 from benchmarks.rewound import Rewound, Way
 from mspeckv import KVPolicy, Pair, Speculation
 from mspeckv.api import release
-from mspeckv.models.documents import load_document
 from mspeckv.testing import tiny_pair, tiny_prompt
+from mspeckv_study.documents import load_document
 
 WAYS: list[Way] = [(2, 2), (4, 3), (8, 3), (16, 3), (24, 3), "auto"]
 GUESS = Speculation(budget=4096, refresh=0)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.report import table
 from mspeckv import Pair
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 
 STATIC = "static cache, compiled"
 

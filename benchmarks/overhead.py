@@ -11,8 +11,8 @@ from __future__ import annotations
 from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Round, RunConfig, RunSummary, Sampling, load_pair, stream
 from mspeckv.events import Guess, Transfer
-from mspeckv.models.documents import load_document
 from mspeckv.record import Ledger, Recorder
+from mspeckv_study.documents import load_document
 
 MANY = 200
 

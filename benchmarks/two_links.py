@@ -34,8 +34,8 @@ from benchmarks.pass_kernels import KINDS, summary, traced
 from benchmarks.report import machine, table
 from mspeckv import KVPolicy, Pair, Speculation, load_pair, stream
 from mspeckv.events import Round
-from mspeckv.models.documents import load_document
 from mspeckv.parallel import end, join
+from mspeckv_study.documents import load_document
 
 LONGEST = 32768 + 1024
 FILE = "two_links.jsonl"

@@ -6,7 +6,7 @@ import argparse
 
 from transformers import PreTrainedTokenizerBase
 
-from mspeckv.models.documents import load_document, text_tokens
+from mspeckv_study.documents import load_document, text_tokens
 
 KINDS = ("prose", "code", "copy")
 GRID = (2, 4, 8, 16)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     )
     from mspeckv.integrations.custom_generate import as_custom_generate
     from mspeckv.kv import chunk_policies as retrieval
-    from mspeckv.models import Pair, documents
+    from mspeckv.models import Pair
     from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
-    from mspeckv_study import experiments
+    from mspeckv_study import documents, experiments
     from mspeckv_study.probes.attention_probe import (
         AttentionProbe,
         RetrievalReport,
@@ -99,7 +99,7 @@ _HOMES = {
         "mspeckv.integrations.custom_generate": "as_custom_generate",
         "mspeckv.kv.chunk_policies": "retrieval",
         "mspeckv.models": "Pair",
-        "mspeckv.models.documents": "documents",
+        "mspeckv_study.documents": "documents",
         "mspeckv_study.probes.attention_probe": "AttentionProbe RetrievalReport retrieval_report",
         "mspeckv_study.probes.kv_probe": "KVProbe Packing",
         "mspeckv_study.probes.next_token": "next_distributions",

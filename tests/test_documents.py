@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from mspeckv.models import Pair
-from mspeckv.models.documents import DOCUMENTS, load_document, needle_in_haystack, text_tokens
+from mspeckv_study.documents import DOCUMENTS, load_document, needle_in_haystack, text_tokens
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from mspeckv.models import Pair, kept
 from mspeckv.models.download import write_whole
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
 from mspeckv_study.cli.doctor import examine, report
+from mspeckv_study.measured import listing
 from mspeckv_study.profiling import calibrate
 from mspeckv_study.whatif import HARDWARE, Hardware, here, slowdown, this_machine
 from mspeckv_study.whatif import measure as measured
@@ -70,7 +71,7 @@ def test_origin_is_one_link_until_it_is_asked_for_anew(
     assert origin_gbps(Pair.of(pair.target)) == first
     origin_gbps(tiny_pair(layers=5))
     assert len(list(folder.iterdir())) == 2
-    (listed, _) = kept.listing()
+    (listed, _) = listing()
     assert listed["models"][0] in ("llama x3", "llama x5")
 
     # on request: engines that are in use forget it too

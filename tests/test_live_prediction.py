@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from mspeckv import KVPolicy, Link, Pair, RunConfig, Speculation, generate
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 from mspeckv_study.whatif import HARDWARE, MODELS, published
 from mspeckv_widgets import LiveLab
 from mspeckv_widgets.panels.prediction import Model, as_published

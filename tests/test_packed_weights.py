@@ -34,12 +34,12 @@ from mspeckv.decoding.attention import attend
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.models import load_pair
-from mspeckv.models.documents import load_document
 from mspeckv.models.kept import subject
 from mspeckv.models.packed import Packed, form_of, pack, pack_model
 from mspeckv.models.pair import own_part
 from mspeckv.testing.exactness import chi_square, expect, sample
 from mspeckv_study.cli import main
+from mspeckv_study.documents import load_document
 from mspeckv_study.profiling.session import _weights_read, operations
 from mspeckv_study.whatif import what_if
 from mspeckv_study.whatif.catalogue import model_shape

@@ -274,9 +274,8 @@ def test_a_sibling_answers_for_what_it_is_shown() -> None:
 
 def test_layers_of_other_shapes_are_no_siblings() -> None:
     module = torch.nn.Module()
-    module.gate_proj = torch.nn.Linear(4, 6, bias=False)
-    module.up_proj = torch.nn.Linear(4, 6, bias=True)
-    gate, up = module.children()
+    module.gate_proj = gate = torch.nn.Linear(4, 6, bias=False)
+    module.up_proj = up = torch.nn.Linear(4, 6, bias=True)
     assert [len(layers) for layers in siblings(module, [gate, up])] == [1, 1]
     module.up_proj = up = torch.nn.Linear(4, 6, bias=False)
     assert list(siblings(module, [gate, up])) == [[gate, up]]

@@ -5,6 +5,8 @@
     whatif/         times and bytes of settings that nobody ran, and a planner over them
     probes/         what a codec, a policy or a model does to attention and to the next token
     verification/   a judge of any engine: does its text have the model's distribution?
+    documents       texts to run it over
+    measured        what is kept of measurements, for people
     cli/            the command `mspeckv`, words around all of it
 
 Its public names are taken from `mspeckv` itself, which loads them when they are asked for.

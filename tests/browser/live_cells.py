@@ -55,7 +55,7 @@ HYBRID, WINDOWED = f"panel({_OF_HYBRID})", f"panel({_OF_WINDOWED})"
 EXPLORERS = """from IPython.display import display
 
 from mspeckv import KVPolicy, RunConfig, Sampling, Speculation, calibrate, profile, stream
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 from mspeckv_widgets import (
     AcceptanceExplorer, MemoryMap, MovingRound, QuantExplorer, RetrievalExplorer, Roofline,
     TierBreakdown, Timeline, TokenStory,

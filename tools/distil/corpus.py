@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from mspeckv.models import Pair
-from mspeckv.models.documents import load_document
+from mspeckv_study.documents import load_document
 from tools.distil.settings import Distillation
 
 TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0)

@@ -15,11 +15,12 @@ import torch
 
 from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.api import generate, load_pair, usual_weights
-from mspeckv.models import DEFAULT, checksums, kept, parse_device, parse_dtype
+from mspeckv.models import DEFAULT, checksums, parse_device, parse_dtype
 from mspeckv.models.download import FORMS, ModelMissing, damaged_files, is_fetched, model_folder
 from mspeckv.models.shared_draft import REINSTALL
 from mspeckv.settings import KVPolicy, Sampling
 from mspeckv_study.experiments.rows import installed
+from mspeckv_study.measured import age, listing
 
 PACKAGES = ("mspeckv", "torch", "transformers", "safetensors", "gguf", "numpy", "jupyterlab")
 DATA = tuple(Path(str(files(name) / "data")) for name in ("mspeckv", "mspeckv_study"))
@@ -67,7 +68,7 @@ def examine(
         "device": _device(where),
         "link": measure_link(where),
         "native": {"packed_attention": kernel() is not None, "how": "tested"},
-        "measured": {"kept": kept.listing(), "how": "measured"},
+        "measured": {"kept": listing(), "how": "measured"},
         "model": model,
         "package": package,
         "self_test": {"passed": False, "reason": "a damaged file (see above)"}
@@ -155,7 +156,7 @@ def report(found: dict[str, Any]) -> str:
         f"native     attention over packed blocks: {native}",
         *(
             f"measured   {one['file']}: {', '.join(one['models'])}, {one['threads']} threads, "
-            f"{kept.age(one['age_seconds'])} ago (anew: mspeckv doctor --again)"
+            f"{age(one['age_seconds'])} ago (anew: mspeckv doctor --again)"
             for one in found["measured"]["kept"]
         ),
         f"model      {model}",

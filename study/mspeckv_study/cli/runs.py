@@ -16,10 +16,10 @@ from tqdm import tqdm
 from mspeckv.api import load_pair, stream
 from mspeckv.events import Prefill, Round, RunSummary
 from mspeckv.models import Pair, parse_device, parse_dtype, parse_weights
-from mspeckv.models.documents import load_document, read_source, text_tokens
 from mspeckv.parallel import Ranks, together
 from mspeckv.settings import RunConfig, check_count, refuse
 from mspeckv_study.cli.system import check_writable, on_interrupt
+from mspeckv_study.documents import load_document, read_source, text_tokens
 from mspeckv_study.profiling import profile as take
 
 if TYPE_CHECKING:

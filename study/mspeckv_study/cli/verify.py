@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from mspeckv.api import load_pair
 from mspeckv.models import Pair, parse_device, parse_dtype
-from mspeckv.models.documents import load_document, read_source
 from mspeckv.settings import METHODS, refuse
 from mspeckv_study.cli.arguments import run_config
 from mspeckv_study.cli.runs import each
 from mspeckv_study.cli.system import check_writable, on_interrupt
+from mspeckv_study.documents import load_document, read_source
 from mspeckv_study.verification import Report, Trial
 from mspeckv_study.verification import verify as judge
 from mspeckv_study.verification.adapters import engine_named, needs_pair

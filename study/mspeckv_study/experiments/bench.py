@@ -17,9 +17,9 @@ from mspeckv.api import engine_of, stream
 from mspeckv.decoding.run import versions
 from mspeckv.events import Event, Round, RunSummary
 from mspeckv.models import DEFAULT, Pair, load_pair
-from mspeckv.models.documents import load_document
 from mspeckv.models.packed import form_of
 from mspeckv.settings import Link, RunConfig, refuse
+from mspeckv_study.documents import load_document
 from mspeckv_study.experiments.ablations import Experiment, Preset, Trial
 from mspeckv_study.experiments.rows import Row, Setup, hardware, installed
 

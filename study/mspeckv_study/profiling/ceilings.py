@@ -11,7 +11,8 @@ import torch
 
 from mspeckv.api import forget_measured
 from mspeckv.models import parse_device
-from mspeckv.models.kept import age, keep, recall
+from mspeckv.models.kept import keep, recall
+from mspeckv_study.measured import age
 
 _KIND = "ceilings"
 _COPY_BYTES = 1 << 27

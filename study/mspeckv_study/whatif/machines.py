@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from mspeckv.models.kept import age
 from mspeckv.settings import check_choice, check_number, refuse
+from mspeckv_study.measured import age
 from mspeckv_study.whatif.catalogue import MODELS
 from mspeckv_study.whatif.published_tables import published
 
