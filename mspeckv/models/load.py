@@ -182,7 +182,7 @@ def _load(
         )
         if told["missing_keys"]:
             # transformers would draw them at random.
-            raise KeyError(f"no weights for {min(told['missing_keys'])}")
+            raise ValueError(f"no weights for {min(told['missing_keys'])}")
         model.to(device)
     return model
 
