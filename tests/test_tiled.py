@@ -273,11 +273,11 @@ def test_a_sibling_answers_for_what_it_is_shown() -> None:
 
 
 def test_layers_of_other_shapes_are_no_siblings() -> None:
-    module = torch.nn.Module()
-    module.gate_proj = gate = torch.nn.Linear(4, 6, bias=False)
-    module.up_proj = up = torch.nn.Linear(4, 6, bias=True)
-    assert [len(layers) for layers in siblings(module, [gate, up])] == [1, 1]
-    module.up_proj = up = torch.nn.Linear(4, 6, bias=False)
+    module, gate = torch.nn.Module(), torch.nn.Linear(4, 6, bias=False)
+    other, up = torch.nn.Linear(4, 6, bias=True), torch.nn.Linear(4, 6, bias=False)
+    module.gate_proj, module.up_proj = gate, other
+    assert [len(layers) for layers in siblings(module, [gate, other])] == [1, 1]
+    module.up_proj = up
     assert list(siblings(module, [gate, up])) == [[gate, up]]
     assert list(siblings(module, [gate])) == [[gate]]
     module.up_proj = gate

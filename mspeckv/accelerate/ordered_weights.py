@@ -91,13 +91,16 @@ def _stamp(part: torch.Tensor) -> tuple[int, int]:
 
 def can_tile(weight: torch.Tensor) -> bool:
     """Whether a weight is a plain one in float32 on a CPU, and ordered copies pay there."""
-    return (
+    plain = (
         type(weight) in (torch.nn.Parameter, torch.Tensor)
         and weight.dtype == torch.float32
         and weight.device.type == "cpu"
         and not weight.is_inference()
-        and _wanted()
     )
+    threads, choice = torch.get_num_threads(), os.environ.get(SWITCH)
+    if not plain or choice == "0" or not _kernel_works(threads):
+        return False
+    return choice == "1" or gain(threads) >= LEAST_GAIN
 
 
 def order(weight: torch.Tensor) -> torch.Tensor:
@@ -112,15 +115,6 @@ def multiply(
     """``[..., in] -> [..., out]`` by what `order` made."""
     out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, ordered, bias, "none", [], "")
     return out
-
-
-def _wanted() -> bool:
-    """Whether to make copies on this machine."""
-    choice = os.environ.get(SWITCH)
-    threads = torch.get_num_threads()
-    if choice == "0" or not _kernel_works(threads):
-        return False
-    return choice == "1" or gain(threads) >= LEAST_GAIN
 
 
 @once

@@ -9,7 +9,6 @@ For everyone else, and in a copy or a pickle of the model, it is the layer it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import MethodType
 from weakref import WeakKeyDictionary
 
@@ -43,9 +42,8 @@ def route(layer: torch.nn.Module, always: Product | None = None) -> None:
         _always[layer] = always
     if is_routed(layer):
         return
-    own: Callable[[torch.Tensor], torch.Tensor] | None = vars(layer).get("forward")
-    if own is not None:
-        _own.setdefault(layer, own)
+    if "forward" in vars(layer):
+        _own.setdefault(layer, vars(layer)["forward"])
     layer.forward = MethodType(forward, layer)
 
 

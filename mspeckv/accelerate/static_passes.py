@@ -169,7 +169,6 @@ class StaticReader(ModelReader):
     def _run(
         self, tokens: list[int], position: int, step: Step, rows: int
     ) -> tuple[torch.Tensor, bool]:
-        """Logits ``[rows, V]`` of the last of ``tokens``, and whether something was built."""
         first = filled(self.cache.layers[0])
         room = min(self._slots - first, self.cache.room(self.cache.length), LONGEST)
         if step == "prefill" or len(tokens) > room:

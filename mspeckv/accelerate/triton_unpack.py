@@ -63,12 +63,21 @@ def restore(
     count, heads, tokens, dim = out.shape
     other = codes if lower is None else lower
     bytes_of = (count, heads, tokens * (4 if lower is not None else width) // 8, dim)
-    for name, part in (("codes", codes), ("lower", other)):
-        _check(name, part, out, (torch.uint8,), bytes_of)
     scales = (count, heads, step.shape[2], step.shape[3])
-    for name, part in (("step", step), ("low", low)):
-        _check(name, part, out, (torch.float16,), scales)
-    _check("out", out, out, _FLOATS, out.shape, rows=True)
+    for name, part, dtypes, shape in (
+        ("codes", codes, (torch.uint8,), bytes_of),
+        ("lower", other, (torch.uint8,), bytes_of),
+        ("step", step, (torch.float16,), scales),
+        ("low", low, (torch.float16,), scales),
+        ("out", out, _FLOATS, out.shape),
+    ):
+        if part.dtype not in dtypes or part.device != out.device:
+            allowed = " or ".join(map(str, dtypes))
+            raise refuse(name, f"{part.dtype} on {part.device}", f"use {allowed} on {out.device}")
+        if part.shape != shape:
+            raise refuse(name, list(part.shape), f"use the shape {list(shape)}")
+        if part.stride()[3] != 1 or (name != "out" and part.stride()[2] != shape[3]):
+            raise refuse(name, f"strides {part.stride()}", "use contiguous rows")
     by_channel = scales[2:] == (1, dim)
     if not by_channel and (scales[2] != tokens or dim % max(1, scales[3])):
         raise refuse("step", list(step.shape), f"use scales of {list(out.shape)}")
@@ -102,21 +111,3 @@ def restore(
             # a fused multiply-add would round once where the eager path rounds twice
             enable_fp_fusion=False,
         )  # fmt: skip
-
-
-def _check(
-    name: str,
-    part: torch.Tensor,
-    out: torch.Tensor,
-    dtypes: tuple[torch.dtype, ...],
-    shape: tuple[int, ...],
-    rows: bool = False,
-) -> None:
-    """Refuse a part that the kernel would misread; of ``rows``, only each must be contiguous."""
-    if part.dtype not in dtypes or part.device != out.device:
-        allowed = " or ".join(map(str, dtypes))
-        raise refuse(name, f"{part.dtype} on {part.device}", f"use {allowed} on {out.device}")
-    if part.shape != shape:
-        raise refuse(name, list(part.shape), f"use the shape {list(shape)}")
-    if part.stride()[3] != 1 or not (rows or part.stride()[2] == shape[3]):
-        raise refuse(name, f"strides {part.stride()}", "use contiguous rows")

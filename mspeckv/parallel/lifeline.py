@@ -73,6 +73,9 @@ class Lifeline:
         self._end("")
 
     def _end(self, why: str) -> None:
-        sys.stdout.flush()
-        print(why, end="\n" if why else "", file=sys.stderr, flush=True)
-        os._exit(1)
+        try:
+            print(why, end="\n" if why else "", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+        finally:
+            # even where nobody listens to what is printed
+            os._exit(1)
