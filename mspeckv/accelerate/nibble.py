@@ -19,12 +19,12 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import Arrived, BlockLayer
+from mspeckv.kv.blocks import Arrived, BlockLayer, Room
 from mspeckv.kv.floats import FloatLayer, Floats
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
-from mspeckv.kv.placement import ResidentLayer, Room, placements
+from mspeckv.kv.placement import ResidentLayer, placements
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.recurrent import with_states
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
@@ -121,13 +121,12 @@ class NibbleLayer(OffloadedLayer):
     """Upper plane on the device, lower plane in host memory."""
 
     def __init__(self, room: Room, index: int) -> None:
-        tail = room.tail()
-        super().__init__(room.store, tail, index, room.pipeline)
-        codec = room.store.codec
+        super().__init__(room, index)
+        codec = room.codec
         assert isinstance(codec, BlockCodec)
         self.planes = NibblePlanes(codec)
-        size = room.store.blocks, self.planes.upper.record_bytes
-        self.upper = torch.empty(size, dtype=torch.uint8, device=tail.key.device)
+        size = room.blocks, self.planes.upper.record_bytes
+        self.upper = torch.empty(size, dtype=torch.uint8, device=room.device)
 
     @property
     def contents(self) -> list[torch.Tensor]:
@@ -163,7 +162,7 @@ class CoarseLayer(PlacedLayer):
         super().__init__()
         self.base, self.planes = base, planes
         if isinstance(base, BlockLayer):
-            self.store, self.tail = base.store, base.tail
+            self.scratch, self.tail = base.scratch, base.tail
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take new tokens after tier 2's and earlier guesses; show everything."""
@@ -171,7 +170,7 @@ class CoarseLayer(PlacedLayer):
         start = max(self.length, base.length)
         self.length = start + new
         base.put(start, key, value)
-        show = isinstance(base, BlockLayer) and base.blocks and base.store.show
+        show = isinstance(base, BlockLayer) and base.blocks and base.show
         return (show and show(self, new)) or self.read(self.length)
 
     def read(self, length: int) -> Floats:
@@ -179,13 +178,13 @@ class CoarseLayer(PlacedLayer):
         if not isinstance(self.base, BlockLayer):
             return self.base.read(length)
         self.bring(length)
-        return Floats(*self.base.store.scratch.read(length))
+        return Floats(*self.base.scratch.read(length))
 
     def bring(self, length: int) -> None:
         """`BlockLayer.bring`, from upper nibbles alone."""
         base = self.base
         assert isinstance(base, BlockLayer)
-        scratch, packed = base.store.scratch, base.packed_tokens
+        scratch, packed = base.scratch, base.packed_tokens
         with span("kv/dequantize"):
             self.arrived().decode(scratch.read(packed))
         scratch.write(packed, *base.tail.read(length - packed))
@@ -215,7 +214,7 @@ class CoarseCache(Tier1Cache):
 
     def __init__(self, full: FullCache) -> None:
         self.full = full
-        codec = full.store.codec
+        codec = full.codec
         assert isinstance(codec, BlockCodec)
         planes = NibblePlanes(codec)
         looks = [

@@ -77,7 +77,7 @@ class Packed(Floats):
         """Everything as floats, unpacked now, where the layer always unpacks."""
         assert self.layer is not None
         packed = self.tokens - self.key.shape[2]
-        key, value = self.layer.store.scratch.read(self.tokens)
+        key, value = self.layer.scratch.read(self.tokens)
         with span("kv/dequantize"):
             self.blocks.decode((key[:, :, :packed], value[:, :, :packed]))
         key[:, :, packed:], value[:, :, packed:] = self.key, self.value

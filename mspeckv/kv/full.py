@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from mspeckv.kv.blocks import BlockLayer, Show, Store
+from mspeckv.kv.blocks import BlockLayer, Room, Show
 from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.floats import Buffer
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
-from mspeckv.kv.placement import Room, place_of
+from mspeckv.kv.placement import place_of
 from mspeckv.kv.recurrent import kept, with_states
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
+from mspeckv.kv.sizes import packed_blocks, tail_tokens
 from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv.settings import KVPolicy
 
@@ -57,20 +57,19 @@ class FullCache(Tier):
     ) -> None:
         faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
-        self.placement = policy.placement(shape.layers)
         blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
         self.scratch = Buffer(shape, capacity if unpacks else 0, device)
-        codec = codec_of(shape, policy, faster.restore)
+        self.codec = codec_of(shape, policy, faster.restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention
         show = None
         if faster.show is not None and unpacks and not (shape.states or shape.latent):
-            show = faster.show(codec, device)
-        self.store = Store(codec, policy, blocks, self.scratch, show)
-        size, offloaded = streamed_bytes(shape, policy), self.placement.count("offloaded")
-        self.pipeline = Pipeline(link, self.store, size, offloaded)
-        room = Room(shape, capacity, device, self.store, self.pipeline)
-        places = iter([place_of(policy, place) for place in self.placement])
+            show = faster.show(self.codec, device)
+        self.pipeline = Pipeline(link, shape, policy, blocks, device)
+        room = Room(
+            shape, policy, self.codec, capacity, blocks, device, self.scratch, self.pipeline, show
+        )
+        places = iter([place_of(policy, place) for place in policy.placement(shape.layers)])
         layers = [
             # what it has settled is never taken back: of states one copy will do
             next(places)(room, index)
