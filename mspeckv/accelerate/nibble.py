@@ -26,7 +26,7 @@ from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.kv.placement import ResidentLayer, placements
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.kv.recurrent import with_states
+from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
@@ -217,10 +217,8 @@ class CoarseCache(Tier1Cache):
         codec = full.codec
         assert isinstance(codec, BlockCodec)
         planes = NibblePlanes(codec)
-        looks = [
-            CoarseLayer(layer, planes) if layer.attends else layer.like() for layer in full.layers
-        ]
-        super().__init__(layers=with_states(looks, full.shape, reach=0))
+        looks = layers_of(full.shape, lambda at, _: CoarseLayer(full.layers[at], planes), reach=0)
+        super().__init__(layers=looks)
         self.source = full
 
     @classmethod

@@ -10,14 +10,15 @@ import torch
 from mspeckv.kv.blocks import BlockLayer, Room, Show
 from mspeckv.kv.codec import Codec, Restore, codec_of
 from mspeckv.kv.floats import Buffer
-from mspeckv.kv.layers import Tier
+from mspeckv.kv.kinds import ALL, Sight
+from mspeckv.kv.layers import PlacedLayer, Tier
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.offloaded import Pipeline
 from mspeckv.kv.placement import place_of
-from mspeckv.kv.recurrent import kept, with_states
+from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks, tail_tokens
-from mspeckv.kv.windows import WINDOW_SLACK
+from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer
 from mspeckv.settings import KVPolicy
 
 
@@ -70,15 +71,15 @@ class FullCache(Tier):
             shape, policy, self.codec, capacity, blocks, device, self.scratch, self.pipeline, show
         )
         places = iter([place_of(policy, place) for place in policy.placement(shape.layers)])
-        layers = [
-            # what it has settled is never taken back: of states one copy will do
-            next(places)(room, index)
-            if kind.grows
-            else kept(shape, kind, capacity, slack, device, reach=0)
-            for index, kind in enumerate(shape.every)
-        ]
-        self.packed = [layer for layer in layers if isinstance(layer, BlockLayer)]
-        super().__init__(layers=with_states(layers, shape, reach=0))
+
+        def attending(index: int, sight: Sight) -> PlacedLayer:
+            if sight == ALL:
+                return next(places)(room, index)
+            return WindowLayer.of(shape, sight, slack, capacity, device)
+
+        # what it has settled is never taken back: of states one copy will do
+        super().__init__(layers=layers_of(shape, attending, reach=0))
+        self.packed = [layer for layer in self.layers if isinstance(layer, BlockLayer)]
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` without straddling a flush boundary.

@@ -19,9 +19,10 @@ from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.kinds import ALL, Sight
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import fold_groups
-from mspeckv.kv.recurrent import kept, reach_of, with_states
+from mspeckv.kv.recurrent import layers_of, reach_of
 from mspeckv.kv.sizes import ChunkPlan, window_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
@@ -103,13 +104,14 @@ class RetrievalCache(Tier1Cache):
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
-        slots = self.plan.kept + room.grown
-        own = room.prompt + room.grown, window_slack(speculation), device
-        layers = [
-            FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
-            for kind in shape.every
-        ]
-        super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
+        slack = window_slack(speculation)
+
+        def attending(index: int, sight: Sight) -> FloatLayer | WindowLayer:
+            if sight == ALL:
+                return FloatLayer(Buffer(shape, self.plan.kept + room.grown, device))
+            return WindowLayer.of(shape, sight, slack, room.prompt + room.grown, device)
+
+        super().__init__(layers=layers_of(shape, attending, reach_of(slack)))
         self.source = full
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         size = shape.layers, shape.heads, chunks, shape.dim
