@@ -95,11 +95,6 @@ class BlockLayer(PlacedLayer):
         return [*self.tail.read(self.length - self.packed_tokens), self.records[: self.blocks]]
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens and finished blocks."""
-        return self.length, self.blocks
-
-    @property
     def packed_tokens(self) -> int:
         """Tokens in finished blocks."""
         return self.blocks * self.codec.block

@@ -8,7 +8,6 @@ where an acceleration is plugged in, as something that its kernel reads faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, partialmethod
 from typing import Any
 
@@ -96,11 +95,6 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         """Everything held, as views: of the same shapes in any layer like it that holds as much."""
         raise NotImplementedError
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The numbers that say how much is held."""
-        return (self.length,)
-
     # Questions that transformers asks of any layer.
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -119,19 +113,6 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         return -1
 
     get_max_cache_shape = get_max_length
-
-
-@dataclass(frozen=True)
-class State:
-    """What a cache's layers hold.
-
-    Attributes:
-        numbers: by layer, the numbers of `PlacedLayer.counts`.
-        tensors: everything held, as views or as copies.
-    """
-
-    numbers: tuple[tuple[int, ...], ...]
-    tensors: tuple[torch.Tensor, ...]
 
 
 class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
@@ -273,9 +254,7 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Packed layers found on the device, and fetched, since the last call."""
         return 0, 0
 
-    def state(self) -> State:
-        """What is held, as views."""
-        return State(
-            tuple(part.counts for part in self.parts),
-            tuple(tensor for part in self.parts for tensor in part.contents),
-        )
+    def state(self) -> tuple[tuple[int, ...], list[torch.Tensor]]:
+        """How many tokens each layer holds, and everything that layers hold, as views."""
+        tensors = [tensor for part in self.parts for tensor in part.contents]
+        return tuple(part.length for part in self.parts), tensors

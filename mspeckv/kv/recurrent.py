@@ -104,11 +104,6 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
         parts = (*self.conv_states.values(), *self.recurrent_states.values())
         return [part for part in parts if part is not None]
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens that it holds."""
-        return (self.length,)
-
 
 class EmptyLayer(PlacedLayer):
     """Of a layer that keeps nothing of the text."""
