@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mspeckv.adaptive.estimates import FAR, GPU_SLOPE, SLOPE, Costs, PassCost, steeper
-from mspeckv.adaptive.lengths import Chain, Held, Planner
+from mspeckv.adaptive.lengths import Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
 from mspeckv.decoding.reader import ModelReader, Reader
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
+from mspeckv.decoding.speculate import Autoregress, Chain, Emission, Level, nest_over
 from mspeckv.events import Plan
 from mspeckv.models.experts import growth
 from mspeckv.record import Recorder, span
@@ -79,7 +79,7 @@ class Adaptive:
         """The levels of one round."""
         below: Level | None = self.guesser if 0 in plan.path else None
         if isinstance(below, Autoregress):
-            below.chain = Chain(self.planner.confidence, plan.path[1], plan.stop)
+            below.chain = Chain(partial(self.planner.confidence.kept, plan.path[1]), plan.stop)
         if 1 in plan.path:
             assert self.middle is not None
             below = nest_over(below, self.middle, plan.draft_gamma, self.sampler, self.recorder)
