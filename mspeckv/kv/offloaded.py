@@ -8,13 +8,12 @@ lets the next one begin. `OffloadedLayer.arrived` waits for its own.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
 
 from mspeckv.events import Purpose
 from mspeckv.kv.blocks import Arrived, BlockLayer, Room
-from mspeckv.kv.link import KVLink
+from mspeckv.kv.link import KVLink, Ticket
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import streamed_bytes
 from mspeckv.record import span
@@ -51,9 +50,9 @@ class Pipeline:
             for _ in range(min(self.ahead + self.cached, offloaded))
         ]
         self.bytes = sum(slot.numel() for slot in self._free)
-        self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
+        self._ready: dict[int, tuple[torch.Tensor, Ticket | None]] = {}
         self._next = 0
-        self._leaving: Any | None = None
+        self._leaving: Ticket | None = None
 
     def restart(self) -> None:
         """Hold nothing."""
