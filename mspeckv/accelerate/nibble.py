@@ -12,7 +12,6 @@ QuantSpec, arXiv 2502.10424, section 4.2; there both planes stay on the device).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 import torch
 
@@ -204,7 +203,8 @@ class CoarseLayer(PlacedLayer):
         """Tier 2's, of an offloaded layer's blocks the upper plane alone."""
         whole = self.base.bytes_to_read(max(length, self.base.length))
         if isinstance(self.base, NibbleLayer):
-            whole -= self.base.packed_bytes - self.base.blocks * self.planes.upper.record_bytes
+            saved = self.base.codec.record_bytes - self.planes.upper.record_bytes
+            whole -= self.base.blocks * saved
         return whole
 
 
@@ -212,7 +212,7 @@ class CoarseLayer(PlacedLayer):
 class CoarseCache(Tier1Cache):
     """Tier 1's cache in nibble mode: no KV of its own, nothing over the link."""
 
-    def __init__(self, full: FullCache) -> None:
+    def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
         self.full = full
         codec = full.codec
         assert isinstance(codec, BlockCodec)
@@ -220,11 +220,6 @@ class CoarseCache(Tier1Cache):
         looks = layers_of(full.shape, lambda at, _: CoarseLayer(full.layers[at], planes), reach=0)
         super().__init__(layers=looks)
         self.source = full
-
-    @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run."""
-        return cls(full)
 
     @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:

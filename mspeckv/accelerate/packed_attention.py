@@ -53,7 +53,7 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
     if device.type != "cpu":
         return hooks
     kernels = {**hooks.kernels, Packed: attend_packed}
-    return replace(hooks, kernels=kernels, faster=replace(hooks.faster, show=show_packed))
+    return replace(hooks, kernels=kernels, show=show_packed)
 
 
 @dataclass(frozen=True)

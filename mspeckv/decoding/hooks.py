@@ -19,7 +19,9 @@ from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Level
 from mspeckv.events import Plan
-from mspeckv.kv.full import Faster, FullCache
+from mspeckv.kv.blocks import ShowWith
+from mspeckv.kv.codec import Restore
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.kv.tier1 import Tier1Cache
@@ -114,7 +116,8 @@ class Hooks:
 
     Attributes:
         kernels: of attention, by what a cache layer shows.
-        faster: what is done in the full cache's stead.
+        show: another way to show packed layers.
+        restore: another way to turn codes into values on the device.
         products: what a model's linear layers multiply by in a run, as the weights are now.
         copy_bytes: bytes of what `products` keeps of the given models.
         head: a head of the draft that scores as many tokens as told; of a prompt.
@@ -129,7 +132,8 @@ class Hooks:
     """
 
     kernels: Kernels = field(default_factory=dict)
-    faster: Faster = field(default_factory=Faster)
+    show: ShowWith | None = None
+    restore: Restore | None = None
     products: Callable[[PreTrainedModel], Products] = lambda model: {}
     copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = lambda models: 0
     head: Callable[[PreTrainedModel, Sequence[int], int], Head] | None = None

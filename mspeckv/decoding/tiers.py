@@ -141,11 +141,12 @@ def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KV
     """Every cache that the method needs."""
     speculation, device, shape = config.speculation, pair.device, pair.kv_shape
     capacity, slack = prompt + config.new_tokens, window_slack(speculation)
-    full = FullCache(shape, config.policy, capacity, link, device, hooks.faster, slack)
+    faster = hooks.show, hooks.restore
+    full = FullCache(shape, config.policy, capacity, link, device, *faster, slack)
     middle: Tier1Cache | None = None
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
-        middle = tier1_caches.find(speculation.tier1).of(room, full, device)
+        middle = tier1_caches.find(speculation.tier1)(room, full, device)
     draft = None
     if uses_draft(config, pair):
         assert pair.draft is not None

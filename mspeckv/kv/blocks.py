@@ -44,6 +44,8 @@ class Arrived:
 
 Show = Callable[[Any, int], Shown | None]
 """Shows a layer of blocks, or a look at one, after so many new tokens; None: unpack it."""
+ShowWith = Callable[[Codec, torch.device], Show | None]
+"""What shows layers of a codec on a device; None: unpack them all."""
 
 
 @dataclass(frozen=True)
@@ -99,20 +101,10 @@ class BlockLayer(PlacedLayer):
         """Tokens in finished blocks."""
         return self.blocks * self.codec.block
 
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of stored blocks that a pass reads."""
-        return self.blocks * self.codec.record_bytes
-
     def bytes_to_read(self, length: int) -> int:
         """Bytes of stored blocks, and of the float tail."""
         tail = length - self.packed_tokens
-        return self.packed_bytes + tail * self.tail.token_bytes
-
-    @property
-    def found(self) -> bool:
-        """Whether a pass finds its blocks on the device; False too where there are none."""
-        return self.blocks > 0
+        return self.blocks * self.codec.record_bytes + tail * self.tail.token_bytes
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take a pass's new tokens; show everything.

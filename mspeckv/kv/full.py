@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 
-from mspeckv.kv.blocks import BlockLayer, Room, Show
-from mspeckv.kv.codec import Codec, Restore, codec_of
+from mspeckv.kv.blocks import BlockLayer, Room, ShowWith
+from mspeckv.kv.codec import Restore, codec_of
 from mspeckv.kv.floats import Buffer
 from mspeckv.kv.kinds import ALL, Sight
 from mspeckv.kv.layers import PlacedLayer, Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.offloaded import Pipeline
+from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
 from mspeckv.kv.placement import place_of
 from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.shape import KVShape
@@ -22,24 +19,12 @@ from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer
 from mspeckv.settings import KVPolicy
 
 
-@dataclass(frozen=True)
-class Faster:
-    """What accelerations do in the cache's stead.
-
-    Attributes:
-        show: given a codec and a device, another way to show packed layers, or None.
-        restore: another way to turn codes into values on the device.
-    """
-
-    show: Callable[[Codec, torch.device], Show | None] | None = None
-    restore: Restore | None = None
-
-
 class FullCache(Tier):
     """Full KV cache over on-chip, resident and offloaded layers.
 
     Args:
         capacity: most tokens the run can hold, guesses included.
+        show, restore: what accelerations do instead; see `mspeckv.decoding.hooks.Hooks`.
         slack: tokens that rejected guesses may take back at most.
 
     Raises:
@@ -53,22 +38,22 @@ class FullCache(Tier):
         capacity: int,
         link: KVLink,
         device: torch.device,
-        faster: Faster | None = None,
+        show: ShowWith | None = None,
+        restore: Restore | None = None,
         slack: int = WINDOW_SLACK,
     ) -> None:
-        faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
         blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
         self.scratch = Buffer(shape, capacity if unpacks else 0, device)
-        self.codec = codec_of(shape, policy, faster.restore)
+        self.codec = codec_of(shape, policy, restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention
-        show = None
-        if faster.show is not None and unpacks and not (shape.states or shape.latent):
-            show = faster.show(self.codec, device)
+        shows = None
+        if show is not None and unpacks and not (shape.states or shape.latent):
+            shows = show(self.codec, device)
         self.pipeline = Pipeline(link, shape, policy, blocks, device)
         room = Room(
-            shape, policy, self.codec, capacity, blocks, device, self.scratch, self.pipeline, show
+            shape, policy, self.codec, capacity, blocks, device, self.scratch, self.pipeline, shows
         )
         places = iter([place_of(policy, place) for place in policy.placement(shape.layers)])
 
@@ -130,8 +115,9 @@ class FullCache(Tier):
     def lookups(self) -> tuple[int, int]:
         """Packed layers found on the device, and fetched, since the last call (one pass's)."""
         pipeline = self.pipeline
-        hits = sum(layer.found for layer in self.packed)
-        found = hits + pipeline.hits, pipeline.misses
+        # of offloaded ones, the pipeline counts
+        here = [layer for layer in self.packed if not isinstance(layer, OffloadedLayer)]
+        found = pipeline.hits + sum(layer.blocks > 0 for layer in here), pipeline.misses
         pipeline.hits = pipeline.misses = 0
         return found
 

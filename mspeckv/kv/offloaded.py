@@ -145,11 +145,6 @@ class OffloadedLayer(BlockLayer):
         self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
         self.pipeline.layers.append(self)
 
-    @property
-    def found(self) -> bool:
-        """The pipeline counts its own."""
-        return False
-
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""
         place = slice(self.blocks, self.blocks + len(records))

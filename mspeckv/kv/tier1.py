@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 
 from mspeckv.context import Shown
 from mspeckv.kv.door import Door
-from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import UNBOUNDED, Tier
 from mspeckv.kv.shape import KVShape
 from mspeckv.settings import Speculation
@@ -46,11 +45,6 @@ class Tier1Cache(Tier):
     query_window = UNBOUNDED
 
     @classmethod
-    def of(cls, room: Tier1Room, full: FullCache, device: torch.device) -> Self:
-        """One for a run, beside tier 2's cache."""
-        return cls(room, full, device)
-
-    @classmethod
     def sizes(cls, room: Tier1Room) -> tuple[int, int]:
         """Bytes that it allocates on the device and on the host, known before it does."""
         raise NotImplementedError
@@ -70,4 +64,4 @@ class Tier1Cache(Tier):
 
 
 tier1_caches: Door[Any] = Door("tier1")
-"""Classes of `Tier1Cache`."""
+"""Classes of `Tier1Cache`, called as ``kind(room, tier 2's cache, device)``."""

@@ -111,7 +111,7 @@ def check_bytes(policy: KVPolicy, speculation: Speculation | None = None) -> Non
             assert count == getattr(predicted, place), f"{place}: {count} bytes are allocated"
         kind = tier1_caches.find(speculation.tier1)
         room = Tier1Room(shape, speculation, len(prompt) - 1, 40)
-        there, (on_device, _) = kind.of(room, cache, _CPU).bytes, kind.sizes(room)
+        there, (on_device, _) = kind(room, cache, _CPU).bytes, kind.sizes(room)
         assert there == on_device, f"tier 1 allocates {there} bytes and predicts {on_device}"
         record = cache.pipeline.record_bytes
     config = RunConfig(
