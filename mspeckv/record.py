@@ -174,10 +174,6 @@ class Ledger:
         with self._lock:
             return tuple(self._entries[mark:])
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
-
 
 Progress = Callable[[str, int, int], None]
 """Called as ``(stage, done, total)``."""

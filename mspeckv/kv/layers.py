@@ -80,7 +80,7 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
     def restart(self) -> None:
         """Forget everything, and keep the memory for another run."""
-        self.length = 0
+        self.stand_at(0)
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of stored KV that a pass over the first ``length`` tokens reads."""

@@ -69,21 +69,6 @@ def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
     return ranked.topk(count, dim=-1).indices.sort(-1).values
 
 
-def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: torch.Tensor) -> None:
-    """Copy chunks ``best`` ``[H, n]`` of ``source`` ``[1, H, S, D]`` to ``out``, in their order."""
-    heads, length, dim = source.shape[1:]
-    if source.is_cuda:
-        tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
-        index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, dim)
-        out.copy_(source.gather(2, index))
-        return
-    # a CPU copies whole chunks at a time, and half as long
-    whole = source[0, :, : length // chunk * chunk].unflatten(1, (-1, chunk)).flatten(2)
-    rows = out[0].view(heads, -1, chunk * dim)
-    for head in range(heads):
-        torch.index_select(whole[head], 0, best[head], out=rows[head])
-
-
 @tier1_caches.register("retrieval")
 class RetrievalCache(Tier1Cache):
     """Chosen prompt chunks, then every generated token.
@@ -232,5 +217,16 @@ class RetrievalCache(Tier1Cache):
 
     def gather(self, layer: int, source: KV, out: KV) -> None:
         """Copy the chosen chunks of ``source`` ``[1, H, S, D]`` to ``out``, in order."""
+        best, chunk = self.chosen[layer], self.plan.chunk
+        heads, length, dim = source[0].shape[1:]
         for part, into in zip(source, out, strict=True):
-            gather_chunks(part, self.chosen[layer], self.plan.chunk, into)
+            if part.is_cuda:
+                tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
+                index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, dim)
+                into.copy_(part.gather(2, index))
+                continue
+            # a CPU copies whole chunks at a time, and half as long
+            whole = part[0, :, : length // chunk * chunk].unflatten(1, (-1, chunk)).flatten(2)
+            rows = into[0].view(heads, -1, chunk * dim)
+            for head in range(heads):
+                torch.index_select(whole[head], 0, best[head], out=rows[head])

@@ -107,10 +107,6 @@ class WindowLayer(PlacedLayer):
             raise RuntimeError(f"{length} tokens: of their window the first have been dropped")
         self.length = length
 
-    def restart(self) -> None:
-        """Forget everything."""
-        self.length = self.first = 0
-
     def bytes_to_read(self, length: int) -> int:
         """Bytes of what the next query sees."""
         return (length - max(0, self.sight.first(length))) * self.buffer.token_bytes
