@@ -50,8 +50,6 @@ class Seat:
 
     Attributes:
         tier, step: 0, 1 or 2, and how its passes are called in events.
-        model: any decoder.
-        cache: its cache.
         recorder: notes passes, and may cancel the run between two layers.
         onlooker: a cache that fills itself from what the passes show.
         kernels: of attention, beside the stock one; so ``products``: see `mspeckv.context.Pass`.

@@ -27,7 +27,6 @@ class Emission:
     """Tokens in order, and where they came from.
 
     Attributes:
-        tokens: token ids.
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
         last: the emitter would rather not go on from here.

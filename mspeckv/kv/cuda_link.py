@@ -16,12 +16,7 @@ from mspeckv.record import CudaClock, Ledger
 
 
 class CudaLink(KVLink):
-    """`mspeckv.kv.link.CopyEngine` for a GPU: pinned host memory on one side, DMA in between.
-
-    Args:
-        ledger: where finished copies are noted; its clock is a `CudaClock`.
-        device: the GPU.
-    """
+    """`mspeckv.kv.link.CopyEngine` for a GPU: pinned host memory on one side, DMA in between."""
 
     def __init__(self, ledger: Ledger, device: torch.device) -> None:
         super().__init__(ledger, "pcie")
