@@ -85,10 +85,11 @@ def build_tiers(
 
     def target(tier: int, step: Step, cache: Tier, gamma: int) -> Seat:
         """The target reading through a cache, with at most ``gamma`` guesses to verify."""
+        slots = cache.settled_slots
         return Seat(
             tier, step, pair.target, cache, recorder,
             kernels=hooks.kernels, products=products,
-            settled=cache.settled_slots(len(prompt) - 1),
+            settled=len(prompt) - 1 if slots is None else slots,
             longest=gamma + 1 if speculation.adaptive else 0, vocab=pair.vocab,
         )  # fmt: skip
 

@@ -126,11 +126,14 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         came: shown a layer's index, and its new keys and values as they come.
         repeats: tokens of the pass that its layers of attention hold already.
         source: a cache whose recurrent states may be taken over.
+        settled_slots: slots that hold the prompt, and that no later pass rewrites; None: one for
+            each of its tokens.
     """
 
     layers: list[Any]
     repeats = 0
     source: Tier | None = None
+    settled_slots: int | None = None
     came: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
 
     @cached_property
@@ -230,10 +233,6 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` in one pass."""
         return UNBOUNDED
-
-    def settled_slots(self, prompt: int) -> int:
-        """Slots that hold a prompt of so many tokens, and that no later pass rewrites."""
-        return prompt
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""

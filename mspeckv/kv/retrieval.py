@@ -97,7 +97,7 @@ class RetrievalCache(Tier1Cache):
             return WindowLayer.of(shape, sight, slack, room.prompt + room.grown, device)
 
         super().__init__(layers=layers_of(shape, attending, reach_of(slack)))
-        self.source = full
+        self.source, self.settled_slots = full, self.plan.kept
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         size = shape.layers, shape.heads, chunks, shape.dim
         many = torch.empty(size, dtype=shape.dtype, device=device)
@@ -128,10 +128,6 @@ class RetrievalCache(Tier1Cache):
         self._verified = min(self._verified, length)
         for part in self.parts:
             part.settle(length - (self.plan.gap if isinstance(part, FloatLayer) else 0))
-
-    def settled_slots(self, prompt: int) -> int:
-        """Those of the prompt's choice."""
-        return self.plan.kept
 
     @property
     def bytes(self) -> int:

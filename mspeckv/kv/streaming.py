@@ -34,6 +34,8 @@ class StreamingCache(Tier):
         slack: tokens that may be appended before the window must slide.
     """
 
+    settled_slots = 0  # the window slides
+
     def __init__(
         self, shape: KVShape, sinks: int, window: int, slack: int, device: torch.device
     ) -> None:
@@ -83,10 +85,6 @@ class StreamingCache(Tier):
                 # the sinks are filled: show the window again
                 layer.length = self.sinks + self.window
         yield from super().to_read(tokens)
-
-    def settled_slots(self, prompt: int) -> int:
-        """None: the window slides."""
-        return 0
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
