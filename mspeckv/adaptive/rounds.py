@@ -37,11 +37,6 @@ class Adaptive:
 
     tier = 2
 
-    @property
-    def costs(self) -> Costs:
-        """What passes took, as far as is known."""
-        return self.planner.costs
-
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Choose lengths, run that round, learn from it."""
         with span("plan"):
@@ -92,7 +87,7 @@ def choose(
     recorder: Recorder,
     costs: Costs | None,
     accord: Accord | None,
-) -> Adaptive:
+) -> tuple[Adaptive, Costs]:
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
     free = isinstance(guesser, Lookup)
     if costs is None:
@@ -100,7 +95,7 @@ def choose(
     planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)
-    return Adaptive(guesser, middle, top, planner, sampler, recorder)
+    return Adaptive(guesser, middle, top, planner, sampler, recorder), planner.costs
 
 
 def _slope(top: Reader) -> float:

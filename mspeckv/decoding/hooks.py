@@ -18,7 +18,6 @@ from mspeckv.context import Kernels, Products
 from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Level
-from mspeckv.events import Plan
 from mspeckv.kv.blocks import ShowWith
 from mspeckv.kv.codec import Restore
 from mspeckv.kv.full import FullCache
@@ -65,16 +64,6 @@ Exact = Mapping[str, Callable[[Pair, MakeReader], MakeReader]]
 _USUAL: Exact = {"tokens": lambda pair, make: make}
 
 
-class ChosenRound(Level, Protocol):
-    """A level whose rounds have lengths of their own."""
-
-    plan: Plan
-
-    @property
-    def costs(self) -> Any:
-        """What passes took, for a later run with the same settings."""
-
-
 class Accord(Protocol):
     """What several processes that share a model decide alike, in one run."""
 
@@ -95,11 +84,12 @@ class Accord(Protocol):
 
 Choose = Callable[
     [Speculation, Level | None, Reader | None, Reader, Sampler, Recorder, Any, Accord | None],
-    ChosenRound,
+    tuple[Level, Any],
 ]
 """Called as (speculation, guesser, middle, top, sampler, recorder, costs, accord).
 
-Makes the topmost level where lengths are chosen, with the costs that an earlier run learned.
+Makes the topmost level where lengths are chosen, whose ``plan`` is the last choice, with the costs
+that an earlier run learned; and gives the costs as this run learns them.
 """
 
 

@@ -127,9 +127,10 @@ def build_tiers(
     if speculation.adaptive and hooks.choose is not None and len(path) > 1:
         # a run learns from a copy of its own: others may be learning too
         costs = deepcopy(engine.pass_costs.get((key, link.gbps)))
-        chosen = hooks.choose(speculation, guesser, middle, top, sampler, recorder, costs, accord)
-        lent.callback(engine.pass_costs.__setitem__, (key, link.gbps), chosen.costs)
-        return Tiers(chosen, caches.full, prefilled, chosen.plan)
+        given = speculation, guesser, middle, top, sampler, recorder, costs, accord
+        root, costs = hooks.choose(*given)
+        lent.callback(engine.pass_costs.__setitem__, (key, link.gbps), costs)
+        return Tiers(root, caches.full, prefilled, Plan(path, 0, 0))
     gamma, draft_gamma, below = speculation.longest_gamma, speculation.longest_draft_gamma, guesser
     if middle is not None:
         below = nest_over(below, middle, draft_gamma, sampler, recorder)
