@@ -54,8 +54,7 @@ class Chain:
 
     Attributes:
         kept: chance that a token is kept that the draft held so likely.
-        stop: chance of being kept whole under which the chain ends; 0 for never.
-        whole: that chance, so far.
+        stop: chance of being kept whole, `whole`, under which the chain ends; 0 for never.
     """
 
     kept: Callable[[float], float]

@@ -143,8 +143,7 @@ def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KV
     """Every cache that the method needs."""
     speculation, device, shape = config.speculation, pair.device, pair.kv_shape
     capacity, slack = prompt + config.new_tokens, window_slack(speculation)
-    faster = hooks.show, hooks.restore
-    full = FullCache(shape, config.policy, capacity, link, device, *faster, slack)
+    full = FullCache(shape, config.policy, capacity, link, device, hooks.show, hooks.restore, slack)
     middle: Tier1Cache | None = None
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)
