@@ -47,7 +47,8 @@ class Ours:
         self.link = open_link(self.recorder.ledger, gbps, pair.device)
         self.link.__enter__()
         hooks = engine_of(pair).hooks
-        self.cache = FullCache(shape, policy, capacity, self.link, pair.device, hooks.faster)
+        faster = hooks.show, hooks.restore
+        self.cache = FullCache(shape, policy, capacity, self.link, pair.device, *faster)
         self.seat = Seat(
             2, "decode", pair.target, self.cache, self.recorder, kernels=hooks.kernels,
             products=hooks.products(pair.target),

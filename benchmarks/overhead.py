@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from benchmarks.report import machine, median_ms, table
 from mspeckv import KVPolicy, Round, RunConfig, RunSummary, Sampling, load_pair, stream
-from mspeckv.events import Guess, Transfer
+from mspeckv.events import Guess, Pass, Transfer
 from mspeckv.record import Ledger, Recorder
 from mspeckv_study.documents import load_document
 
@@ -59,7 +59,7 @@ def _costs_us() -> dict[str, float]:
 
     def passes() -> None:
         for _ in range(MANY):
-            recorder.passed(2, "verify", 9, 1 << 20, recorder.mark())
+            recorder.passed(Pass(2, "verify", 9, 1 << 20, 0.0, 0.0), recorder.mark())
         recorder.take()
 
     def transfers() -> None:

@@ -193,5 +193,5 @@ class Rewound:
         turn.ms = (time.perf_counter() - start) * 1e3 / count
         turn.tokens = tokens[-count:]
         if isinstance(root, Adaptive):
-            self.costs[way, sampling.greedy] = root.costs
+            self.costs[way, sampling.greedy] = root.planner.costs
         return turn

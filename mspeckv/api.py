@@ -247,7 +247,6 @@ def hooks_for(pair: Pair, accelerations: tuple[str, ...] | None = None) -> Hooks
     """Everything that is plugged in for a pair.
 
     Args:
-        pair: where it computes, and with whom.
         accelerations: names of `ACCELERATIONS`; default: what the environment says, else all.
 
     Raises:

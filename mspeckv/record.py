@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import record_function
 
-from mspeckv.events import Guess, Pass, Step, TierCount, Transfer, count_tiers
+from mspeckv.events import Guess, Pass, TierCount, Transfer, count_tiers
 
 OnStep = Callable[[Pass | Transfer], None]
 """Told of each pass and transfer."""
@@ -174,10 +174,6 @@ class Ledger:
         with self._lock:
             return tuple(self._entries[mark:])
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._entries)
-
 
 Progress = Callable[[str, int, int], None]
 """Called as ``(stage, done, total)``."""
@@ -227,20 +223,9 @@ class Recorder:
         """A moment on the run's clock."""
         return self.ledger.clock.mark()
 
-    def passed(
-        self,
-        tier: int,
-        step: Step,
-        tokens: int,
-        kv_bytes: int,
-        start: Mark,
-        lookups: tuple[int, int] = (0, 0),
-        builds: bool = False,
-    ) -> None:
-        """Note a forward pass that began at ``start`` and ends now; see `Pass`."""
-        end, (hits, misses) = self.mark(), lookups
-        untimed = Pass(tier, step, tokens, kv_bytes, 0.0, 0.0, hits, misses, builds)
-        self._passes.append((untimed, start, end))
+    def passed(self, untimed: Pass, start: Mark) -> None:
+        """Note a forward pass that began at ``start`` and ends now: its times come later."""
+        self._passes.append((untimed, start, self.mark()))
         if self.ledger.on_step is not None and self.ledger.clock.at_once:
             self._timed()
 

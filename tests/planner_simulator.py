@@ -18,14 +18,15 @@ import itertools
 import json
 import random
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from mspeckv import Speculation
 from mspeckv.accelerate.static_passes import width_of
 from mspeckv.adaptive.estimates import Costs
-from mspeckv.adaptive.lengths import Chain, Held, Planner
+from mspeckv.adaptive.lengths import Held, Planner
+from mspeckv.decoding.speculate import Chain
 from mspeckv.events import Guess, Pass, Plan
 
 FIXED = ((2, 2), (4, 3), (8, 3), (16, 3), (24, 3))
@@ -115,9 +116,9 @@ class Game:
             self.passes, self.guesses = [], []
             if isinstance(way, Planner):
                 plan = way.choose(room, self._held())
-                chain = (
-                    Chain(way.confidence, plan.path[1], plan.stop) if len(plan.path) > 1 else None
-                )
+                chain = None
+                if len(plan.path) > 1:
+                    chain = Chain(partial(way.confidence.kept, plan.path[1]), plan.stop)
             else:
                 gamma, inner = way
                 path = self.setting.tiers if not self.setting.lookup or self._held() else (2,)
@@ -175,7 +176,7 @@ class Game:
         """Tier 0's guesses: how likely it holds each."""
         held: list[float] = []
         if chain is not None:
-            chain.restart()
+            chain.whole = 1.0
         while len(held) < count:
             self._pass(0, text + len(held))
             held.append(self._row("held", text + len(held)))

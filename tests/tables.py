@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from mspeckv.adaptive.estimates import Confidence
-from mspeckv.adaptive.lengths import Chain
 from mspeckv.adaptive.lookup import SHORTEST_CHOSEN, Lookup
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.speculate import Autoregress, Level, Speculate
+from mspeckv.decoding.speculate import Autoregress, Chain, Level, Speculate
 from mspeckv.record import Ledger, Recorder
 
 VOCAB = 4
@@ -52,7 +53,7 @@ def nest(
     recorder = Recorder(Ledger())
     draft = Autoregress(readers[0], sampler, threshold=0.5 if leaf == "unsure" else 0.0)
     if leaf == "chain":
-        draft.chain = Chain(Confidence(), 1, 0.3)
+        draft.chain = Chain(partial(Confidence().kept, 1), 0.3)
     level: Level = draft
     if leaf == "lookup":
         level = Lookup(VOCAB, readers[0].logits, shortest=SHORTEST_CHOSEN)

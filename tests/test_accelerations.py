@@ -90,7 +90,7 @@ def test_greedy_text_without_any_is_that_of_transformers() -> None:
 
 def test_without_accelerations_nothing_is_plugged_in_but_lengths_and_lookup() -> None:
     bare, hooks = Hooks(), hooks_of(())
-    same = {"kernels", "faster", "products", "copy_bytes", "head", "lend", "accord"}
+    same = {"kernels", "show", "restore", "products", "copy_bytes", "head", "lend", "accord"}
     assert {name for name in same if getattr(hooks, name) == getattr(bare, name)} == same
     assert hooks.choose is not None
     assert Engine().hooks == bare

@@ -17,6 +17,7 @@ import pytest
 
 import mspeckv
 from mspeckv.accelerate.packed_attention import kernel
+from mspeckv.events import Pass
 from mspeckv.kv import doors
 from mspeckv.models import Pair
 from mspeckv.record import Recorder
@@ -372,9 +373,9 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
     monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
     done = Recorder.passed
 
-    def passed(self: Recorder, tier: int, *args: Any, **settings: Any) -> None:
-        done(self, tier, *args, **settings)
-        if self.on_progress is not None and tier == 2 and args[0] != "prefill":
+    def passed(self: Recorder, one: Pass, start: Any) -> None:
+        done(self, one, start)
+        if self.on_progress is not None and one.tier == 2 and one.step != "prefill":
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Recorder, "passed", passed)

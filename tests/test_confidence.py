@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise, product
 from math import prod
 
@@ -9,7 +10,8 @@ import pytest
 
 from mspeckv import KVPolicy, Pair, Round, RunConfig, Sampling, Speculation, documents, stream
 from mspeckv.adaptive.estimates import Confidence
-from mspeckv.adaptive.lengths import Chain, Planner
+from mspeckv.adaptive.lengths import Planner
+from mspeckv.decoding.speculate import Chain
 from mspeckv.events import Guess, Pass, Plan
 
 LONGEST = 8
@@ -37,13 +39,13 @@ def test_what_follows_a_break_was_not_tested() -> None:
 
 
 def test_a_chain_ends_where_it_is_hardly_kept_whole() -> None:
-    chain = Chain(Confidence(), 2, stop=0.5)
+    chain = Chain(partial(Confidence().kept, 2), stop=0.5)
     assert [chain.ends_with(0.8) for _ in range(4)] == [False, False, False, True]
-    chain.restart()
+    chain.whole = 1.0
     assert [chain.ends_with(0.8) for _ in range(4)] == [False, False, False, True]
-    chain.restart()
+    chain.whole = 1.0
     assert chain.ends_with(0.4)
-    assert not any(Chain(Confidence(), 2, stop=0.0).ends_with(0.1) for _ in range(9))
+    assert not any(Chain(partial(Confidence().kept, 2), stop=0.0).ends_with(0.1) for _ in range(9))
 
 
 @pytest.mark.parametrize("guess_ms", [1.0, 4.0, 12.0])
@@ -63,7 +65,7 @@ def test_no_fixed_length_beats_the_rule_where_the_draft_is_honest(guess_ms: floa
     def chosen(token_ms: float) -> dict[tuple[float, ...], int]:
         lengths = {}
         for case in cases:
-            chain = Chain(Confidence(), 2, guess_ms / token_ms)
+            chain = Chain(partial(Confidence().kept, 2), guess_ms / token_ms)
             ends = (k for k, held in enumerate(case, start=1) if chain.ends_with(held))
             lengths[case] = next(ends, LONGEST)
         return lengths

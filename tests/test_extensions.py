@@ -18,9 +18,10 @@ from mspeckv.decoding.speculate import Emission
 from mspeckv.extensions.attended_tokens import attended
 from mspeckv.extensions.hot_chunks import RECALL, HotChunkCache
 from mspeckv.extensions.rotated_codec import hadamard, lloyd_table
+from mspeckv.kv.blocks import Room
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.doors import codecs, guessers, placements, policies, tier1_caches
-from mspeckv.kv.placement import ResidentLayer, Room
+from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.quantize import pack_bits, unpack_bits
 from mspeckv.kv.shape import KVShape
 from mspeckv.testing import (
@@ -240,7 +241,7 @@ def test_a_placement_of_ones_own() -> None:
         """Offloaded in name."""
 
         def __init__(self, room: Room, index: int) -> None:
-            super().__init__(room.store, room.tail(), index)
+            super().__init__(room, index)
             made.append(index)
 
     policy = KVPolicy(8, on_chip=1, block=16, tail=8, elsewhere="beside")

@@ -130,4 +130,4 @@ def test_a_part_that_the_kernel_would_misread_is_refused(
 def test_the_kernel_is_plugged_in_on_a_gpu_alone() -> None:
     plain = Hooks()
     assert triton_unpack.plug(plain, torch.device("cpu")) is plain
-    assert triton_unpack.plug(plain, torch.device("cuda")).faster.restore is triton_unpack.restore
+    assert triton_unpack.plug(plain, torch.device("cuda")).restore is triton_unpack.restore

@@ -56,12 +56,12 @@ def left(
         counts: list[object] = []
         parts: list[torch.Tensor] = []
         for reader in tiers.prefilled:
-            state = reader.cache.state()
-            counts += [state.numbers, reader.cache.length]
-            parts += state.tensors
+            lengths, held = reader.cache.state()
+            counts += [lengths, reader.cache.length]
+            parts += held
         looking = tiers.prefilled[-1].seat.onlooker
         if isinstance(looking, RetrievalCache):
-            counts += [looking.length, [list(layer.counts) for layer in looking.layers]]
+            counts += [looking.length, [layer.length for layer in looking.layers]]
             parts += [part for layer in looking.layers for part in layer.contents]
             parts += [*looking.landmarks.values(), *looking.chosen.values()]
         if isinstance(looking, HotChunkCache):

@@ -21,7 +21,7 @@ from mspeckv.context import Kernels, Pass, carrying
 from mspeckv.decoding.attention import attend
 from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.floats import Floats
-from mspeckv.kv.full import Faster, FullCache
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
@@ -311,7 +311,7 @@ def filled(policy: KVPolicy, tokens: int = 200) -> FullCache:
     shape = KVShape(1, 2, 16, torch.float32)
     link = open_link(Ledger(clock_of(CPU)), None, CPU)
     link.__enter__()
-    cache = FullCache(shape, policy, tokens + 40, link, CPU, Faster(show=packed.show_packed))
+    cache = FullCache(shape, policy, tokens + 40, link, CPU, packed.show_packed)
     cache.begin_pass()
     cache.update(*torch.randn(2, 1, 2, tokens, 16), 0)
     cache.settle(tokens)
@@ -358,8 +358,8 @@ def test_layers_hand_over_records_when_they_have_any(policy: KVPolicy, handed: b
 def test_tier_1_reads_upper_nibbles_as_they_are(resident: int) -> None:
     torch.manual_seed(0)
     full = filled(KVPolicy(8, resident=resident, nibble=True))
-    room = Tier1Room(full.shape, Speculation(), 200, 3)
-    coarse, new = CoarseCache(room, full, torch.device("cpu")), torch.randn(2, 1, 2, 3, 16)
+    room = Tier1Room(full.shape, Speculation(tier1="nibble"), 200, 40)
+    coarse, new = CoarseCache(room, full, CPU), torch.randn(2, 1, 2, 3, 16)
     with carrying(Pass(attend)) as now:
         coarse.update(*new, 0)
     shown = now.shown[0]

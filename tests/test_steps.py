@@ -118,7 +118,7 @@ def test_a_devices_passes_are_told_when_the_round_is_taken() -> None:
     seen: list[Pass | Transfer] = []
     recorder = Recorder(Ledger(Late(), seen.append))
     for tier in (0, 1, 2):
-        recorder.passed(tier, "verify", 1, 0, recorder.mark())
+        recorder.passed(Pass(tier, "verify", 1, 0, 0.0, 0.0), recorder.mark())
         assert not seen
     assert recorder.so_far()[0] == recorder.take().passes == tuple(seen)
     assert [one.tier for one in seen] == [0, 1, 2]

@@ -11,8 +11,9 @@ import torch
 
 import mspeckv.decoding.sampling
 from mspeckv import KVPolicy
+from mspeckv.kv.blocks import Room
 from mspeckv.kv.doors import codecs, placements
-from mspeckv.kv.placement import ResidentLayer, Room
+from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.testing import (
     check_bytes,
@@ -85,7 +86,7 @@ def test_bytes_that_depend_on_rounds_are_seen() -> None:
         """Packs a block as soon as it is full, settled or not."""
 
         def __init__(self, room: Room, index: int) -> None:
-            super().__init__(room.store, room.tail(), index)
+            super().__init__(room, index)
 
         def put(self, start: int, key: torch.Tensor, value: torch.Tensor) -> None:
             super().put(start, key, value)
@@ -108,7 +109,7 @@ def test_bytes_that_were_not_predicted_are_seen() -> None:
         """On the device, where a policy says elsewhere."""
 
         def __init__(self, room: Room, index: int) -> None:
-            super().__init__(room.store, room.tail(), index)
+            super().__init__(room, index)
 
     try:
         with pytest.raises(AssertionError, match="bytes are allocated"):

@@ -18,14 +18,14 @@ import torch
 from mspeckv.context import KV, Shown
 from mspeckv.decoding.hooks import Hooks
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import Arrived, BlockLayer
+from mspeckv.kv.blocks import Arrived, BlockLayer, Room
 from mspeckv.kv.floats import FloatLayer, Floats
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.offloaded import OffloadedLayer
-from mspeckv.kv.placement import ResidentLayer, Room, placements
+from mspeckv.kv.placement import ResidentLayer, placements
 from mspeckv.kv.quantize import BlockCodec
-from mspeckv.kv.recurrent import with_states
+from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
 from mspeckv.record import span
@@ -117,13 +117,12 @@ class NibbleLayer(OffloadedLayer):
     """Upper plane on the device, lower plane in host memory."""
 
     def __init__(self, room: Room, index: int) -> None:
-        tail = room.tail()
-        super().__init__(room.store, tail, index, room.pipeline)
-        codec = room.store.codec
+        super().__init__(room, index)
+        codec = room.codec
         assert isinstance(codec, BlockCodec)
         self.planes = NibblePlanes(codec)
-        size = room.store.blocks, self.planes.upper.record_bytes
-        self.upper = torch.empty(size, dtype=torch.uint8, device=tail.key.device)
+        size = room.blocks, self.planes.upper.record_bytes
+        self.upper = torch.empty(size, dtype=torch.uint8, device=room.device)
 
     @property
     def contents(self) -> list[torch.Tensor]:
@@ -159,7 +158,7 @@ class CoarseLayer(PlacedLayer):
         super().__init__()
         self.base, self.planes = base, planes
         if isinstance(base, BlockLayer):
-            self.store, self.tail = base.store, base.tail
+            self.scratch, self.tail = base.scratch, base.tail
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take new tokens after tier 2's and earlier guesses; show everything."""
@@ -167,7 +166,7 @@ class CoarseLayer(PlacedLayer):
         start = max(self.length, base.length)
         self.length = start + new
         base.put(start, key, value)
-        show = isinstance(base, BlockLayer) and base.blocks and base.store.show
+        show = isinstance(base, BlockLayer) and base.blocks and base.show
         return (show and show(self, new)) or self.read(self.length)
 
     def read(self, length: int) -> Floats:
@@ -175,13 +174,13 @@ class CoarseLayer(PlacedLayer):
         if not isinstance(self.base, BlockLayer):
             return self.base.read(length)
         self.bring(length)
-        return Floats(*self.base.store.scratch.read(length))
+        return Floats(*self.base.scratch.read(length))
 
     def bring(self, length: int) -> None:
         """`BlockLayer.bring`, from upper nibbles alone."""
         base = self.base
         assert isinstance(base, BlockLayer)
-        scratch, packed = base.store.scratch, base.packed_tokens
+        scratch, packed = base.scratch, base.packed_tokens
         with span("kv/dequantize"):
             self.arrived().decode(scratch.read(packed))
         scratch.write(packed, *base.tail.read(length - packed))
@@ -200,7 +199,8 @@ class CoarseLayer(PlacedLayer):
         """Tier 2's, of an offloaded layer's blocks the upper plane alone."""
         whole = self.base.bytes_to_read(max(length, self.base.length))
         if isinstance(self.base, NibbleLayer):
-            whole -= self.base.packed_bytes - self.base.blocks * self.planes.upper.record_bytes
+            saved = self.base.codec.record_bytes - self.planes.upper.record_bytes
+            whole -= self.base.blocks * saved
         return whole
 
 
@@ -210,13 +210,11 @@ class CoarseCache(Tier1Cache):
 
     def __init__(self, room: Tier1Room, full: FullCache, device: torch.device) -> None:
         self.full = full
-        codec = full.store.codec
+        codec = full.codec
         assert isinstance(codec, BlockCodec)
         planes = NibblePlanes(codec)
-        looks = [
-            CoarseLayer(layer, planes) if layer.attends else layer.like() for layer in full.layers
-        ]
-        super().__init__(layers=with_states(looks, full.shape, reach=0))
+        looks = layers_of(full.shape, lambda at, _: CoarseLayer(full.layers[at], planes), reach=0)
+        super().__init__(layers=looks)
         self.source = full
 
     @classmethod

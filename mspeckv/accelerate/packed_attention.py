@@ -53,7 +53,7 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
     if device.type != "cpu":
         return hooks
     kernels = {**hooks.kernels, Packed: attend_packed}
-    return replace(hooks, kernels=kernels, faster=replace(hooks.faster, show=show_packed))
+    return replace(hooks, kernels=kernels, show=show_packed)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Packed(Floats):
 
     def whole(self) -> KV:
         """Everything as floats, unpacked now, where the layer always unpacks."""
-        scratch: Buffer = self.layer.store.scratch
+        scratch: Buffer = self.layer.scratch
         packed = self.tokens - self.key.shape[2]
         with span("kv/dequantize"):
             self.blocks.decode(scratch.read(packed))

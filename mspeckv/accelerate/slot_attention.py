@@ -78,7 +78,7 @@ class CodeSlots(Slots):
     @property
     def tokens(self) -> int:
         """Slots of the whole layer."""
-        return self.layer.store.scratch.key.shape[2]
+        return self.layer.scratch.key.shape[2]
 
     @property
     def new(self) -> torch.Tensor:
@@ -87,7 +87,7 @@ class CodeSlots(Slots):
 
     def whole(self) -> KV:
         """Every slot, where the layer was unpacked for who looks on."""
-        return self.layer.store.scratch.whole
+        return self.layer.scratch.whole
 
 
 def readable(codec: Codec, rows: int) -> bool:

@@ -116,7 +116,7 @@ def view_of(layer: PlacedLayer) -> Buffer:
     if isinstance(layer, FloatLayer):
         return layer.buffer
     assert isinstance(layer, BlockLayer)
-    return layer.store.scratch
+    return layer.scratch
 
 
 def tail_start(cache: Tier) -> int:

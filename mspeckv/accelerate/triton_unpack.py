@@ -30,7 +30,7 @@ def plug(hooks: Hooks, device: torch.device) -> Hooks:
     """Unpack in one kernel on a GPU that has Triton."""
     if device.type != "cuda" or find_spec("triton") is None:
         return hooks
-    return replace(hooks, faster=replace(hooks.faster, restore=restore))
+    return replace(hooks, restore=restore)
 
 
 def restore(

@@ -149,9 +149,6 @@ class Verdicts:
     Guesses hold in runs, so acceptance is told apart by place: a_k is the probability that the k-th
     guess is kept if all before it were. Tier 1 is the target over less of the text: it errs
     anywhere alike.
-
-    Args:
-        has_middle: whether there is a tier 1.
     """
 
     def __init__(self, has_middle: bool) -> None:
@@ -198,9 +195,6 @@ class Confidence:
     """How often tokens are kept that a draft or lookup held so likely, by verifying tier.
 
     What a likelihood is worth drifts with temperature, text and verifier.
-
-    Args:
-        lookup: whether tier 0 is one.
     """
 
     def __init__(self, lookup: bool = False) -> None:

@@ -17,9 +17,10 @@ n tokens, the time per token of a round is
 and the planner takes the least.
 
 A draft model that was distilled from its target knows when it does not know, so its own guesses
-end earlier, where it becomes unsure (`Chain`). With s the chance that all of a chain of guesses is
-kept, one more guess brings s tokens at most and costs d milliseconds, its draft pass and its place
-in the verification. Where a token is otherwise had for T milliseconds, it pays as long as
+end earlier, where it becomes unsure (`Chain` of `mspeckv.decoding.speculate`). With s the chance
+that all of a chain of guesses is kept, one more guess brings s tokens at most and costs d
+milliseconds, its draft pass and its place in the verification. Where a token is otherwise had for T
+milliseconds, it pays as long as
 
     s T > d,   so a chain ends once s < d / T
 
@@ -85,28 +86,6 @@ def marginal(passes: Sequence[Pass], began: float | None, ended: float | None) -
 
 
 _SURELY = expected_tokens([_SURE], max(AUTO_GAMMA, AUTO_DRAFT_GAMMA))
-
-
-class Chain:
-    """A chain of guesses as it grows.
-
-    Args:
-        verifier: tier that will test the chain.
-        stop: chance of being kept whole under which the chain ends; 0 for never.
-    """
-
-    def __init__(self, confidence: Confidence, verifier: int, stop: float) -> None:
-        self.confidence, self.verifier, self.stop = confidence, verifier, stop
-        self.restart()
-
-    def restart(self) -> None:
-        """The next token is the first of another chain."""
-        self._whole = 1.0
-
-    def ends_with(self, likelihood: float) -> bool:
-        """Take in a token that the draft held so likely; whether no more should follow it."""
-        self._whole *= self.confidence.kept(self.verifier, likelihood)
-        return self._whole < self.stop
 
 
 class Planner:

@@ -135,6 +135,6 @@ class Lookup:
 
 @guessers.register("lookup")
 def make_lookup(speculation: Speculation, vocab: int, device: torch.device) -> Lookup:
-    """Tier 0 of a run; see `mspeckv.decoding.hooks.Guesser`."""
+    """Tier 0 of a run; see `mspeckv.kv.doors.guessers`."""
     shortest = SHORTEST_CHOSEN if speculation.gamma == "auto" else SHORTEST
     return Lookup(vocab, torch.empty(0, dtype=torch.float32, device=device), shortest)

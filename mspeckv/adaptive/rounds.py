@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mspeckv.adaptive.estimates import FAR, GPU_SLOPE, SLOPE, Costs, PassCost, steeper
-from mspeckv.adaptive.lengths import Chain, Held, Planner
+from mspeckv.adaptive.lengths import Held, Planner
 from mspeckv.adaptive.lookup import Lookup
 from mspeckv.decoding.hooks import Accord, Hooks
 from mspeckv.decoding.reader import ModelReader, Reader
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.decoding.speculate import Autoregress, Emission, Level, nest_over
+from mspeckv.decoding.speculate import Autoregress, Chain, Emission, Level, nest_over
 from mspeckv.events import Plan
 from mspeckv.models.experts import growth
 from mspeckv.record import Recorder, span
@@ -35,15 +35,7 @@ class Adaptive:
     recorder: Recorder
     plan: Plan = field(default_factory=lambda: Plan((2,), 0, 0))
 
-    @property
-    def tier(self) -> int:
-        """The topmost reader's tier."""
-        return self.top.tier
-
-    @property
-    def costs(self) -> Costs:
-        """What passes took, as far as is known."""
-        return self.planner.costs
+    tier = 2
 
     def round(self, prefix: list[int], limit: int) -> Emission:
         """Choose lengths, run that round, learn from it."""
@@ -79,7 +71,7 @@ class Adaptive:
         """The levels of one round."""
         below: Level | None = self.guesser if 0 in plan.path else None
         if isinstance(below, Autoregress):
-            below.chain = Chain(self.planner.confidence, plan.path[1], plan.stop)
+            below.chain = Chain(partial(self.planner.confidence.kept, plan.path[1]), plan.stop)
         if 1 in plan.path:
             assert self.middle is not None
             below = nest_over(below, self.middle, plan.draft_gamma, self.sampler, self.recorder)
@@ -95,7 +87,7 @@ def choose(
     recorder: Recorder,
     costs: Costs | None,
     accord: Accord | None,
-) -> Adaptive:
+) -> tuple[Adaptive, Costs]:
     """The topmost level of a run; see `mspeckv.decoding.hooks.Choose`."""
     free = isinstance(guesser, Lookup)
     if costs is None:
@@ -103,7 +95,7 @@ def choose(
     planner = Planner(speculation, guesser is not None, middle is not None, free, costs)
     if accord is not None:
         planner = accord.planner(planner)
-    return Adaptive(guesser, middle, top, planner, sampler, recorder)
+    return Adaptive(guesser, middle, top, planner, sampler, recorder), planner.costs
 
 
 def _slope(top: Reader) -> float:

@@ -17,8 +17,6 @@ class Ending:
         stop_tokens: ids that end the run.
         stop_strings: strings that end the run once the text holds one.
         stream: where the text comes together.
-        tokens: those of the run so far.
-        over: whether it has ended.
     """
 
     most: int

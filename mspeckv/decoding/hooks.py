@@ -18,8 +18,9 @@ from mspeckv.context import Kernels, Products
 from mspeckv.decoding.reader import Head, ModelReader, Reader, Seat
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.decoding.speculate import Level
-from mspeckv.events import Plan
-from mspeckv.kv.full import Faster, FullCache
+from mspeckv.kv.blocks import ShowWith
+from mspeckv.kv.codec import Restore
+from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import KVLink
 from mspeckv.kv.streaming import StreamingCache
 from mspeckv.kv.tier1 import Tier1Cache
@@ -63,16 +64,6 @@ Exact = Mapping[str, Callable[[Pair, MakeReader], MakeReader]]
 _USUAL: Exact = {"tokens": lambda pair, make: make}
 
 
-class ChosenRound(Level, Protocol):
-    """A level whose rounds have lengths of their own."""
-
-    plan: Plan
-
-    @property
-    def costs(self) -> Any:
-        """What passes took, for a later run with the same settings."""
-
-
 class Accord(Protocol):
     """What several processes that share a model decide alike, in one run."""
 
@@ -93,11 +84,12 @@ class Accord(Protocol):
 
 Choose = Callable[
     [Speculation, Level | None, Reader | None, Reader, Sampler, Recorder, Any, Accord | None],
-    ChosenRound,
+    tuple[Level, Any],
 ]
 """Called as (speculation, guesser, middle, top, sampler, recorder, costs, accord).
 
-Makes the topmost level where lengths are chosen, with the costs that an earlier run learned.
+Makes the topmost level where lengths are chosen, whose ``plan`` is the last choice, with the costs
+that an earlier run learned; and gives the costs as this run learns them.
 """
 
 
@@ -114,7 +106,8 @@ class Hooks:
 
     Attributes:
         kernels: of attention, by what a cache layer shows.
-        faster: what is done in the full cache's stead.
+        show: another way to show packed layers.
+        restore: another way to turn codes into values on the device.
         products: what a model's linear layers multiply by in a run, as the weights are now.
         copy_bytes: bytes of what `products` keeps of the given models.
         head: a head of the draft that scores as many tokens as told; of a prompt.
@@ -129,7 +122,8 @@ class Hooks:
     """
 
     kernels: Kernels = field(default_factory=dict)
-    faster: Faster = field(default_factory=Faster)
+    show: ShowWith | None = None
+    restore: Restore | None = None
     products: Callable[[PreTrainedModel], Products] = lambda model: {}
     copy_bytes: Callable[[Iterable[PreTrainedModel]], int] = lambda models: 0
     head: Callable[[PreTrainedModel, Sequence[int], int], Head] | None = None

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from mspeckv.context import Kernels, Products, Shown, Watcher
 from mspeckv.decoding.attention import reading
-from mspeckv.events import Step
+from mspeckv.events import Pass, Step
 from mspeckv.kv.layers import Tier
 from mspeckv.kv.tier1 import Tier1Cache
 from mspeckv.models.checks import cache_argument
@@ -50,8 +50,6 @@ class Seat:
 
     Attributes:
         tier, step: 0, 1 or 2, and how its passes are called in events.
-        model: any decoder.
-        cache: its cache.
         recorder: notes passes, and may cancel the run between two layers.
         onlooker: a cache that fills itself from what the passes show.
         kernels: of attention, beside the stock one; so ``products``: see `mspeckv.context.Pass`.
@@ -132,9 +130,8 @@ class ModelReader:
         with span(f"tier{self.tier}/{step}"):
             logits, builds = self._run(tokens, position, step, rows)
             lookups = self.cache.lookups() if step != "prefill" else (0, 0)
-            self.recorder.passed(
-                self.tier, step, len(tokens), self.cache.read_bytes(), start, lookups, builds
-            )
+            size = len(tokens), self.cache.read_bytes()
+            self.recorder.passed(Pass(self.tier, step, *size, 0.0, 0.0, *lookups, builds), start)
         return logits
 
     def _run(

@@ -10,6 +10,7 @@ retrieval), target over full)``, and every other method is another nesting.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,7 +27,6 @@ class Emission:
     """Tokens in order, and where they came from.
 
     Attributes:
-        tokens: token ids.
         distributions: for each token, the distribution ``[V]`` it is a draw from.
         settled_by: for each token, the tier whose guess it was.
         last: the emitter would rather not go on from here.
@@ -48,14 +48,23 @@ class Emission:
         self.held += other.held
 
 
-class Chain(Protocol):
-    """A chain of guesses as it grows."""
+@dataclass
+class Chain:
+    """A chain of guesses as it grows.
+
+    Attributes:
+        kept: chance that a token is kept that the draft held so likely.
+        stop: chance of being kept whole, `whole`, under which the chain ends; 0 for never.
+    """
+
+    kept: Callable[[float], float]
+    stop: float
+    whole: float = 1.0
 
     def ends_with(self, likelihood: float) -> bool:
-        """Take in a token that was held so likely; whether no more should follow it."""
-
-    def restart(self) -> None:
-        """The next token is the first of another chain."""
+        """Take in a token that the draft held so likely; whether no more should follow it."""
+        self.whole *= self.kept(likelihood)
+        return self.whole < self.stop
 
 
 class Level(Protocol):
@@ -114,7 +123,7 @@ class Autoregress:
         """Forget what was read after ``length`` tokens; the next one begins another chain."""
         self.reader.settle(length)
         if self.chain is not None:
-            self.chain.restart()
+            self.chain.whole = 1.0
 
 
 class Speculate:

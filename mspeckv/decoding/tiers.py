@@ -85,10 +85,11 @@ def build_tiers(
 
     def target(tier: int, step: Step, cache: Tier, gamma: int) -> Seat:
         """The target reading through a cache, with at most ``gamma`` guesses to verify."""
+        slots = cache.settled_slots
         return Seat(
             tier, step, pair.target, cache, recorder,
             kernels=hooks.kernels, products=products,
-            settled=cache.settled_slots(len(prompt) - 1),
+            settled=len(prompt) - 1 if slots is None else slots,
             longest=gamma + 1 if speculation.adaptive else 0, vocab=pair.vocab,
         )  # fmt: skip
 
@@ -126,9 +127,10 @@ def build_tiers(
     if speculation.adaptive and hooks.choose is not None and len(path) > 1:
         # a run learns from a copy of its own: others may be learning too
         costs = deepcopy(engine.pass_costs.get((key, link.gbps)))
-        chosen = hooks.choose(speculation, guesser, middle, top, sampler, recorder, costs, accord)
-        lent.callback(engine.pass_costs.__setitem__, (key, link.gbps), chosen.costs)
-        return Tiers(chosen, caches.full, prefilled, chosen.plan)
+        given = speculation, guesser, middle, top, sampler, recorder, costs, accord
+        root, costs = hooks.choose(*given)
+        lent.callback(engine.pass_costs.__setitem__, (key, link.gbps), costs)
+        return Tiers(root, caches.full, prefilled, Plan(path, 0, 0))
     gamma, draft_gamma, below = speculation.longest_gamma, speculation.longest_draft_gamma, guesser
     if middle is not None:
         below = nest_over(below, middle, draft_gamma, sampler, recorder)
@@ -141,7 +143,7 @@ def _allocate(hooks: Hooks, pair: Pair, config: RunConfig, prompt: int, link: KV
     """Every cache that the method needs."""
     speculation, device, shape = config.speculation, pair.device, pair.kv_shape
     capacity, slack = prompt + config.new_tokens, window_slack(speculation)
-    full = FullCache(shape, config.policy, capacity, link, device, hooks.faster, slack)
+    full = FullCache(shape, config.policy, capacity, link, device, hooks.show, hooks.restore, slack)
     middle: Tier1Cache | None = None
     if config.method in USES_TIER1:
         room = Tier1Room(shape, speculation, prompt - 1, config.new_tokens + 1)

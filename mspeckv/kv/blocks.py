@@ -16,7 +16,8 @@ from mspeckv.events import Purpose
 from mspeckv.kv.codec import Codec, OtherAxes
 from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.layers import PlacedLayer
-from mspeckv.kv.sizes import packed_blocks
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import packed_blocks, tail_tokens
 from mspeckv.record import span
 from mspeckv.settings import KVPolicy
 
@@ -43,22 +44,30 @@ class Arrived:
 
 Show = Callable[[Any, int], Shown | None]
 """Shows a layer of blocks, or a look at one, after so many new tokens; None: unpack it."""
+ShowWith = Callable[[Codec, torch.device], Show | None]
+"""What shows layers of a codec on a device; None: unpack them all."""
 
 
 @dataclass(frozen=True)
-class Store:
-    """What the packed layers of one cache share.
+class Room:
+    """What a placement makes its layers of; packed ones share most of it.
 
     Attributes:
+        capacity: most tokens of the run, guesses included.
         blocks: most blocks a layer can come to hold.
         scratch: where a layer's KV is unpacked for its pass.
+        pipeline: brings offloaded layers (`mspeckv.kv.offloaded.Pipeline`).
         show: what an acceleration does instead of unpacking.
     """
 
-    codec: Codec
+    shape: KVShape
     policy: KVPolicy
+    codec: Codec
+    capacity: int
     blocks: int
+    device: torch.device
     scratch: Buffer
+    pipeline: Any
     show: Show | None = None
 
 
@@ -75,12 +84,12 @@ class BlockLayer(PlacedLayer):
     records: torch.Tensor
     """uint8 ``[most blocks, bytes]``."""
 
-    def __init__(self, store: Store, tail: Buffer, index: int) -> None:
+    def __init__(self, room: Room, index: int) -> None:
         super().__init__()
-        self.index = index
-        self.store, self.codec, self.policy = store, store.codec, store.policy
-        self.tail = tail
-        self.blocks = 0
+        self.index, self.blocks = index, 0
+        self.codec, self.policy = room.codec, room.policy
+        self.scratch, self.show = room.scratch, room.show
+        self.tail = Buffer(room.shape, tail_tokens(room.policy), room.device)
 
     @property
     def contents(self) -> list[torch.Tensor]:
@@ -88,29 +97,14 @@ class BlockLayer(PlacedLayer):
         return [*self.tail.read(self.length - self.packed_tokens), self.records[: self.blocks]]
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens and finished blocks."""
-        return self.length, self.blocks
-
-    @property
     def packed_tokens(self) -> int:
         """Tokens in finished blocks."""
         return self.blocks * self.codec.block
 
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of stored blocks that a pass reads."""
-        return self.blocks * self.codec.record_bytes
-
     def bytes_to_read(self, length: int) -> int:
         """Bytes of stored blocks, and of the float tail."""
         tail = length - self.packed_tokens
-        return self.packed_bytes + tail * self.tail.token_bytes
-
-    @property
-    def found(self) -> bool:
-        """Whether a pass finds its blocks on the device; False too where there are none."""
-        return self.blocks > 0
+        return self.blocks * self.codec.record_bytes + tail * self.tail.token_bytes
 
     def append(self, key: torch.Tensor, value: torch.Tensor) -> Shown:
         """Take a pass's new tokens; show everything.
@@ -128,8 +122,8 @@ class BlockLayer(PlacedLayer):
             return Floats(key, value)
         self.put(start, *held)
         shown = None
-        if self.store.show is not None and self.blocks:
-            shown = self.store.show(self, new)
+        if self.show is not None and self.blocks:
+            shown = self.show(self, new)
         return self.in_its_axes(shown or self.read(self.length))
 
     def in_its_axes(self, shown: Shown) -> Shown:
@@ -143,15 +137,14 @@ class BlockLayer(PlacedLayer):
     def read(self, length: int) -> Floats:
         """The first ``length`` tokens, unpacked into the shared scratch buffer."""
         self.bring(length)
-        return Floats(*self.store.scratch.read(length))
+        return Floats(*self.scratch.read(length))
 
     def bring(self, length: int) -> None:
         """Have the shared scratch buffer hold the first ``length`` tokens."""
-        scratch = self.store.scratch
         with span("kv/copy" if self.policy.lossless else "kv/dequantize"):
-            self.arrived().decode(scratch.read(self.packed_tokens))
+            self.arrived().decode(self.scratch.read(self.packed_tokens))
             self.release()
-        scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
+        self.scratch.write(self.packed_tokens, *self.tail.read(length - self.packed_tokens))
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on, then pack the blocks that are now complete."""

@@ -38,11 +38,11 @@ shapes and recorded, so a policy that looks at a value on the host keeps its pas
 replayed: that pass is then run as it comes.
 """
 
-DEFAULT = "attention"
 _policies: Door[Policy] = Door("retrieval")
 _keys_readers: set[str] = set()
 
 
+@_policies.register("attention")
 def attention(
     queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
@@ -56,6 +56,7 @@ def attention(
     return weights.matmul(shares)
 
 
+@_policies.register("newest")
 def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The newest chunks, whatever is asked: a control that shows what asking is worth."""
     heads, chunks, _ = landmarks.shape
@@ -65,6 +66,7 @@ def newest(queries: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tensor
 names = _policies.names
 """The default first."""
 policy = _policies.find
+_BUILT_IN = frozenset(names())
 
 
 def reads_keys(name: str) -> bool:
@@ -151,8 +153,3 @@ def _try(name: str, function: Policy, read: tuple[int, ...]) -> None:
     again = function(queries, landmarks.clone(), weights.clone())
     if not torch.equal(scores.argsort(-1), again.argsort(-1)):
         raise refuse("retrieval", name, "leave out queries of weight 0: they are padding")
-
-
-_policies.register(DEFAULT)(attention)
-_policies.register("newest")(newest)
-_BUILT_IN = frozenset(names())

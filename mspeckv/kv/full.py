@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 
-from mspeckv.kv.blocks import BlockLayer, Show, Store
-from mspeckv.kv.codec import Codec, Restore, codec_of
+from mspeckv.kv.blocks import BlockLayer, Room, ShowWith
+from mspeckv.kv.codec import Restore, codec_of
 from mspeckv.kv.floats import Buffer
-from mspeckv.kv.layers import Tier
+from mspeckv.kv.kinds import ALL, Sight
+from mspeckv.kv.layers import PlacedLayer, Tier
 from mspeckv.kv.link import KVLink
-from mspeckv.kv.offloaded import Pipeline
-from mspeckv.kv.placement import Room, place_of
-from mspeckv.kv.recurrent import kept, with_states
+from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
+from mspeckv.kv.placement import place_of
+from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import packed_blocks, streamed_bytes, tail_tokens
-from mspeckv.kv.windows import WINDOW_SLACK
+from mspeckv.kv.sizes import packed_blocks, tail_tokens
+from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer
 from mspeckv.settings import KVPolicy
-
-
-@dataclass(frozen=True)
-class Faster:
-    """What accelerations do in the cache's stead.
-
-    Attributes:
-        show: given a codec and a device, another way to show packed layers, or None.
-        restore: another way to turn codes into values on the device.
-    """
-
-    show: Callable[[Codec, torch.device], Show | None] | None = None
-    restore: Restore | None = None
 
 
 class FullCache(Tier):
@@ -39,6 +24,7 @@ class FullCache(Tier):
 
     Args:
         capacity: most tokens the run can hold, guesses included.
+        show, restore: what accelerations do instead; see `mspeckv.decoding.hooks.Hooks`.
         slack: tokens that rejected guesses may take back at most.
 
     Raises:
@@ -52,34 +38,33 @@ class FullCache(Tier):
         capacity: int,
         link: KVLink,
         device: torch.device,
-        faster: Faster | None = None,
+        show: ShowWith | None = None,
+        restore: Restore | None = None,
         slack: int = WINDOW_SLACK,
     ) -> None:
-        faster = faster or Faster()
         self.shape, self.policy, self.capacity = shape, policy, capacity
-        self.placement = policy.placement(shape.layers)
         blocks, unpacks = packed_blocks(policy, capacity), policy.on_chip < shape.layers
         self.scratch = Buffer(shape, capacity if unpacks else 0, device)
-        codec = codec_of(shape, policy, faster.restore)
+        self.codec = codec_of(shape, policy, restore)
         # rows that are read again have no new keys, which kernels of packed blocks count on; and
         # latents are expanded before attention
-        show = None
-        if faster.show is not None and unpacks and not (shape.states or shape.latent):
-            show = faster.show(codec, device)
-        self.store = Store(codec, policy, blocks, self.scratch, show)
-        size, offloaded = streamed_bytes(shape, policy), self.placement.count("offloaded")
-        self.pipeline = Pipeline(link, self.store, size, offloaded)
-        room = Room(shape, capacity, device, self.store, self.pipeline)
-        places = iter([place_of(policy, place) for place in self.placement])
-        layers = [
-            # what it has settled is never taken back: of states one copy will do
-            next(places)(room, index)
-            if kind.grows
-            else kept(shape, kind, capacity, slack, device, reach=0)
-            for index, kind in enumerate(shape.every)
-        ]
-        self.packed = [layer for layer in layers if isinstance(layer, BlockLayer)]
-        super().__init__(layers=with_states(layers, shape, reach=0))
+        shows = None
+        if show is not None and unpacks and not (shape.states or shape.latent):
+            shows = show(self.codec, device)
+        self.pipeline = Pipeline(link, shape, policy, blocks, device)
+        room = Room(
+            shape, policy, self.codec, capacity, blocks, device, self.scratch, self.pipeline, shows
+        )
+        places = iter([place_of(policy, place) for place in policy.placement(shape.layers)])
+
+        def attending(index: int, sight: Sight) -> PlacedLayer:
+            if sight == ALL:
+                return next(places)(room, index)
+            return WindowLayer.of(shape, sight, slack, capacity, device)
+
+        # what it has settled is never taken back: of states one copy will do
+        super().__init__(layers=layers_of(shape, attending, reach=0))
+        self.packed = [layer for layer in self.layers if isinstance(layer, BlockLayer)]
 
     def room(self, length: int) -> int:
         """Most tokens that may follow the first ``length`` without straddling a flush boundary.
@@ -130,8 +115,9 @@ class FullCache(Tier):
     def lookups(self) -> tuple[int, int]:
         """Packed layers found on the device, and fetched, since the last call (one pass's)."""
         pipeline = self.pipeline
-        hits = sum(layer.found for layer in self.packed)
-        found = hits + pipeline.hits, pipeline.misses
+        # of offloaded ones, the pipeline counts
+        here = [layer for layer in self.packed if not isinstance(layer, OffloadedLayer)]
+        found = pipeline.hits + sum(layer.blocks > 0 for layer in here), pipeline.misses
         pipeline.hits = pipeline.misses = 0
         return found
 

@@ -8,7 +8,6 @@ where an acceleration is plugged in, as something that its kernel reads faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, partialmethod
 from typing import Any
 
@@ -81,7 +80,7 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
 
     def restart(self) -> None:
         """Forget everything, and keep the memory for another run."""
-        self.length = 0
+        self.stand_at(0)
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of stored KV that a pass over the first ``length`` tokens reads."""
@@ -95,11 +94,6 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
     def contents(self) -> list[torch.Tensor]:
         """Everything held, as views: of the same shapes in any layer like it that holds as much."""
         raise NotImplementedError
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The numbers that say how much is held."""
-        return (self.length,)
 
     # Questions that transformers asks of any layer.
 
@@ -121,19 +115,6 @@ class PlacedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
     get_max_cache_shape = get_max_length
 
 
-@dataclass(frozen=True)
-class State:
-    """What a cache's layers hold.
-
-    Attributes:
-        numbers: by layer, the numbers of `PlacedLayer.counts`.
-        tensors: everything held, as views or as copies.
-    """
-
-    numbers: tuple[tuple[int, ...], ...]
-    tensors: tuple[torch.Tensor, ...]
-
-
 class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
     """A tier's cache: layers, and what a reader asks before and after a pass.
 
@@ -145,11 +126,14 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         came: shown a layer's index, and its new keys and values as they come.
         repeats: tokens of the pass that its layers of attention hold already.
         source: a cache whose recurrent states may be taken over.
+        settled_slots: slots that hold the prompt, and that no later pass rewrites; None: one for
+            each of its tokens.
     """
 
     layers: list[Any]
     repeats = 0
     source: Tier | None = None
+    settled_slots: int | None = None
     came: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None
 
     @cached_property
@@ -250,10 +234,6 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Most tokens that may follow the first ``length`` in one pass."""
         return UNBOUNDED
 
-    def settled_slots(self, prompt: int) -> int:
-        """Slots that hold a prompt of so many tokens, and that no later pass rewrites."""
-        return prompt
-
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""
         for part in self.parts:
@@ -273,9 +253,7 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         """Packed layers found on the device, and fetched, since the last call."""
         return 0, 0
 
-    def state(self) -> State:
-        """What is held, as views."""
-        return State(
-            tuple(part.counts for part in self.parts),
-            tuple(tensor for part in self.parts for tensor in part.contents),
-        )
+    def state(self) -> tuple[tuple[int, ...], list[torch.Tensor]]:
+        """How many tokens each layer holds, and everything that layers hold, as views."""
+        tensors = [tensor for part in self.parts for tensor in part.contents]
+        return tuple(part.length for part in self.parts), tensors

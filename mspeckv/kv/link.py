@@ -11,12 +11,12 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Self
 
 import torch
 
 from mspeckv.events import Direction, Purpose, Transfer
-from mspeckv.record import Ledger
+from mspeckv.record import Ledger, Mark
 
 # A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
 LIVE_GBPS = 0.15
@@ -39,7 +39,13 @@ def origin_gbps(step_seconds: float, layers: int, layer_bytes_per_token: int) ->
 
 @dataclass
 class Ticket:
-    """A copy under way. `CopyEngine.wait` blocks until it has arrived."""
+    """A copy under way, for `KVLink.wait`.
+
+    Attributes:
+        arrived: set by the copy thread.
+        begun, done, asked, met: a GPU's marks around the copy, and around the wait for it.
+        place: in the ledger, once it is noted.
+    """
 
     source: torch.Tensor
     target: torch.Tensor
@@ -48,6 +54,10 @@ class Ticket:
     layer: int
     tier: int = 2
     arrived: threading.Event = field(default_factory=threading.Event)
+    begun: Mark = None
+    done: Mark = None
+    asked: Mark = None
+    met: Mark = None
     place: int = -1
 
     @property
@@ -61,19 +71,25 @@ class Ticket:
         self.place = ledger.add(Transfer(*what, self.bytes, start, ms))
 
 
-class KVLink(Protocol):
-    """What carries bytes between host and device: `CopyEngine`, or on CUDA the bus itself."""
+class KVLink:
+    """What carries bytes between host and device: `CopyEngine`, or on CUDA the bus itself.
 
-    ledger: Ledger
-    gbps: float | None
+    Use as a context manager.
 
-    @property
-    def kind(self) -> str:
-        """``emulated``, ``memory`` or ``pcie``."""
+    Args:
+        ledger: where finished copies are noted.
+        kind: ``emulated``, ``memory`` or ``pcie``.
+        gbps: as of `mspeckv.events.LinkSummary`.
+    """
 
-    def __enter__(self) -> Self: ...
+    def __init__(self, ledger: Ledger, kind: str, gbps: float | None = None) -> None:
+        self.ledger, self.kind, self.gbps = ledger, kind, gbps
 
-    def __exit__(self, *_: object) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        raise NotImplementedError
 
     def copy(
         self,
@@ -83,17 +99,26 @@ class KVLink(Protocol):
         purpose: Purpose,
         layer: int,
         tier: int = 2,
-    ) -> Any:
-        """Begin a copy; returns a ticket for `wait`."""
+    ) -> Ticket:
+        """Begin a copy of ``source`` (contiguous uint8) into ``target`` of the same shape."""
+        ticket = Ticket(source, target, direction, purpose, layer, tier)
+        self.begin(ticket)
+        return ticket
 
-    def wait(self, ticket: Any) -> None:
+    def begin(self, ticket: Ticket) -> None:
+        """Begin a copy."""
+        raise NotImplementedError
+
+    def wait(self, ticket: Ticket) -> None:
         """Compute goes on only when this copy has arrived."""
+        raise NotImplementedError
 
     def collect(self) -> None:
-        """Note in the ledger what has arrived."""
+        """Note in the ledger what has arrived, if that is not noted at once."""
 
     def drain(self) -> None:
         """Block until every copy has arrived and is noted."""
+        raise NotImplementedError
 
 
 def open_link(ledger: Ledger, gbps: float | None, device: torch.device) -> KVLink:
@@ -105,14 +130,14 @@ def open_link(ledger: Ledger, gbps: float | None, device: torch.device) -> KVLin
     return CopyEngine(ledger, gbps)
 
 
-class CopyEngine:
+class CopyEngine(KVLink):
     """One direction-agnostic copy queue over RAM, throttled to ``gbps`` where that is set.
 
-    Use as a context manager: leaving it drops queued copies and ends the thread.
+    Leaving it drops queued copies and ends the thread.
     """
 
     def __init__(self, ledger: Ledger, gbps: float | None) -> None:
-        self.ledger, self.gbps = ledger, gbps
+        super().__init__(ledger, "memory" if gbps is None else "emulated", gbps)
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._free_at = 0.0
@@ -120,32 +145,14 @@ class CopyEngine:
         self._thread = threading.Thread(target=self._serve, name="mspeckv-link", daemon=True)
         self._thread.start()
 
-    @property
-    def kind(self) -> str:
-        """``emulated`` when throttled, else ``memory``: a plain RAM copy."""
-        return "memory" if self.gbps is None else "emulated"
-
-    def __enter__(self) -> CopyEngine:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._queue.put(None)
         self._thread.join()
 
-    def copy(
-        self,
-        source: torch.Tensor,
-        target: torch.Tensor,
-        direction: Direction,
-        purpose: Purpose,
-        layer: int,
-        tier: int = 2,
-    ) -> Ticket:
-        """Queue a copy of ``source`` (contiguous uint8) into ``target`` of the same shape."""
-        ticket = Ticket(source, target, direction, purpose, layer, tier)
+    def begin(self, ticket: Ticket) -> None:
+        """Queue a copy."""
         self._queue.put(ticket)
-        return ticket
 
     def wait(self, ticket: Ticket) -> None:
         """Block until the copy has arrived, and note in the ledger for how long.
@@ -159,9 +166,6 @@ class CopyEngine:
             raise RuntimeError("the link's copy thread failed") from self._failure
         if ticket.place >= 0:
             self.ledger.set_wait(ticket.place, (time.perf_counter() - start) * 1e3)
-
-    def collect(self) -> None:
-        """Nothing to do: the copy thread notes what has arrived."""
 
     def drain(self) -> None:
         """Block until every queued copy has arrived.

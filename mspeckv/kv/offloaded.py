@@ -8,15 +8,16 @@ lets the next one begin. `OffloadedLayer.arrived` waits for its own.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
 
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import Arrived, BlockLayer, Store
-from mspeckv.kv.floats import Buffer
-from mspeckv.kv.link import KVLink
+from mspeckv.kv.blocks import Arrived, BlockLayer, Room
+from mspeckv.kv.link import KVLink, Ticket
+from mspeckv.kv.shape import KVShape
+from mspeckv.kv.sizes import streamed_bytes
 from mspeckv.record import span
+from mspeckv.settings import KVPolicy
 
 
 class Pipeline:
@@ -29,25 +30,29 @@ class Pipeline:
     the cycle has always just dropped the layer that comes next: it hits nothing until all fit.
 
     Args:
+        blocks: most blocks of a layer.
+
+    Attributes:
         record_bytes: bytes per block that cross the link.
-        layers: offloaded layers there will be.
     """
 
-    def __init__(self, link: KVLink, store: Store, record_bytes: int, layers: int) -> None:
-        self.link, self.record_bytes = link, record_bytes
-        self.ahead, self.cached = store.policy.ahead, store.policy.cached_layers
+    def __init__(
+        self, link: KVLink, shape: KVShape, policy: KVPolicy, blocks: int, device: torch.device
+    ) -> None:
+        self.link, self.record_bytes = link, streamed_bytes(shape, policy)
+        self.ahead, self.cached = policy.ahead, policy.cached_layers
+        offloaded = policy.placement(shape.layers).count("offloaded")
         self.layers: list[OffloadedLayer] = []
         self.held: OrderedDict[int, torch.Tensor] = OrderedDict()
         self.hits = self.misses = 0
-        device = store.scratch.key.device
         self._free = [
-            torch.empty(store.blocks, record_bytes, dtype=torch.uint8, device=device)
-            for _ in range(min(self.ahead + self.cached, layers))
+            torch.empty(blocks, self.record_bytes, dtype=torch.uint8, device=device)
+            for _ in range(min(self.ahead + self.cached, offloaded))
         ]
         self.bytes = sum(slot.numel() for slot in self._free)
-        self._ready: dict[int, tuple[torch.Tensor, Any | None]] = {}
+        self._ready: dict[int, tuple[torch.Tensor, Ticket | None]] = {}
         self._next = 0
-        self._leaving: Any | None = None
+        self._leaving: Ticket | None = None
 
     def restart(self) -> None:
         """Hold nothing."""
@@ -130,19 +135,15 @@ class Pipeline:
 class OffloadedLayer(BlockLayer):
     """Packed blocks in host memory, fetched through one of the pipeline's slots for each pass."""
 
-    def __init__(self, store: Store, tail: Buffer, index: int, pipeline: Pipeline) -> None:
-        super().__init__(store, tail, index)
-        self.pipeline, self.order = pipeline, len(pipeline.layers)
+    def __init__(self, room: Room, index: int) -> None:
+        super().__init__(room, index)
+        self.pipeline: Pipeline = room.pipeline
+        self.order = len(self.pipeline.layers)
         # pinned, a GPU's copy engine reads host memory without the processor's help
-        pin = tail.key.device.type == "cuda"
-        size = store.blocks, pipeline.record_bytes
+        pin = room.device.type == "cuda"
+        size = room.blocks, self.pipeline.record_bytes
         self.records = torch.empty(size, dtype=torch.uint8, pin_memory=pin)
-        pipeline.layers.append(self)
-
-    @property
-    def found(self) -> bool:
-        """The pipeline counts its own."""
-        return False
+        self.pipeline.layers.append(self)
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Send new records to the host; each byte crosses once."""

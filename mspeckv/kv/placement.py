@@ -7,43 +7,16 @@ asks for it. Layers that are neither on-chip nor resident go where `KVPolicy.els
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from mspeckv.events import Purpose
-from mspeckv.kv.blocks import Arrived, BlockLayer, Store
+from mspeckv.kv.blocks import Arrived, BlockLayer, Room
 from mspeckv.kv.door import Door
 from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.layers import PlacedLayer
-from mspeckv.kv.offloaded import OffloadedLayer, Pipeline
-from mspeckv.kv.shape import KVShape
-from mspeckv.kv.sizes import tail_tokens
+from mspeckv.kv.offloaded import OffloadedLayer
 from mspeckv.settings import KVPolicy, Placement
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a placement makes its layers of.
-
-    Attributes:
-        capacity: most tokens of the run, guesses included.
-    """
-
-    shape: KVShape
-    capacity: int
-    device: torch.device
-    store: Store
-    pipeline: Pipeline
-
-    def buffer(self, tokens: int) -> Buffer:
-        """Floats of ``tokens`` tokens on the device."""
-        return Buffer(self.shape, tokens, self.device)
-
-    def tail(self) -> Buffer:
-        """A packed layer's float tail."""
-        return self.buffer(tail_tokens(self.store.policy))
-
 
 Place = Callable[[Room, int], PlacedLayer]
 """Makes the layer of an index."""
@@ -61,14 +34,20 @@ def place_of(policy: KVPolicy, kind: Placement) -> Place:
     return placements.find("nibble" if policy.nibble else policy.elsewhere)
 
 
+@placements.register("on-chip")
+def on_chip(room: Room, index: int) -> FloatLayer:
+    """Unquantized KV in device memory."""
+    return FloatLayer(Buffer(room.shape, room.capacity, room.device))
+
+
+@placements.register("resident")
 class ResidentLayer(BlockLayer):
     """Packed blocks in device memory, unpacked in every pass: nothing crosses the link."""
 
-    def __init__(self, store: Store, tail: Buffer, index: int) -> None:
-        super().__init__(store, tail, index)
-        self.records = torch.empty(
-            store.blocks, store.codec.record_bytes, dtype=torch.uint8, device=tail.key.device
-        )
+    def __init__(self, room: Room, index: int) -> None:
+        super().__init__(room, index)
+        size = room.blocks, room.codec.record_bytes
+        self.records = torch.empty(size, dtype=torch.uint8, device=room.device)
 
     def keep(self, records: torch.Tensor, purpose: Purpose) -> None:
         """Store new records after those held."""
@@ -83,8 +62,4 @@ class ResidentLayer(BlockLayer):
         return {"resident": self.records.numel(), "tail": self.tail.bytes}
 
 
-placements.register("on-chip")(lambda room, index: FloatLayer(room.buffer(room.capacity)))
-placements.register("resident")(lambda room, index: ResidentLayer(room.store, room.tail(), index))
-placements.register("offloaded")(
-    lambda room, index: OffloadedLayer(room.store, room.tail(), index, room.pipeline)
-)
+placements.register("offloaded")(OffloadedLayer)

@@ -7,16 +7,16 @@ holds none of them, and the tokens that were kept since are read again (`mspeckv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers.cache_utils import LinearAttentionLayer
 
-from mspeckv.kv.floats import Buffer
-from mspeckv.kv.kinds import Kind
+from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.shape import KVShape
-from mspeckv.kv.windows import WINDOW_SLACK, WindowLayer, window_slots
+from mspeckv.kv.windows import WINDOW_SLACK
 
 _LEAST_REACH = 8
 _Part = tuple[torch.Tensor | None, torch.Tensor | None, bool]
@@ -40,10 +40,6 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
         super().__init__(number_of_states=states)
         self.length, self.reach = 0, reach
         self.marks: list[tuple[int, list[_Part]]] = []
-
-    def like(self) -> StateLayer:
-        """Another one, empty."""
-        return StateLayer(self.number_of_states, self.reach)
 
     def stand_at(self, length: int) -> None:
         """As if ``length`` tokens had been read; what they were does not matter."""
@@ -108,20 +104,11 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
         parts = (*self.conv_states.values(), *self.recurrent_states.values())
         return [part for part in parts if part is not None]
 
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens that it holds."""
-        return (self.length,)
-
 
 class EmptyLayer(PlacedLayer):
     """Of a layer that keeps nothing of the text."""
 
     attends = False
-
-    def like(self) -> EmptyLayer:
-        """Another one."""
-        return EmptyLayer()
 
     def bytes_to_read(self, length: int) -> int:
         """None."""
@@ -148,33 +135,24 @@ def states_held(reach: Any) -> Any:
     return reach + 2
 
 
-def kept(
-    shape: KVShape,
-    kind: Kind,
-    capacity: int,
-    slack: int,
-    device: torch.device,
-    reach: int | None = None,
-) -> Any:
-    """What a layer that does not grow keeps, in a cache of ``capacity`` tokens.
+def layers_of(shape: KVShape, attending: Callable[[int, Sight], Any], reach: int) -> list[Any]:
+    """All layers of a cache: of those without attention the states, or nothing.
 
     Args:
-        slack: see `mspeckv.kv.sizes.window_slack`.
-        reach: of states, where it is not slack that tells; see `StateLayer`.
+        attending: makes the layer of an index that has attention, which sees so far; where it keeps
+            a state too, that stands beside it.
+        reach: see `StateLayer`.
     """
-    if kind.sight is None and kind.states:
-        return StateLayer(kind.states, reach_of(slack) if reach is None else reach)
-    if kind.sight is None:
-        return EmptyLayer()
-    slots = window_slots(kind.sight, slack, capacity)
-    return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
-
-
-def with_states(layers: list[Any], shape: KVShape, reach: int) -> list[Any]:
-    """``layers``, and a state beside those that attend and keep one; see `StateLayer`."""
-    for layer, kind in zip(layers, shape.kinds, strict=False):
-        if layer.attends and kind.states:
-            layer.beside = state = StateLayer(kind.states, reach)
+    layers: list[Any] = []
+    for index, kind in enumerate(shape.every):
+        state = StateLayer(kind.states, reach) if kind.states else None
+        if kind.sight is None:
+            layers.append(EmptyLayer() if state is None else state)
+            continue
+        layer = attending(index, kind.sight)
+        layers.append(layer)
+        if state is not None:
+            layer.beside = state
             # where older transformers' models look for it
             layer.conv_states, layer.recurrent_states = state.conv_states, state.recurrent_states
             layer.record_past = False

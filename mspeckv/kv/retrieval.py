@@ -19,9 +19,10 @@ from mspeckv.context import KV, Shown
 from mspeckv.kv.chunk_policies import Policy, policy, reads_keys
 from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.kinds import ALL, Sight
 from mspeckv.kv.latent import Latents
 from mspeckv.kv.layers import fold_groups
-from mspeckv.kv.recurrent import kept, reach_of, with_states
+from mspeckv.kv.recurrent import layers_of, reach_of
 from mspeckv.kv.sizes import ChunkPlan, window_bytes, window_slack
 from mspeckv.kv.tier1 import Tier1Cache, Tier1Room, tier1_caches
 from mspeckv.kv.windows import WindowLayer
@@ -68,21 +69,6 @@ def best_chunks(scores: torch.Tensor, count: int) -> torch.Tensor:
     return ranked.topk(count, dim=-1).indices.sort(-1).values
 
 
-def gather_chunks(source: torch.Tensor, best: torch.Tensor, chunk: int, out: torch.Tensor) -> None:
-    """Copy chunks ``best`` ``[H, n]`` of ``source`` ``[1, H, S, D]`` to ``out``, in their order."""
-    heads, length, dim = source.shape[1:]
-    if source.is_cuda:
-        tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
-        index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, dim)
-        out.copy_(source.gather(2, index))
-        return
-    # a CPU copies whole chunks at a time, and half as long
-    whole = source[0, :, : length // chunk * chunk].unflatten(1, (-1, chunk)).flatten(2)
-    rows = out[0].view(heads, -1, chunk * dim)
-    for head in range(heads):
-        torch.index_select(whole[head], 0, best[head], out=rows[head])
-
-
 @tier1_caches.register("retrieval")
 class RetrievalCache(Tier1Cache):
     """Chosen prompt chunks, then every generated token.
@@ -103,14 +89,15 @@ class RetrievalCache(Tier1Cache):
         self.refresh = speculation.refresh
         self.policy = policy(speculation.retrieval)
         self.reads_keys = reads_keys(speculation.retrieval)
-        slots = self.plan.kept + room.grown
-        own = room.prompt + room.grown, window_slack(speculation), device
-        layers = [
-            FloatLayer(Buffer(shape, slots, device)) if kind.grows else kept(shape, kind, *own)
-            for kind in shape.every
-        ]
-        super().__init__(layers=with_states(layers, shape, reach_of(own[1])))
-        self.source = full
+        slack = window_slack(speculation)
+
+        def attending(index: int, sight: Sight) -> FloatLayer | WindowLayer:
+            if sight == ALL:
+                return FloatLayer(Buffer(shape, self.plan.kept + room.grown, device))
+            return WindowLayer.of(shape, sight, slack, room.prompt + room.grown, device)
+
+        super().__init__(layers=layers_of(shape, attending, reach_of(slack)))
+        self.source, self.settled_slots = full, self.plan.kept
         chunks = 0 if self.reads_keys or shape.latent else self.plan.chunks
         size = shape.layers, shape.heads, chunks, shape.dim
         many = torch.empty(size, dtype=shape.dtype, device=device)
@@ -141,10 +128,6 @@ class RetrievalCache(Tier1Cache):
         self._verified = min(self._verified, length)
         for part in self.parts:
             part.settle(length - (self.plan.gap if isinstance(part, FloatLayer) else 0))
-
-    def settled_slots(self, prompt: int) -> int:
-        """Those of the prompt's choice."""
-        return self.plan.kept
 
     @property
     def bytes(self) -> int:
@@ -230,5 +213,16 @@ class RetrievalCache(Tier1Cache):
 
     def gather(self, layer: int, source: KV, out: KV) -> None:
         """Copy the chosen chunks of ``source`` ``[1, H, S, D]`` to ``out``, in order."""
+        best, chunk = self.chosen[layer], self.plan.chunk
+        heads, length, dim = source[0].shape[1:]
         for part, into in zip(source, out, strict=True):
-            gather_chunks(part, self.chosen[layer], self.plan.chunk, into)
+            if part.is_cuda:
+                tokens = best[..., None] * chunk + torch.arange(chunk, device=best.device)
+                index = tokens.reshape(1, heads, -1, 1).expand(-1, -1, -1, dim)
+                into.copy_(part.gather(2, index))
+                continue
+            # a CPU copies whole chunks at a time, and half as long
+            whole = part[0, :, : length // chunk * chunk].unflatten(1, (-1, chunk)).flatten(2)
+            rows = into[0].view(heads, -1, chunk * dim)
+            for head in range(heads):
+                torch.index_select(whole[head], 0, best[head], out=rows[head])

@@ -9,14 +9,13 @@ layout. Sliding happens once per `slack` tokens, not per token.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from mspeckv.kv.floats import Buffer, FloatLayer
-from mspeckv.kv.kinds import Kind
+from mspeckv.kv.kinds import ALL, Sight
 from mspeckv.kv.layers import Tier
-from mspeckv.kv.recurrent import kept, reach_of, with_states
+from mspeckv.kv.recurrent import layers_of, reach_of
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer
 
@@ -35,21 +34,19 @@ class StreamingCache(Tier):
         slack: tokens that may be appended before the window must slide.
     """
 
+    settled_slots = 0  # the window slides
+
     def __init__(
         self, shape: KVShape, sinks: int, window: int, slack: int, device: torch.device
     ) -> None:
         self.sinks, self.window, self.slack = sinks, window, slack
         slots = streaming_slots(sinks, window, slack)
 
-        def layer(kind: Kind) -> Any:
-            if kind.grows:
-                return FloatLayer(Buffer(shape, slots, device))
-            if kind.sight is not None:
-                return WindowLayer(Buffer(shape, slots, device), kind.sight, slack)
-            return kept(shape, kind, slots, slack, device)
+        def attending(index: int, sight: Sight) -> FloatLayer | WindowLayer:
+            buffer = Buffer(shape, slots, device)
+            return FloatLayer(buffer) if sight == ALL else WindowLayer(buffer, sight, slack)
 
-        layers = [layer(kind) for kind in shape.every]
-        super().__init__(layers=with_states(layers, shape, reach_of(slack)))
+        super().__init__(layers=layers_of(shape, attending, reach_of(slack)))
         self.dropped = 0
 
     @property
@@ -88,10 +85,6 @@ class StreamingCache(Tier):
                 # the sinks are filled: show the window again
                 layer.length = self.sinks + self.window
         yield from super().to_read(tokens)
-
-    def settled_slots(self, prompt: int) -> int:
-        """None: the window slides."""
-        return 0
 
     def settle(self, length: int) -> None:
         """Forget tokens from ``length`` on."""

@@ -19,8 +19,7 @@ class Tier1Room:
     """What a tier-1 cache is to hold.
 
     Attributes:
-        shape: the target's KV shape.
-        speculation: budget, chunk, recent window, refresh schedule, policy.
+        shape: the target's.
         prompt: prompt tokens that tier 2 will have read.
         grown: most generated tokens, guesses included.
     """

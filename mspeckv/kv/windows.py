@@ -14,6 +14,7 @@ from mspeckv.context import KV
 from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import PlacedLayer
+from mspeckv.kv.shape import KVShape
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ class WindowLayer(PlacedLayer):
         self.buffer, self.sight, self.slack = buffer, sight, slack
         self.slots, self.first = int(buffer.key.shape[2]), 0
 
+    @classmethod
+    def of(
+        cls, shape: KVShape, sight: Sight, slack: int, capacity: int, device: torch.device
+    ) -> WindowLayer:
+        """One for a cache of ``capacity`` tokens."""
+        return cls(Buffer(shape, window_slots(sight, slack, capacity), device), sight, slack)
+
     def stand_at(self, length: int) -> None:
         """As if ``length`` tokens had been read; what they were does not matter."""
         self.length, self.first = length, max(0, self.sight.first(length - self.slack))
@@ -98,10 +106,6 @@ class WindowLayer(PlacedLayer):
         if self.first > max(0, self.sight.first(length)):
             raise RuntimeError(f"{length} tokens: of their window the first have been dropped")
         self.length = length
-
-    def restart(self) -> None:
-        """Forget everything."""
-        self.length = self.first = 0
 
     def bytes_to_read(self, length: int) -> int:
         """Bytes of what the next query sees."""

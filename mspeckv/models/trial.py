@@ -21,7 +21,7 @@ from mspeckv.context import Pass, Shown, carrying
 from mspeckv.kv.floats import Buffer, FloatLayer
 from mspeckv.kv.kinds import Sight
 from mspeckv.kv.layers import Tier
-from mspeckv.kv.recurrent import kept, with_states
+from mspeckv.kv.recurrent import layers_of
 from mspeckv.kv.scores import Scores
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import ALLOWED, cache_argument
@@ -81,13 +81,10 @@ def check_pass(model: PreTrainedModel, field: str, ranks: int = 1) -> int:
     updates: list[int] = []
     attended: list[int] = []
     kinds = shape.every
-    layers: list[Any] = [
-        _TrialLayer(index, shape, updates, model.device)
-        if kind.sight is not None
-        else kept(shape, kind, 0, 0, model.device)
-        for index, kind in enumerate(kinds)
-    ]
-    cache = Tier(layers=with_states(layers, shape, reach=0))
+    layers = layers_of(
+        shape, lambda index, _: _TrialLayer(index, shape, updates, model.device), reach=0
+    )
+    cache = Tier(layers=layers)
     masks = _Masks(config.max_position_embeddings)
 
     def attend(

@@ -10,7 +10,6 @@ from mspeckv.api import stream
 from mspeckv.events import Round
 from mspeckv.kv.codec import codec_of
 from mspeckv.kv.full import FullCache
-from mspeckv.kv.layers import State
 from mspeckv.kv.link import CopyEngine
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import full_sizes, packed_blocks
@@ -66,14 +65,16 @@ def check_path_independence(policy: KVPolicy, seeds: int = 10) -> None:
         dice = random.Random(seed)
         prompt = dice.randint(1, 50)
         kv = _noise(2, _SHAPE.layers, _SHAPE.heads, prompt + 60, _SHAPE.dim, seed=seed)
-        steady = _filled(policy, kv, prompt, None)
-        uneven = _filled(policy, kv, prompt, dice)
-        assert steady.numbers == uneven.numbers, f"{steady.numbers} or {uneven.numbers}"
-        for one, other in zip(steady.tensors, uneven.tensors, strict=True):
+        lengths, steady = _filled(policy, kv, prompt, None)
+        others, uneven = _filled(policy, kv, prompt, dice)
+        assert lengths == others, f"{lengths} or {others}"
+        for one, other in zip(steady, uneven, strict=True):
             assert torch.equal(one, other), f"other bytes after other rounds (seed {seed})"
 
 
-def _filled(policy: KVPolicy, kv: torch.Tensor, prompt: int, dice: random.Random | None) -> State:
+def _filled(
+    policy: KVPolicy, kv: torch.Tensor, prompt: int, dice: random.Random | None
+) -> tuple[tuple[int, ...], list[torch.Tensor]]:
     """What a cache holds after passes over ``kv`` ``[2, N, H, S, D]``: one by one, or at random."""
     total = kv.shape[3]
     with CopyEngine(Ledger(), None) as link:
@@ -90,8 +91,8 @@ def _filled(policy: KVPolicy, kv: torch.Tensor, prompt: int, dice: random.Random
             read = min(total - at, cache.room(at))
             read = dice.randint(1, max(1, read)) if dice is not None else 1
         link.drain()
-        state = cache.state()
-        return State(state.numbers, tuple(part.clone() for part in state.tensors))
+        lengths, held = cache.state()
+        return lengths, [part.clone() for part in held]
 
 
 def check_bytes(policy: KVPolicy, speculation: Speculation | None = None) -> None:

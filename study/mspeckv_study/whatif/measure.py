@@ -230,7 +230,7 @@ def _unpacking(pair: Pair) -> dict[str, float]:
         straight = usable(layers[0].codec, pair.device)
         return _beyond_floats(pair, layers) if straight else _milliseconds(partial(unpack, layers))
 
-    restore = engine_of(pair).hooks.faster.restore
+    restore = engine_of(pair).hooks.restore
     found: dict[str, float] = {}
     for width in WIDTHS:
         codec = BlockCodec(shape, KVPolicy(bits=width), restore)
