@@ -18,41 +18,24 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
-    from mspeckv.api import generate as generate
-    from mspeckv.api import load_pair as load_pair
-    from mspeckv.api import stream as stream
-    from mspeckv.events import Event as Event
-    from mspeckv.events import Guess as Guess
-    from mspeckv.events import Memory as Memory
-    from mspeckv.events import Pass as Pass
-    from mspeckv.events import Plan as Plan
-    from mspeckv.events import Prefill as Prefill
-    from mspeckv.events import Round as Round
-    from mspeckv.events import RunSummary as RunSummary
-    from mspeckv.events import TierCount as TierCount
-    from mspeckv.events import Transfer as Transfer
-    from mspeckv.integrations.custom_generate import as_custom_generate as as_custom_generate
-    from mspeckv.kv import chunk_policies as retrieval  # noqa: F401  # under its public name
-    from mspeckv.models import Pair as Pair
-    from mspeckv.settings import KVPolicy as KVPolicy
-    from mspeckv.settings import Link as Link
-    from mspeckv.settings import RunConfig as RunConfig
-    from mspeckv.settings import Sampling as Sampling
-    from mspeckv.settings import Speculation as Speculation
-    from mspeckv_study import documents as documents
-    from mspeckv_study import experiments as experiments
-    from mspeckv_study.probes.attention_probe import AttentionProbe as AttentionProbe
-    from mspeckv_study.probes.attention_probe import RetrievalReport as RetrievalReport
-    from mspeckv_study.probes.attention_probe import retrieval_report as retrieval_report
-    from mspeckv_study.probes.kv_probe import KVProbe as KVProbe
-    from mspeckv_study.probes.kv_probe import Packing as Packing
-    from mspeckv_study.probes.next_token import next_distributions as next_distributions
-    from mspeckv_study.profiling import Profile as Profile
-    from mspeckv_study.profiling import calibrate as calibrate
-    from mspeckv_study.profiling import profile as profile
-    from mspeckv_study.verification import verify as verify
-    from mspeckv_study.whatif import what_if as what_if
-    from mspeckv_study.whatif.search import plan as plan
+    # for editors and type checkers, which see no name that is loaded late
+    from mspeckv.api import generate, load_pair, stream
+    from mspeckv.events import Event, Guess, Memory, Pass, Plan, Prefill, Round, RunSummary
+    from mspeckv.events import TierCount, Transfer
+    from mspeckv.integrations.custom_generate import as_custom_generate
+    from mspeckv.kv import chunk_policies as retrieval
+    from mspeckv.kv import doors
+    from mspeckv.models import Pair
+    from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
+    from mspeckv_study import documents, experiments
+    from mspeckv_study.probes.attention_probe import AttentionProbe, RetrievalReport
+    from mspeckv_study.probes.attention_probe import retrieval_report
+    from mspeckv_study.probes.kv_probe import KVProbe, Packing
+    from mspeckv_study.probes.next_token import next_distributions
+    from mspeckv_study.profiling import Profile, calibrate, profile
+    from mspeckv_study.verification import verify
+    from mspeckv_study.whatif import what_if
+    from mspeckv_study.whatif.search import plan
 
 __version__ = "0.1.0"
 

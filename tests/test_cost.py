@@ -193,7 +193,7 @@ def test_steps_add_up_to_the_time_of_a_token() -> None:
 def test_overlap_is_that_of_a_simulated_pipeline(
     layers: int, transfer: float, ahead: int, on_chip: int
 ) -> None:
-    """The closed form against the queue that `mspeckv.kv.placement.Pipeline` runs."""
+    """The closed form against the queue that `mspeckv.kv.offloaded.Pipeline` runs."""
     target = MODELS["llama-2-7b"]
     shape = ModelShape(**{
         **{name: getattr(target, name) for name in target.__dataclass_fields__},

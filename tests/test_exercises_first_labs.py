@@ -120,8 +120,8 @@ def probe() -> KVProbe:
 @pytest.fixture(autouse=True)
 def _no_codec_stays() -> Iterator[None]:
     yield
-    if lab02.OWN in doors.codecs.names():  # type: ignore[attr-defined]
-        doors.codecs.unregister(lab02.OWN)  # type: ignore[attr-defined]
+    if lab02.OWN in doors.codecs.names():
+        doors.codecs.unregister(lab02.OWN)
 
 
 def test_a_codec_of_ones_own_passes_the_kit() -> None:
@@ -142,10 +142,10 @@ def test_a_codec_is_judged_by_bits_and_acceptance(
     assert right.passed, right.message
     assert right.score is not None
     assert right.score.kind == "measured"
-    assert lab02.OWN in doors.codecs.names()  # type: ignore[attr-defined]
+    assert lab02.OWN in doors.codecs.names()
     wide = verdict("02_quantize", "e3", (*codec({"keys": 0, "values": 1}, packed=False), probe))
     assert "two codes fit" in wide.message
-    assert lab02.OWN not in doors.codecs.names()  # type: ignore[attr-defined]
+    assert lab02.OWN not in doors.codecs.names()
     zeros = verdict("02_quantize", "e3", (kivi[0], lambda s, n: 0 * kivi[1](s, n), probe))
     assert "Which way" in zeros.message
     nothing = verdict("02_quantize", "e3", (kivi[0], lambda s, n: np.nan * kivi[1](s, n), probe))

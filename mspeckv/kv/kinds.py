@@ -93,6 +93,6 @@ def _kind(text: PretrainedConfig, name: str) -> Kind:
     if name in _STATES | _EMPTY:
         return Kind(None, states)
     seen = int(getattr(text, _WINDOWS.get(name, ""), None) or 0)
-    if seen >= int(getattr(text, "max_position_embeddings", None) or 0):
+    if not seen or seen >= int(getattr(text, "max_position_embeddings", None) or 0):
         return Kind(states=states)
     return Kind(Sight(seen, chunked=name == "chunked_attention"), states)
