@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mspeckv.integrations.custom_generate import as_custom_generate
     from mspeckv.kv import chunk_policies as retrieval
     from mspeckv.kv import doors
-    from mspeckv.models import Pair
+    from mspeckv.models.pair import Pair
     from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
     from mspeckv_study import documents, experiments
     from mspeckv_study.probes.attention_probe import AttentionProbe, RetrievalReport
@@ -48,7 +48,7 @@ _HOMES = {
         "mspeckv_study.experiments": "experiments",
         "mspeckv.integrations.custom_generate": "as_custom_generate",
         "mspeckv.kv.chunk_policies": "retrieval",
-        "mspeckv.models": "Pair",
+        "mspeckv.models.pair": "Pair",
         "mspeckv_study.documents": "documents",
         "mspeckv_study.probes.attention_probe": "AttentionProbe RetrievalReport retrieval_report",
         "mspeckv_study.probes.kv_probe": "KVProbe Packing",

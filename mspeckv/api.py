@@ -20,7 +20,6 @@ from typing import Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import PreTrainedModel
 
 from mspeckv import extensions  # noqa: F401  # registers what is in it
 from mspeckv.adaptive import lookup, rounds  # noqa: F401  # lookup registers itself
@@ -30,9 +29,9 @@ from mspeckv.decoding.hooks import Engine, Hooks, KeptPrompts
 from mspeckv.decoding.run import Run
 from mspeckv.events import Event, RunSummary
 from mspeckv.kv import doors  # noqa: F401  # with what `extensions` added
-from mspeckv.models import DEFAULT, parse_device, parse_dtype
-from mspeckv.models import load_pair as load_whole
-from mspeckv.models.kept import forget
+from mspeckv.models.kept import files
+from mspeckv.models.load import DEFAULT, parse_device, parse_dtype
+from mspeckv.models.load import load_pair as load_whole
 from mspeckv.models.packed import AUTO
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
@@ -88,10 +87,12 @@ def load_pair(
     splitting = Split(ranks) if ranks is not None else None
     if weights == AUTO:
         weights = "float" if ranks is not None else usual_weights(target, device, dtype)
+    # what multiplies packed weights, where it is chosen
+    fast = "packed_weights" in chosen()
+    read = import_module(_PACKED).read_packed if fast else lambda model: None
     pair = load_whole(
-        target, draft, device=device, dtype=dtype, splitting=splitting, weights=weights,
-        read=_read_packed,
-    )  # fmt: skip
+        target, draft, device=device, dtype=dtype, splitting=splitting, weights=weights, read=read
+    )
     engine_of(pair)  # makes what is kept of the weights now, not in the first run
     return pair
 
@@ -102,12 +103,6 @@ def usual_weights(target: str, device: str = "cpu", dtype: str | torch.dtype = "
     if not on_cpu or kind != torch.float32 or target != DEFAULT or "packed_weights" not in chosen():
         return "float"
     return "int4" if import_module(_PACKED).kernel() else "float"
-
-
-def _read_packed(model: PreTrainedModel) -> None:
-    """Plug in what multiplies packed weights, where it is chosen."""
-    if "packed_weights" in chosen():
-        import_module(_PACKED).read_packed(model)
 
 
 @overload
@@ -232,7 +227,8 @@ def engine_of(pair: Pair) -> Engine:
 
 def forget_measured() -> None:
     """Measure anew, when it is next asked for, what is kept of this machine's times."""
-    forget()
+    for path in files():
+        path.unlink(missing_ok=True)
     with _turn:
         for engine in _engines.values():
             engine.step_seconds = None

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from mspeckv.accelerate.ordered_weights import SWITCH
-from mspeckv.models import Pair, load_pair
+from mspeckv.models.load import load_pair
+from mspeckv.models.pair import Pair
 
 # one arithmetic on every machine, whatever its processor gains by it
 os.environ.setdefault(SWITCH, "1")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mspeckv import Sampling, next_distributions
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv_widgets import AcceptanceExplorer
 from mspeckv_widgets.explorers.acceptance_charts import (
     ACCEPT,

@@ -19,7 +19,7 @@ import mspeckv
 from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.events import Pass
 from mspeckv.kv import doors
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.record import Recorder
 from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv_study.cli import COMMANDS, doctor, flags, launch, main, runs

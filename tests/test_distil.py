@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mspeckv import Pair, Sampling, generate
-from mspeckv.models import load_pair
+from mspeckv.models.load import load_pair
 from mspeckv.models.shared_draft import load_shared_draft, own_weights, shared_draft
 from tests.random_models import random_pair, random_prompt
 from tools.distil.corpus import document_tokens, held_out_tokens, sample_rows, sampled_tokens

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv_study.documents import DOCUMENTS, load_document, needle_in_haystack, text_tokens
 
 

@@ -16,8 +16,9 @@ import torch
 from mspeckv import KVPolicy, Pass, Prefill, Round, RunConfig, RunSummary, Sampling, Transfer
 from mspeckv.adaptive import step_time
 from mspeckv.api import engine_of, forget_measured, stream
-from mspeckv.models import Pair, kept
+from mspeckv.models import kept
 from mspeckv.models.download import write_whole
+from mspeckv.models.pair import Pair
 from mspeckv.testing import SMALL, tiny_pair, tiny_prompt
 from mspeckv_study.cli.doctor import examine, report
 from mspeckv_study.measured import listing

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from mspeckv.kv.full import FullCache
 from mspeckv.kv.link import open_link
 from mspeckv.kv.shape import KVShape
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.record import Ledger
 from mspeckv.settings import KVPolicy
 from mspeckv_study.whatif.machines import HARDWARE

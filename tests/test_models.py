@@ -26,9 +26,10 @@ from transformers import (
 )
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
-from mspeckv.models import Pair, load_pair, parse_device, parse_dtype
 from mspeckv.models.checks import check_decoder
 from mspeckv.models.download import fetch
+from mspeckv.models.load import load_pair, parse_device, parse_dtype
+from mspeckv.models.pair import Pair
 from mspeckv.models.shared_draft import default_draft
 from mspeckv_study.cli import main
 

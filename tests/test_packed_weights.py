@@ -33,8 +33,8 @@ from mspeckv.context import Pass, carrying
 from mspeckv.decoding.attention import attend
 from mspeckv.decoding.fits import predict
 from mspeckv.decoding.hooks import Hooks
-from mspeckv.models import load_pair
 from mspeckv.models.kept import subject
+from mspeckv.models.load import load_pair
 from mspeckv.models.packed import Packed, form_of, pack, pack_model
 from mspeckv.models.pair import own_part
 from mspeckv.testing.exactness import chi_square, expect, sample

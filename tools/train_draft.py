@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mspeckv.models import load_pair
+from mspeckv.models.load import load_pair
 from mspeckv.models.shared_draft import default_draft, load_shared_draft, own_weights, shared_draft
 from tools.distil.card import model_card
 from tools.distil.corpus import document_tokens, held_out_tokens, sampled_tokens

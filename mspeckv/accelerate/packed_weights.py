@@ -3,16 +3,11 @@
 Saves 34 to 60 % of a plain step on two AMD cores with AVX-512, 19 to 42 % with AVX2, most after
 short prompts (benchmarks/results/laptop-2-cores.txt): 538 MB of floats are 98 MB of codes.
 
-torch has products with packed weights, and none serves here. On two AMD cores, torch 2.13, the
-default target's shapes, against this kernel: with AVX2 ``_weight_int4pack_mm_for_cpu``,
-``_weight_int8pack_mm`` and ``_dyn_quant_matmul_4bit`` take 12 to 130 times as long in float32 rows,
-the first two 1.2 to 3.6 times in bfloat16 rows (by hand); with AVX-512 the first takes 18 to 122
-times as long in float32 rows and 0.7 to 1.7 times in bfloat16 rows (packed-products-2-cores.txt).
-But bfloat16 rounds every row to 8 bits of precision on its way in and out. So there is a kernel of
-our own, compiled like that of `mspeckv.accelerate.packed_attention`. Sums are float32, and run in
-one order however many rows there are: a row's bits do not depend on the rows beside it, up to
-`MOST_ROWS` of them. A prompt has more; its layers are made floats, one at a time, for the stock
-product.
+torch has products with packed weights, and none serves here: over float32 rows they take 12 to 130
+times as long as this kernel, and bfloat16 rows are rounded to 8 bits of precision on their way in
+and out (packed-products-2-cores.txt). Sums are float32, and run in one order however many rows
+there are: a row's bits do not depend on the rows beside it, up to `MOST_ROWS` of them. A prompt has
+more; its layers are made floats, one at a time, for the stock product.
 
 The compiler makes it for the processor at hand: AVX2 gets vectors of eight floats, AVX-512 of
 sixteen (AMX is not used), ARM pairs of NEON's. Layers that read the same are multiplied in one call

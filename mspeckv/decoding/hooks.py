@@ -48,7 +48,7 @@ class Caches:
     def restart(self, link: KVLink) -> None:
         """Forget the last run, keep the memory."""
         self.full.restart()
-        self.full.connect(link)
+        self.full.pipeline.link = link
         for cache in (self.middle, self.draft):
             if cache is not None:
                 cache.restart()

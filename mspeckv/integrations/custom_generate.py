@@ -32,8 +32,8 @@ from mspeckv.decoding.fits import check_run
 from mspeckv.decoding.run import Run
 from mspeckv.events import RunSummary
 from mspeckv.integrations.rows import Row, decode, handed_in
-from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.models.pair import Pair
 from mspeckv.models.shared_draft import default_draft
 from mspeckv.settings import KVPolicy, Link, RunConfig, Sampling, Speculation, refuse
 
@@ -50,22 +50,17 @@ STATELESS = (
 """transformers' processors that depend on nothing but the tokens before and the logits."""
 
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "num_beams": (None, 1),
-    "num_return_sequences": (None, 1),
+    **dict.fromkeys(("num_beams", "num_return_sequences"), (None, 1)),
     "penalty_alpha": (None, 0),
-    "dola_layers": (None,),
-    "prompt_lookup_num_tokens": (None,),
-    "assistant_early_exit": (None,),
-    "cache_implementation": (None,),
-    "constraints": (None,),
-    "force_words_ids": (None,),
-    "is_assistant": (None, False),
-    "use_mtp": (None, False),
-    "output_scores": (None, False),
-    "output_logits": (None, False),
-    "output_attentions": (None, False),
-    "output_hidden_states": (None, False),
-}
+    **dict.fromkeys((
+        "dola_layers", "prompt_lookup_num_tokens", "assistant_early_exit", "cache_implementation",
+        "constraints", "force_words_ids",
+    ), (None,)),
+    **dict.fromkeys((
+        "is_assistant", "use_mtp", "output_scores", "output_logits", "output_attentions",
+        "output_hidden_states",
+    ), (None, False)),
+}  # fmt: skip
 """Fields of a generation config that ask for another way of decoding, and what leaves them off."""
 
 _PREPARED = {

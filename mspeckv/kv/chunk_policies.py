@@ -19,9 +19,7 @@ A policy decides what tier 1 guesses, never what is written: tier 2 verifies eve
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -112,25 +110,6 @@ def unregister(name: str) -> None:
         raise refuse("retrieval", name, "the engine's own policies stay")
     _policies.unregister(name)
     _keys_readers.discard(name)
-
-
-def load(text: str) -> str:
-    """The name in ``NAME`` or ``FILE.py:NAME``; a file is run first, to register its policies.
-
-    Raises:
-        ValueError: the file cannot be read or run, or registers no such policy.
-    """
-    path, colon, name = text.rpartition(":")
-    if colon:
-        if not Path(path).is_file():
-            raise refuse("retrieval", text, f"use NAME or FILE.py:NAME; there is no file {path}")
-        try:
-            runpy.run_path(path)
-        except Exception as error:  # the file is the user's, and may raise anything
-            said = f"{type(error).__name__}: {error}"
-            raise refuse("retrieval", text, f"mend {path}, which raised {said}") from error
-    policy(name)
-    return name
 
 
 def _try(name: str, function: Policy, read: tuple[int, ...]) -> None:

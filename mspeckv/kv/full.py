@@ -100,13 +100,9 @@ class FullCache(Tier):
                 layer.settle(length)
 
     def restart(self) -> None:
-        """Forget everything, and keep the memory for another run; `connect` begins it."""
+        """Forget everything, and keep the memory for another run."""
         self.pipeline.restart()
         super().restart()
-
-    def connect(self, link: KVLink) -> None:
-        """Fetch over ``link`` from now on."""
-        self.pipeline.link = link
 
     def begin_pass(self) -> None:
         """Start streaming the first offloaded layers of the coming pass."""

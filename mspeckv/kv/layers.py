@@ -194,7 +194,7 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
     @property
     def states(self) -> list[Any]:
         """What holds a recurrent state (`mspeckv.kv.recurrent`)."""
-        return [part for part in self.parts if hasattr(part, "marks")]
+        return [part for part in self.parts if getattr(part, "number_of_states", 0)]
 
     def to_read(self, tokens: list[int]) -> Iterator[tuple[list[int], int]]:
         """What passes must read, in order, so that the cache stands for ``tokens``.

@@ -14,7 +14,6 @@ import torch
 from transformers.cache_utils import LinearAttentionLayer
 
 from mspeckv.kv.kinds import Sight
-from mspeckv.kv.layers import PlacedLayer
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WINDOW_SLACK
 
@@ -26,6 +25,7 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
     """A layer's state as transformers keeps it, and copies of earlier ones.
 
     Args:
+        states: their number; 0 for a layer that keeps nothing of the text, as an MLP's.
         reach: tokens that may be taken back at most.
 
     Attributes:
@@ -105,25 +105,6 @@ class StateLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is
         return [part for part in parts if part is not None]
 
 
-class EmptyLayer(PlacedLayer):
-    """Of a layer that keeps nothing of the text."""
-
-    attends = False
-
-    def bytes_to_read(self, length: int) -> int:
-        """None."""
-        return 0
-
-    def bytes_by_place(self) -> dict[str, int]:
-        """None."""
-        return {}
-
-    @property
-    def contents(self) -> list[torch.Tensor]:
-        """None."""
-        return []
-
-
 def reach_of(slack: Any) -> Any:
     """Tokens that guesses may add to a state; ``slack`` as of `mspeckv.kv.sizes.window_slack`."""
     more = slack - WINDOW_SLACK + 2 - _LEAST_REACH
@@ -145,13 +126,13 @@ def layers_of(shape: KVShape, attending: Callable[[int, Sight], Any], reach: int
     """
     layers: list[Any] = []
     for index, kind in enumerate(shape.every):
-        state = StateLayer(kind.states, reach) if kind.states else None
+        state = StateLayer(kind.states, reach)
         if kind.sight is None:
-            layers.append(EmptyLayer() if state is None else state)
+            layers.append(state)
             continue
         layer = attending(index, kind.sight)
         layers.append(layer)
-        if state is not None:
+        if kind.states:
             layer.beside = state
             # where older transformers' models look for it
             layer.conv_states, layer.recurrent_states = state.conv_states, state.recurrent_states

@@ -15,9 +15,9 @@ from mspeckv.kv.windows import WINDOW_SLACK, window_slots
 from mspeckv.settings import KVPolicy, Speculation
 
 
-def packed_blocks(policy: KVPolicy, tokens: int) -> int:
+def packed_blocks(policy: KVPolicy | LayerBytes, tokens: Any) -> Any:
     """Blocks in packed form once ``tokens`` tokens are settled."""
-    return max(0, tokens - policy.tail) // policy.block
+    return _positive(tokens - policy.tail) // policy.block
 
 
 def tail_tokens(policy: KVPolicy) -> int:
@@ -118,10 +118,6 @@ class LayerBytes:
             ahead=policy.ahead,
         )
 
-    def blocks(self, tokens: Any) -> Any:
-        """Blocks in packed form once ``tokens`` tokens are settled; see `packed_blocks`."""
-        return _positive(tokens - self.tail) // self.block
-
 
 def placed_sizes(
     packing: LayerBytes, on_chip: Any, resident: Any, offloaded: Any, cached: Any, capacity: Any
@@ -134,7 +130,7 @@ def placed_sizes(
         offloaded: layers on the host.
         cached: how many of those an LRU cache on the device holds as well.
     """
-    blocks, floats = packing.blocks(capacity), capacity * packing.token
+    blocks, floats = packed_blocks(packing, capacity), capacity * packing.token
     staying = packing.record - packing.streamed
     return {
         "on_chip": on_chip * floats,

@@ -68,7 +68,10 @@ class StreamingCache(Tier):
         new = tokens[self.length :]
         if not self.length or len(new) > self.slack:
             self.restart()
-            yield from self.again(self.visible(tokens), self.dropped)
+            # of a prompt, sinks and window only
+            self.dropped = max(0, len(tokens) - self.sinks - self.window)
+            visible = tokens[: self.sinks] + tokens[self.sinks + self.dropped :]
+            yield from self.again(visible, self.dropped)
             return
         filled = int(self.attending[0].length)
         if filled + len(new) > self.sinks + self.window + self.slack:
@@ -92,13 +95,6 @@ class StreamingCache(Tier):
             layer.settle(min(int(layer.length), length - self.dropped))
         for state in self.states:
             state.settle(length)
-
-    def visible(self, tokens: list[int]) -> list[int]:
-        """What is read of a prompt: sinks and window only. Call once, on an empty cache."""
-        if len(tokens) > self.sinks + self.window:
-            self.dropped = len(tokens) - self.sinks - self.window
-            return tokens[: self.sinks] + tokens[-self.window :]
-        return tokens
 
     def restart(self) -> None:
         """Forget everything: a prompt may be read anew."""

@@ -107,9 +107,3 @@ def files() -> list[Path]:
     return sorted(
         path for kind in (STEP, MACHINE) for path in cache_folder().glob(f"{kind}-*.json")
     )
-
-
-def forget() -> None:
-    """Let go of everything kept: it will be measured anew."""
-    for path in files():
-        path.unlink(missing_ok=True)

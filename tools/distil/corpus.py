@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv_study.documents import load_document
 from tools.distil.settings import Distillation
 

@@ -6,7 +6,9 @@ Nothing here needs torch or numpy.
 from __future__ import annotations
 
 import argparse
+import runpy
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mspeckv import __version__
@@ -19,6 +21,7 @@ from mspeckv.settings import (
     Speculation,
     check_choice,
     default_width,
+    refuse,
 )
 from mspeckv_study.cli.flags import COMMANDS
 
@@ -66,13 +69,32 @@ def _width(options: argparse.Namespace) -> Any:
     return default_width(options.method) if options.kv_bits is None else options.kv_bits
 
 
+def _policy(text: str) -> str:
+    """The name in ``NAME`` or ``FILE.py:NAME``; a file is run first, to register its policies.
+
+    Raises:
+        ValueError: the file cannot be read or run, or registers no such policy.
+    """
+    from mspeckv.kv import chunk_policies
+
+    path, colon, name = text.rpartition(":")
+    if colon:
+        if not Path(path).is_file():
+            raise refuse("retrieval", text, f"use NAME or FILE.py:NAME; there is no file {path}")
+        try:
+            runpy.run_path(path)
+        except Exception as error:  # the file is the user's, and may raise anything
+            said = f"{type(error).__name__}: {error}"
+            raise refuse("retrieval", text, f"mend {path}, which raised {said}") from error
+    chunk_policies.policy(name)
+    return name
+
+
 def run_config(options: argparse.Namespace) -> RunConfig:
     """The run that ``generate``'s arguments describe; refuses a setting that is not allowed."""
     bits, guess = _width(options), _given(options, Speculation)
     if options.retrieval != Speculation.retrieval:
-        from mspeckv.kv import chunk_policies
-
-        guess["retrieval"] = chunk_policies.load(options.retrieval)
+        guess["retrieval"] = _policy(options.retrieval)
     guess["tier0"] = options.draft if options.draft in ("none", "lookup") else "draft"
     draw = _given(options, Sampling)
     draw |= {"stop_at_eos": not options.ignore_eos, "stop_strings": tuple(options.stop)}

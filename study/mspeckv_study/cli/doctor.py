@@ -15,8 +15,9 @@ import torch
 
 from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.api import generate, load_pair, usual_weights
-from mspeckv.models import DEFAULT, checksums, parse_device, parse_dtype
+from mspeckv.models import checksums
 from mspeckv.models.download import FORMS, ModelMissing, damaged_files, is_fetched, model_folder
+from mspeckv.models.load import DEFAULT, parse_device, parse_dtype
 from mspeckv.models.shared_draft import REINSTALL
 from mspeckv.settings import KVPolicy, Sampling
 from mspeckv_study.experiments.rows import installed

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from mspeckv.api import load_pair, stream
 from mspeckv.events import Prefill, Round, RunSummary
-from mspeckv.models import Pair, parse_device, parse_dtype, parse_weights
+from mspeckv.models.load import parse_device, parse_dtype, parse_weights
+from mspeckv.models.pair import Pair
 from mspeckv.parallel import Ranks, together
 from mspeckv.settings import RunConfig, check_count, refuse
 from mspeckv_study.cli.system import check_writable, on_interrupt

@@ -10,7 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mspeckv.api import load_pair
-from mspeckv.models import Pair, parse_device, parse_dtype
+from mspeckv.models.load import parse_device, parse_dtype
+from mspeckv.models.pair import Pair
 from mspeckv.settings import METHODS, refuse
 from mspeckv_study.cli.arguments import run_config
 from mspeckv_study.cli.runs import each

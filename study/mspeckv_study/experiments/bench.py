@@ -16,8 +16,9 @@ from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import engine_of, stream
 from mspeckv.decoding.run import versions
 from mspeckv.events import Event, Round, RunSummary
-from mspeckv.models import DEFAULT, Pair, load_pair
+from mspeckv.models.load import DEFAULT, load_pair
 from mspeckv.models.packed import form_of
+from mspeckv.models.pair import Pair
 from mspeckv.settings import Link, RunConfig, refuse
 from mspeckv_study.documents import load_document
 from mspeckv_study.experiments.ablations import Experiment, Preset, Trial

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.settings import refuse
 from mspeckv_study.experiments.ablations import Cell, Experiment, experiment
 from mspeckv_study.experiments.bench import Bench, Models

@@ -24,7 +24,7 @@ from mspeckv.kv.retrieval import (
     score_chunks,
 )  # fmt: skip
 from mspeckv.kv.sizes import ChunkPlan
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt
 from mspeckv.settings import Speculation, refuse
 from mspeckv_study.probes.next_token import encode_text, read_text

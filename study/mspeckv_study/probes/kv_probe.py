@@ -19,8 +19,8 @@ from mspeckv.kv.codec import codec_of
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.sizes import packed_blocks
-from mspeckv.models import Pair
 from mspeckv.models.checks import cache_argument
+from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt
 from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
 from mspeckv_study.probes.next_token import encode_text, read_text

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from mspeckv.context import Watcher
 from mspeckv.decoding.attention import reading
 from mspeckv.decoding.sampling import Sampler
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
 from mspeckv.settings import Sampling, check_count, refuse
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import torch
 
 from mspeckv.api import forget_measured
-from mspeckv.models import parse_device
 from mspeckv.models.kept import keep, recall
+from mspeckv.models.load import parse_device
 from mspeckv_study.measured import age
 
 _KIND = "ceilings"

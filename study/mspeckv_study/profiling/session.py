@@ -25,8 +25,7 @@ from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.accelerate.packed_weights import PRODUCT as PACKED_PRODUCT
 from mspeckv.api import stream
 from mspeckv.events import Event, Round, RunSummary
-from mspeckv.models import Pair
-from mspeckv.models.pair import own_part
+from mspeckv.models.pair import Pair, own_part
 from mspeckv.models.text import Prompt
 from mspeckv.record import Progress
 from mspeckv.settings import RunConfig, Settings, check_count, refuse

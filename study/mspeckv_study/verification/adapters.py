@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from mspeckv.accelerate.kept_prompts import Prefills
 from mspeckv.api import generate, stream
 from mspeckv.events import Round
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.settings import METHODS, RunConfig, Sampling, check_number, refuse
 from mspeckv.testing.exactness import prefilled
 from mspeckv.testing.logits import decoded

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import PretrainedConfig, PreTrainedModel
 
-from mspeckv.models import parse_weights
+from mspeckv.models.load import parse_weights
 from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
 from mspeckv_study.whatif.acceptance import Acceptance, Floats, likely_acceptance
 from mspeckv_study.whatif.catalogue import draft_shape, model_shape

@@ -11,8 +11,8 @@ import psutil
 import torch
 
 from mspeckv.api import chosen
-from mspeckv.models import Pair
 from mspeckv.models.kept import MACHINE, keep, recall, subject
+from mspeckv.models.pair import Pair
 from mspeckv_study.profiling import calibrate
 from mspeckv_study.whatif.machines import GRAPH_US, Hardware
 from mspeckv_study.whatif.measure import measure

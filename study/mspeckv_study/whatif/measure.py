@@ -29,7 +29,7 @@ from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.tier1 import Tier1Room
-from mspeckv.models import Pair
+from mspeckv.models.pair import Pair
 from mspeckv.record import Ledger, Recorder, clock_of
 from mspeckv.settings import WIDTHS, KVPolicy, RunConfig, Sampling, Speculation
 from mspeckv_study.whatif.machines import Hardware, MeasuredPasses

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from mspeckv.decoding.fits import USES_TIER1
-from mspeckv.kv.sizes import LayerBytes
+from mspeckv.kv.sizes import LayerBytes, packed_blocks
 from mspeckv.kv.windows import WINDOW_SLACK
 from mspeckv_study.whatif.acceptance import Floats, expected_tokens, inner_passes
 from mspeckv_study.whatif.footprint import packing
@@ -144,7 +144,7 @@ class _Round:
     def unpack(self, record: Any) -> Floats:
         """Milliseconds of unpacking one layer, of whose blocks ``record`` bytes are read."""
         context, out = self.asked.context, np.zeros(self.asked["prefill"].shape)
-        moved = self.packed.blocks(context) * record + context * self.packed.token
+        moved = packed_blocks(self.packed, context) * record + context * self.packed.token
         for place, policy in enumerate(self.asked.policies):
             widths = ("nibble",) if policy.nibble else tuple(str(width) for width in policy.widths)
             each = [unpack_ms(self.where, one, moved, context) for one in widths]
@@ -161,7 +161,7 @@ class _Round:
         missing = np.where(hit, 0, offloaded)
         held_unpack = 0.0 if where.loop.keeps_unpacked else unpack
         held = (asked.fixed_resident + np.where(hit, offloaded, 0)) * held_unpack
-        layer_bytes = packed.blocks(asked.context) * packed.streamed
+        layer_bytes = packed_blocks(packed, asked.context) * packed.streamed
         transfer = layer_bytes / asked["link_gbps"] / 1e6 + where.copy_us / 1e3
         start = (layers - missing) * compute + held
         work = start + missing * (compute + unpack)

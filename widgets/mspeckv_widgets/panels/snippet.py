@@ -9,8 +9,7 @@ from typing import Any
 
 from mspeckv import KVPolicy, Link, Pair, RunConfig, Sampling, Speculation
 from mspeckv.api import usual_weights
-from mspeckv.models import DEFAULT
-from mspeckv.models.load import DEFAULT_TARGET
+from mspeckv.models.load import DEFAULT, DEFAULT_TARGET
 from mspeckv.models.packed import form_of
 from mspeckv.models.shared_draft import DEFAULT_DRAFT
 from mspeckv_widgets.record import Setting
