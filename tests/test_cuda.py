@@ -162,6 +162,22 @@ def test_graphs_are_captured_once_and_serve_the_next_run() -> None:
     assert engine_of(pair).spare is None
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_replayed_passes_guess_what_launched_ones_do(name: str) -> None:
+    """Run after run: a guess that is as good as any keeps the text, and costs the speed."""
+    pair, prompt = on_gpu(), random_prompt(120)
+    seen = []
+    for graphs in (False, True, True, True, True):
+        config = RunConfig.build(
+            new_tokens=40, policy=POLICIES[name], speculation=SPECULATION, sampling=GREEDY,
+            graphs=graphs,
+        )  # fmt: skip
+        rounds = [one for one in stream(pair, prompt, config) if isinstance(one, Round)]
+        seen.append([one.guesses for one in rounds])
+    assert all(found == seen[0] for found in seen)
+    release(pair)
+
+
 def test_chosen_lengths_share_graphs_and_what_building_them_takes_is_not_learned() -> None:
     pair = on_gpu()
     auto = replace(SPECULATION, gamma="auto", tier0="lookup")

@@ -16,9 +16,10 @@ from mspeckv.accelerate import static_passes
 from mspeckv.accelerate.graphs import Direct, StaticInputs
 from mspeckv.accelerate.slot_attention import CodeSlots, Slots, attend_slots
 from mspeckv.accelerate.static_passes import code_width, width_of
-from mspeckv.accelerate.workspace import plug_runners
+from mspeckv.accelerate.workspace import Workspace, plug_runners
 from mspeckv.api import engine_of, hooks_for
-from mspeckv.kv.layers import fold_groups
+from mspeckv.kv.floats import Buffer
+from mspeckv.kv.layers import PlacedLayer, Tier, fold_groups
 from mspeckv.kv.placement import ResidentLayer
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.scores import causal_mask
@@ -188,6 +189,38 @@ def test_no_pass_has_a_shape_of_its_own(
     )  # fmt: skip
     assert 16 in widths
     assert widths <= {1, 2, 3, 4, 8, 16}
+
+
+def held(thing: object) -> list[torch.Tensor]:
+    """Every tensor that a cache holds, but for choices: a pass makes these before it reads them."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if isinstance(thing, dict):
+        return [one for name, part in thing.items() if name != "chosen" for one in held(part)]
+    if isinstance(thing, (list, tuple)):
+        return [one for part in thing for one in held(part)]
+    return held(vars(thing)) if isinstance(thing, (Tier, PlacedLayer, Buffer)) else []
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_a_recorded_pass_reads_stays_where_it_is(
+    static: Callable[[bool], None], name: str
+) -> None:
+    """A graph holds addresses: what the next run uses again is written anew, never exchanged."""
+    static(True)
+    pair, seen = random_pair(layers=4), list[list[torch.Tensor]]()
+    for seed in range(3):
+        generate(
+            pair, random_prompt(100, seed=seed), method="mspeckv", new_tokens=20,
+            policy=POLICIES[name], speculation=SPECULATION, sampling=Sampling(0),
+        )  # fmt: skip
+        spare = engine_of(pair).spare
+        assert isinstance(spare, Workspace)
+        caches = spare.caches.full, spare.caches.middle, spare.caches.draft
+        seen.append(held(caches))
+    places = [[one.data_ptr() for one in tensors] for tensors in seen]
+    assert len(places[0]) > 20
+    assert places[0] == places[1] == places[2]
 
 
 class Sharing(Direct):

@@ -147,7 +147,8 @@ class RetrievalCache(Tier1Cache):
                 own.append(key, value)
                 return
             if not self.reads_keys and asked is None:
-                self.landmarks[layer] = landmarks_of(key, self.plan)
+                # in place: a recorded pass that chooses anew reads them there
+                self.landmarks[layer].copy_(landmarks_of(key, self.plan))
             self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value, asked=asked)
             return
         if own is self.attending[0]:
