@@ -14,6 +14,7 @@ from transformers import (
     Gemma3TextConfig,
     GptOssConfig,
     Llama4TextConfig,
+    LlamaConfig,
     MistralConfig,
     Olmo3Config,
     Phi3Config,
@@ -26,7 +27,7 @@ from mspeckv import KVPolicy, Pair, RunConfig, Sampling, Speculation, generate
 from mspeckv.api import engine_of
 from mspeckv.decoding.fits import predict
 from mspeckv.kv.floats import Buffer
-from mspeckv.kv.kinds import Sight
+from mspeckv.kv.kinds import ALL, Sight, kinds_of
 from mspeckv.kv.scores import sight_mask
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.windows import WindowLayer
@@ -263,3 +264,11 @@ def test_the_live_panel_counts_the_layers_that_grow() -> None:
     assert {lab.controls.inputs[name].max for name in ("on_chip", "resident")} == {2}
     lab.controls.set(method="mspeckv", bits=8, on_chip=1, resident=1)
     assert "of 2 layers that grow, of 4" in lab.controls.placement.value
+
+
+def test_a_window_or_a_chunk_of_no_size_is_the_whole_text() -> None:
+    names = ["chunked_attention", "sliding_attention", "full_attention"]
+    text = LlamaConfig(**SHAPE, num_hidden_layers=3, layer_types=names)
+    assert [kind.sight for kind in kinds_of(text)] == [ALL] * 3
+    text.attention_chunk_size, text.sliding_window = 16, 8
+    assert [kind.sight for kind in kinds_of(text)] == [Sight(16, chunked=True), Sight(8), ALL]
