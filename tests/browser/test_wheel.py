@@ -108,7 +108,7 @@ def test_a_panel_moves(start: str, home: Path, browser: Browser) -> None:
     with lab(home, home / "cache") as address:
         served = time.monotonic()
         open_notebook(page, address)
-        assert page.locator(".jp-Notebook").first.is_visible()
+        page.locator(".jp-Notebook").first.wait_for()
         opened = time.monotonic()
         show_notebook(page, LIVE_LAB)
         # down to the cell that shows the panel
