@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mspeckv import AttentionProbe, Pair, Speculation, documents, retrieval_report
+from mspeckv import AttentionProbe, Pair, RunConfig, Speculation, documents, retrieval_report
 from mspeckv.decoding.attention import reading
 from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.kv.tier1 import Tier1Room
+from mspeckv.testing.exactness import prefilled
 from tests.random_models import random_pair, random_prompt
+from tests.test_latent import latent_pair
 
 PAIR = random_pair()
 PROMPT = random_prompt(150)
@@ -36,6 +38,18 @@ def test_the_choice_is_that_of_a_runs_cache(probe: AttentionProbe, name: str) ->
     for layer in range(PAIR.layers):
         assert report.chosen[layer].tolist() == cache.chosen[layer].tolist()
     assert report.plan == cache.plan
+
+
+def test_heads_of_a_latent_choose_together_as_in_a_run() -> None:
+    pair = latent_pair()
+    config = RunConfig(method="mspeckv", new_tokens=8, speculation=SPECULATION)
+    report = AttentionProbe(pair, PROMPT).report(SPECULATION)
+    with prefilled(pair, PROMPT, config) as tiers:
+        looking = tiers.prefilled[-1].seat.onlooker
+        assert isinstance(looking, RetrievalCache)
+        for layer, chosen in looking.chosen.items():
+            heads = report.chosen[layer].tolist()
+            assert heads == chosen.tolist() * len(heads)
 
 
 def test_masses_are_the_models_own_attention(probe: AttentionProbe) -> None:

@@ -14,6 +14,7 @@ from benchmarks import draft_context
 from mspeckv import KVPolicy, Pair, Sampling, Speculation, generate
 from mspeckv_widgets.guess_probe import GuessProbe, Prefix, squeezed
 from tests.random_models import random_pair, random_prompt
+from tests.test_latent import latent_pair
 from tests.test_measured_kinds import hybrid
 
 PAIR, TEXT, ASKED = random_pair(), random_prompt(150), 20
@@ -58,6 +59,12 @@ def test_a_window_over_everything_and_an_open_mask_see_all(probe: GuessProbe) ->
 def test_states_cannot_be_taken_back() -> None:
     with pytest.raises(ValueError, match="its states cannot be taken back"):
         Prefix(hybrid(), TEXT)
+
+
+def test_latents_are_refused_a_budget() -> None:
+    with pytest.raises(ValueError, match="it keeps latents"):
+        Prefix(latent_pair(), TEXT, budgets=[48])
+    assert len(Prefix(latent_pair(), TEXT, more=ASKED).write(3)) == ASKED
 
 
 def test_a_window_sees_less(probe: GuessProbe) -> None:

@@ -9,14 +9,18 @@ import torch
 from transformers import Gemma2Config, Lfm2Config, MixtralConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from mspeckv.context import Shown
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.latent import Latents
 from mspeckv.kv.link import open_link
+from mspeckv.kv.retrieval import RetrievalCache
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.pair import Pair
 from mspeckv.record import Ledger
-from mspeckv.settings import KVPolicy
+from mspeckv.settings import KVPolicy, RunConfig
+from mspeckv.testing.exactness import prefilled
 from mspeckv_study.whatif.machines import HARDWARE
-from mspeckv_study.whatif.measure import measure
+from mspeckv_study.whatif.measure import _choosing, measure
 
 from .random_models import SHAPE
 from .test_latent import latent_pair
@@ -58,6 +62,32 @@ def test_passes_of_every_kind_are_measured(build: Callable[[], Pair], growing: i
     assert all(ms > 0 for row in table.ms for ms in row)
     assert found.choose_us > 0
     assert all(one > 0 for one in found.own)
+
+
+@pytest.mark.parametrize("build", [windowed, hybrid, latent_pair])
+def test_tier_1_is_shown_what_a_run_shows_it(
+    build: Callable[[], Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would choose otherwise, or not at all, where it is timed."""
+    seen: set[tuple[object, ...]] = set()
+    watch = RetrievalCache.watch
+
+    def watching(self: RetrievalCache, layer: int, query: torch.Tensor, shown: Shown) -> None:
+        keys = shown.keys if isinstance(shown, Latents) else None
+        heads = None if keys is None else (keys.shape[1], keys.shape[-1])
+        if layer in self.landmarks:  # a window chooses nothing
+            stored = shown.whole()[0].shape
+            seen.add((type(shown), query.shape[1], query.shape[-1], heads, stored[1], stored[-1]))
+        watch(self, layer, query, shown)
+
+    pair = build()
+    monkeypatch.setattr(RetrievalCache, "watch", watching)
+    policy = KVPolicy(bits="full", on_chip=pair.layers)
+    with prefilled(pair, [1] * 200, RunConfig(method="mspeckv", new_tokens=4, policy=policy)):
+        in_a_run = set(seen)
+    seen.clear()
+    _choosing(pair)
+    assert seen == in_a_run
 
 
 @pytest.mark.parametrize("length", [0, WINDOW - 1, WINDOW, 700])

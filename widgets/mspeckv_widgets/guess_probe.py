@@ -75,7 +75,8 @@ class Prefix:
         more: tokens that are to follow at most.
 
     Raises:
-        ValueError: no draft, recurrent layers, or more tokens than the target has positions.
+        ValueError: no draft, recurrent layers, budgets for latents, or more tokens than the target
+            has positions.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Prefix:
             raise refuse("pair", pair.target_id, "it has no draft: load one")
         if pair.kv_shape.states:
             raise refuse("pair", pair.target_id, "its states cannot be taken back: use another")
+        if pair.kv_shape.latent and budgets:
+            raise refuse("pair", pair.target_id, "it keeps latents: use one of keys and values")
         check_count("more", more, 1)
         check_count("tokens", len(tokens), 1, pair.max_positions - more)
         self.pair, self.draft = pair, pair.draft

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from mspeckv.context import Shown
 from mspeckv.kv.chunk_policies import policy, reads_keys
 from mspeckv.kv.layers import fold_groups
-from mspeckv.kv.retrieval import (
-    QUERY_WINDOW,
-    best_chunks,
-    chunks_of,
-    landmarks_of,
-    score_chunks,
-)  # fmt: skip
+from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, chunks_of, landmarks_of, score_chunks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt
@@ -37,7 +31,8 @@ class RetrievalReport:
     """A choice of chunks, by layer and KV head, beside the attention it was made for.
 
     N layers that grow, H KV heads, C chunks, K of them chosen. Masses are shares of all attention,
-    averaged over the query heads of a KV head; a head's chunks and its rest add up to 1.
+    averaged over the query heads of a KV head; a head's chunks and its rest add up to 1. Heads that
+    share a latent are told one by one, and choose together.
 
     Attributes:
         speculation: what it was made by.
@@ -102,7 +97,7 @@ class AttentionProbe:
     """
 
     def __init__(self, pair: Pair, prompt: Prompt) -> None:
-        self.tokens = encode_text(pair, prompt)
+        self.tokens, self._together = encode_text(pair, prompt), pair.kv_shape.latent
         seen: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         scales = _scales(pair)
 
@@ -136,6 +131,8 @@ class AttentionProbe:
         scores = torch.stack(
             [score_chunks(score, query[None], shown(key[None], plan)) for query, key in read]
         )
+        if self._together:
+            scores = scores.sum(1, keepdim=True).expand_as(scores)
         chosen = torch.stack([best_chunks(layer, plan.chosen) for layer in scores])
         whole = plan.chunks * plan.chunk
         mass = self.mass[..., :whole].unflatten(-1, (plan.chunks, plan.chunk)).sum(-1)

@@ -24,6 +24,7 @@ from mspeckv.events import Pass, Round, Transfer
 from mspeckv.kv.blocks import Arrived
 from mspeckv.kv.floats import Buffer, Floats
 from mspeckv.kv.full import FullCache
+from mspeckv.kv.latent import Latents, latent_widths
 from mspeckv.kv.link import open_link
 from mspeckv.kv.quantize import BlockCodec
 from mspeckv.kv.retrieval import RetrievalCache
@@ -183,17 +184,24 @@ def _choosing(pair: Pair) -> float:
     prompt, read = 1024, 9
     room = Tier1Room(shape, Speculation(refresh=1), prompt, 64 * read)
     cache = RetrievalCache(room, None, pair.device)
-    key = _noise(pair, 1, shape.heads, prompt + 64 * read)
-    query, whole = (_noise(pair, 1, _query_heads(pair), length) for length in (read, prompt))
-    for layer in shape.growing:
-        cache.watch(layer, whole, Floats(key[:, :, :prompt], key[:, :, :prompt]))
-    total = prompt
+    stored = _noise(pair, 1, shape.heads, prompt + 64 * read)
+    text = pair.target.config.get_text_config()
+    # queries compare with keys, which a layer of latents does not store
+    widths = latent_widths(text)
+    compared = int(text.qk_head_dim) if widths else shape.dim
+    keys = _noise(pair, 1, text.num_attention_heads, stored.shape[2], dim=compared)
+
+    def look(new: int, total: int) -> None:
+        floats = Floats(stored[:, :, :total], stored[:, :, :total])
+        shown = Latents(floats, widths, keys[:, :, :total]) if widths else floats
+        for layer in shape.growing:
+            cache.watch(layer, keys[:, :, total - new : total], shown)
+
+    totals = iter(range(prompt, stored.shape[2], read))
+    look(prompt, next(totals))
 
     def choose() -> None:
-        nonlocal total
-        total += read
-        for layer in shape.growing:
-            cache.watch(layer, query, Floats(key[:, :, :total], key[:, :, :total]))
+        look(read, next(totals))
         _wait_for(cache.layers[shape.growing[-1]].buffer.key)
 
     return _milliseconds(choose) * 1e3 / shape.layers
@@ -244,7 +252,8 @@ def _unpacking(pair: Pair) -> dict[str, float]:
 
 def _beyond_floats(pair: Pair, layers: Sequence[Arrived]) -> float:
     """Milliseconds that attention over packed layers takes beyond attention over float ones."""
-    query, heads = _noise(pair, 1, _query_heads(pair), _LAYER_READ), pair.kv_shape.heads
+    text, heads = pair.target.config.get_text_config(), pair.kv_shape.heads
+    query = _noise(pair, 1, text.num_attention_heads, _LAYER_READ)
     tail = _noise(pair, 2, 1, heads, _LAYER_READ)
     floats = [_noise(pair, 2, 1, heads, _LAYER_TOKENS + _LAYER_READ) for _ in layers]
 
@@ -259,13 +268,9 @@ def _beyond_floats(pair: Pair, layers: Sequence[Arrived]) -> float:
     return max(0.0, _milliseconds(read_packed) - _milliseconds(read_floats))
 
 
-def _noise(pair: Pair, *size: int) -> torch.Tensor:
+def _noise(pair: Pair, *size: int, dim: int | None = None) -> torch.Tensor:
     """Normal numbers ``[*size, D]`` where the pair computes, of its type."""
-    return torch.randn(*size, pair.kv_shape.dim, dtype=pair.dtype, device=pair.device)
-
-
-def _query_heads(pair: Pair) -> int:
-    return int(pair.target.config.get_text_config().num_attention_heads)
+    return torch.randn(*size, dim or pair.kv_shape.dim, dtype=pair.dtype, device=pair.device)
 
 
 def _milliseconds(work: Callable[[], None], warm: bool = True) -> float:
