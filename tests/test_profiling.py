@@ -10,13 +10,26 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from torch.profiler import profile as profiler
 
-from mspeckv import KVPolicy, Pair, Profile, Sampling, calibrate, documents, profile
+from mspeckv import (
+    KVPolicy,
+    Pair,
+    Profile,
+    RunConfig,
+    Sampling,
+    calibrate,
+    documents,
+    profile,
+    record,
+    stream,
+)
 from mspeckv.accelerate.ordered_weights import PRODUCT
 from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.record import span
+from mspeckv_study.profiling.host_events import host_events
 from mspeckv_study.profiling.result import RANGES, REST
-from mspeckv_study.profiling.session import _one_at_a_time
+from mspeckv_study.profiling.session import _one_at_a_time, _read_events
 from mspeckv_study.profiling.spans import nest, read_trace, tier_totals
 from tests.random_models import random_pair, random_prompt
 
@@ -113,6 +126,32 @@ def test_guessing_lies_left_of_the_ridge(taken: Profile) -> None:
     ceilings = calibrate()
     ridge = ceilings.matrix_gflops / ceilings.memory_gbps
     assert found["tier1/verify"] < ridge
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_the_hosts_events_say_what_torchs_own_do(stacks: bool) -> None:
+    config = RunConfig.build(
+        new_tokens=4, policy=KVPolicy(8, on_chip=1, resident=1, block=16), sampling=GREEDY
+    )
+    taken = profiler(profile_memory=True, with_flops=True, with_stack=stacks)
+    events = stream(random_pair(), random_prompt(100), config)
+    next(events)
+    record.record_spans(on=True)
+    try:
+        with taken:
+            list(events)
+    finally:
+        record.record_spans(on=False)
+    assert taken.profiler is not None
+    spans, ops, gflop = _read_events(host_events(taken.profiler.kineto_results))
+    of_torch = _read_events(taken.events())
+    assert (spans, gflop) == (of_torch[0], of_torch[2])
+    theirs = {(one.tier, one.op): one for one in of_torch[1]}
+    assert theirs.keys() == {(one.tier, one.op) for one in ops}
+    for one in ops:
+        own = theirs[one.tier, one.op]
+        assert one.calls == own.calls, one.op
+        assert one.self_ms == pytest.approx(own.self_ms), one.op
 
 
 def test_floats_are_copied_and_not_dequantized() -> None:

@@ -29,6 +29,7 @@ from mspeckv.models.pair import Pair, own_part
 from mspeckv.models.text import Prompt
 from mspeckv.record import Progress
 from mspeckv.settings import RunConfig, Settings, check_count, refuse
+from mspeckv_study.profiling.host_events import host_events
 from mspeckv_study.profiling.result import TRACE, OpRow, Profile
 from mspeckv_study.profiling.spans import Span, spans_of
 
@@ -152,8 +153,9 @@ def _take(
                     profiled.close()
             told(event)
     assert summary is not None
-    found, raw = taken.events(), taken.profiler
-    assert raw is not None
+    assert taken.profiler is not None
+    raw = taken.profiler.kineto_results
+    found = taken.events() if on_gpu else host_events(raw)
     spans, ops, gflop = _read_events(found)
     # in all an empty range takes more than its own time, which is in the profile
     empty_us = (start - begun) / EMPTIES * 1e6
@@ -170,7 +172,7 @@ def _take(
         wall_ms=wall,
         overhead=wall / tokens / plain - 1 if plain and tokens else None,
         ops=ops,
-        memory=_memory_of(raw.kineto_results, spans[0].start) if memory and spans else (),
+        memory=_memory_of(raw, spans[0].start) if memory and spans else (),
         gflop=gflop,
         weights=(_weights_read(pair.draft), _weights_read(pair.target)),
         trace_folder=folder,
