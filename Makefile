@@ -1,9 +1,9 @@
 # make lab   set up what is missing, then open JupyterLab on the first lab
 # make demo  set up what is missing, then show the panels alone, code hidden, for a projector
 # make site  set up what is missing, then build the pages that need no installation, into site/
-# make test  set up what is missing, then run every check but the next one
+# make test  set up what is missing, then run every check but the next two
+# make test-labs  the live panel, and every lab, solved, from top to bottom, in JupyterLab in Chromium
 # make test-wheel  the built wheel in a clean environment, up to a panel that moves; some minutes
-# make test-labs  every lab, solved, from top to bottom in JupyterLab in Chromium
 # make test-graders  an exported lab, graded by nbgrader and otter-grader; part of test-labs
 # make test-oldest  every kind of model under the oldest supported transformers
 # make test-matrix  the engine's tests, under that and under the newest that there is today
@@ -67,8 +67,8 @@ demo: $(DONE)/installed-lab $(DONE)/model
 site: $(DONE)/installed
 	$(BIN)/mspeckv site build --out site
 
-# Tests run two at a time, on one kernel thread each, but for those with limits of time. A browser
-# test executes the labs, so their execution without one is left out.
+# Tests run two at a time, on one kernel thread each; those with limits of time are in test-labs.
+# A browser test executes the labs, so their execution without one is left out.
 PYTEST := $(BIN)/python -m pytest
 TWO_AT_A_TIME := -n 2 --dist worksteal
 PANELS := browser and not labs and not wheel
@@ -76,14 +76,14 @@ PANELS := browser and not labs and not wheel
 test: setup lint types
 	OMP_NUM_THREADS=1 $(PYTEST) $(TWO_AT_A_TIME) -m "not browser and not no_browser and not labs"
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "$(PANELS) and not alone" tests/browser
-	$(PYTEST) -m "$(PANELS) and alone" tests/browser
 
 # Installs anew what the index has, so it is apart.
 test-wheel: setup
 	$(PYTEST) -m wheel
 
-# Some 25 minutes on two cores, the graders included.
+# What has limits of time, so that nothing runs beside it: the live panel, then the labs.
 test-labs: setup test-graders
+	$(PYTEST) -m "$(PANELS) and alone" tests/browser
 	$(PYTEST) -m labs
 
 # The graders change JupyterLab, so they have an environment of their own; two minutes to make it.
