@@ -75,7 +75,7 @@ PANELS := browser and not labs and not wheel
 
 test: setup lint types
 	OMP_NUM_THREADS=1 $(PYTEST) $(TWO_AT_A_TIME) -m "not browser and not no_browser and not labs"
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "$(PANELS) and not alone" tests/browser
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "$(PANELS) and not alone" tests/browser
 
 # Installs anew what the index has, so it is apart.
 test-wheel: setup

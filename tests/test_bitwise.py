@@ -108,7 +108,7 @@ def touchy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot_attention, "_with_lse", attention)
 
 
-def runs(dtype: torch.dtype, count: int = 64) -> dict[str, Decoded]:
+def runs(dtype: torch.dtype, count: int = 40) -> dict[str, Decoded]:
     """Plain decoding, and others that are to say the same."""
     pair, prompt = random_pair(dtype=dtype), random_prompt(101)
     policy = POLICIES["int8, three places"]

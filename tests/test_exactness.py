@@ -108,7 +108,7 @@ def test_greedy_output_of_the_real_pair(pair: Pair, bits: Width) -> None:
             pair,
             prompt,
             method=method,
-            new_tokens=40,
+            new_tokens=24,
             policy=policy,
             speculation=speculation,
             sampling=GREEDY,
