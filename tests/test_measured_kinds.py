@@ -87,7 +87,7 @@ def test_tier_1_is_shown_what_a_run_shows_it(
         in_a_run = set(seen)
     seen.clear()
     _choosing(pair)
-    assert seen == in_a_run
+    assert seen == in_a_run != set()
 
 
 @pytest.mark.parametrize("length", [0, WINDOW - 1, WINDOW, 700])
