@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
-MOST_FILES, MOST_LINES, MOST_FILES_OF_BYTES = 9, 1_760, 5
+MOST_FILES, MOST_LINES, MOST_FILES_OF_BYTES = 9, 1_700, 5
 
 TRACE = """
 import sys

@@ -63,6 +63,10 @@ def _order(event: HostEvent) -> tuple[float, float]:
     return event.time_range.start, -event.time_range.end
 
 
+def _within(inner: Interval, outer: Interval) -> bool:
+    return bool(inner.start < outer.end and inner.end <= outer.end)
+
+
 def _nested(events: list[HostEvent]) -> Iterator[HostEvent]:
     """One thread's events, each with the time that is in none of those within it.
 
@@ -73,9 +77,7 @@ def _nested(events: list[HostEvent]) -> Iterator[HostEvent]:
     parents, inside, children = [-1] * len(events), [0.0] * len(events), [0] * len(events)
     open_: list[int] = []
     for place, event in enumerate(events):
-        while open_ and events[open_[-1]].time_range.end <= event.time_range.start:
-            open_.pop()
-        while open_ and events[open_[-1]].time_range.end < event.time_range.end:
+        while open_ and not _within(event.time_range, events[open_[-1]].time_range):
             open_.pop()
         if open_:
             parents[place] = open_[-1]
@@ -85,7 +87,7 @@ def _nested(events: list[HostEvent]) -> Iterator[HostEvent]:
     # those within come after, so that they are done before
     for place in reversed(range(len(events))):
         event, parent = events[place], parents[place]
-        if children[parent] == 1 and parent >= 0 and events[parent].name == event.name:
+        if parent >= 0 and children[parent] == 1 and events[parent].name == event.name:
             inside[parent], children[parent] = inside[place], children[place]
             continue
         event.self_cpu_time_total = lengths[place] - inside[place]
