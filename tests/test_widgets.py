@@ -292,6 +292,14 @@ def test_last_runs_stay_for_comparison(lab: LiveLab) -> None:
     assert {"mspeckv", "autoregressive"} <= set(label_texts(lab).replace("</span>", "").split())
     assert lab.records[0].tokens == lab.records[1].tokens
     assert comparison_html(lab.records).count("<tr>") == 3
+    captions = [
+        plain(found[0])
+        for table in (comparison_html(lab.records), rounds_html(lab.records[0]))
+        for found in re.finditer("<caption>.*?</caption>", table)
+    ]
+    assert len(captions) == 2
+    assert all("measured" in one and "counted" in one for one in captions)
+    assert "KV on the device modelled" in captions[0]
     assert "#2 autoregressive" in lab.compare().data
 
 

@@ -129,7 +129,8 @@ def ranking_html(report: RetrievalReport, layer: int, head: int, texts: Sequence
     ]  # fmt: skip
     heads = ("text", "chunk", "score", "attention mass", "rank by mass")
     policy = report.speculation.retrieval
-    return table_html(f"Highest scores of policy {policy!r} in this head", heads, rows, text=1)
+    caption = f"Highest scores of policy {policy!r} in this head (scores and masses measured)"
+    return table_html(caption, heads, rows, text=1)
 
 
 def document_html(texts: Sequence[str], kept: Sequence[bool], chunk: int) -> str:

@@ -73,5 +73,5 @@ def status_html(view: View, machine: Machine, kept_bytes: int) -> str:
     if view.busy and view.turn[1] > 1:
         words = f"Run {view.turn[0]} of {view.turn[1]}. {words}"
     if not view.busy and kept_bytes:
-        words += f". Prompts kept for the next run: {kept_bytes / 1e6:.0f} MB"
+        words += f". Prompts kept for the next run: {kept_bytes / 1e6:.0f} MB (counted)"
     return status_line(view.state, words, done, total if view.busy else 0)

@@ -141,7 +141,10 @@ def comparison_html(records: Sequence[RunRecord]) -> str:
         )
     if not rows:
         return '<em class="mskv-small">Finished runs are listed here.</em>'
-    caption = "Named by what differs among them. Times measured, bytes over the link counted."
+    caption = (
+        "Named by what differs among them. Times measured; tokens, guesses kept and bytes over the "
+        "link counted; KV on the device modelled, from sizes."
+    )
     return table_html(caption, heads, rows, 2)
 
 
@@ -186,4 +189,5 @@ def rounds_html(record: RunRecord | None, last: int = 12) -> str:
                 *(f"{moved[purpose] / 1e3:.0f}" for purpose in purposes),
             )
         )
-    return table_html(f"{record.label}: newest rounds first", heads, rows, 0)
+    caption = f"{record.label}: newest rounds first. Times measured, tokens and bytes counted."
+    return table_html(caption, heads, rows, 0)
