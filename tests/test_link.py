@@ -54,11 +54,12 @@ def test_copies_arrive_at_the_bandwidth_and_queue_behind_one_another() -> None:
 def test_a_transfer_overlaps_what_is_computed_meanwhile() -> None:
     ledger = Ledger()
     with CopyEngine(ledger, gbps=0.01) as link:
-        ticket = link.copy(*buffers(500_000), "to_device", "verify", 0)
-        time.sleep(0.06)
+        ticket = link.copy(*buffers(3_000_000), "to_device", "verify", 0)
+        assert not ticket.arrived.is_set()
+        assert ticket.arrived.wait(60)  # what is computed meanwhile
         link.wait(ticket)
     (transfer,) = ledger.since()
-    assert transfer.ms >= 49
+    assert transfer.ms >= 299
     assert transfer.wait_ms < transfer.ms / 2
 
 
