@@ -39,7 +39,7 @@ from mspeckv.parallel import Ranks, before_leaving, together
 from mspeckv.parallel.agreement import Agreement
 from mspeckv.parallel.tensor_parallel import Split
 from mspeckv.record import OnStep, Progress
-from mspeckv.settings import RunConfig, Settings, refuse
+from mspeckv.settings import RunConfig, Settings, check_kind, refuse
 
 SWITCH = "MSPECKV_ACCELERATE"
 ACCELERATIONS = (
@@ -99,10 +99,9 @@ def load_pair(
 
 def usual_weights(target: str, device: str = "cpu", dtype: str | torch.dtype = "float32") -> str:
     """What ``weights="auto"`` is here, and so said; compiles what reads packed ones if need be."""
-    on_cpu, kind = parse_device(device).type == "cpu", parse_dtype(dtype)
-    if not on_cpu or kind != torch.float32 or target != DEFAULT or "packed_weights" not in chosen():
-        return "float"
-    return "int4" if import_module(_PACKED).kernel() else "float"
+    on_cpu, single = parse_device(device).type == "cpu", parse_dtype(dtype) == torch.float32
+    can = on_cpu and single and target == DEFAULT and "packed_weights" in chosen()
+    return "int4" if can and import_module(_PACKED).kernel() else "float"
 
 
 @overload
@@ -217,6 +216,7 @@ def stream(
 
 def engine_of(pair: Pair) -> Engine:
     """What decodes with ``pair``, and remembers from run to run."""
+    check_kind("pair", pair, Pair)
     with _turn:
         if pair not in _engines:
             _engines[pair] = Engine(hooks_for(pair))

@@ -15,7 +15,8 @@ from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 def refuse(field: str, value: object, allowed: str) -> ValueError:
     """The one form of a complaint about a setting."""
-    return ValueError(f"{field}: {value!r} is not allowed; {allowed}")
+    shown = repr(value) if len(repr(value)) <= 300 else f"a {type(value).__name__}"
+    return ValueError(f"{field}: {shown} is not allowed; {allowed}")
 
 
 def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
@@ -27,14 +28,11 @@ def check_count(field: str, value: object, least: int, most: int | None = None) 
         raise refuse(field, value, allowed)
 
 
-def check_number(
-    field: str, value: object, least: float, most: float, open_low: bool = False
-) -> None:
+def check_number(field: str, value: Any, least: float, most: float, open_low: bool = False) -> None:
     """Refuse ``value`` unless it is a number in ``[least, most]`` (``(least, most]``)."""
-    allowed = f"use a number {'above' if open_low else 'from'} {least:g} to {most:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise refuse(field, value, allowed)
-    if not (least < value <= most if open_low else least <= value <= most):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (least < value <= most if open_low else least <= value <= most):
+        allowed = f"use a number {'above' if open_low else 'from'} {least:g} to {most:g}"
         raise refuse(field, value, allowed)
 
 
@@ -48,6 +46,12 @@ def check_name(field: str, value: object) -> None:
     """Refuse ``value`` unless it is a name; whether it is known is asked before a run."""
     if not isinstance(value, str) or not value:
         raise refuse(field, value, "use a name")
+
+
+def check_kind(field: str, value: object, kind: Any, allowed: str = "") -> None:
+    """Refuse ``value`` unless it is a ``kind``."""
+    if not isinstance(value, kind):
+        raise refuse(field, value, f"use {allowed or 'a ' + kind.__name__}")
 
 
 def check_flag(field: str, value: object) -> None:
@@ -188,11 +192,9 @@ class KVPolicy(_Checked):
         super().__post_init__()
         if self.nibble and self.widths != (8, 8):
             raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
-        for name, own in (("codec", "kivi"), ("elsewhere", "offloaded")):
+        for name, own in (("codec", "kivi"), ("elsewhere", "offloaded"), ("residency", "static")):
             if self.nibble and getattr(self, name) != own:
                 raise refuse(name, getattr(self, name), f"nibble planes want {name}={own!r}")
-        if self.nibble and self.residency == "lru":
-            raise refuse("nibble", self.nibble, "use residency='static' with it")
 
     @property
     def widths(self) -> tuple[Width, Width]:
@@ -222,12 +224,11 @@ class KVPolicy(_Checked):
         """
         self.check_layers(layers)
         fixed = not self.lossless and self.residency == "static"
-        resident = self.resident if fixed else 0
-        offloaded = layers - self.on_chip - resident
-        counts: dict[Placement, int] = {
-            "on-chip": self.on_chip, "resident": resident, "offloaded": offloaded,
-        }  # fmt: skip
-        return tuple(kind for kind, count in counts.items() for _ in range(count))
+        on_device = self.on_chip + (self.resident if fixed else 0)
+        return tuple(
+            "on-chip" if layer < self.on_chip else "resident" if layer < on_device else "offloaded"
+            for layer in range(layers)
+        )
 
     @property
     def cached_layers(self) -> int:
@@ -360,10 +361,9 @@ class Speculation(_Checked):
         super().__post_init__()
         if self.tier1 == "nibble" and self.retrieval != DEFAULT_POLICY:
             raise refuse("retrieval", self.retrieval, f"tier1={self.tier1!r} chooses no chunks")
-        if self.budget < self.recent + 2 * self.chunk:
-            least = self.recent + 2 * self.chunk
-            allowed = f"use at least recent + 2 * chunk = {least} tokens"
-            raise refuse("budget", self.budget, allowed)
+        least = self.recent + 2 * self.chunk
+        if self.budget < least:
+            raise refuse("budget", self.budget, f"use at least recent + 2 * chunk = {least} tokens")
 
     @property
     def adaptive(self) -> bool:
@@ -381,6 +381,7 @@ class Speculation(_Checked):
         return AUTO_DRAFT_GAMMA if isinstance(self.draft_gamma, str) else self.draft_gamma
 
 
+_PARTS = {"policy": KVPolicy, "speculation": Speculation, "sampling": Sampling, "link": Link}
 METHODS = ("autoregressive", "vanilla", "triforce", "mspeckv")
 EXACTNESS = ("tokens", "bitwise")
 
@@ -432,6 +433,8 @@ class RunConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, kind in _PARTS.items():
+            check_kind(name, getattr(self, name), kind)
         if self.device_gb is not None:
             check_number("device_gb", self.device_gb, 0.0, 1e5, open_low=True)
         if self.speculation.tier1 == "nibble" and not self.policy.nibble:
@@ -443,9 +446,12 @@ class RunConfig(_Checked):
     @classmethod
     def build(cls, **settings: Unpack[Settings]) -> Self:
         """Fill in defaults; the width defaults to 8 for ``mspeckv`` and to full for the rest."""
+        for name in sorted(settings.keys() - Settings.__annotations__.keys()):
+            homes = (f"{at}={of.__name__}" for at, of in _PARTS.items() if hasattr(of, name))
+            ways = [f"{home}({name}=...)" for home in homes] or Settings.__annotations__
+            raise refuse("setting", name, f"use {', '.join(ways)}")
         given: dict[str, Any] = {k: v for k, v in settings.items() if v is not None}
-        width = default_width(given.get("method", cls.method))
-        given.setdefault("policy", KVPolicy(bits=width))
+        given.setdefault("policy", KVPolicy(bits=default_width(given.get("method", cls.method))))
         given["link"] = Link.parse(given.get("link", Link()))
         return cls(**given)
 

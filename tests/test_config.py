@@ -120,7 +120,7 @@ def test_generate_takes_every_setting_of_a_run() -> None:
     names = [part.name for part in fields(RunConfig)]
     assert list(Settings.__annotations__) == names
     assert RunConfig.build(**dict.fromkeys(names)) == RunConfig()  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="budget"):
+    with pytest.raises(ValueError, match=r"'budget' is not allowed; use speculation=Speculation"):
         RunConfig.build(budget=3)  # type: ignore[call-arg]
 
 

@@ -115,7 +115,10 @@ def test_labels_say_where_numbers_come_from(panel: WhatIf) -> None:
     ("change", "words"),
     [
         ({"on_chip": 20}, "on_chip + resident: 36 is not allowed"),
-        ({"nibble": True}, "nibble: True is not allowed; use residency='static'"),
+        (
+            {"nibble": True},
+            "residency: 'lru' is not allowed; nibble planes want residency='static'",
+        ),
         ({"nibble": True, "residency": "static", "bits": 4}, "use bits=8"),
     ],
 )

@@ -30,7 +30,7 @@ from mspeckv.models.checks import check_lengths
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import check_ids
 from mspeckv.models.widths import layer_widths, prefill_workspace
-from mspeckv.settings import RunConfig, check_choice, refuse
+from mspeckv.settings import RunConfig, check_choice, check_kind, refuse
 
 USES_GUESSES = frozenset({"vanilla", "triforce", "mspeckv"})
 USES_TIER1 = frozenset({"triforce", "mspeckv"})
@@ -130,9 +130,7 @@ def _shortage(
     need = predict(engine, pair, config, prompt)
     if config.device_gb is not None and need.device > config.device_gb * 1e9:
         return "device memory", need.device, int(config.device_gb * 1e9)
-    host = int(psutil.virtual_memory().available)
-    if pair.ranks is not None:
-        host //= pair.ranks.here
+    host = int(psutil.virtual_memory().available) // (pair.ranks.here if pair.ranks else 1)
     # the weights are loaded already
     own = need.device - need.weights
     if pair.device.type == "cuda":
@@ -161,6 +159,7 @@ def check_run(engine: Engine, pair: Pair, config: RunConfig, prompt: int) -> Non
     Raises:
         ValueError: placement, length or method do not fit the pair, or the run the memory.
     """
+    check_kind("config", config, RunConfig)
     config.policy.check_layers(pair.layers)
     check_choice("exact", config.exact, tuple(engine.hooks.exact))
     engine.hooks.exact[config.exact](pair, ModelReader)  # refuses a pair that it cannot read

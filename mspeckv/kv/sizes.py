@@ -6,7 +6,7 @@ it, so that `mspeckv_study.whatif` can ask about arrays of settings with the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mspeckv.kv.codec import codec_of
@@ -32,12 +32,6 @@ def tail_tokens(policy: KVPolicy) -> int:
 def window_slack(speculation: Speculation) -> int:
     """Tokens that may be appended, and taken back, between two slides of a window."""
     return WINDOW_SLACK + speculation.longest_gamma + speculation.longest_draft_gamma
-
-
-ON_DEVICE = (
-    "on_chip", "resident", "tail", "slots", "scratch", "retrieval", "streaming", "windows", "states"
-)  # fmt: skip
-"""Fields of `CacheSizes` that are on the device."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,10 @@ class CacheSizes:
         return self.offloaded + self.chunks
 
 
+ON_DEVICE = {part.name for part in fields(CacheSizes)} - {"offloaded", "chunks"}
+"""Fields of `CacheSizes` that are on the device."""
+
+
 def streamed_bytes(shape: KVShape, policy: KVPolicy) -> int:
     """Bytes of one block of one offloaded layer that cross the link in a pass."""
     # of nibbles, the lower four bits of each key's and value's codes
@@ -109,14 +107,10 @@ class LayerBytes:
     def of(cls, shape: KVShape, policy: KVPolicy) -> LayerBytes:
         """The numbers of one policy."""
         return cls(
-            token=shape.token_bytes,
-            record=codec_of(shape, policy).record_bytes,
-            streamed=streamed_bytes(shape, policy),
-            block=policy.block,
-            tail=policy.tail,
-            tail_slots=tail_tokens(policy),
-            ahead=policy.ahead,
-        )
+            token=shape.token_bytes, record=codec_of(shape, policy).record_bytes,
+            streamed=streamed_bytes(shape, policy), block=policy.block, tail=policy.tail,
+            tail_slots=tail_tokens(policy), ahead=policy.ahead,
+        )  # fmt: skip
 
 
 def placed_sizes(

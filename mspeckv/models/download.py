@@ -25,6 +25,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from mspeckv.models.checksums import damaged, digest, read_list, write_list
@@ -72,15 +73,7 @@ class _Failed(Exception):
 def cache_folder() -> Path:
     """Where models are kept: ``MSPECKV_CACHE``, else the platform's cache folder."""
     own = os.environ.get("MSPECKV_CACHE")
-    if own:
-        return Path(own).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "mspeckv"
+    return Path(own).expanduser() if own else user_cache_path("mspeckv", appauthor=False)
 
 
 def write_whole(path: Path, text: str) -> None:

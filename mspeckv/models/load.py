@@ -27,7 +27,7 @@ from mspeckv.models.packed import AUTO, BITS, OUTER_BITS, pack_model
 from mspeckv.models.packed_folder import load_packed
 from mspeckv.models.pair import Pair, Rank
 from mspeckv.models.shared_draft import DEFAULT_DRAFT, default_draft, load_shared_draft
-from mspeckv.settings import check_choice, refuse
+from mspeckv.settings import check_choice, check_kind, refuse
 
 DEFAULT = "default"
 DEFAULT_TARGET = "SmolLM2-135M-Instruct"
@@ -70,6 +70,8 @@ def load_pair(
         splitting: shares the target out over processes, each of which calls this.
         read: told of each packed model before its trial pass, so that this is fast too.
     """
+    check_kind("target", target, str, "a name, or a folder's path as text")
+    check_kind("draft", draft, str, "a name, a path as text, or 'none'")
     where, kind = parse_device(device), parse_dtype(dtype)
     bits = parse_weights(weights, where, kind, splitting is not None)
     where = where if splitting is None else splitting.own_device(where)

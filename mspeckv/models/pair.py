@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mspeckv.kv.shape import KVShape
 from mspeckv.models.checks import check_decoder, check_match, check_model, common_tokens
 from mspeckv.models.trial import check_pass
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Pair:
                 draft whose vocabulary, device or dtype is not the target's, a target that is not
                 split over ranks by whole heads, or a draft that is split.
         """
+        check_kind("target", target, nn.Module, "a loaded model; mspeckv.load_pair takes a name")
+        check_kind("draft", draft, nn.Module | None, "a loaded model, or None")
         target_id = target_id or _name_of(target)
         draft_id = draft_id or (_name_of(draft) if draft is not None else "none")
         check_decoder(target.config, "target", target_id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from mspeckv.settings import check_count, check_number, refuse
+from mspeckv.settings import check_count, check_kind, check_number, refuse
 
 DOCUMENTS = ("python-reference",)
 """Names that `load_document` knows; anything else is a path."""
@@ -47,6 +48,7 @@ def text_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """
     if not text:
         raise refuse("text", text, "use text of at least one character")
+    check_kind("tokenizer", tokenizer, Callable, "a pair that has one")
     # verbose=False: a text longer than the model's positions is the engine's to refuse.
     return [int(token) for token in tokenizer(text, verbose=False)["input_ids"]]
 

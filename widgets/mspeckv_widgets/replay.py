@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mspeckv import Event, Round, RunSummary
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 
 Fate = Literal["kept", "rejected", "dropped", "said"]
 
@@ -75,6 +75,7 @@ class Replay:
         Raises:
             ValueError: there is no settled token among the events.
         """
+        check_kind("events", events, Iterable, "what mspeckv.stream yields in a run")
         seen = list(events)
         rounds = [event for event in seen if isinstance(event, Round)]
         steps = [step for one in rounds for step in _steps(one)]

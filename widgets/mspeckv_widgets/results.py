@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mspeckv import Memory, Pair, RunSummary, TierCount
 from mspeckv.events import LinkSummary, Residency
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 from mspeckv_study.cli.labs import course
 from mspeckv_study.experiments import (
     Cell,
@@ -34,6 +34,7 @@ def find_results(folder: str | Path | None = None) -> Path:
     Raises:
         ValueError: there is no such folder.
     """
+    check_kind("results", folder, str | Path | None, "a folder's path")
     if folder is not None:
         places = [Path(folder)]
     else:

@@ -283,9 +283,10 @@ def experiment(id: str, preset: str = "classroom") -> Experiment:  # noqa: A002 
         ValueError: no such experiment or preset.
     """
     check_choice("preset", preset, PRESETS)
-    if id.upper() not in IDS:
+    known = str(id).upper()
+    if known not in IDS:
         raise refuse("experiment", id, f"use one of {', '.join(IDS)}")
-    return EXPERIMENTS[id.upper(), preset]
+    return EXPERIMENTS[known, preset]
 
 
 def axis_words(axis: str) -> str:

@@ -20,7 +20,7 @@ from mspeckv.kv.retrieval import QUERY_WINDOW, best_chunks, chunks_of, landmarks
 from mspeckv.kv.sizes import ChunkPlan
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt
-from mspeckv.settings import Speculation, refuse
+from mspeckv.settings import Speculation, check_kind, refuse
 from mspeckv_study.probes.next_token import encode_text, read_text
 
 Floats = NDArray[np.float32]
@@ -120,6 +120,7 @@ class AttentionProbe:
         Raises:
             ValueError: the prompt has no whole chunk before the recent window.
         """
+        check_kind("speculation", speculation, Speculation | None, "a Speculation")
         guess = speculation or Speculation()
         plan = ChunkPlan.of(guess, len(self.tokens) - 1)
         if not plan.chunks:

@@ -22,7 +22,15 @@ from mspeckv.kv.sizes import packed_blocks
 from mspeckv.models.checks import cache_argument
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt
-from mspeckv.settings import KVPolicy, Width, check_choice, check_count, check_flag, refuse
+from mspeckv.settings import (
+    KVPolicy,
+    Width,
+    check_choice,
+    check_count,
+    check_flag,
+    check_kind,
+    refuse,
+)
 from mspeckv_study.probes.next_token import encode_text, read_text
 
 Axis = Literal["channel", "token"]
@@ -140,6 +148,7 @@ class KVProbe:
 
     def __init__(self, pair: Pair, prompt: Prompt, asked: int = 32) -> None:
         check_count("asked", asked, 1, 1024)
+        check_kind("pair", pair, Pair)
         if pair.kv_shape.latent:
             raise refuse("pair", pair.target_id, "it keeps latents: use one of keys and values")
         ids = encode_text(pair, prompt, asked + _ANY_BLOCK)

@@ -17,7 +17,7 @@ from mspeckv.decoding.attention import reading
 from mspeckv.decoding.sampling import Sampler
 from mspeckv.models.pair import Pair
 from mspeckv.models.text import Prompt, encode_prompt
-from mspeckv.settings import Sampling, check_count, refuse
+from mspeckv.settings import Sampling, check_count, check_kind, refuse
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def next_distributions(
     Raises:
         ValueError: the pair has no draft, or the text has not so many places.
     """
+    check_kind("pair", pair, Pair)
+    check_kind("sampling", sampling, Sampling | None, "a Sampling")
     if pair.draft is None:
         raise refuse("pair", pair.target_id, "it has no draft: load one, or take the default pair")
     check_count("last", last, 1)
@@ -76,6 +78,7 @@ def encode_text(pair: Pair, prompt: Prompt, least: int = 1) -> list[int]:
     Raises:
         ValueError: fewer than ``least``, or more than the target has positions.
     """
+    check_kind("pair", pair, Pair)
     tokens = encode_prompt(pair, prompt)
     if not least <= len(tokens) <= pair.max_positions:
         few = f"{least} to" if least > 1 else "at most"

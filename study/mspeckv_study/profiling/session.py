@@ -28,7 +28,7 @@ from mspeckv.events import Event, Round, RunSummary
 from mspeckv.models.pair import Pair, own_part
 from mspeckv.models.text import Prompt
 from mspeckv.record import Progress
-from mspeckv.settings import RunConfig, Settings, check_count, refuse
+from mspeckv.settings import RunConfig, Settings, check_count, check_kind, refuse
 from mspeckv_study.profiling.host_events import host_events
 from mspeckv_study.profiling.result import TRACE, OpRow, Profile
 from mspeckv_study.profiling.spans import Span, spans_of
@@ -83,6 +83,8 @@ def profile(
     if config is not None and settings:
         raise refuse("settings", sorted(settings), "use either a config or single settings")
     config = config or RunConfig.build(**settings)
+    check_kind("config", config, RunConfig)
+    check_kind("pair", pair, Pair)
     if rounds is None and config.new_tokens > most:
         allowed = f"a trace of {config.new_tokens} tokens is large: say how many rounds to profile"
         raise refuse("rounds", None, allowed)

@@ -15,7 +15,15 @@ from numpy.typing import ArrayLike
 from transformers import PretrainedConfig, PreTrainedModel
 
 from mspeckv.models.load import parse_weights
-from mspeckv.settings import METHODS, KVPolicy, Speculation, check_choice, default_width, refuse
+from mspeckv.settings import (
+    METHODS,
+    KVPolicy,
+    Speculation,
+    check_choice,
+    check_kind,
+    default_width,
+    refuse,
+)
 from mspeckv_study.whatif.acceptance import Acceptance, Floats, likely_acceptance
 from mspeckv_study.whatif.catalogue import draft_shape, model_shape
 from mspeckv_study.whatif.footprint import Footprint, footprint
@@ -137,6 +145,13 @@ def what_if(
         ValueError: an unknown name or a setting that is not allowed.
     """
     check_choice("method", method, METHODS)
+    numbers = {"prefill": prefill, "new_tokens": new_tokens, "link_gbps": link_gbps}
+    for name, value in numbers.items():
+        if value is not None and np.asarray(value).dtype.kind in "OSU":
+            raise refuse(name, value, "use a number, or an array of them")
+    check_kind("policy", policy, KVPolicy | None, "a KVPolicy")
+    check_kind("speculation", speculation, Speculation | None, "a Speculation")
+    check_kind("acceptance", acceptance, Acceptance | None, "an Acceptance")
     where = hardware(machine)
     shape = shape_on(where, model, weights)
     where = where if graphs else replace(where, graph_us=None)

@@ -23,6 +23,7 @@ from mspeckv.settings import (
     Width,
     check_choice,
     check_count,
+    check_kind,
     check_number,
     refuse,
 )
@@ -178,6 +179,9 @@ def plan(
     check_count("prefill", prefill, 2)
     check_count("new_tokens", new_tokens, 1)
     check_number("min_acceptance", min_acceptance, 0.0, 1.0)
+    check_kind("acceptance", acceptance, Acceptance | None, "an Acceptance")
+    check_kind("width_acceptance", width_acceptance, Mapping | None, "a number for each width")
+    check_kind("grid", grid, Grid | None, "a Grid")
     for name, value in (("gpu_gb", gpu_gb), ("link_gbps", link_gbps)):
         if value is not None:
             check_number(name, value, 0.0, 1e6, open_low=True)

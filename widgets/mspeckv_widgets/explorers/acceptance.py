@@ -11,7 +11,7 @@ import ipywidgets as ipw
 import torch
 
 from mspeckv import Pair, Sampling, next_distributions
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 from mspeckv_study.probes.next_token import encode_text
 from mspeckv_widgets.explorers.acceptance_charts import (
     MOST_ROWS,
@@ -50,8 +50,9 @@ class AcceptanceExplorer(HasPanel):
     def __init__(
         self, p: Sequence[float], q: Sequence[float], names: Sequence[str] = (), seed: int = 1
     ) -> None:
-        words = tuple(names) or tuple(chr(ord("A") + place) for place in range(len(p)))
         pair = (_distribution("p", p), _distribution("q", q))
+        check_kind("names", names, Sequence, "a word for each token")
+        words = tuple(names) or tuple(chr(ord("A") + place) for place in range(len(p)))
         if not len(words) == len(pair[0]) == len(pair[1]):
             raise refuse("q", f"{len(q)} tokens", f"use as many as p and names: {len(p)}")
         shown = tuple(words[token] for token in _order(*pair).tolist())

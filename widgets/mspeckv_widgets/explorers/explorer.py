@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from mspeckv import Pair, documents
+from mspeckv.settings import check_kind
 from mspeckv_widgets.panel import HasPanel
 
 LAYOUT = {"width": "348px", "max_width": "100%"}
@@ -54,6 +55,7 @@ def read_document(pair: Pair, document: str | list[int], tokens: int) -> list[in
     Raises:
         ValueError: see `mspeckv.documents.load_document`.
     """
+    check_kind("pair", pair, Pair)
     if isinstance(document, str):
         return documents.load_document(document, pair.tokenizer, tokens)
     return document

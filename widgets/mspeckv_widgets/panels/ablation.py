@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
 
 from mspeckv import Pair
+from mspeckv.settings import check_kind
 from mspeckv_study.experiments import IDS, Experiment, Match, experiment, findings, grids
 from mspeckv_study.experiments import TextTable as Grid
 from mspeckv_widgets.charts.table import table_html
@@ -41,8 +43,9 @@ class Ablation(WorkerPanel[SweepRunner]):
     """
 
     def __init__(
-        self, name: str = "A1", folder: str | None = None, pair: Pair | None = None
+        self, name: str = "A1", folder: str | Path | None = None, pair: Pair | None = None
     ) -> None:
+        check_kind("pair", pair, Pair | None, "what mspeckv.load_pair gives, or nothing")
         super().__init__(SweepRunner(pair), TICK)
         self._note, self._failed = "", False
         self.match: Match | None = None
@@ -152,11 +155,12 @@ class Ablation(WorkerPanel[SweepRunner]):
         self.inputs["new_tokens"].disabled = known.axis == "new_tokens"
         self.inputs["seeds"].value = 1
 
-    def _build(self, known: Experiment, folder: str | None) -> dict[str, Any]:
+    def _build(self, known: Experiment, folder: str | Path | None) -> dict[str, Any]:
         try:
             place = str(find_results(folder))
         except ValueError:
-            place = folder or "results"
+            check_kind("folder", folder, str | Path | None, "a folder's path")
+            place = str(folder or "results")
         wide, tall = {"width": "330px"}, {"width": "330px", "height": "124px"}
         named = [(f"{one}: {experiment(one).title.lower()}", one) for one in IDS]
         return {

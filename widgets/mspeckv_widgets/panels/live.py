@@ -11,6 +11,7 @@ from typing import Any
 from IPython.core import display
 
 from mspeckv import Pair, Profile
+from mspeckv.settings import check_kind, check_name
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.compared import ENOUGH, changed
 from mspeckv_widgets.conclusion import conclusion
@@ -58,6 +59,9 @@ class LiveLab(WorkerPanel[Runner]):
         document: str = "python-reference",
         recorded: str | Path | None = None,
     ) -> None:
+        check_kind("pair", pair, Pair | None, "what mspeckv.load_pair gives, or nothing")
+        check_name("document", document)
+        check_kind("recorded", recorded, str | Path | None, "a file's path")
         super().__init__(Runner(pair, self._bound_by, self._measure_machine), TICK)
         self.machine = Machine(pair)
         self.predicted: Predicted | None = None

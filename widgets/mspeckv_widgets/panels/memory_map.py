@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from mspeckv import RunSummary
+from mspeckv.settings import check_kind
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import INK, PLACES
 from mspeckv_widgets.panels.profile_view import View, figure_of
@@ -22,6 +23,7 @@ class MemoryMap(View):
     """
 
     def __init__(self, summary: RunSummary) -> None:
+        check_kind("summary", summary, RunSummary)
         placement, memory = summary.config["placement"], summary.memory
         sizes = {
             "on-chip": memory.on_chip_bytes,

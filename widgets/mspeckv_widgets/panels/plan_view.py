@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 import plotly.graph_objects as go
 
-from mspeckv.settings import METHODS
+from mspeckv.settings import METHODS, check_kind
 from mspeckv_study.whatif.search import Choice, DevicePlan
 from mspeckv_widgets.charts.chart_lines import style
 from mspeckv_widgets.charts.figure import LOG_AXIS, Figure, lay_out
@@ -28,6 +28,7 @@ class PlanView(HasPanel):
     """
 
     def __init__(self, found: DevicePlan) -> None:
+        check_kind("found", found, DevicePlan, "what mspeckv.plan gives")
         self.figure: Any = Figure(_front_figure(found))
         self._table = ipw.HTML(best_html(found))
         self.panel = panel("Plan", [self.figure, self._table], self._resize)

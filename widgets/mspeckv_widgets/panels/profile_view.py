@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import plotly.graph_objects as go
 
 from mspeckv import Profile
+from mspeckv.settings import check_kind
 from mspeckv_study.profiling import Bar, StepRow
 from mspeckv_widgets.charts.figure import Figure, lay_out
 from mspeckv_widgets.charts.table import readable_bytes, table_html
@@ -64,6 +65,7 @@ class Timeline(View):
     """
 
     def __init__(self, profile: Profile, index: int = 0) -> None:
+        check_kind("profile", profile, Profile)
         self.profile = profile
         bars = profile.timeline(index)
         figure = figure_of("Compute and link in one round", 260)
@@ -118,6 +120,7 @@ class TierBreakdown(View):
     """Share of the wall time by step, one bar per tier."""
 
     def __init__(self, profile: Profile) -> None:
+        check_kind("profile", profile, Profile)
         figure = figure_of("Time by tier and step (ranges inside taken out)", 300)
         for step in dict.fromkeys(row.step for row in profile.rows):
             rows = [row for row in profile.rows if row.step == step]

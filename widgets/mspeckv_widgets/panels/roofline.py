@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from mspeckv import Profile
+from mspeckv.settings import check_kind
 from mspeckv_study.profiling import Ceilings, StepRow
 from mspeckv_widgets.charts.figure import LOG_AXIS
 from mspeckv_widgets.charts.theme import INK, TIERS
@@ -29,6 +30,8 @@ class Roofline(View):
     """
 
     def __init__(self, profile: Profile, ceilings: Ceilings) -> None:
+        check_kind("profile", profile, Profile)
+        check_kind("ceilings", ceilings, Ceilings, "what mspeckv.calibrate gives")
         self.ridge = ceilings.matrix_gflops / ceilings.memory_gbps
         rows = [row for row in profile.rows if row.step.startswith("tier") and row.bytes]
         self.intensity: Mapping[str, float] = {

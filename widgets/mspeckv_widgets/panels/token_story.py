@@ -11,6 +11,7 @@ import ipywidgets as ipw
 
 from mspeckv import Event, Pair, Round
 from mspeckv.events import PURPOSES
+from mspeckv.settings import check_kind
 from mspeckv_widgets.charts.story import legend_html, story_html
 from mspeckv_widgets.charts.table import readable_bytes, table_html
 from mspeckv_widgets.charts.theme import TIERS
@@ -34,6 +35,7 @@ class TokenStory(HasPanel):
     """
 
     def __init__(self, pair: Pair, events: Iterable[Event]) -> None:
+        check_kind("pair", pair, Pair)
         self._tokenizer = pair.tokenizer
         self.replay = Replay.of(events)
         last = len(self.replay.steps)

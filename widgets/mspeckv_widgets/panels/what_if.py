@@ -6,11 +6,11 @@ import html
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ipywidgets as ipw
 
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 from mspeckv_study.experiments import Match
 from mspeckv_study.whatif import MODELS
 from mspeckv_study.whatif import Forecast as Prediction
@@ -35,6 +35,7 @@ from mspeckv_widgets.results import load_results
 _GIGA = 1e9
 
 
+@runtime_checkable
 class Live(Protocol):
     """What is needed of a live panel (`mspeckv_widgets.LiveLab`) whose setting is followed."""
 
@@ -71,6 +72,7 @@ class WhatIf(HasPanel):
         folder: str | None = None,
         awake: Callable[[], bool] = lambda: True,
     ) -> None:
+        check_kind("lab", lab, Live | None, "a LiveLab, or nothing")
         self._lock = threading.RLock()
         self._lab, self._folder = lab, folder
         self._matches: dict[str, Match | None] = {}

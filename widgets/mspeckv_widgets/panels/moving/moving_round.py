@@ -12,7 +12,7 @@ from typing import Any
 import traitlets
 
 from mspeckv import Event, KVPolicy, Pair, Prefill, Round, RunSummary
-from mspeckv.settings import Placement, refuse
+from mspeckv.settings import Placement, check_kind, refuse
 from mspeckv_widgets.charts.story import split_text
 from mspeckv_widgets.page_widget import PageWidget, module
 from mspeckv_widgets.panel import HasPanel, panel
@@ -84,6 +84,7 @@ class MovingRound(HasPanel):
         pair: Pair | Any,
         policy: KVPolicy | Sequence[Placement] | None = None,
     ) -> None:
+        check_kind("events", events, Iterable, "what mspeckv.stream yields")
         seen = list(events)
         layers = pair.layers if isinstance(pair, Pair) else None
         self._tokenizer = pair.tokenizer if isinstance(pair, Pair) else pair
