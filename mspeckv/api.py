@@ -2,7 +2,7 @@
 
 `mspeckv.decoding` decodes by itself. What makes it faster on this machine, what chooses lengths and
 what lets several processes take part is plugged in here, once per pair. ``MSPECKV_ACCELERATE`` in
-the environment names the accelerations to use, such as ``graphs,split_keys``, or is ``none``; all
+the environment names the accelerations to use, such as ``workspace,bitwise``, or is ``none``; all
 of them if it is not set.
 """
 

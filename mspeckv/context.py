@@ -21,7 +21,7 @@ KV = tuple[torch.Tensor, torch.Tensor]
 
 
 class Shown(Protocol):
-    """What a cache layer shows to attention: one of a few kinds, each with a kernel that reads it.
+    """What a cache layer shows to attention: one of a few kinds, which kernels may read as it is.
 
     ``key`` and ``value`` are what transformers carries from the cache to attention.
     """
@@ -49,7 +49,7 @@ class Shown(Protocol):
 
 
 class Around:
-    """A layer's view of another: shows ``inner`` as it is held."""
+    """Shows what ``inner`` shows."""
 
     inner: Shown
 
@@ -84,7 +84,7 @@ Called with (query ``[B, Hq, Q, D]``, what a layer shows, scale of the scores or
 ``D ** -0.5``, the pass's masks); returns ``[B, Hq, Q, D]``.
 """
 Kernels = Mapping[type, Kernel]
-"""The kernel for each kind of `Shown`."""
+"""The kernel for a kind of `Shown`; one without is read whole, as floats."""
 Attention = Callable[..., Any]
 """What transformers calls in every layer: (module, query, key, value, mask, scaling=, ...)."""
 Product = Callable[[torch.Tensor], torch.Tensor]

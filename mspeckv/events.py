@@ -47,7 +47,7 @@ class Pass:
 
     Attributes:
         tier: 0 draft, 1 target over its retrieval cache, 2 target over its full cache.
-        step: ``prefill``, ``draft`` (tier 0 guesses one token), ``verify`` or ``decode``.
+        step: ``prefill``, ``draft`` (the lowest tier guesses one token), ``verify`` or ``decode``.
         tokens: input tokens of the pass.
         kv_bytes: bytes of keys and values that attention read.
         hits: packed layers, of tier 2, that the pass found on the device; of tier 1, chunks chosen

@@ -1,7 +1,7 @@
 """Settings of a run, as frozen dataclasses that check themselves.
 
-Every rule about a setting stands here, so that Python, the command line and the widgets refuse the
-same things with the same words: a ``ValueError`` naming the field, the value and what is allowed.
+Rules that need no model stand here, others in `mspeckv.decoding.fits`, so that Python, the command
+line and the widgets refuse alike: a ``ValueError`` naming the field, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class KVPolicy(_Checked):
             of offloaded layers stays on the device, only the lower one crosses the link.
         residency: ``"static"`` gives the ``resident`` places to fixed layers for the whole run;
             ``"lru"`` to the layers used last, which a decoder's cyclic scan defeats.
-        ahead: offloaded layers whose blocks may be on the device at once. Two let one layer cross
-            the link while another is computed; more let the link work on while lower tiers guess.
+        ahead: offloaded layers that may be on their way at once. Two let one layer cross the link
+            while another is computed; more let the link work on while lower tiers guess.
         codec: how a block becomes bytes: a name of `mspeckv.doors.codecs`. ``"kivi"`` is the
             engine's own; others pack all widths but ``"full"``.
         elsewhere: where layers lie that are neither on-chip nor resident: a name of
@@ -190,6 +190,8 @@ class KVPolicy(_Checked):
             if not inherits and (isinstance(width, bool) or width not in WIDTHS):
                 raise refuse(name, width, "use 8, 4, 3, 2 or 'full'")
         super().__post_init__()
+        if self.codec != "kivi" and "full" in self.widths:
+            raise refuse("codec", self.codec, "it packs 8, 4, 3 or 2 bits: 'full' has no codes")
         if self.nibble and self.widths != (8, 8):
             raise refuse("nibble", self.nibble, "its two int4 planes make int8: use bits=8")
         for name, own in (("codec", "kivi"), ("elsewhere", "offloaded"), ("residency", "static")):
@@ -407,7 +409,7 @@ class RunConfig(_Checked):
     Attributes:
         method: one of `METHODS`.
         new_tokens: tokens to produce at most.
-        policy: tier 2's KV.
+        policy: tier 2's KV. `build` keeps it unpacked for methods that do not quantize.
         speculation: the tiers below.
         sampling: how tokens are drawn.
         link: the emulated link on CPU.

@@ -126,9 +126,13 @@ def test_a_sketch_makes_scores_right_on_average() -> None:
     assert abs(slopes["lloyd-sketch"] - 1) < 0.02
 
 
-def test_a_turned_codec_has_no_full_width() -> None:
-    with pytest.raises(ValueError, match="codec: 'lloyd' is not allowed; it packs 8, 4, 3 or 2"):
-        generate(tiny_pair(), tiny_prompt(), policy=KVPolicy("full", codec="lloyd"))
+@pytest.mark.parametrize("codec", ["lloyd", "one of yours"])
+def test_a_codec_has_no_full_width(codec: str) -> None:
+    """Else a lossy one would be taken for lossless, and its blocks not end the rounds."""
+    for widths in ({"bits": "full"}, {"k_bits": "full"}, {"bits": 4, "v_bits": "full"}):
+        with pytest.raises(ValueError, match=f"'{codec}' is not allowed; it packs 8, 4, 3 or 2"):
+            KVPolicy(codec=codec, **widths)  # type: ignore[arg-type]
+    assert KVPolicy("full", k_bits=8, v_bits=4, codec=codec).widths == (8, 4)
     with pytest.raises(ValueError, match="codec: 'lloyd' is not allowed; nibble planes"):
         KVPolicy(8, nibble=True, codec="lloyd")
 

@@ -44,8 +44,8 @@ class Hasty(Planner):
 
     def choose(self, room: int, held: tuple[float, ...] = ()) -> Plan:
         if not self.costs[2].known:
-            return Plan(tuple(self._measured), min(room, 2), 2)
-        self._measured = []
+            return Plan(tuple(self._timed), min(room, 2), 2)
+        self._timed = []
         return super().choose(room, held)
 
     def _expected_ms(self, tier: int, tokens: int) -> float:

@@ -1,9 +1,8 @@
 """Passes of fixed shape: the same kernels on the same addresses, whatever has been decoded so far.
 
-A part of `mspeckv.accelerate.graphs`; saves nothing by itself.
-
-That is what a CUDA graph can replay (`mspeckv.accelerate.graphs`), and launching kernels one by one
-takes a GPU longer than a pass of a 7B model does. So nothing in such a pass depends on a length
+Saves nothing by itself: these are the passes that CUDA graphs replay (`mspeckv.accelerate.graphs`).
+To launch a pass's kernels one by one takes the host longer than the GPU takes to compute them, even
+for a 7B model. So nothing in such a pass depends on a length
 that only the host knows: token ids, positions and slots lie in device buffers, new keys go where
 the slots say, and every layer shows all of its slots (`mspeckv.accelerate.slot_attention`).
 
@@ -33,8 +32,8 @@ from mspeckv.models.interface import changes_scores
 
 LONGEST = 64
 """Tokens of the longest static pass; longer ones are rare, and busy enough by themselves."""
-_EXACT = 4
-"""Passes up to this length have a shape of their own; longer ones share one with others."""
+_OWN_SHAPE = 4
+"""Passes up to this length have a shape of their own where lengths are fixed; longer ones share."""
 
 
 def width_of(tokens: int) -> int:
@@ -43,7 +42,7 @@ def width_of(tokens: int) -> int:
     Capturing a pass takes as long as several replays, and chosen lengths try many; and a GPU's
     matrix product hardly tells 9 rows from 16.
     """
-    return tokens if tokens <= _EXACT else 1 << (tokens - 1).bit_length()
+    return tokens if tokens <= _OWN_SHAPE else 1 << (tokens - 1).bit_length()
 
 
 class SlottedLayer(PlacedLayer):

@@ -50,7 +50,7 @@ _ABOUT = 1.1
 _STALE = 32
 """Rounds after which a tier left out takes part once, to be measured anew."""
 _FIRST_COPY = 8
-"""Most guesses then where they cost no pass: what verifying more of them takes is not known yet."""
+"""Most guesses of a lookup while it is not known what tier 2 takes to verify them."""
 _DRAFT_SHARE = 0.25
 """Cost of a tier-0 pass over a tier-2 pass, before it was measured."""
 _SURE = 0.97
@@ -77,7 +77,7 @@ def marginal(passes: Sequence[Pass], began: float | None, ended: float | None) -
     """Milliseconds that each pass adds to its round: until the next one begins.
 
     So drawing tokens from a pass, and packing after it, is a part of that pass and of no other;
-    what comes before the first is of the last, as each round has one.
+    time before the round's first pass is added to its last, which is tier 2's.
     """
     if began is None or ended is None or not passes:
         return [one.ms for one in passes]
@@ -92,7 +92,7 @@ class Planner:
     """Chooses the lengths of the next round.
 
     Args:
-        speculation: which lengths are free, and the values of those that are not.
+        speculation: which lengths are left open, and the values of those that are not.
         has_draft: whether there is a tier 0.
         has_middle: whether there is a tier 1.
         free_draft: whether tier 0 guesses without a pass.
@@ -115,9 +115,9 @@ class Planner:
         self.longest = max(speculation.longest_gamma, speculation.longest_draft_gamma)
         # plans that a choice compares share their parts
         self.cost, self._settled = cache(self._expected_ms), cache(self._settles)
-        # rounds since a tier was last measured
+        # rounds since a tier was last timed, and the tiers that have passes to time
         self._absent = [0, 0, 0]
-        self._measured = [
+        self._timed = [
             *((0,) if has_draft and not free_draft else ()), *((1,) if has_middle else ()), 2
         ]  # fmt: skip
 
@@ -136,7 +136,7 @@ class Planner:
         """
         self._settled.cache_clear()
         self.cost.cache_clear()
-        for tier in self._measured:
+        for tier in self._timed:
             self._absent[tier] += 1
             if self._absent[tier] > 1:
                 self.costs[tier].fade()
@@ -161,20 +161,20 @@ class Planner:
         return other(tokens) if other.known else 1 + SLOPE * tokens
 
     def choose(self, room: int, held: Held = ()) -> Plan:
-        """The lengths of the next round: the `best`, a draft's guesses as long as it is sure.
+        """The lengths of the next round: the `best`; a draft's guesses go on while it is sure.
 
         Args:
             room: most tokens that may be guessed now.
             held: for lookup, how likely it holds each token that it would guess now; none where
                 it has nothing to say.
         """
-        unknown = any(not self.costs[tier].known for tier in self._measured)
+        unknown = any(not self.costs[tier].known for tier in self._timed)
         first = self._first(room, held) if room > 0 and unknown else None
         return first or self._open(self._retried(room, held), room, held)
 
     def _retried(self, room: int, held: Held) -> Plan:
         """The `best`, now and then of those plans that take in a tier long left out."""
-        late = [tier for tier in self._measured if self._absent[tier] >= _STALE]
+        late = [tier for tier in self._timed if self._absent[tier] >= _STALE]
         plans = [plan for plan in self._plans(room, held) if set(late) & set(plan.path)]
         if not plans or late == [2]:
             return self.best(room, held)
@@ -198,17 +198,17 @@ class Planner:
         return min(whole, key=times.__getitem__, default=best)
 
     def _open(self, plan: Plan, room: int, held: Held) -> Plan:
-        """``plan`` with free lengths of a draft's guesses at their longest, and where they end."""
+        """``plan`` with open lengths of a draft's guesses at their longest, and where they end."""
         if self.free_draft or plan.path[0] != 0:
             return plan
         verifier, guess = plan.path[1], self.speculation
         if verifier == 1:
-            free, least, longest = guess.draft_gamma, plan.draft_gamma, guess.longest_draft_gamma
+            asked, least, longest = guess.draft_gamma, plan.draft_gamma, guess.longest_draft_gamma
             token = self._middle_token(least, held)
         else:
-            free, least, longest = guess.gamma, plan.gamma, min(guess.longest_gamma, room)
+            asked, least, longest = guess.gamma, plan.gamma, min(guess.longest_gamma, room)
             token = self.time_per_token(plan, held)
-        if free != "auto" or not token:
+        if asked != "auto" or not token:
             return plan
         # kernels have steps, which even a sure guess may not be worth
         longest = max(least, min(range(1, longest + 1), key=partial(self._sure, verifier)))
@@ -229,15 +229,15 @@ class Planner:
             return top
         inner = plan.path == (0, 1, 2)
         token = self._middle_token(plan.draft_gamma, held) if inner else self.cost(plan.path[0], 1)
-        settled = self._expected(plan.path[-2], 2, held, plan.gamma)
+        settled = self._tokens(plan.path[-2], 2, held, plan.gamma)
         return (plan.gamma * token + top) / settled
 
     def _middle_token(self, draft_gamma: int, held: Held) -> float:
         """Expected milliseconds of one of tier 1's tokens, with tier 0 proposing."""
         inner = draft_gamma * self.cost(0, 1) + self.cost(1, draft_gamma + 1)
-        return inner / self._expected(0, 1, held, draft_gamma)
+        return inner / self._tokens(0, 1, held, draft_gamma)
 
-    def _expected(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
+    def _tokens(self, tier: int, verifier: int, held: Held, gamma: int) -> float:
         """Tokens that ``gamma`` guesses of ``tier`` settle on average."""
         asked = held if tier == 0 and self.free_draft else ()
         return self._settled(tier, verifier, asked)[gamma]
@@ -253,15 +253,15 @@ class Planner:
     def _plans(self, room: int, held: Held) -> Iterator[Plan]:
         """Every round that the settings leave open and that may be the best."""
         yield Plan((2,), 0, 0)
-        guesses, free = self._guesses(held), self.speculation.gamma == "auto"
+        guesses, chosen = self._guesses(held), self.speculation.gamma == "auto"
         longest = min(self.speculation.longest_gamma, room)
-        if free and not self.costs[2].known:
+        if chosen and not self.costs[2].known:
             longest = min(longest, _FIRST_COPY)
         inner = self.speculation.longest_draft_gamma
         if self.speculation.draft_gamma == "auto" and guesses and self.has_middle:
             # tier 1's tokens had at the least cost, however many tier 2 is shown
             inner = min(range(1, inner + 1), key=lambda length: self._middle_token(length, held))
-        for gamma in range(1 if free else max(1, longest), longest + 1):
+        for gamma in range(1 if chosen else max(1, longest), longest + 1):
             if guesses:
                 yield Plan((0, 2), gamma, 0)
             if self.has_middle:

@@ -69,7 +69,7 @@ def attend(
         ``[B, Q, Hkv*G, D]`` and None (no attention weights).
 
     Raises:
-        ValueError: the layer asks for something the stock kernel would not do exactly.
+        ValueError: a padding mask, or a bias of positions, which no kernel here adds.
     """
     check_options(attention_mask, options)
     now, layer = current() or Pass(attend), index_of(module)

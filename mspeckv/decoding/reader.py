@@ -54,7 +54,7 @@ class Seat:
         onlooker: a cache that fills itself from what the passes show.
         kernels: of attention, beside the stock one; so ``products``: see `mspeckv.context.Pass`.
         head: scores fewer tokens; ``vocab``: how many count, the others are padding (None: all do).
-        settled: slots of the cache that hold the prompt: no pass rewrites them.
+        settled: slots of the cache that hold the prompt: no pass of this reader rewrites them.
         longest: tokens of the longest pass where lengths are chosen; 0 where they are not.
     """
 

@@ -127,7 +127,7 @@ class Autoregress:
 
 
 class Speculate:
-    """A level guesses up to ``gamma`` tokens; one pass of the verifier settles them."""
+    """A level guesses up to ``gamma`` tokens; one pass of the verifier tests them."""
 
     def __init__(
         self, proposer: Level, verifier: Reader, gamma: int, sampler: Sampler, recorder: Recorder

@@ -27,7 +27,7 @@ import torch
 from mspeckv.kv.codec import Codec, Restore, codecs
 from mspeckv.kv.quantize import BlockCodec, pack_bits, unpack_bits
 from mspeckv.kv.shape import KVShape
-from mspeckv.settings import KVPolicy, refuse
+from mspeckv.settings import KVPolicy
 
 _TURN, _SKETCH = 1, 2
 """Seeds of the random signs: the layers' axes, and the sketch's."""
@@ -79,20 +79,11 @@ def lloyd_table(bits: int, device: torch.device) -> torch.Tensor:
 
 
 class HadamardCodec(Codec):
-    """A codec whose layers lie in axes of their own.
-
-    Raises:
-        ValueError: a width of ``"full"``, or nibble planes.
-    """
+    """A codec whose layers lie in axes of their own."""
 
     turns = True
     sketch_bits = 0
     """Bits of a key's width that are no codes."""
-
-    def __init__(self, shape: KVShape, policy: KVPolicy, restore: Restore | None = None) -> None:
-        if "full" in policy.widths:
-            raise refuse("codec", policy.codec, "it packs 8, 4, 3 or 2 bits: 'full' has no codes")
-        super().__init__(shape, policy, restore)
 
     def code_widths(self, policy: KVPolicy) -> tuple[int, int]:
         """Bits of codes of keys and of values."""

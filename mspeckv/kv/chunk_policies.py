@@ -14,7 +14,7 @@ a name of its own it is a setting like any other:
 One that is registered with ``reads_keys=True`` is given the keys themselves, ``[H, chunks, C, D]``,
 in place of landmarks; with ``Speculation(chunk=1)`` it chooses single tokens.
 
-A policy decides what tier 1 guesses, never what is written: tier 2 verifies every token.
+A policy decides what tier 1 guesses, never how the text is distributed: tier 2 verifies each token.
 """
 
 from __future__ import annotations

@@ -126,8 +126,7 @@ class Tier(Cache):  # type: ignore[misc]  # transformers is not typed here
         came: shown a layer's index, and its new keys and values as they come.
         repeats: tokens of the pass that its layers of attention hold already.
         source: a cache whose recurrent states may be taken over.
-        settled_slots: slots that hold the prompt, and that no later pass rewrites; None: one for
-            each of its tokens.
+        settled_slots: the prompt's slots, which no pass over it rewrites; None: one a token.
     """
 
     layers: list[Any]

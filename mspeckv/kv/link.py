@@ -18,10 +18,10 @@ import torch
 from mspeckv.events import Direction, Purpose, Transfer
 from mspeckv.record import Ledger, Mark
 
-# A naive 32-token run at 1 k context (47 MB of float32 KV per token) stays under 20 s on two cores.
+# A naive 32-token run at 1 k context, 47 MB over the link a token, stays under 20 s on two cores.
 LIVE_GBPS = 0.15
 # Fit of the published autoregressive column: one layer's transfer takes 26.5 times one layer's
-# compute at a 16 k context; the classroom stands at a sixteenth of that, 1 k.
+# compute at a 16 k context. Here the ratio is the same at 1 k, the classroom's context.
 ORIGIN_TRANSFER_TO_COMPUTE = 26.5
 ORIGIN_CONTEXT = 1024
 

@@ -4,7 +4,7 @@ K is quantized per channel over the block's tokens (its outliers sit in fixed ch
 token over groups of channels, both asymmetric: KIVI, arXiv 2402.02750, section 3.
 
 Codes narrower than a byte are packed along the tokens: with ``n`` codes to a byte, token ``t`` of a
-block stands in plane ``t // (block / n)``, so unpacking writes long contiguous runs.
+block is code ``t // (block / n)`` of its byte, so unpacking writes long contiguous runs.
 """
 
 from __future__ import annotations

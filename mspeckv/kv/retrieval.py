@@ -149,7 +149,7 @@ class RetrievalCache(Tier1Cache):
             if not self.reads_keys and asked is None:
                 # in place: a recorded pass that chooses anew reads them there
                 self.landmarks[layer].copy_(landmarks_of(key, self.plan))
-            self.choose(layer, query[:, :, -QUERY_WINDOW:], key, value, asked=asked)
+            self.choose(layer, query[:, :, -self.query_window :], key, value, asked=asked)
             return
         if own is self.attending[0]:
             self._due = self.begin(total)
@@ -197,7 +197,7 @@ class RetrievalCache(Tier1Cache):
         ``key`` and ``value`` are of latents; the heads choose together then.
         """
         plan, buffer = self.plan, self.layers[layer].buffer
-        kept = plan.chosen * plan.chunk
+        front = plan.chosen * plan.chunk
         if plan.chosen:
             with span("retrieval/score"):
                 if self.reads_keys:
@@ -208,9 +208,9 @@ class RetrievalCache(Tier1Cache):
                 scores = scores if asked is None else scores.sum(0, keepdim=True)
                 self.chosen[layer] = best_chunks(scores, plan.chosen)
             with span("retrieval/gather"):
-                self.gather(layer, (key, value), buffer.read(kept))
+                self.gather(layer, (key, value), buffer.read(front))
         rest = slice(plan.prompt - plan.rest, plan.prompt)
-        buffer.write(kept, key[:, :, rest], value[:, :, rest])
+        buffer.write(front, key[:, :, rest], value[:, :, rest])
 
     def gather(self, layer: int, source: KV, out: KV) -> None:
         """Copy the chosen chunks of ``source`` ``[1, H, S, D]`` to ``out``, in order."""
