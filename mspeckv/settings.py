@@ -103,7 +103,7 @@ class Link:
         if self.preset not in (*LINK_PRESETS, "custom"):
             raise refuse("link", self.preset, _ALLOWED_LINKS)
         if self.preset == "custom":
-            check_number("gbps", self.gbps, 0.0, 1e5, open_low=True)
+            check_number("gbps", self.gbps, 1e-6, 1e5)
         elif self.gbps is not None:
             raise refuse("gbps", self.gbps, f"preset {self.preset!r} sets its own bandwidth")
 
@@ -116,7 +116,7 @@ class Link:
             return cls(text)
         try:
             return cls("custom", float(text))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise refuse("link", text, _ALLOWED_LINKS) from None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import mspeckv
+from mspeckv import record
 from mspeckv.accelerate.packed_attention import kernel
 from mspeckv.events import Pass
 from mspeckv.kv import doors
@@ -384,6 +385,97 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
     found = json.loads(capsys.readouterr().out)
     assert found["cancelled"]
     assert 1 <= len(found["tokens"]) < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("while_profiled", [True, False])
+def test_a_signal_ends_a_profile_and_keeps_what_there_is(
+    number: int, while_profiled: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    tiny = random_pair(vocab=49152)
+    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
+    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
+    done = Recorder.passed
+
+    def passed(self: Recorder, one: Pass, start: Any) -> None:
+        done(self, one, start)
+        if record._active == while_profiled and one.tier == 2 and one.step != "prefill":
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "passed", passed)
+    table = tmp_path / "table.csv"
+    words = ["--new-tokens", "60", "--json", "--gamma", "2", "--csv", str(table)]
+    assert main(["profile", *words]) == 128 + number
+    said = capsys.readouterr()
+    assert table.exists() == while_profiled
+    if while_profiled:
+        found = json.loads(said.out)
+        assert found["summary"]["cancelled"]
+        assert found["rows"]
+    else:
+        assert said.err == "mspeckv: the run was cancelled before its first round\n"
+
+
+def test_a_profile_is_shown_before_it_is_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk costs the file alone."""
+    tiny = random_pair(vocab=49152)
+    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
+    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
+    assert main(["profile", "--new-tokens", "4", "--csv", "/dev/full"]) == 2
+    said = capsys.readouterr()
+    assert "tier2/verify" in said.out
+    assert "No space left" in said.err
+
+
+LINES = "raise ValueError('one\\nand another')"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["generate", "--document", "~nobody-here/x"], "home directory"),
+        (["run", "A1", "--out", "~nobody-here/x"], "home directory"),
+        (["run", "A1", "--out", ""], "out: '' is not allowed; use a folder to write into"),
+        (["generate", "--link", "1e-300"], "link: '1e-300' is not allowed; use off, live"),
+        (["generate", "--retrieval", "{lines}:peak"], "ValueError: one and another"),
+        (["generate", "--retrieval", "{leaves}:peak"], "SystemExit: 0"),
+        (["profile", "--csv", "{out}", "--trace", "{out}"], "use another file than trace's"),
+        (["verify", "lines:x"], "it cannot be imported (one and another)"),
+        (["verify", "..:x"], "it cannot be imported"),
+        (["verify", "http://[::1"], "engine: 'http://[::1' is not allowed; use an address"),
+        (["verify", "transformers:"], "use one of plain"),
+        (["verify", "mspeckv", "--weights", "banana"], "weights: 'banana' is not allowed"),
+        (["verify", "mspeckv", "--lengths", "64,-150"], "lengths: -150 is not allowed"),
+        (["verify", "mspeckv", "--lengths", "64,9000"], "lengths: 9000 is not allowed"),
+        (["verify", "mspeckv", "--document", "none.json"], "use a JSON file that holds"),
+        (["run", "A1", "--values", "99999999", "--out", "{out}"], "the target has 8192 positions"),
+        (["whatif", "--link-gbps", "1e-300"], "link_gbps: 1e-300 is not allowed; use a number"),
+        (["whatif", "--prefill", "1000000000000000000"], "use a whole number from 2 to 1000000000"),
+        (["plan", "--prefill", "999999999999999999"], "use a whole number from 2 to 1000000000"),
+        (["whatif", "--target", "{odd}"], "a model's folder or a GGUF file"),
+    ],
+)
+def test_more_that_is_wrong_is_one_line(
+    words: list[str], told: str, loaded: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for place in ("cli.verify", "experiments.bench"):
+        monkeypatch.setattr(f"mspeckv_study.{place}.load_pair", lambda *_, **__: loaded)
+    made = {"lines": "lines.py", "leaves": "leaves.py", "out": "out", "odd": "odd"}
+    (tmp_path / "lines.py").write_text(LINES)
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    (tmp_path / "odd").mkdir()
+    config = {"model_type": "llama", "num_attention_heads": 0}
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
+    assert main([word.format(**made) for word in words]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert told in said.err
+    assert said.err.count("\n") == 1
 
 
 OWN = [command for command in COMMANDS if command != "course"]

@@ -15,6 +15,7 @@ from mspeckv_widgets.course import Lab, Verdict, submit
 from mspeckv_widgets.course import lab as course_lab
 from mspeckv_widgets.course.exercise import Score
 from mspeckv_widgets.course.leaderboard import FILE_NAME as LEADERBOARD
+from mspeckv_widgets.course.progress import FILE_NAME
 from mspeckv_widgets.course.teaching import merge as merging
 from mspeckv_widgets.course.teaching.merge import Merged, merge
 from mspeckv_widgets.course.teaching.recompute import Again, answer_all, judge_anew
@@ -172,15 +173,46 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "body",
     [[], {}, {"format": "mspeckv-result", "version": 1}, {"format": "mspeckv-result", "version": 1,
-      "student": "A", "made": "", "progress": {LAB: 3}, "leaderboard": []}],
+      "student": "A", "made": "", "progress": {LAB: 3}, "leaderboard": []},
+     {"format": "mspeckv-result", "version": 1, "student": "A", "made": "", "leaderboard": [],
+      "progress": {LAB: {"predictions": {"p": 1}, "exercises": {}}}},
+     {"format": "mspeckv-result", "version": 1, "student": "A", "made": "", "leaderboard": [],
+      "progress": {LAB: {"predictions": {},
+                         "exercises": {"e": {"passed": True, "hints": float("inf")}}}}}],
 )  # fmt: skip
 def test_a_damaged_file_is_left_out_and_named(body: Any, tmp_path: Path) -> None:
-    path = tmp_path / "r.json"
+    path, table = tmp_path / "r.json", tmp_path / "t.csv"
     path.write_text(json.dumps(body))
-    merged = merge([path], tmp_path / "t.csv")
+    table.write_text("last week's")
+    merged = merge([path], table)
     assert merged.students == 0
+    assert table.read_text() == "last week's"
+    assert "not written" in merged.describe()
     assert len(merged.complaints) == 1
     assert "r.json" in merged.complaints[0]
+
+
+def test_an_odd_name_or_signature_breaks_no_merge(tmp_path: Path) -> None:
+    path, key = tmp_path / "r.json", tmp_path / "key"
+    key.write_text("secret")
+    body = {"format": "mspeckv-result", "version": 1, "student": "\ud800", "made": "",
+            "progress": {}, "leaderboard": [], "signature": "\u00e9"}  # fmt: skip
+    path.write_text(json.dumps(body))
+    merged = merge([path], tmp_path / "t.csv", key)
+    assert merged.students == 1
+    assert list(rows_of(merged.table)) == ["?"]
+    assert "the signature is bad" in merged.complaints[0]
+
+
+def test_deep_data_and_a_damaged_leaderboard_are_refused(tmp_path: Path) -> None:
+    home = worked(tmp_path / "home")
+    for name, text in ((FILE_NAME, "[" * 200_000), (LEADERBOARD, '{"entries": 5}')):
+        whole = (home / name).read_text() if (home / name).exists() else None
+        (home / name).write_text(text)
+        with pytest.raises(ValueError, match=f"file: .*{name}.* is not allowed; it is damaged"):
+            write_result("A", home, tmp_path / "out.json", None)
+        if whole is not None:
+            (home / name).write_text(whole)
 
 
 def entry(answer: str, value: float, **changes: Any) -> dict[str, Any]:

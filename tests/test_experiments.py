@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -307,6 +308,26 @@ def test_a_line_that_is_no_row_is_named(done: Path, tmp_path: Path) -> None:
         load_rows(path)
     with pytest.raises(ValueError, match="results: .* is not allowed"):
         load_rows(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"result": {}}, "result: its ms_per_token is no Real"),
+        ({"result": [1]}, "result: it is none of a run"),
+        ({"seed": "a"}, "seed: 'a' is no int"),
+        ({"value": None}, "value: None is no int"),
+        ({"seconds": "long"}, "seconds: 'long' is no Real"),
+    ],
+)
+def test_a_damaged_row_is_named(
+    changed: dict[str, Any], told: str, done: Path, tmp_path: Path
+) -> None:
+    first, *_ = (done / "A2-classroom.jsonl").read_text().splitlines()
+    damaged = tmp_path / "A2-classroom.jsonl"
+    damaged.write_text(f"{first}\n{json.dumps({**json.loads(first), **changed})}\n")
+    with pytest.raises(ValueError, match=f"A2-classroom.jsonl, line 2: {re.escape(told)}"):
+        load_rows(tmp_path)
 
 
 def test_a_later_row_counts_only_after_failures(done: Path, tmp_path: Path) -> None:

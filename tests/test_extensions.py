@@ -131,7 +131,7 @@ def test_a_codec_has_no_full_width(codec: str) -> None:
     """Else a lossy one would be taken for lossless, and its blocks not end the rounds."""
     for widths in ({"bits": "full"}, {"k_bits": "full"}, {"bits": 4, "v_bits": "full"}):
         with pytest.raises(ValueError, match=f"'{codec}' is not allowed; it packs 8, 4, 3 or 2"):
-            KVPolicy(codec=codec, **widths)  # type: ignore[arg-type]
+            KVPolicy(codec=codec, **widths)
     assert KVPolicy("full", k_bits=8, v_bits=4, codec=codec).widths == (8, 4)
     with pytest.raises(ValueError, match="codec: 'lloyd' is not allowed; nibble planes"):
         KVPolicy(8, nibble=True, codec="lloyd")

@@ -106,3 +106,39 @@ def test_a_setting_of_another_name_is_told_its_place(name: str, allowed: str) ->
 
 def test_the_right_kinds_are_taken() -> None:
     assert generate(PAIR, PROMPT, new_tokens=2, speculation=Speculation(gamma=2)).tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"method": "x"}, "method: 'x' is not allowed; use what the control has"),
+        ({"bits": None}, "bits: None is not allowed; use a value"),
+        ({"gamma": "many"}, "gamma: 'many' is not allowed; use what the control has"),
+        ({"on_chip": None, "resident": 3}, "on_chip: None is not allowed; use a whole number"),
+        ({"nothing": 3}, "control: 'nothing' is not allowed; use some of"),
+    ],
+)
+def test_a_live_panels_controls_refuse_by_name(values: dict[str, Any], told: str) -> None:
+    lab = mspeckv_widgets.LiveLab(PAIR)
+    with pytest.raises(ValueError, match=told) as complaint:
+        lab.controls.set(**values)
+    assert "\n" not in str(complaint.value)
+    lab.controls.set(gamma=3)
+    assert lab.controls.values["gamma"] == 3
+
+
+def test_what_a_panel_is_asked_to_do_is_checked() -> None:
+    lab = mspeckv_widgets.LiveLab(PAIR)
+    for times in (0, -1, "x"):
+        with pytest.raises(ValueError, match="repeats: .* is not allowed; use a whole number"):
+            lab.run(repeats=times)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="recording: 5 is not allowed"):
+        lab.replay(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="preset: 'Z' is not allowed; use one of"):
+        lab.controls.apply_preset("Z")
+    panel = mspeckv_widgets.WhatIf()
+    for name in ("experiment", "method", "model"):
+        with pytest.raises(ValueError, match=f"{name}: None is not allowed; use a value"):
+            panel.set(**{name: None})
+    panel.set(gamma=5)
+    assert panel.found

@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         from mspeckv.models.download import ModelMissing
 
-        if not isinstance(error, ModelMissing):
+        # of `~nobody/x` pathlib raises the other kind, where a user has no home
+        if not isinstance(error, ModelMissing) and "home directory" not in str(error):
             raise
         return _say(error, 2)
     except KeyboardInterrupt:
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(complaint: object, code: int) -> int:
-    print(f"mspeckv: {complaint}", file=sys.stderr)
+    # what a file of the user's raised may have several lines
+    print(f"mspeckv: {' '.join(str(complaint).split())}", file=sys.stderr)
     return code
 
 

@@ -83,7 +83,7 @@ def _policy(text: str) -> str:
             raise refuse("retrieval", text, f"use NAME or FILE.py:NAME; there is no file {path}")
         try:
             runpy.run_path(path)
-        except Exception as error:  # the file is the user's, and may raise anything
+        except (Exception, SystemExit) as error:  # the file is the user's, and may raise anything
             said = f"{type(error).__name__}: {error}"
             raise refuse("retrieval", text, f"mend {path}, which raised {said}") from error
     chunk_policies.policy(name)

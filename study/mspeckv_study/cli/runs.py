@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,9 +22,12 @@ from mspeckv.parallel import Ranks, together
 from mspeckv.settings import RunConfig, check_count, refuse
 from mspeckv_study.cli.system import check_writable, on_interrupt
 from mspeckv_study.documents import load_document, read_source, text_tokens
+from mspeckv_study.profiling import Profile
 from mspeckv_study.profiling import profile as take
+from mspeckv_study.profiling.session import NothingProfiled
 
 if TYPE_CHECKING:
+    from mspeckv_study.experiments.ablations import Cell
     from mspeckv_study.experiments.rows import Row
 
 T = TypeVar("T")
@@ -55,21 +59,37 @@ def profile(options: argparse.Namespace) -> int:
     for field in ("trace", "csv", "tensorboard"):
         if (path := getattr(options, field)) is not None:
             check_writable(field, path, folder=field == "tensorboard")
+    if options.csv is not None and options.csv == options.trace:
+        raise refuse("csv", options.csv, "use another file than trace's")
     pair, prompt = _load(options)
-    found = take(pair, prompt, options.config, rounds=options.rounds, stacks=options.stacks)
+    cancel = threading.Event()
+    with on_interrupt(cancel) as signals:
+        try:
+            found = take(
+                pair, prompt, options.config,
+                rounds=options.rounds, stacks=options.stacks, cancel=cancel,
+            )  # fmt: skip
+        except NothingProfiled as error:
+            print(f"mspeckv: {error}", file=sys.stderr)
+            return 128 + signals[0]
+    # first: to write may fail, on a full disk
+    print(_told(found, options.json), flush=True)
     if options.trace:
         found.export_trace(options.trace)
     if options.csv:
         found.export_csv(options.csv)
     if options.tensorboard:
         found.export_tensorboard(options.tensorboard)
-    if options.json:
+    return 128 + signals[0] if signals else 0
+
+
+def _told(found: Profile, as_json: bool) -> str:
+    """A profile as JSON, or as a table."""
+    if as_json:
         rows = [asdict(row) for row in found.rows]
         figures = {"wall_ms": found.wall_ms, "overhead": found.overhead, "rows": rows}
-        print(json.dumps({**figures, "summary": found.summary.to_json()}, indent=2))
-    else:
-        print(found.table())
-    return 0
+        return json.dumps({**figures, "summary": found.summary.to_json()}, indent=2)
+    return found.table()
 
 
 def _load(options: argparse.Namespace) -> tuple[Pair, list[int]]:
@@ -200,6 +220,9 @@ def sweep(options: argparse.Namespace) -> int:
         parse_device(device)
     parse_dtype(dtype)
     check_writable("out", options.out, folder=True)
+    pair = models.load() if trials and options.scheduler is None else None
+    if pair is not None:
+        check_lengths([cell for _, cells in plan for cell in cells], pair.max_positions)
     cancel = threading.Event()
     failed = 0
     bar = tqdm(total=trials, unit="trial", smoothing=0.0, disable=options.quiet)
@@ -211,7 +234,6 @@ def sweep(options: argparse.Namespace) -> int:
         bar.update()
 
     with on_interrupt(cancel) as signals, bar:
-        pair = models.load() if trials and options.scheduler is None else None
         for one, cells in plan:
             bar.set_description(one.id)
             run(
@@ -221,6 +243,15 @@ def sweep(options: argparse.Namespace) -> int:
     if cancel.is_set():
         return 128 + signals[0]
     return 1 if failed else 0
+
+
+def check_lengths(cells: Sequence[Cell], most: int) -> None:
+    """Refuse cells whose prompt and new tokens are more than a target's positions."""
+    for cell in cells:
+        asked = cell.preset.prefill + cell.preset.new_tokens
+        if asked > most:
+            allowed = f"it asks for {asked} tokens in all: the target has {most} positions"
+            raise refuse("values", cell.value, allowed)
 
 
 def row_line(row: Row) -> str:

@@ -79,6 +79,8 @@ def check_writable(field: str, path: str | Path, folder: bool = False) -> None:
         ValueError: something of the other kind stands there, or the system says no.
     """
     where, kind = Path(path).expanduser(), "folder" if folder else "file"
+    if not str(path):
+        raise refuse(field, path, f"use a {kind} to write into")
     there = where.exists()
     try:
         (where if folder else where.parent).mkdir(parents=True, exist_ok=True)

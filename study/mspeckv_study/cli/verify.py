@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mspeckv.api import load_pair
-from mspeckv.models.load import parse_device, parse_dtype
+from mspeckv.models.load import parse_device, parse_dtype, parse_weights
 from mspeckv.models.pair import Pair
-from mspeckv.settings import METHODS, refuse
+from mspeckv.settings import METHODS, check_count, refuse
 from mspeckv_study.cli.arguments import run_config
 from mspeckv_study.cli.runs import each
 from mspeckv_study.cli.system import check_writable, on_interrupt
@@ -30,7 +30,9 @@ def verify(options: argparse.Namespace) -> int:
             that is not there or answers wrongly.
     """
     trial, sources = _trial(options), options.document or ["python-reference"]
-    lengths = each("lengths", options.lengths, int)
+    lengths = list(dict.fromkeys(each("lengths", options.lengths, int)))
+    for length in lengths:
+        check_count("lengths", length, 2)
     for source in sources:
         if not source.endswith(".json"):
             read_source(source)
@@ -40,8 +42,7 @@ def verify(options: argparse.Namespace) -> int:
     if options.out is not None:
         check_writable("out", options.out, folder=True)
     config = run_config(options)
-    parse_device(options.device)
-    parse_dtype(options.dtype)
+    parse_weights(options.weights, parse_device(options.device), parse_dtype(options.dtype))
     names = (options.engine, against)
     # names without a pair are asked first, so that a wrong one costs no loading
     ready = {name: engine_named(name) for name in names if not needs_pair(name)}
@@ -49,11 +50,15 @@ def verify(options: argparse.Namespace) -> int:
         one.greet()
     pair = None
     if len(ready) < len(set(names)) or not all(source.endswith(".json") for source in sources):
-        pair = load_pair(options.target, options.draft, device=options.device, dtype=options.dtype)
+        pair = load_pair(
+            options.target, options.draft, device=options.device, dtype=options.dtype,
+            weights=options.weights,
+        )  # fmt: skip
+        check_count("lengths", max(lengths), 2, pair.max_positions - trial.new_tokens)
     engine, plain = (ready.get(name) or engine_named(name, pair, config) for name in names)
     documents = {
-        f"{Path(source).name} {length}": _tokens(source, length, pair)
-        for source in sources
+        f"{name} {length}": _tokens(source, length, pair)
+        for source, name in _names(sources).items()
         for length in lengths
     }
     cancel = threading.Event()
@@ -82,6 +87,15 @@ def _trial(options: argparse.Namespace) -> Trial:
     return Trial(**settings, sampling=run_config(options).sampling)
 
 
+def _names(sources: list[str]) -> dict[str, str]:
+    """What each document is called: its file's name, or all of the path where two have that."""
+    short = [Path(source).name for source in sources]
+    return {
+        source: name if short.count(name) == 1 else source
+        for source, name in zip(sources, short, strict=True)
+    }
+
+
 def _tokens(source: str, length: int, pair: Pair | None) -> list[int]:
     """The first tokens of a document, or of a list of ids in a JSON file."""
     if not source.endswith(".json"):
@@ -90,7 +104,7 @@ def _tokens(source: str, length: int, pair: Pair | None) -> list[int]:
         return load_document(source, pair.tokenizer, length)
     try:
         found = json.loads(Path(source).read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(type(one) is int for one in found):
         raise refuse("document", source, "use a JSON file that holds a list of token ids")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,12 @@ from mspeckv.settings import refuse
 
 CLAIMS = ".claims"
 """Folder of the locks, beside the rows."""
+_KINDS = {
+    "key": str, "experiment": str, "preset": str, "axis": str, "value": int, "variant": str,
+    "seed": int, "status": str, "seconds": Real, "hardware": dict, "versions": dict,
+}  # fmt: skip
+_OF_RESULTS = {"ms_per_token": Real, "link": dict, "config": dict}
+"""What reports read, so that a damaged row is refused by its line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +93,17 @@ class Row:
         missing = [name for name in names if name not in values]
         if missing:
             raise ValueError(f"not a row of an experiment: it lacks {', '.join(missing)}")
-        return cls(**{name: values[name] for name in names})
+        row = cls(**{name: values[name] for name in names})
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(row, name), kind):
+                raise ValueError(f"{name}: {getattr(row, name)!r} is no {kind.__name__}")
+        if row.result is not None and not isinstance(row.result, dict):
+            raise ValueError("result: it is none of a run")
+        if row.result is not None:
+            for name, kind in _OF_RESULTS.items():
+                if not isinstance(row.result.get(name), kind):
+                    raise ValueError(f"result: its {name} is no {kind.__name__}")
+        return row
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -189,7 +206,7 @@ def _read(path: Path) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
         try:
             yield Row.from_json(json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
 
 

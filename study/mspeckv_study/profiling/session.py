@@ -42,6 +42,10 @@ EMPTY, EMPTIES = "empty", 50
 _one_at_a_time = threading.Lock()
 
 
+class NothingProfiled(RuntimeError):
+    """The run was cancelled before its first round."""
+
+
 def profile(
     pair: Pair,
     prompt: Prompt,
@@ -74,8 +78,8 @@ def profile(
 
     Raises:
         ValueError: a setting that is not allowed; a long run without ``rounds``.
-        RuntimeError: a profile is being taken already: torch has one profiler per process; or the
-            run was cancelled before its first round.
+        RuntimeError: a profile is being taken already: torch has one profiler per process; or,
+            `NothingProfiled`, the run was cancelled before its first round.
     """
     if rounds is not None:
         check_count("rounds", rounds, 1)
@@ -133,7 +137,7 @@ def _take(
     told = on_event or (lambda event: None)
     prefill = next(events)
     if isinstance(prefill, RunSummary):
-        raise RuntimeError("the run was cancelled before its first round")
+        raise NothingProfiled("the run was cancelled before its first round")
     told(prefill)
     with ExitStack() as profiled:
         record.record_spans(on=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from transformers import GenerationConfig
@@ -214,7 +215,7 @@ def named(place: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # the module is the user's, and may raise anything
         raise refuse("engine", place, f"it cannot be imported ({error})") from error
 
 
@@ -236,12 +237,16 @@ def engine_named(words: str, pair: Pair | None = None, config: RunConfig | None 
         ValueError: there is no such engine.
     """
     if words.startswith(("http://", "https://")):
+        try:
+            urlsplit(words)
+        except ValueError as error:
+            raise refuse("engine", words, f"use an address ({error})") from error
         return Endpoint(words)
     if needs_pair(words):
         assert pair is not None
         if words in METHODS:
             return Own(pair, replace(config or RunConfig(), method=words))
-        way = words.partition(":")[2] or "plain"
+        way = words.partition(":")[2] if ":" in words else "plain"
         return Transformers(pair.target, way, pair.draft, pair.tokenizer)
     if ":" not in words:
         known = f"{', '.join(METHODS)}, transformers:WAY, module:function or an address"

@@ -6,14 +6,22 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 
 from mspeckv.settings import Sampling, refuse
 from mspeckv_study.verification.engine import Engine, Said
 
 FILE = "asked.jsonl"
+
+
+def _said(tokens: list[int], rounds: Sequence[int] = (), logprobs: Sequence[float] = ()) -> Said:
+    """An answer as the file has it; a part of another kind is refused by Python."""
+    return Said(
+        tuple(map(index, tokens)), tuple(map(index, rounds)), tuple(map(float, logprobs))
+    )  # fmt: skip
 
 
 class TimeUp(Exception):
@@ -51,15 +59,15 @@ class Asking:
         self._known: dict[str, Said] = {}
         self.late = False
         if self._file is not None and self._file.exists():
-            lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             try:
+                lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
                 whole = [line for line in lines if line.endswith("\n")]
                 kept = [json.loads(line) for line in whole]
-                self._known = {key: Said(*(tuple(part) for part in parts)) for key, *parts in kept}
+                self._known = {key: _said(*parts) for key, *parts in kept}
                 if whole != lines:
                     # a last line that was cut off is asked again
                     self._file.write_text("".join(whole), encoding="utf-8")
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 raise refuse("out", str(out), f"its {FILE} holds something else") from None
 
     def __call__(

@@ -157,7 +157,7 @@ def model_shape(model: str | ModelShape | PretrainedConfig | PreTrainedModel) ->
         if str(model).endswith(".gguf"):
             return ModelShape.of(GGUFFile(Path(model).expanduser()).config)
         return ModelShape.of(AutoConfig.from_pretrained(model, local_files_only=True))
-    except (OSError, TypeError, ValueError):
+    except Exception:  # damaged files end in any kind
         allowed = f"use one of {', '.join(MODELS)}, a model's folder or a GGUF file"
         raise refuse("model", model, allowed) from None
 

@@ -176,8 +176,8 @@ def plan(
     """
     where = hardware(machine)
     shape = shape_on(where, model, weights)
-    check_count("prefill", prefill, 2)
-    check_count("new_tokens", new_tokens, 1)
+    check_count("prefill", prefill, 2, 10**9)
+    check_count("new_tokens", new_tokens, 1, 10**9)
     check_number("min_acceptance", min_acceptance, 0.0, 1.0)
     check_kind("acceptance", acceptance, Acceptance | None, "an Acceptance")
     check_kind("width_acceptance", width_acceptance, Mapping | None, "a number for each width")

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from mspeckv.settings import RESIDENCIES
+from mspeckv.settings import RESIDENCIES, refuse
 
 # The default target's; `Controls.set_model` puts the loaded model's in its place.
 DEFAULT_LAYERS = 30
@@ -152,3 +152,18 @@ def _box(name: str, words: str, tip: str) -> Any:
         value=DEFAULTS[name], description=words, tooltip=tip, indent=True, style=_STYLE,
         layout=_LAYOUT,
     )  # fmt: skip
+
+
+def put(control: Any, name: str, value: Any) -> None:
+    """Put a value into a control, as a user would.
+
+    Raises:
+        ValueError: the control does not have it; traitlets' own error names no control.
+    """
+    if value is None and None not in getattr(control, "_options_values", ()):
+        raise refuse(name, value, "use a value")
+    try:
+        control.value = value
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise refuse(name, value, f"use what the control has ({told})") from error

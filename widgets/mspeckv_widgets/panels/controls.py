@@ -11,11 +11,11 @@ import ipywidgets as widgets
 
 from mspeckv import KVPolicy, Link, RunConfig, Sampling, Speculation
 from mspeckv.kv.codec import codecs
-from mspeckv.settings import refuse
+from mspeckv.settings import check_choice, check_count, refuse
 from mspeckv_study.experiments import IDS, experiment
 from mspeckv_widgets.charts.theme import PLACES
 from mspeckv_widgets.charts.words import explained
-from mspeckv_widgets.panels.control_inputs import DEFAULTS, IN_SIGHT, build_inputs
+from mspeckv_widgets.panels.control_inputs import DEFAULTS, IN_SIGHT, build_inputs, put
 from mspeckv_widgets.record import Setting
 
 _START = {"A1": (15, 15), "A2": (15, 0), "B1": (4, 15), "B2": (15, 15)}
@@ -127,19 +127,21 @@ class Controls:
         """Put values into controls, as a user would; told once at the end.
 
         Raises:
-            ValueError: no such control.
+            ValueError: no such control, or a value that it does not have; those before it stay.
         """
         unknown = sorted(set(values) - set(self.inputs))
         if unknown:
             raise refuse("control", unknown[0], f"use some of {', '.join(self.inputs)}")
         if {"on_chip", "resident"} <= set(values):
             # where both do not fit, on-chip layers are what was meant
+            for name in ("on_chip", "resident"):
+                check_count(name, values[name], 0)
             room = self.layers - min(values["on_chip"], self.layers)
             values = {**values, "resident": min(values["resident"], room)}
         with self._together():
             # In the order of DEFAULTS: a method comes before the width it may constrain.
             for name in sorted(values, key=list(DEFAULTS).index):
-                self.inputs[name].value = values[name]
+                put(self.inputs[name], name, values[name])
 
     def listen(self, told: Callable[[], None]) -> None:
         """Call ``told`` too, once after each change."""
@@ -153,7 +155,12 @@ class Controls:
         self.set(**DEFAULTS)
 
     def apply_preset(self, name: str) -> None:
-        """Put a preset's values in and show what to try with it."""
+        """Put a preset's values in and show what to try with it.
+
+        Raises:
+            ValueError: no such preset.
+        """
+        check_choice("preset", name, tuple(PRESETS))
         values, hint = PRESETS[name]
         self.preset = name
         self.hint.value = f'<div class="mskv-small" role="status">{hint}</div>'

@@ -11,7 +11,7 @@ from typing import Any
 from IPython.core import display
 
 from mspeckv import Pair, Profile
-from mspeckv.settings import check_kind, check_name
+from mspeckv.settings import check_count, check_kind, check_name
 from mspeckv_widgets.charts.theme import STYLE_SHEET
 from mspeckv_widgets.compared import ENOUGH, changed
 from mspeckv_widgets.conclusion import conclusion
@@ -119,6 +119,7 @@ class LiveLab(WorkerPanel[Runner]):
             profiled: run twice, the second time under PyTorch's profiler: see tab *Profile*.
             repeats: run every compared setting so many times, in turns.
         """
+        check_count("repeats", repeats, 1, 1000)
         if self.runner.busy:
             return
         try:
@@ -136,6 +137,7 @@ class LiveLab(WorkerPanel[Runner]):
 
     def replay(self, recording: Recording) -> None:
         """Show a recorded run again, as it was; nothing happens while a run is at work."""
+        check_kind("recording", recording, Recording)
         if self.runner.replay(recording):
             self._begin_painting()
 

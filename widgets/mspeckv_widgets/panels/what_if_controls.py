@@ -11,7 +11,7 @@ from mspeckv.settings import RESIDENCIES, refuse
 from mspeckv_study.experiments import IDS, experiment
 from mspeckv_study.whatif import MODELS
 from mspeckv_study.whatif.machines import NAMES
-from mspeckv_widgets.panels.control_inputs import METHODS, WIDTHS
+from mspeckv_widgets.panels.control_inputs import METHODS, WIDTHS, put
 from mspeckv_widgets.panels.what_if_setting import PUBLISHED, RATES, acceptance_of
 
 _STYLE = {"description_width": "128px"}
@@ -66,10 +66,7 @@ class WhatIfControls:
         try:
             # a model comes before the layers that it bounds
             for name in sorted(values, key=list(self.inputs).index):
-                try:
-                    self.inputs[name].value = values[name]
-                except Exception as error:  # traitlets' own error names no control
-                    raise refuse(name, values[name], f"{error}") from error
+                put(self.inputs[name], name, values[name])
             self._follow("own_acceptance")
         finally:
             self._setting_many = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mspeckv.models.download import write_whole
 from mspeckv_study.cli.system import check_writable
 from mspeckv_widgets.course.exercise import find_exercises
 from mspeckv_widgets.course.teaching.recompute import Again, Entry, judge_anew
@@ -22,7 +24,7 @@ class Merged:
     """What was merged.
 
     Attributes:
-        table: the file of students by exercises.
+        table: the file of students by exercises; left as it is where there is no student.
         board: the file of the leaderboard; None where nobody has an entry.
         students: how many there are.
         complaints: a line for each file or entry that cannot be trusted.
@@ -35,7 +37,8 @@ class Merged:
 
     def describe(self) -> str:
         """In a line for each file that was written."""
-        lines = [f"{self.table}: {self.students} students"]
+        told = f"{self.students} students" if self.students else "not written: nothing to merge"
+        lines = [f"{self.table}: {told}"]
         return "\n".join([*lines, *([str(self.board)] if self.board is not None else [])])
 
 
@@ -63,6 +66,8 @@ def merge(
     secret, table = read_key(key), Path(out).expanduser()
     check_writable("out", table)
     results, complaints = _read(files, secret)
+    if not results:
+        return Merged(table, None, 0, tuple(complaints))
     latest = _latest(results, complaints)
     _write(table, _table(latest))
     board, doubts = _board(latest, recompute)
@@ -183,9 +188,10 @@ def _compared(entry: Entry, judged: Again) -> tuple[Entry | None, str]:
 
 
 def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_harmless(cell) for cell in row] for row in rows)
+    write_whole(path, text.getvalue())
 
 
 def _harmless(cell: Any) -> Any:

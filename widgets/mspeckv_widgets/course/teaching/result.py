@@ -114,13 +114,15 @@ def read_result(path: str | Path, key: bytes | None) -> Result:
         raise refuse("file", str(path), f"use a file of the format {FORMAT} {VERSION}")
     claimed = body.pop("signature", None)
     try:
-        student, made, labs = str(body["student"]), str(body["made"]), dict(body["progress"])
+        student, made = (_printable(body[name]) for name in ("student", "made"))
+        labs = dict(body["progress"])
         board = [dict(entry) for entry in body["leaderboard"]]
         for lab in labs.values():
-            dict(lab["predictions"])
+            for guess in dict(lab["predictions"]).values():
+                dict(guess)
             for one in lab["exercises"].values():
                 bool(one["passed"]), int(one.get("hints", 0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise refuse("file", str(path), f"it is damaged ({type(error).__name__})") from None
     return Result(where, student, made, labs, board, _judge(body, claimed, key))
 
@@ -154,7 +156,12 @@ def _judge(body: dict[str, Any], claimed: Any, key: bytes | None) -> str:
     if key is None:
         return "not checked"
     right = signature_of(body, key)
-    return "good" if hmac.compare_digest(right, str(claimed)) else "bad"
+    return "good" if hmac.compare_digest(right.encode(), _printable(claimed).encode()) else "bad"
+
+
+def _printable(text: Any) -> str:
+    """A text without what no file can hold: halves of characters."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def _progress_folder(folder: str | Path | None) -> Path:
@@ -175,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise refuse("file", str(path), f"it cannot be read ({error.strerror})") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         raise refuse("file", str(path), "it is damaged: not JSON") from None
     if not isinstance(found, dict):
         raise refuse("file", str(path), "it is damaged: not an object")
@@ -189,6 +196,8 @@ def _entries(home: Path, names: set[str]) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = _read_json(path).get("entries", [])
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise refuse("file", str(path), "it is damaged: its entries are none")
     return [entry for entry in found if not shared or entry.get("student") in names]
 
 
