@@ -2,9 +2,9 @@
 
 Saves nothing by itself: these are the passes that CUDA graphs replay (`mspeckv.accelerate.graphs`).
 To launch a pass's kernels one by one takes the host longer than the GPU takes to compute them, even
-for a 7B model. So nothing in such a pass depends on a length
-that only the host knows: token ids, positions and slots lie in device buffers, new keys go where
-the slots say, and every layer shows all of its slots (`mspeckv.accelerate.slot_attention`).
+for a 7B model. So nothing in such a pass depends on a length that only the host knows: token ids,
+positions and slots lie in device buffers, new keys go where the slots say, and every layer shows
+all of its slots (`mspeckv.accelerate.slot_attention`).
 
 The same passes run on a CPU, without a graph; the tests compare them with the ordinary ones.
 """
