@@ -94,6 +94,7 @@ def read_source(source: str) -> str:
         from pydoc_data.topics import topics
 
         return "\n\n\n".join(topics[name].strip() for name in sorted(topics))
+    check_kind("document", source, str, f"{', '.join(DOCUMENTS)} or a text file's path")
     path = Path(source)
     try:
         return path.expanduser().read_text(encoding="utf-8-sig")

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from mspeckv.models.kept import processor
-from mspeckv.settings import refuse
+from mspeckv.settings import check_kind, refuse
 from mspeckv_study.verification.asking import Asking, TimeUp
 from mspeckv_study.verification.contracts import judge_contracts
 from mspeckv_study.verification.degeneration import judge_long_texts
@@ -57,6 +57,11 @@ def verify(
     Raises:
         ValueError: a setting that is not allowed, or an engine that answers wrongly.
     """
+    for field, one in (("engine", engine), ("against", against)):
+        check_kind(field, one, Engine | Callable, "a function, or an Engine")
+    check_kind("documents", documents, Mapping, "prompts by name, as token ids")
+    check_kind("trial", trial, Trial | None, "a Trial")
+    check_kind("out", out, str | Path | None, "a folder's path")
     trial, start = trial or Trial(), time.monotonic()
     engine, against = (
         one if isinstance(one, Engine) else Function(one, getattr(one, "__name__", "function"))

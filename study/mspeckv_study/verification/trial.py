@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mspeckv.settings import Sampling, check_choice, check_count, check_number, refuse
+from mspeckv.settings import Sampling, check_choice, check_count, check_kind, check_number, refuse
 
 CHECKS = ("greedy", "promises", "sampled", "long")
 
@@ -40,6 +40,8 @@ class Trial:
     minutes: float | None = None
 
     def __post_init__(self) -> None:
+        check_kind("checks", self.checks, tuple | list, f"a tuple of {', '.join(CHECKS)}")
+        check_kind("sampling", self.sampling, Sampling)
         for name in self.checks:
             check_choice("checks", name, CHECKS)
         for name, least in (("new_tokens", 2), ("short", 2), ("samples", 1), ("texts", 2)):
