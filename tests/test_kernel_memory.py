@@ -40,8 +40,8 @@ print(json.dumps(seen))
 def test_memory_stays_flat_over_twelve_runs_of_the_panel() -> None:
     """In a process of its own, as a kernel is one.
 
-    Each run has a thread. Beside dozens of other threads, such as tests leave, glibc gives each next
-    one another heap, and every heap keeps the 29 MB that its run has freed, until all have them.
+    Each run has a thread. Beside dozens of other threads, such as tests leave, glibc gives each
+    next one another heap, and every heap keeps the 29 MB that its run has freed, until all have.
     """
     *_, seen = printed(PANEL)
     warm, end = seen[WARM - 1], seen[-1]
