@@ -365,13 +365,19 @@ def test_a_full_disk_is_one_line(
     assert capsys.readouterr().err == "mspeckv: No space left on device: /somewhere/rows\n"
 
 
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random pair and forty tokens, in place of what is loaded."""
+    pair = random_pair(vocab=49152)
+    monkeypatch.setattr(runs, "load_pair", lambda *_, **__: pair)
+    monkeypatch.setattr(runs, "_prompt", lambda *_: random_prompt(40))
+
+
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_and_keeps_what_there_is(
     number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = random_pair(vocab=49152)
-    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
-    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
     done = Recorder.passed
 
     def passed(self: Recorder, one: Pass, start: Any) -> None:
@@ -388,14 +394,12 @@ def test_a_signal_ends_a_run_and_keeps_what_there_is(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("while_profiled", [True, False])
 def test_a_signal_ends_a_profile_and_keeps_what_there_is(
     number: int, while_profiled: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    tiny = random_pair(vocab=49152)
-    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
-    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
     done = Recorder.passed
 
     def passed(self: Recorder, one: Pass, start: Any) -> None:
@@ -417,13 +421,9 @@ def test_a_signal_ends_a_profile_and_keeps_what_there_is(
         assert said.err == "mspeckv: the run was cancelled before its first round\n"
 
 
-def test_a_profile_is_shown_before_it_is_written(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("tiny")
+def test_a_profile_is_shown_before_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     """A full disk costs the file alone."""
-    tiny = random_pair(vocab=49152)
-    monkeypatch.setattr("mspeckv_study.cli.runs.load_pair", lambda *args, **settings: tiny)
-    monkeypatch.setattr("mspeckv_study.cli.runs._prompt", lambda pair, options: random_prompt(40))
     assert main(["profile", "--new-tokens", "4", "--csv", "/dev/full"]) == 2
     said = capsys.readouterr()
     assert "tier2/verify" in said.out
